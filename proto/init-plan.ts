@@ -1,0 +1,399 @@
+/**
+ * The contract between runtime/ (TypeScript, which decides) and c/ts-init (C, which does): the operations that a plan may hold,
+ * the status records that come back, the fds both sides agree on, and the limits. Everything here is constant data and pure
+ * functions over it; scripts/gen.ts turns it into c/plan.gen.h, so that no number is typed twice.
+ *
+ *   plan   := header op*                       header := magic u32, schema hash u32, total size u32, op count u32
+ *   op     := code u16, zero u16, size u32 (of the whole record), args in the order of the schema, no padding
+ *   record := type u32, size u32 (of the payload), payload       (status records; all integers little-endian)
+ *
+ * Invariant: a helper built from another schema refuses the plan before its first system call (the schema hash differs).
+ *
+ *   runtime                     ts-init (stage 0, host side)          container side (stage 1)
+ *      | plan fd ------------------> reads, validates all
+ *      |                             host ops, opens cgroups, joins
+ *      |                             clone3(CLONE_PARENT) ---------------> waits for id maps, if any
+ *      | <------------- child{pid}   id maps                              cgroups, mounts, pivot_root, ...
+ *      | <--------------------------------------------------- reached{point}   (only where a hook waits)
+ *      | continue ------------------------------------------------->
+ *      | <--------------------------------------------------- console          (terminal: master sent on CONSOLE_FD)
+ *      | <--------------------------------------------------- ready            (create only)
+ *      | opens exec.fifo for reading ------------------------------> writes "0" into it
+ *      | <--------------------------------------------------- executing; then end of file when execve succeeded
+ *      | <------------------ failed{op, errno, step} at any point, then end of file
+ */
+
+/** First four bytes of a plan: "TSIP" read as a little-endian u32. */
+export const PLAN_MAGIC = 0x50495354
+
+/** Bounds that both sides enforce, in bytes or counts. */
+export const LIMITS = {
+  PLAN_MAX_BYTES: 16 * 1024 * 1024,
+  PLAN_MAX_OPS: 65535,
+  STRING_MAX_BYTES: 1024 * 1024,
+  RECORD_MAX_BYTES: 8192,
+  STEP_MAX_BYTES: 4096,
+} as const
+
+/** The fds that ts-init is started with, besides 0, 1 and 2 which become the container process's own. */
+export const FDS = {
+  /** the plan: a file that is read from its start to its end */
+  PLAN: 3,
+  /** the status socket (SOCK_STREAM): records out, one-byte answers in */
+  STATUS: 4,
+  /** a unix socket that receives the terminal's master by SCM_RIGHTS; open only when the plan has a terminal op */
+  CONSOLE: 5,
+} as const
+
+/** How one argument is encoded: integers little-endian; str: length u32, bytes, NUL; bytes: length u32, bytes; strs: count u32, then each as str; u64s: count u32, then 8 bytes each. */
+export type ArgKind = 'u32' | 'i32' | 'u64' | 'i64' | 'str' | 'bytes' | 'strs' | 'u64s'
+
+/** Codes of the argument kinds in plan.gen.h. */
+export const ARG_KINDS = {
+  u32: 1,
+  i32: 2,
+  u64: 3,
+  i64: 4,
+  str: 5,
+  bytes: 6,
+  strs: 7,
+  u64s: 8,
+} as const satisfies Record<ArgKind, number>
+
+/** Bits of the mount op's `how`. */
+export const MOUNT_HOW = {
+  /** clone an existing tree (open_tree) instead of making a file system */
+  BIND: 1,
+  /** with BIND: take the sub-mounts along */
+  RECURSIVE: 2,
+  /** the target must be a real directory, no symlink in its last component, and is never created through one (proc, sysfs) */
+  PLAIN_DIRECTORY: 4,
+  /** tmpfs: copy the content of the covered directory into it */
+  COPY_UP: 8,
+  /** tmpfs: take the mode of the covered directory, because the options give none */
+  INHERIT_MODE: 16,
+  /** mqueue and others: a failure with EPERM, EINVAL or ENODEV is reported by a log record and the mount is left out */
+  OPTIONAL: 32,
+} as const
+
+/** Values of the pivot op's `mode`. */
+export const PIVOT_MODE = {
+  /** pivot_root(2), then detach the old root */
+  PIVOT: 0,
+  /** MS_MOVE to / and chroot(2): for a root that cannot be pivoted (initramfs) */
+  MOVE: 1,
+  /** chroot(2) only: the container has no mount namespace of its own */
+  CHROOT: 2,
+} as const
+
+/** Bits of the credentials op's `flags`. */
+export const CREDENTIALS = {
+  /** the five capability sets apply; without it they are left as they are */
+  SET_CAPS: 1,
+  /** call setgroups(2); without it /proc/self/setgroups says deny */
+  SET_GROUPS: 2,
+} as const
+
+/** Points at which the container side stops and waits for one `continue` byte. */
+export const SYNC_POINTS = {
+  /** mounts and devices are done, the root is not yet pivoted: prestart and createRuntime hooks run */
+  RUNTIME_HOOKS: 1,
+} as const
+
+/**
+ * The operations, in no particular order: a plan's own order is the order of execution. `stage` says which process runs it: `host` ops
+ * come before the one `clone`, `container` ops after it. `args` is the wire order.
+ */
+export const OPS = {
+  oom_score_adj: {
+    code: 1,
+    stage: 'host',
+    doc: 'write /proc/self/oom_score_adj; inherited by the container',
+    args: { value: 'i32' },
+  },
+  raise_rlimit: {
+    code: 2,
+    stage: 'host',
+    doc: 'raise the hard limit of a resource, so that a process in a new user namespace may use it',
+    args: { resource: 'u32', hard: 'u64' },
+  },
+  cgroup_dir: {
+    code: 3,
+    stage: 'host',
+    doc: 'open a v2 cgroup directory; the clone goes into it (CLONE_INTO_CGROUP), or its cgroup.procs is written when the kernel refuses',
+    args: { path: 'str' },
+  },
+  cgroup_tasks: {
+    code: 4,
+    stage: 'host',
+    doc: 'open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else',
+    args: { path: 'str' },
+  },
+  open_fifo: { code: 5, stage: 'host', doc: 'open the exec fifo with O_PATH, for await_start', args: { path: 'str' } },
+  open_ns: {
+    code: 6,
+    stage: 'host',
+    doc: 'open a namespace file to be joined; type is its CLONE_NEW* flag',
+    args: { path: 'str', type: 'u64' },
+  },
+  join: {
+    code: 7,
+    stage: 'host',
+    doc: 'join all namespaces opened by open_ns: what works without the user namespace first, then that, then the rest',
+    args: {},
+  },
+  join_process: {
+    code: 8,
+    stage: 'host',
+    doc: 'join the namespaces (CLONE_NEW* flags) of a live process by pidfd, after its start time (clock ticks, proc_pid_stat(5) field 22) was compared',
+    args: { pid: 'u32', startTime: 'u64', flags: 'u64' },
+  },
+  clone: {
+    code: 9,
+    stage: 'host',
+    doc: 'clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none',
+    args: { flags: 'u64', uidMap: 'str', gidMap: 'str' },
+  },
+
+  session: {
+    code: 20,
+    stage: 'container',
+    doc: 'setsid; with becomeRoot also setresgid(0), setgroups(0) and setresuid(0) in the user namespace just entered',
+    args: { becomeRoot: 'u32' },
+  },
+  wait_cgroup: {
+    code: 21,
+    stage: 'container',
+    doc: 'wait until stage 0 has done its part: the process is in its cgroups',
+    args: {},
+  },
+  unshare: {
+    code: 22,
+    stage: 'container',
+    doc: 'unshare(2); for the cgroup namespace, which must follow wait_cgroup',
+    args: { flags: 'u64' },
+  },
+  keyring: {
+    code: 23,
+    stage: 'container',
+    doc: 'join a new session keyring of this name; ENOSYS is ignored',
+    args: { name: 'str' },
+  },
+  loopback_up: {
+    code: 24,
+    stage: 'container',
+    doc: 'bring the loopback interface of the network namespace up',
+    args: {},
+  },
+  root_propagation: {
+    code: 25,
+    stage: 'container',
+    doc: 'set the propagation (MS_* flags) of the mount at /',
+    args: { flags: 'u64' },
+  },
+  rootfs: {
+    code: 26,
+    stage: 'container',
+    doc: 'open the root directory for all later ops; with bind: make its parent mount private and bind it on itself recursively, so that it can be pivoted',
+    args: { path: 'str', bind: 'u32' },
+  },
+  mount: {
+    code: 27,
+    stage: 'container',
+    doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; data is the comma-separated option string for the file system',
+    args: {
+      source: 'str',
+      target: 'str',
+      fstype: 'str',
+      data: 'str',
+      how: 'u32',
+      set: 'u64',
+      clear: 'u64',
+      recSet: 'u64',
+      recClear: 'u64',
+      propagation: 'u64s',
+    },
+  },
+  device: {
+    code: 28,
+    stage: 'container',
+    doc: 'mknod inside the root, or verify that the same node is there; mode holds the type bits too',
+    args: { path: 'str', mode: 'u32', major: 'u32', minor: 'u32', uid: 'u32', gid: 'u32' },
+  },
+  symlink: {
+    code: 29,
+    stage: 'container',
+    doc: 'make a symlink inside the root; an existing file is kept, with replace unlinked first',
+    args: { target: 'str', path: 'str', replace: 'u32' },
+  },
+  sync: { code: 30, stage: 'container', doc: 'report reached{point} and wait for one byte', args: { point: 'u32' } },
+  pivot: {
+    code: 31,
+    stage: 'container',
+    doc: 'make the rootfs the root directory, by PIVOT_MODE; later paths are inside the container',
+    args: { mode: 'u32' },
+  },
+  reopen_null: {
+    code: 32,
+    stage: 'container',
+    doc: "where fd 0, 1 or 2 is the host's /dev/null, open the container's own (verified 1:3) in its place",
+    args: {},
+  },
+  readonly_mount: {
+    code: 33,
+    stage: 'container',
+    doc: 'set MOUNT_ATTR_RDONLY on the one mount at this path',
+    args: { path: 'str' },
+  },
+  readonly_path: {
+    code: 34,
+    stage: 'container',
+    doc: 'bind a path on itself and make that tree read-only; a missing path is fine',
+    args: { path: 'str' },
+  },
+  mask_path: {
+    code: 35,
+    stage: 'container',
+    doc: 'cover a file by /dev/null, a directory by an empty read-only tmpfs; a missing path is fine',
+    args: { path: 'str' },
+  },
+  sysctl: {
+    code: 36,
+    stage: 'container',
+    doc: "write a value to /proc/sys/<path> through the host's procfs handle",
+    args: { path: 'str', value: 'str' },
+  },
+  hostname: { code: 37, stage: 'container', doc: 'sethostname(2)', args: { name: 'str' } },
+  domainname: { code: 38, stage: 'container', doc: 'setdomainname(2)', args: { name: 'str' } },
+  terminal: {
+    code: 39,
+    stage: 'container',
+    doc: 'allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console',
+    args: { width: 'u32', height: 'u32', uid: 'u32', console: 'u32' },
+  },
+  stdio_owner: {
+    code: 40,
+    stage: 'container',
+    doc: "fchown fds 0, 1 and 2 to uid unless they are that uid's or /dev/null; EPERM, EROFS and EINVAL are ignored",
+    args: { uid: 'u32' },
+  },
+  make_cwd: {
+    code: 41,
+    stage: 'container',
+    doc: 'mkdir -p the working directory inside the root, mode 0755',
+    args: { path: 'str' },
+  },
+  chdir: {
+    code: 42,
+    stage: 'container',
+    doc: 'chdir and verify that getcwd is inside the root; with tolerant EACCES leaves it to the next chdir op; once done, later chdir ops do nothing',
+    args: { path: 'str', tolerant: 'u32' },
+  },
+  umask: { code: 43, stage: 'container', doc: 'umask(2)', args: { mask: 'u32' } },
+  rlimit: { code: 44, stage: 'container', doc: 'setrlimit(2)', args: { resource: 'u32', soft: 'u64', hard: 'u64' } },
+  no_new_privs: { code: 45, stage: 'container', doc: 'PR_SET_NO_NEW_PRIVS', args: {} },
+  apparmor: { code: 46, stage: 'container', doc: 'change to this profile on execve', args: { profile: 'str' } },
+  selinux: { code: 47, stage: 'container', doc: 'change to this label on execve', args: { label: 'str' } },
+  seccomp: {
+    code: 48,
+    stage: 'container',
+    doc: 'load a filter (struct sock_filter[]) with seccomp(2) flags',
+    args: { flags: 'u32', filter: 'bytes' },
+  },
+  credentials: {
+    code: 49,
+    stage: 'container',
+    doc: 'bounding set, then groups, gid, uid under keepcaps, then the other capability sets, ambient last; each verified',
+    args: {
+      uid: 'u32',
+      gid: 'u32',
+      groups: 'u64s',
+      flags: 'u32',
+      bounding: 'u64',
+      effective: 'u64',
+      permitted: 'u64',
+      inheritable: 'u64',
+      ambient: 'u64',
+    },
+  },
+  personality: { code: 50, stage: 'container', doc: 'personality(2)', args: { domain: 'u32' } },
+  program: {
+    code: 51,
+    stage: 'container',
+    doc: "the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file",
+    args: { args: 'strs', env: 'strs', uid: 'u32' },
+  },
+  ready: { code: 52, stage: 'container', doc: 'report ready', args: {} },
+  await_start: {
+    code: 53,
+    stage: 'container',
+    doc: 'open the exec fifo for writing, which waits for a reader, and write "0"',
+    args: {},
+  },
+  exec: { code: 54, stage: 'container', doc: 'report executing, close everything above fd 2, execve', args: {} },
+} as const satisfies Record<
+  string,
+  { code: number; stage: 'host' | 'container'; doc: string; args: Record<string, ArgKind> }
+>
+
+/** Status records from ts-init: a fixed set, each with its payload. */
+export const RECORDS = {
+  child: { type: 1, doc: 'pid u32: the container process, as the runtime sees it' },
+  reached: { type: 2, doc: 'point u32: the container side waits at a sync op' },
+  console: { type: 3, doc: "the terminal's master was sent on the console fd" },
+  ready: { type: 4, doc: 'created: only the fifo and execve are left' },
+  executing: {
+    type: 5,
+    doc: 'execve comes next; end of file without a failed record after this means that it succeeded',
+  },
+  failed: {
+    type: 6,
+    doc: 'op index u32 (0xffffffff: none), errno i32, then text: the step that failed and the path it concerned',
+  },
+  log: { type: 7, doc: 'level u32 (0 debug, 1 warning), then text' },
+} as const
+
+/** Name of an operation. */
+export type OpName = keyof typeof OPS
+
+type ArgValue<K> = K extends 'u32' | 'i32'
+  ? number
+  : K extends 'u64' | 'i64'
+    ? bigint
+    : K extends 'str'
+      ? string
+      : K extends 'bytes'
+        ? Uint8Array
+        : K extends 'strs'
+          ? readonly string[]
+          : K extends 'u64s'
+            ? readonly bigint[]
+            : never
+
+/** One operation of a plan: its name and its arguments; `origin` is the JSON pointer in config.json that asked for it, for errors only. */
+export type Op = {
+  [N in OpName]: Readonly<
+    { op: N; origin?: string } & {
+      -readonly [A in keyof (typeof OPS)[N]['args']]: ArgValue<(typeof OPS)[N]['args'][A]>
+    }
+  >
+}[OpName]
+
+/** The number that ties a plan to the helper that may run it: FNV-1a (32 bit) over the schema's JSON text. */
+export function schemaHash(): number {
+  const text = JSON.stringify([
+    PLAN_MAGIC,
+    LIMITS,
+    FDS,
+    ARG_KINDS,
+    MOUNT_HOW,
+    PIVOT_MODE,
+    CREDENTIALS,
+    SYNC_POINTS,
+    OPS,
+    RECORDS,
+  ])
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193) >>> 0
+  return hash
+}

@@ -1,0 +1,54 @@
+/**
+ * Writes every generated file of the repository: c/plan.gen.h from proto/init-plan.ts, and proto/ttrpc-ts/gen/*.ts from proto/*.proto.
+ * The output is a pure function of those sources, so `--check` can compare it with what is on disk, byte by byte.
+ *
+ *   node scripts/gen.ts            write what differs, remove generated files that nothing generates any more
+ *   node scripts/gen.ts --check    write nothing; exit 1 and name the files that differ
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { messageModules } from './generate/messages.ts'
+import { planHeader } from './generate/plan-header.ts'
+import { loadProtoFiles } from './generate/proto-model.ts'
+
+const REPO = join(import.meta.dirname, '..')
+const PROTO_DIR = join(REPO, 'proto')
+const MESSAGES_DIR = join(PROTO_DIR, 'ttrpc-ts', 'gen')
+
+function generateAll(): Map<string, string> {
+  const modules = [...messageModules(loadProtoFiles(PROTO_DIR))]
+  return new Map([
+    [join(REPO, 'c', 'plan.gen.h'), planHeader()],
+    ...modules.map(([name, text]): [string, string] => [join(MESSAGES_DIR, name), text]),
+  ])
+}
+
+function staleFiles(wanted: ReadonlyMap<string, string>): string[] {
+  if (!existsSync(MESSAGES_DIR)) return []
+  return readdirSync(MESSAGES_DIR)
+    .map((name) => join(MESSAGES_DIR, name))
+    .filter((path) => !wanted.has(path))
+}
+
+function main(args: readonly string[]): number {
+  const check = args[0] === '--check'
+  if (args.length > 1 || (args.length === 1 && !check)) {
+    process.stderr.write('usage: node scripts/gen.ts [--check]\n')
+    return 2
+  }
+  const wanted = generateAll()
+  const differing = [...wanted].filter(([path, text]) => !existsSync(path) || readFileSync(path, 'utf8') !== text)
+  const stale = staleFiles(wanted)
+  for (const path of [...differing.map(([path]) => path), ...stale]) {
+    process.stdout.write(`${check ? 'differs' : 'wrote'}: ${relative(REPO, path)}\n`)
+  }
+  if (check) return differing.length + stale.length === 0 ? 0 : 1
+  for (const [path, text] of differing) {
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, text)
+  }
+  for (const path of stale) rmSync(path)
+  return 0
+}
+
+process.exitCode = main(process.argv.slice(2))
