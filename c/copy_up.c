@@ -1,0 +1,119 @@
+/*
+ * Copies the content of a directory of the image into a fresh, still detached tmpfs (the tmpcopyup option). Who can influence: the image
+ * chooses every name and type below `from`; nobody else can see `to`. Invariant: names are used one component at a time below fds and
+ * never followed through symlinks, and the depth is bounded, so that neither the source nor the stack can be escaped.
+ * Owner, mode and modification time are kept; extended attributes are not.
+ */
+#include "init.h"
+
+#include <dirent.h>
+#include <string.h>
+#include <sys/sendfile.h>
+
+#define MAX_DEPTH 64
+
+static int copy_directory(int from, int to, int depth);
+
+static int copy_content(int in, int out)
+{
+    for (;;) {
+        ssize_t sent = sendfile(out, in, NULL, 1 << 20);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return sent < 0 ? -errno : 0;
+    }
+}
+
+/* Owner before mode: chown clears the set-id bits. */
+static int copy_attributes(int fd, const struct stat *st)
+{
+    const struct timespec times[2] = { st->st_atim, st->st_mtim };
+    if (fchown(fd, st->st_uid, st->st_gid) < 0 || fchmod(fd, st->st_mode & 07777) < 0 || futimens(fd, times) < 0)
+        return -errno;
+    return 0;
+}
+
+/* The name may mean another file by now; what is copied is the one that was looked at, or nothing. */
+static int copy_file(int from, int to, const char *name, const struct stat *st)
+{
+    struct stat opened;
+    cleanup_fd int in = sys_openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    int same = in < 0 ? in : sys_fstat(in, &opened);
+    if (same < 0)
+        return same;
+    if (!S_ISREG(opened.st_mode) || opened.st_dev != st->st_dev || opened.st_ino != st->st_ino)
+        return -ESTALE;
+    cleanup_fd int out = sys_openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (out < 0)
+        return take_fd(&out);
+    int err = copy_content(in, out);
+    return err < 0 ? err : copy_attributes(out, st);
+}
+
+static int copy_link(int from, int to, const char *name, const struct stat *st)
+{
+    char target[PATH_MAX];
+    ssize_t size = readlinkat(from, name, target, sizeof target - 1);
+    if (size < 0)
+        return -errno;
+    target[size] = 0;
+    if (symlinkat(target, to, name) < 0 || fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    return 0;
+}
+
+static int copy_entry(int from, int to, const char *name, int depth)
+{
+    struct stat st;
+    if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (S_ISREG(st.st_mode))
+        return copy_file(from, to, name, &st);
+    if (S_ISLNK(st.st_mode))
+        return copy_link(from, to, name, &st);
+    if (!S_ISDIR(st.st_mode)) {
+        if (mknodat(to, name, st.st_mode, st.st_rdev) < 0 || fchownat(to, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+            return -errno;
+        return 0;
+    }
+    if (mkdirat(to, name, 0700) < 0)
+        return -errno;
+    cleanup_fd int in = sys_openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (in < 0)
+        return take_fd(&in);
+    cleanup_fd int out = sys_openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (out < 0)
+        return take_fd(&out);
+    int err = copy_directory(in, out, depth + 1);
+    return err < 0 ? err : copy_attributes(out, &st);
+}
+
+/* getdents64 by itself, since opendir would allocate. */
+static int copy_directory(int from, int to, int depth)
+{
+    struct entry { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; };
+    _Alignas(struct entry) char buffer[4096];
+    if (depth > MAX_DEPTH)
+        return -ELOOP;
+    for (;;) {
+        int size = sys_result(syscall(__NR_getdents64, from, buffer, sizeof buffer));
+        if (size <= 0)
+            return size;
+        for (int at = 0; at < size;) {
+            const struct entry *entry = (const struct entry *)(const void *)(buffer + at);
+            at += entry->size;
+            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+                continue;
+            int err = copy_entry(from, to, entry->name, depth);
+            if (err < 0)
+                return err;
+        }
+    }
+}
+
+int copy_tree(int from, int to)
+{
+    cleanup_fd int in = sys_openat(from, ".", O_RDONLY | O_DIRECTORY, 0);
+    return in < 0 ? take_fd(&in) : copy_directory(in, to, 0);
+}

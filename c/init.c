@@ -1,0 +1,242 @@
+/*
+ * ts-init: sets up one container process from a plan and becomes its program. The story of the processes:
+ *
+ *   runtime --posix_spawn--> stage 0                                    fds: 0-2 the container's stdio, 3 plan, 4 status, 5 console
+ *                              | reads and checks the whole plan
+ *                              | host operations: opens cgroups, fifo, namespaces; joins namespaces
+ *                              | clone3(CLONE_PARENT) ---------------> container side   (child of the runtime, which reaps it)
+ *                              | reports child{pid}, says 'c'            | reports nothing before 'c'
+ *                              |                                         | moves itself into the v1 cgroups
+ *                              | writes the id maps, says 'm'            | waits for 'm' if there are maps, then mounts, devices, pivot, ...
+ *                              | says 'j' (the v2 cgroup is joined)      | waits for 'j' where the plan says so
+ *                              | exits 0                                 | ready, waits on the fifo, execve
+ *
+ * Two processes, because id maps must be written from outside and because a pid namespace begins with a child. Stage 0 never
+ * lives longer than milliseconds and is never in the container's cgroup. If it fails, the child reads an end of file and leaves.
+ * Invariant: nothing is decided here. A branch looks at an argument of the plan or at an errno, at nothing else.
+ */
+#include "init.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A caught signal, unlike an ignored one, goes back to its default by execve itself: no system call is needed behind a seccomp filter. */
+static void broken_pipe(int signal_number)
+{
+    (void)signal_number;
+}
+
+static void reset_signals(void)
+{
+    struct sigaction standard = { .sa_handler = SIG_DFL };
+    for (int number = 1; number < NSIG; number++)
+        (void)sigaction(number, &standard, NULL);
+    struct sigaction caught = { .sa_handler = broken_pipe, .sa_flags = SA_RESTART };
+    (void)sigaction(SIGPIPE, &caught, NULL);
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/*
+ * Who can influence: the runtime's process may have leaked any fd or signal setting to us. Privilege: all that the runtime has. First of
+ * all: not dumpable, so that no process of a container that we are going to join can trace us or look at our fds (CVE-2016-9962); then
+ * no fd but the agreed ones.
+ */
+static int prepare(struct ctx *c)
+{
+    int err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
+    if (err < 0)
+        return step(c, err, "become undumpable");
+    if (chdir("/") < 0) /* the runtime's own is no business of a container's process */
+        return step(c, -errno, "chdir to \"/\"");
+    reset_signals();
+    (void)umask(022);
+    err = sys_close_range(FD_CONSOLE + 1, ~0U, 0);
+    if (err < 0)
+        return step(c, err, "close inherited fds with close_range(2), which needs Linux 5.9 or newer");
+    for (int fd = 0; fd <= FD_STATUS; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            return step(c, -errno, "fd %d is not open", fd);
+    for (int fd = FD_PLAN; fd <= FD_CONSOLE; fd++)
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    for (int fd = FD_STATUS; fd <= FD_CONSOLE; fd++) {
+        int flags = fcntl(fd, F_GETFL);
+        if (flags >= 0)
+            (void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    }
+    return 0;
+}
+
+/* The plan file may be shared with the runtime, so its own offset is not used. */
+static int read_plan(struct ctx *c, struct plan *ret)
+{
+    struct stat st;
+    int err = sys_fstat(FD_PLAN, &st);
+    if (err < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || st.st_size > (off_t)LIMIT_PLAN_MAX_BYTES)
+        return step(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes", LIMIT_PLAN_MAX_BYTES);
+    size_t size = (size_t)st.st_size;
+    uint8_t *bytes = malloc(size + 1);
+    if (bytes == NULL)
+        return step(c, -ENOMEM, "read the plan");
+    for (size_t have = 0; have < size;) {
+        ssize_t got = pread(FD_PLAN, bytes + have, size - have, (off_t)have);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            err = got < 0 ? -errno : -EIO;
+            free(bytes);
+            return step(c, err, "read the plan");
+        }
+        have += (size_t)got;
+    }
+    const char *why = "";
+    err = plan_parse(bytes, size, ret, &why);
+    if (err < 0) {
+        free(bytes);
+        return step(c, err, "use the plan: %s", why);
+    }
+    ret->bytes = bytes;
+    int plan_fd = FD_PLAN;
+    close_fd(&plan_fd);
+    bool terminal = false;
+    for (uint32_t i = 0; i < ret->count; i++)
+        terminal = terminal || ret->ops[i].code == OP_TERMINAL;
+    if (terminal && fcntl(FD_CONSOLE, F_GETFD) < 0)
+        return step(c, -errno, "fd %d is not open, but the plan has a terminal", FD_CONSOLE);
+    if (!terminal)
+        (void)close(FD_CONSOLE);
+    return 0;
+}
+
+static int run_op(struct ctx *c, const struct op *op)
+{
+    switch ((enum op_code)op->code) {
+    case OP_OOM_SCORE_ADJ: return op_oom_score_adj(c, &op->oom_score_adj);
+    case OP_RAISE_RLIMIT: return op_raise_rlimit(c, &op->raise_rlimit);
+    case OP_CGROUP_DIR: return op_cgroup_dir(c, &op->cgroup_dir);
+    case OP_CGROUP_TASKS: return op_cgroup_tasks(c, &op->cgroup_tasks);
+    case OP_OPEN_FIFO: return op_open_fifo(c, &op->open_fifo);
+    case OP_OPEN_NS: return op_open_ns(c, &op->open_ns);
+    case OP_JOIN: return op_join(c);
+    case OP_JOIN_PROCESS: return op_join_process(c, &op->join_process);
+    case OP_CLONE: return op_clone(c, &op->clone);
+    case OP_SESSION: return op_session(c, &op->session);
+    case OP_WAIT_CGROUP: return op_wait_cgroup(c);
+    case OP_UNSHARE: return op_unshare(c, &op->unshare);
+    case OP_KEYRING: return op_keyring(c, &op->keyring);
+    case OP_LOOPBACK_UP: return op_loopback_up(c);
+    case OP_ROOT_PROPAGATION: return op_root_propagation(c, &op->root_propagation);
+    case OP_ROOTFS: return op_rootfs(c, &op->rootfs);
+    case OP_MOUNT: return op_mount(c, &op->mount);
+    case OP_DEVICE: return op_device(c, &op->device);
+    case OP_SYMLINK: return op_symlink(c, &op->symlink);
+    case OP_SYNC: return op_sync(c, &op->sync);
+    case OP_PIVOT: return op_pivot(c, &op->pivot);
+    case OP_REOPEN_NULL: return op_reopen_null(c);
+    case OP_READONLY_MOUNT: return op_readonly_mount(c, &op->readonly_mount);
+    case OP_READONLY_PATH: return op_readonly_path(c, &op->readonly_path);
+    case OP_MASK_PATH: return op_mask_path(c, &op->mask_path);
+    case OP_SYSCTL: return op_sysctl(c, &op->sysctl);
+    case OP_HOSTNAME: return op_hostname(c, &op->hostname);
+    case OP_DOMAINNAME: return op_domainname(c, &op->domainname);
+    case OP_TERMINAL: return op_terminal(c, &op->terminal);
+    case OP_STDIO_OWNER: return op_stdio_owner(c, &op->stdio_owner);
+    case OP_MAKE_CWD: return op_make_cwd(c, &op->make_cwd);
+    case OP_CHDIR: return op_chdir(c, &op->chdir);
+    case OP_UMASK: (void)umask((mode_t)(op->umask.mask & 0777)); return 0;
+    case OP_RLIMIT: return op_rlimit(c, &op->rlimit);
+    case OP_NO_NEW_PRIVS: return op_no_new_privs(c);
+    case OP_APPARMOR: return op_apparmor(c, &op->apparmor);
+    case OP_SELINUX: return op_selinux(c, &op->selinux);
+    case OP_SECCOMP: return op_seccomp(c, &op->seccomp);
+    case OP_CREDENTIALS: return op_credentials(c, &op->credentials);
+    case OP_PERSONALITY: return op_personality(c, &op->personality);
+    case OP_PROGRAM: return op_program(c, &op->program);
+    case OP_READY: return report(c, RECORD_READY) < 0 ? STOP : 0;
+    case OP_AWAIT_START: return op_await_start(c);
+    case OP_EXEC: return op_exec(c);
+    default: return step(c, -EINVAL, "run an operation that is unknown");
+    }
+}
+
+/*
+ * The operations for which the container side needs the host's procfs. Who can influence: in a pid namespace that others live in, one of
+ * them that holds CAP_SYS_PTRACE over us can look at our fds, and this one leads to the host. So it is given up behind the last of these.
+ */
+static bool needs_host_proc(const struct op *op)
+{
+    return op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX;
+}
+
+/* Those for which any procfs does that knows this process: they open again what they hold. */
+static bool needs_proc(const struct op *op)
+{
+    return needs_host_proc(op) || op->code == OP_REOPEN_NULL || op->code == OP_TERMINAL || op->code == OP_PROGRAM || op->code == OP_AWAIT_START;
+}
+
+static uint32_t last_need(const struct plan *plan, bool (*needs)(const struct op *))
+{
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < plan->count; i++)
+        last = needs(&plan->ops[i]) ? i : last;
+    return last;
+}
+
+/* Runs the plan. Returns 0 in stage 0 when the child is on its way; on the container side it returns only on failure. */
+static int run_plan(struct ctx *c)
+{
+    uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_proc = last_need(c->plan, needs_proc);
+    bool narrow = false;
+    for (uint32_t i = 0; i < c->plan->count; i++) {
+        const struct op *op = &c->plan->ops[i];
+        c->at = i;
+        int err = run_op(c, op);
+        if (err != 0)
+            return err;
+        if (op->code == OP_CLONE && !c->container)
+            return serve_child(c, &op->clone);
+        if (c->container && i >= last_host_proc && !narrow) {
+            proc_narrow(c);
+            narrow = true;
+        }
+        if (c->container && i >= last_proc) {
+            close_fd(&c->proc);
+            close_fd(&c->own_fds);
+        }
+    }
+    return step(c, -EINVAL, "execute a program: the plan has none");
+}
+
+/* The last words: a record, or where nobody reads those any more, one line where the program's own errors would go. */
+static int fail(struct ctx *c, int err)
+{
+    if (err != STOP && report_failed(c, err) < 0) {
+        char text[64];
+        bool complete = strncmp(c->step, "exec", 4) == 0; /* those sentences hold their reason */
+        if (complete)
+            (void)dprintf(STDERR_FILENO, "%s\n", c->step);
+        else
+            (void)dprintf(STDERR_FILENO, "cannot set up the container: %s: %s\n", c->step, reason(err, text));
+    }
+    return c->container ? 255 : 1;
+}
+
+int main(void)
+{
+    struct plan plan;
+    struct ctx c = {
+        .plan = &plan, .at = UINT32_MAX, .proc = -1, .own_fds = -1, .root = -1, .fifo = -1, .sync = -1, .null = -1, .empty = -1,
+        .cgroup_dir = { .fd = -1 },
+    };
+    int err = prepare(&c);
+    if (err == 0)
+        err = read_plan(&c, &plan);
+    if (err == 0)
+        err = proc_open(&c);
+    if (err == 0)
+        err = run_plan(&c);
+    _exit(err == 0 ? 0 : fail(&c, err));
+}

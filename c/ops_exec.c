@@ -1,0 +1,185 @@
+/*
+ * The end of the plan: find the program, wait to be started, become it. Invariant: all of this may run with the program's own
+ * credentials and behind its seccomp filter, so await_start and exec use only write, openat, close, close_range and execve; and when
+ * execve resolves the program's path, no fd is open but the stdio and the status socket.
+ */
+#include "init.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define MAX_PASSWD_BYTES (1024 * 1024)
+
+/* The runtime answers with one byte; end of file means that it gave up. */
+int op_sync(struct ctx *c, const struct op_sync *op)
+{
+    char byte;
+    if (report_u32(c, RECORD_REACHED, op->point) < 0)
+        return STOP;
+    return sys_read_full(FD_STATUS, &byte, 1) == 1 ? 0 : STOP;
+}
+
+/* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
+static bool home_of_line(char *line, uint32_t uid, char **ret_home)
+{
+    char *field[6] = { line };
+    for (int i = 1; i < 6; i++) {
+        field[i] = strchr(field[i - 1], ':');
+        if (field[i] == NULL)
+            return false;
+        *field[i]++ = 0;
+    }
+    char *end;
+    unsigned long number = strtoul(field[2], &end, 10);
+    if (field[2][0] < '0' || field[2][0] > '9' || *end != 0 || number != uid)
+        return false;
+    field[5][strcspn(field[5], ":")] = 0;
+    *ret_home = field[5];
+    return true;
+}
+
+/*
+ * Who can influence: the image's file may be anything, also a device that does something when it is opened. So it is found inside the
+ * root without opening it, must be a regular file, is read to a bound, and only the uid, a number that we know already, is looked for in
+ * it. Lines that are too long are skipped.
+ */
+static void find_home(struct ctx *c, uint32_t uid)
+{
+    char text[PATH_MAX];
+    size_t have = 0, total = 0;
+    bool skip = false;
+    struct stat st;
+    (void)snprintf(c->home, sizeof c->home, "HOME=/");
+    cleanup_fd int found = path_open(c->root, "/etc/passwd", O_PATH);
+    if (found < 0 || sys_fstat(found, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    cleanup_fd int fd = proc_reopen(c, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return;
+    while (total < MAX_PASSWD_BYTES) {
+        ssize_t got = sys_read_full(fd, text + have, sizeof text - 1 - have);
+        bool end = got <= 0;
+        size_t size = have + (end ? 0 : (size_t)got);
+        total += end ? 0 : (size_t)got;
+        text[size] = 0;
+        char *line = text;
+        for (char *stop; (stop = strchr(line, '\n')) != NULL || (end && *line != 0);) {
+            char *home;
+            if (stop != NULL)
+                *stop = 0;
+            if (!skip && home_of_line(line, uid, &home)) {
+                if (home[0] != 0)
+                    (void)snprintf(c->home, sizeof c->home, "HOME=%s", home);
+                return;
+            }
+            skip = false;
+            if (stop == NULL)
+                return;
+            line = stop + 1;
+        }
+        if (end)
+            return;
+        have = strlen(line);
+        if (have == sizeof text - 1) {
+            skip = true;
+            have = 0;
+        }
+        memmove(text, line, have);
+    }
+}
+
+/* What stat and the permission bits say about executing `path`. EPERM and ENOSYS of faccessat2 may come from a filter: execve decides. */
+static int check_executable(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    int err = sys_result(syscall(__NR_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS));
+    return err == -EPERM || err == -ENOSYS ? 0 : err;
+}
+
+static int find_in_path(struct ctx *c, const char *name, const char *path)
+{
+    while (*path != 0) {
+        size_t size = strcspn(path, ":");
+        int used = snprintf(c->executable, sizeof c->executable, "%.*s/%s", (int)size, path, name);
+        /* an empty or relative entry would mean the working directory, where the image's data is */
+        if (path[0] == '/' && used > 0 && (size_t)used < sizeof c->executable && check_executable(c->executable) == 0)
+            return 0;
+        path += size;
+        path += *path == ':';
+    }
+    return step(c, -ENOENT, "exec: \"%s\": executable file not found in $PATH", name);
+}
+
+/*
+ * Who can influence: names are the client's, files the image's. Privilege: normally the program's own by now. All of this happens in the
+ * container's root; it only chooses words for a failure early, execve is what really checks.
+ */
+int op_program(struct ctx *c, const struct op_program *op)
+{
+    const char *path = DEFAULT_PATH, *name = op->args.v[0];
+    char **home = &op->env.v[op->env.count];
+    bool have_path = false;
+    for (uint32_t i = 0; i < op->env.count; i++) {
+        if (!have_path && strncmp(op->env.v[i], "PATH=", 5) == 0) {
+            path = op->env.v[i] + 5;
+            have_path = true;
+        }
+        if (strncmp(op->env.v[i], "HOME=", 5) == 0)
+            home = &op->env.v[i];
+    }
+    if (*home == NULL || (*home)[5] == 0) {
+        find_home(c, op->uid);
+        *home = c->home; /* at the end this is the spare slot; the one behind it stays NULL */
+    }
+    c->program = op;
+    if (strchr(name, '/') == NULL)
+        return find_in_path(c, name, path);
+    char text[64];
+    int err = check_executable(name);
+    if (err == 0 && (size_t)snprintf(c->executable, sizeof c->executable, "%s", name) >= sizeof c->executable)
+        err = -ENAMETOOLONG;
+    if (err == -EISDIR || err == -EACCES)
+        return step(c, err, "exec: \"%s\": %s", name, reason(err, text));
+    return err < 0 ? step(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
+}
+
+/*
+ * Who can influence: the fifo is the runtime's, held since stage 0 by an O_PATH fd, so that it cannot be another file by now. Opening it
+ * through procfs waits for a reader. SA_RESTART does not cover open of a fifo in all cases, hence the loop.
+ */
+int op_await_start(struct ctx *c)
+{
+    cleanup_fd int fd = proc_reopen(c, c->fifo, O_WRONLY);
+    int err = fd < 0 ? fd : sys_write_all(fd, "0", 1);
+    if (err < 0)
+        return step(c, err, "open the exec fifo");
+    close_fd(&c->fifo);
+    return 0;
+}
+
+/*
+ * Who can influence: argv, env and the path are the client's. Order: everything but stdio and the status socket is closed before the path
+ * is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket closes by itself when execve succeeds, which is how
+ * the runtime learns of it. A runtime that is no longer listening (a command line that created and left) is no reason to fail here; a
+ * stage 0 that died before it said whose process this is, is one: nobody would know of the program.
+ */
+int op_exec(struct ctx *c)
+{
+    char text[64];
+    if (await_announced(c) < 0)
+        return STOP;
+    (void)report(c, RECORD_EXECUTING);
+    if (sys_close_range(FD_STATUS + 1, ~0U, 0) < 0 || sys_close_range(3, FD_STATUS - 1, 0) < 0)
+        for (int fd = 3; fd < 1024; fd++) /* a filter may refuse close_range */
+            if (fd != FD_STATUS)
+                (void)close(fd);
+    (void)execve(c->executable, c->program->args.v, c->program->env.v);
+    int err = -errno;
+    return step(c, err, "exec %s: %s", c->executable, reason(err, text));
+}

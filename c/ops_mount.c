@@ -1,0 +1,208 @@
+/*
+ * The mount operation, by the fd-based mount API only: a tree is made or cloned while it is attached nowhere, gets its attributes, and
+ * is then attached to the fd of a resolved target. Invariant: no path is resolved between the check of a target and its use, and a mount
+ * is never visible with more rights than it was asked to have.
+ */
+#include "init.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The kernel explains a refused option in words on the context's fd: "e tmpfs: Bad value for 'size'". The last error is kept. */
+static void kernel_message(int fs, char ret_text[256])
+{
+    char line[256];
+    ret_text[0] = 0;
+    for (int i = 0; i < 16; i++) {
+        ssize_t size = read(fs, line, sizeof line - 1);
+        if (size <= 0)
+            return;
+        line[size] = 0;
+        line[strcspn(line, "\n")] = 0;
+        if (size > 2 && line[0] == 'e')
+            (void)snprintf(ret_text, 256, ": %s", line + 2);
+    }
+}
+
+static int refused(struct ctx *c, int fs, int err, const char *what, const char *doing)
+{
+    char text[256];
+    kernel_message(fs, text);
+    return step(c, err, "mount %s%s%s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
+}
+
+/*
+ * One option, "key=value" or "flag". A value may stand in double quotes, as mount(8) has it for SELinux contexts; commas in quotes do not
+ * split, and the quotes are not part of the value.
+ */
+static int configure(struct ctx *c, int fs, char *option, const char *what)
+{
+    char shown[96];
+    (void)snprintf(shown, sizeof shown, "%.90s", option);
+    char *value = strchr(option, '=');
+    if (value != NULL) {
+        *value++ = 0;
+        size_t size = strlen(value);
+        if (size >= 2 && value[0] == '"' && value[size - 1] == '"') {
+            value[size - 1] = 0;
+            value++;
+        }
+    }
+    int err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, option, value);
+    return err < 0 ? refused(c, fs, err, what, shown) : 0;
+}
+
+static int configure_all(struct ctx *c, int fs, const char *data, const char *what)
+{
+    char option[LIMIT_STEP_MAX_BYTES];
+    while (*data != 0) {
+        size_t size = 0;
+        for (bool quoted = false; data[size] != 0 && (quoted || data[size] != ','); size++)
+            quoted = data[size] == '"' ? !quoted : quoted;
+        if (size >= sizeof option)
+            return step(c, -ENAMETOOLONG, "mount %s: an option is too long", what);
+        memcpy(option, data, size);
+        option[size] = 0;
+        data += size;
+        data += *data == ',';
+        int err = size > 0 ? configure(c, fs, option, what) : 0;
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+/* A new file system, mounted nowhere. Returns its fd. */
+static int make_file_system(struct ctx *c, const char *type, const char *source, const char *data, int mode, unsigned attributes, const char *what)
+{
+    char text[16];
+    cleanup_fd int fs = sys_fsopen(type);
+    if (fs < 0)
+        return step(c, fs, "mount %s: file system \"%s\"", what, type);
+    int err = source[0] != 0 ? sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", source) : 0;
+    if (err < 0)
+        return refused(c, fs, err, what, "source");
+    err = configure_all(c, fs, data, what);
+    if (err < 0)
+        return err;
+    if (mode >= 0) {
+        (void)snprintf(text, sizeof text, "%o", (unsigned)mode);
+        err = sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", text);
+        if (err < 0)
+            return refused(c, fs, err, what, "mode");
+    }
+    err = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
+    if (err < 0)
+        return refused(c, fs, err, what, "");
+    int tree = sys_fsmount(fs, attributes);
+    return tree < 0 ? refused(c, fs, tree, what, "") : tree;
+}
+
+/* A detached tmpfs, for masks. */
+int mount_tmpfs(struct ctx *c, const char *what, const char *options, unsigned attributes)
+{
+    return make_file_system(c, "tmpfs", "tmpfs", options, -1, attributes, what);
+}
+
+/*
+ * Who can influence: the plan names the source, a path of the host (or, by an earlier mount, of the container); the image and sharers of
+ * volumes shape the target. Privilege: root in the container's user namespace, its mount namespace not yet pivoted, so that host paths
+ * are in reach. Therefore the source is opened at its turn and before the target, and the target only inside the root.
+ */
+static int open_source(struct ctx *c, const struct op_mount *op, bool *ret_directory)
+{
+    struct stat st;
+    unsigned recursive = (op->how & MOUNT_HOW_RECURSIVE) != 0 ? (unsigned)AT_RECURSIVE : 0;
+    cleanup_fd int tree = sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    int err = tree < 0 ? tree : sys_fstat(tree, &st);
+    if (err < 0)
+        return step(c, err, "mount \"%s\" on \"%s\": source", op->source.s, op->target.s);
+    *ret_directory = S_ISDIR(st.st_mode);
+    return take_fd(&tree);
+}
+
+static int open_target(struct ctx *c, const struct op_mount *op, bool directory, bool *ret_made)
+{
+    struct stat st, root = { 0 };
+    cleanup_fd int target = -1;
+    *ret_made = false;
+    if ((op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0)
+        target = path_make_plain_directory(c->root, op->target.s, ret_made);
+    else if (directory)
+        target = path_make_directory(c->root, op->target.s, ret_made);
+    else
+        target = path_make_file(c->root, op->target.s);
+    if ((op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0 && (target == -ENOTDIR || target == -ELOOP))
+        return step(c, target, "mount \"%s\" on \"%s\": it must be mounted on ordinary directory", op->source.s, op->target.s);
+    int err = target < 0 ? target : sys_fstat(target, &st);
+    if (err == 0)
+        err = sys_fstat(c->root, &root);
+    if (err < 0)
+        return step(c, err, "mount \"%s\" on \"%s\": target", op->source.s, op->target.s);
+    if (st.st_dev == root.st_dev && st.st_ino == root.st_ino)
+        return step(c, -EBUSY, "mount \"%s\" on \"%s\": target is on the top of rootfs", op->source.s, op->target.s);
+    if (path_reaches_procfs_by_symlink(c->root, op->target.s, target))
+        return step(c, -EPERM, "mount \"%s\" on \"%s\": a symlink leads inside /proc", op->source.s, op->target.s);
+    return take_fd(&target);
+}
+
+static int finish(struct ctx *c, const struct op_mount *op, int tree, int target, const char *what)
+{
+    int err = 0;
+    if ((op->set | op->clear) != 0)
+        err = sys_mount_setattr(tree, false, op->set, op->clear, 0);
+    if (err == 0 && (op->rec_set | op->rec_clear) != 0)
+        err = sys_mount_setattr(tree, true, op->rec_set, op->rec_clear, 0);
+    if (err < 0)
+        return step(c, err, "mount %s: attributes", what);
+    err = sys_attach(tree, target);
+    if (err < 0)
+        return step(c, err, "mount %s", what);
+    for (uint32_t i = 0; i < op->propagation.count; i++) {
+        uint64_t flags = plan_u64_at(&op->propagation, i);
+        err = sys_mount_setattr(tree, (flags & MS_REC) != 0, 0, 0, flags & ~(uint64_t)MS_REC);
+        if (err < 0)
+            return step(c, err, "mount %s: propagation 0x%llx", what, (unsigned long long)flags);
+    }
+    return 0;
+}
+
+static int mount_new(struct ctx *c, const struct op_mount *op, int target, bool made, const char *what)
+{
+    struct stat st;
+    int mode = -1;
+    if ((op->how & MOUNT_HOW_INHERIT_MODE) != 0 && !made && sys_fstat(target, &st) == 0)
+        mode = (int)(st.st_mode & 07777);
+    cleanup_fd int tree = make_file_system(c, op->fstype.s, op->source.s, op->data.s, mode, 0, what);
+    if (tree < 0)
+        return take_fd(&tree);
+    if ((op->how & MOUNT_HOW_COPY_UP) != 0 && !made) {
+        int err = copy_tree(target, tree);
+        if (err < 0)
+            return step(c, err, "mount %s: copying the covered directory", what);
+    }
+    return finish(c, op, tree, target, what);
+}
+
+int op_mount(struct ctx *c, const struct op_mount *op)
+{
+    char what[1024];
+    (void)snprintf(what, sizeof what, "\"%s\" on \"%s\"", op->source.s, op->target.s);
+    bool bind = (op->how & MOUNT_HOW_BIND) != 0, directory = true, made = false;
+    cleanup_fd int tree = -1;
+    if (bind) {
+        tree = open_source(c, op, &directory);
+        if (tree < 0)
+            return take_fd(&tree);
+    }
+    cleanup_fd int target = open_target(c, op, directory, &made);
+    if (target < 0)
+        return take_fd(&target);
+    int err = bind ? finish(c, op, tree, target, what) : mount_new(c, op, target, made, what);
+    if ((op->how & MOUNT_HOW_OPTIONAL) != 0 && (err == -EPERM || err == -EINVAL || err == -ENODEV)) {
+        char text[64];
+        report_warning(c, "%s: %s; left out", c->step, reason(err, text));
+        return 0;
+    }
+    return err;
+}

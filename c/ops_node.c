@@ -1,0 +1,215 @@
+/*
+ * Files inside the container's root, its stdio and its working directory. Invariant: a name of the image is never followed where it is
+ * about to be made, opened or owned; what is opened is compared with what it must be before it is used.
+ */
+#include "init.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+/*
+ * Who can influence: the image may have any file or link at the path. Privilege: mknod. Therefore below the fd of the parent only; what
+ * exists already must be that very node, and its owner is not touched then, because it may be the host's inode (a bound /dev).
+ */
+int op_device(struct ctx *c, const struct op_device *op)
+{
+    char name[NAME_MAX + 1];
+    struct stat st;
+    dev_t number = S_ISFIFO(op->mode) ? 0 : makedev(op->major, op->minor);
+    cleanup_fd int parent = path_parent(c->root, op->path.s, name);
+    if (parent < 0)
+        return step(c, parent, "make device \"%s\"", op->path.s);
+    mode_t mask = umask(0);
+    int made = sys_result(mknodat(parent, name, op->mode, number));
+    (void)umask(mask);
+    if (made < 0 && made != -EEXIST)
+        return step(c, made, "make device \"%s\"", op->path.s);
+    cleanup_fd int fd = sys_openat(parent, name, O_PATH | O_NOFOLLOW, 0);
+    int err = fd < 0 ? fd : sys_fstat(fd, &st);
+    if (err == 0 && ((st.st_mode & S_IFMT) != (op->mode & S_IFMT) || st.st_rdev != number))
+        return step(c, -EEXIST, "make device \"%s\": something else is there", op->path.s);
+    if (err == 0 && made == 0 && (st.st_uid != op->uid || st.st_gid != op->gid))
+        err = sys_result(fchownat(fd, "", op->uid, op->gid, AT_EMPTY_PATH));
+    return err < 0 ? step(c, err, "make device \"%s\"", op->path.s) : 0;
+}
+
+/* Links and unlinks go through the parent's fd: a link at /dev in the image cannot turn them against the host (CVE-2026-41579). */
+int op_symlink(struct ctx *c, const struct op_symlink *op)
+{
+    char name[NAME_MAX + 1];
+    cleanup_fd int parent = path_parent(c->root, op->path.s, name);
+    if (parent < 0)
+        return step(c, parent, "make symlink \"%s\"", op->path.s);
+    int err = 0;
+    if (op->replace != 0)
+        err = sys_result(unlinkat(parent, name, 0));
+    if (err == 0 || err == -ENOENT)
+        err = sys_result(symlinkat(op->target.s, parent, name));
+    if (err == -EEXIST && op->replace == 0)
+        err = 0;
+    return err < 0 ? step(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s) : 0;
+}
+
+/* A host device node kept open would give the container an inode of the host's file system. */
+int op_reopen_null(struct ctx *c)
+{
+    struct stat st;
+    cleanup_fd int own = -1;
+    for (int fd = 0; fd <= 2; fd++) {
+        int err = sys_fstat(fd, &st);
+        if (err == 0 && !is_null_device(&st))
+            continue;
+        if (err == 0 && own < 0) {
+            int null = path_null_device(c);
+            own = null < 0 ? null : proc_reopen(c, null, O_RDWR);
+            err = own < 0 ? own : 0;
+        }
+        if (err == 0)
+            err = sys_result(dup3(own, fd, 0));
+        if (err < 0)
+            return step(c, err, "open the container's /dev/null for fd %d", fd);
+    }
+    return 0;
+}
+
+/* /dev/pts/ptmx of the root, opened only after it has proved to be the multiplexer of a devpts. */
+static int open_multiplexer(struct ctx *c)
+{
+    struct stat st;
+    cleanup_fd int fd = sys_openat2(c->root, "dev/pts/ptmx", O_PATH, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+    int err = fd < 0 ? fd : sys_fstat(fd, &st);
+    if (err < 0)
+        return err;
+    if (sys_fs_type(fd) != DEVPTS_SUPER_MAGIC || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(5, 2))
+        return -ENODEV;
+    return proc_reopen(c, fd, O_RDWR | O_NOCTTY);
+}
+
+/* The slave on /dev/console, by fd: neither side is a path that could be swapped meanwhile (CVE-2025-52565). */
+static int bind_console(struct ctx *c, int slave)
+{
+    struct stat st;
+    char name[NAME_MAX + 1];
+    cleanup_fd int parent = path_parent(c->root, "/dev/console", name);
+    if (parent < 0)
+        return take_fd(&parent);
+    cleanup_fd int target = sys_openat(parent, name, O_PATH | O_NOFOLLOW, 0);
+    if (target == -ENOENT) {
+        cleanup_fd int made = sys_openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+        target = made < 0 ? made : sys_openat(parent, name, O_PATH | O_NOFOLLOW, 0);
+    }
+    int err = target < 0 ? target : sys_fstat(target, &st);
+    if (err == 0 && S_ISLNK(st.st_mode))
+        err = -ELOOP;
+    cleanup_fd int tree = err < 0 ? err : sys_open_tree(slave, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    return tree < 0 ? take_fd(&tree) : sys_attach(tree, target);
+}
+
+static int send_master(int master, unsigned number)
+{
+    char name[32];
+    union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+    size_t size = (size_t)snprintf(name, sizeof name, "/dev/pts/%u", number);
+    struct iovec data = { .iov_base = name, .iov_len = size };
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &master, sizeof master);
+    ssize_t sent;
+    do {
+        sent = sendmsg(FD_CONSOLE, &message, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}
+
+/*
+ * Who can influence: the image shapes /dev; other processes of the container can open the same devpts. Privilege: root in the container's
+ * user namespace. Order: the slave is taken from the master itself (TIOCGPTPEER), never by its name; it is complete (owner, size) before
+ * anybody else is given the master.
+ */
+int op_terminal(struct ctx *c, const struct op_terminal *op)
+{
+    int unlock = 0;
+    unsigned number = 0;
+    struct stat st;
+    cleanup_fd int master = open_multiplexer(c);
+    if (master < 0)
+        return step(c, master, "open \"/dev/pts/ptmx\"");
+    int err = sys_ioctl(master, TIOCSPTLCK, &unlock);
+    if (err == 0)
+        err = sys_ioctl(master, TIOCGPTN, &number);
+    cleanup_fd int slave = err < 0 ? err : sys_ioctl(master, TIOCGPTPEER, (void *)(uintptr_t)(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    err = slave < 0 ? slave : sys_fstat(slave, &st);
+    if (err == 0 && (!S_ISCHR(st.st_mode) || major(st.st_rdev) < 136 || major(st.st_rdev) > 143))
+        err = -ENODEV;
+    if (err < 0)
+        return step(c, err, "allocate a terminal");
+    if (st.st_uid != op->uid && fchown(slave, op->uid, (gid_t)-1) < 0)
+        return step(c, -errno, "give the terminal to uid %u", op->uid);
+    if (op->width != 0 && op->height != 0) {
+        struct winsize size = { .ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height };
+        err = sys_ioctl(slave, TIOCSWINSZ, &size);
+        if (err < 0)
+            return step(c, err, "size the terminal");
+    }
+    err = op->console != 0 ? bind_console(c, slave) : 0;
+    if (err < 0)
+        return step(c, err, "mount the terminal on \"/dev/console\"");
+    err = send_master(master, number);
+    if (err < 0)
+        return step(c, err, "send the terminal's master");
+    (void)close(FD_CONSOLE);
+    for (int fd = 0; fd <= 2; fd++)
+        if (dup3(slave, fd, 0) < 0)
+            return step(c, -errno, "make the terminal fd %d", fd);
+    err = sys_ioctl(0, TIOCSCTTY, NULL);
+    if (err < 0)
+        return step(c, err, "make the terminal the controlling one");
+    return report(c, RECORD_CONSOLE) < 0 ? STOP : 0;
+}
+
+/* So that the program may open /dev/stdout again. The null device stays everyone's. */
+int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        struct stat st;
+        int err = sys_fstat(fd, &st);
+        if (err == 0 && st.st_uid != op->uid && !is_null_device(&st))
+            err = sys_result(fchown(fd, op->uid, (gid_t)-1));
+        if (err < 0 && err != -EPERM && err != -EROFS && err != -EINVAL)
+            return step(c, err, "give fd %d to uid %u", fd, op->uid);
+    }
+    return 0;
+}
+
+int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
+{
+    cleanup_fd int fd = path_make_directory(c->root, op->path.s, NULL);
+    return fd < 0 ? step(c, fd, "make the working directory \"%s\"", op->path.s) : 0;
+}
+
+/*
+ * Who can influence: the path is the client's; it must not lead out through a magic link such as /proc/self/fd/N (CVE-2024-21626), which
+ * openat2 refuses. That the kernel can name the directory from our root is checked afterwards all the same.
+ */
+int op_chdir(struct ctx *c, const struct op_chdir *op)
+{
+    char where[PATH_MAX];
+    if (c->cwd_done)
+        return 0;
+    cleanup_fd int fd = path_open(c->root, op->path.s, O_PATH | O_DIRECTORY);
+    int err = fd < 0 ? fd : sys_result(fchdir(fd));
+    if (err == -EACCES && op->tolerant != 0)
+        return 0;
+    if (err == 0) {
+        int size = sys_result(syscall(__NR_getcwd, where, sizeof where));
+        err = size < 0 ? size : where[0] != '/' ? -EXDEV : 0;
+    }
+    if (err < 0)
+        return step(c, err, "chdir to cwd (\"%s\") set in config.json failed", op->path.s);
+    c->cwd_done = true;
+    return 0;
+}

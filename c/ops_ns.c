@@ -1,0 +1,342 @@
+/*
+ * Host operations: what is opened before any namespace is entered, the joins, the clone, and what stage 0 does for the child afterwards;
+ * on the container side the few operations that belong to namespaces. Invariant: every host path is opened before the first join, since
+ * after joining a mount namespace a path means a file of the container.
+ */
+#include "init.h"
+
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHILD_REPORTED 'c'
+#define MAPS_DONE 'm'
+#define CGROUPS_DONE 'j'
+
+int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op)
+{
+    char text[16];
+    int size = snprintf(text, sizeof text, "%d", op->value);
+    int err = proc_write(c, "self/oom_score_adj", text, (size_t)size);
+    return err < 0 ? step(c, err, "set oom_score_adj to %d", op->value) : 0;
+}
+
+/* Done here, because a process in a new user namespace may only lower its hard limits. */
+int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
+{
+    struct sys_rlimit limit;
+    int err = sys_prlimit(op->resource, NULL, &limit);
+    if (err == 0 && limit.hard < op->hard) {
+        limit.hard = op->hard;
+        err = sys_prlimit(op->resource, &limit, NULL);
+    }
+    return err < 0 ? step(c, err, "raise the hard limit of resource %u", op->resource) : 0;
+}
+
+int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op)
+{
+    int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return step(c, fd, "open cgroup \"%s\"", op->path.s);
+    c->cgroup_dir = (struct held){ .fd = fd, .op = c->at };
+    return 0;
+}
+
+int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op)
+{
+    int fd = sys_openat(AT_FDCWD, op->path.s, O_WRONLY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return step(c, fd, "open cgroup \"%s\"", op->path.s);
+    c->cgroups[c->cgroup_count++] = (struct held){ .fd = fd, .op = c->at };
+    return 0;
+}
+
+/* O_PATH: holding it neither waits for a reader nor makes the container side one end of the fifo before it is asked to start. */
+int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
+{
+    struct stat st;
+    cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_PATH | O_NOFOLLOW, 0);
+    int err = fd < 0 ? fd : sys_fstat(fd, &st);
+    if (err == 0 && !S_ISFIFO(st.st_mode))
+        err = -EINVAL;
+    if (err < 0)
+        return step(c, err, "open fifo \"%s\"", op->path.s);
+    c->fifo = take_fd(&fd);
+    return 0;
+}
+
+int op_open_ns(struct ctx *c, const struct op_open_ns *op)
+{
+    if (op->type == 0 || (op->type & ~NAMESPACE_FLAGS) != 0 || (op->type & (op->type - 1)) != 0)
+        return step(c, -EINVAL, "open namespace \"%s\": its type must be one namespace flag", op->path.s);
+    int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd < 0)
+        return step(c, fd, "open namespace \"%s\"", op->path.s);
+    c->namespaces[c->namespace_count++] = (struct held){ .fd = fd, .op = c->at, .type = op->type };
+    return 0;
+}
+
+/* The root of the user namespace just entered, so that what is made next belongs to it. */
+int become_root(struct ctx *c)
+{
+    int err = sys_setresgid(0);
+    if (err < 0)
+        return step(c, err, "cannot setgid to unmapped gid 0 in user namespace");
+    err = sys_setgroups(0, NULL);
+    if (err < 0 && err != -EPERM) /* EPERM: the namespace's setgroups file says deny */
+        return step(c, err, "drop the supplementary groups");
+    err = sys_setresuid(0);
+    if (err < 0)
+        return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");
+    err = sys_prctl(PR_SET_DUMPABLE, 0, 0); /* a change of ids sets it to what fs.suid_dumpable says */
+    return err < 0 ? step(c, err, "stay undumpable") : 0;
+}
+
+/*
+ * Joins all open namespaces whose type passes: those of `wanted`, the mount namespace last, because from then on paths are the
+ * container's. With `tolerant` EPERM leaves one for a later pass. The type given to setns makes the kernel compare it with the file's.
+ */
+static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
+{
+    for (int mounts = 0; mounts < 2; mounts++) {
+        for (uint32_t i = 0; i < c->namespace_count; i++) {
+            struct held *ns = &c->namespaces[i];
+            if (ns->fd < 0 || (ns->type & wanted) == 0 || (ns->type == CLONE_NEWNS) != (mounts == 1))
+                continue;
+            int err = sys_setns(ns->fd, ns->type);
+            if (err == -EPERM && tolerant)
+                continue;
+            if (err < 0) {
+                c->at = ns->op;
+                return step(c, err, "join namespace \"%s\"", c->plan->ops[ns->op].open_ns.path.s);
+            }
+            close_fd(&ns->fd);
+        }
+    }
+    return 0;
+}
+
+/*
+ * Who can influence: whoever owns the namespaces. Privilege: the runtime's. Order: namespaces of the host's user namespace can only be
+ * joined while we have its privilege, those of the container's only after we joined that; which is which only the kernel knows. So: all
+ * that works now, then the user namespace, then the rest, which must work.
+ */
+int op_join(struct ctx *c)
+{
+    bool user = false;
+    for (uint32_t i = 0; i < c->namespace_count; i++)
+        user = user || c->namespaces[i].type == CLONE_NEWUSER;
+    uint64_t others = NAMESPACE_FLAGS & ~(uint64_t)CLONE_NEWUSER;
+    int err = join_pass(c, others, user);
+    if (err == 0 && user)
+        err = join_pass(c, CLONE_NEWUSER, false);
+    if (err == 0 && user)
+        err = become_root(c);
+    return err != 0 ? err : join_pass(c, others, false);
+}
+
+/* Field 22 of /proc/<pid>/stat; the name in field 2 may hold anything, so counting begins behind the last parenthesis. */
+static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
+{
+    char path[32], text[1024];
+    (void)snprintf(path, sizeof path, "%u/stat", pid);
+    cleanup_fd int fd = sys_openat2(c->proc, path, O_RDONLY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS);
+    if (fd < 0)
+        return take_fd(&fd);
+    ssize_t size = sys_read_full(fd, text, sizeof text - 1);
+    if (size < 0)
+        return (int)size;
+    text[size] = 0;
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (at == NULL)
+        return -EINVAL;
+    *ret = strtoull(at + 1, NULL, 10);
+    return 0;
+}
+
+/*
+ * Who can influence: the container may end at any moment and its pid be used again. The pidfd is taken first and the start time compared
+ * then: if they agree, the pidfd is that process, and setns fails once it is gone. A user namespace among the flags is entered by the
+ * same call, with the privilege that we have over all of them now.
+ */
+int op_join_process(struct ctx *c, const struct op_join_process *op)
+{
+    uint64_t started = 0;
+    if ((op->flags & ~NAMESPACE_FLAGS) != 0)
+        return step(c, -EINVAL, "join process %u: unknown namespace flags", op->pid);
+    cleanup_fd int pidfd = sys_pidfd_open(op->pid);
+    int err = pidfd < 0 ? pidfd : start_time(c, op->pid, &started);
+    if (err == 0 && started != op->start_time)
+        err = -ESRCH;
+    if (err == 0 && op->flags != 0)
+        err = sys_setns(pidfd, op->flags);
+    if (err < 0)
+        return step(c, err, "join the namespaces of process %u", op->pid);
+    return (op->flags & CLONE_NEWUSER) != 0 ? become_root(c) : 0;
+}
+
+static int await_byte(const struct ctx *c, char byte)
+{
+    char got = 0;
+    return sys_read_full(c->sync, &got, 1) == 1 && got == byte ? 0 : -EPIPE;
+}
+
+/* The container side's first record must not overtake the one that says which process it is; normally that was long ago. */
+int await_announced(struct ctx *c)
+{
+    if (!c->container || c->announced)
+        return 0;
+    int err = await_byte(c, CHILD_REPORTED);
+    c->announced = err == 0;
+    return err;
+}
+
+/*
+ * Moves ourselves, which have one thread: "0" in a v1 tasks file is the one move that takes no lock of the whole machine (a pid, or
+ * cgroup.procs, waits for a grace period of RCU, 5 to 20 ms). The kernel judges by who opened the file, which was stage 0 on the host's
+ * side, so this works in a new user namespace too. EINVAL, EAGAIN: a cpuset or realtime cgroup that is still being applied.
+ */
+static int enter_cgroups(struct ctx *c)
+{
+    for (uint32_t i = 0; i < c->cgroup_count; i++) {
+        struct held *cgroup = &c->cgroups[i];
+        int err = -EINVAL;
+        for (int tries = 0; tries < 5 && (err == -EINVAL || err == -EAGAIN); tries++)
+            err = sys_write_all(cgroup->fd, "0", 1);
+        if (err < 0) {
+            c->at = cgroup->op;
+            return step(c, err, "join cgroup \"%s\"", c->plan->ops[cgroup->op].cgroup_tasks.path.s);
+        }
+        close_fd(&cgroup->fd);
+    }
+    return 0;
+}
+
+/*
+ * Who can influence: nobody outside; no code of the container runs yet. Privilege: the runtime's, or that of the joined user namespace.
+ * CLONE_PARENT makes the child the runtime's own, which alone reaps it; its exit signal is then taken from us (SIGCHLD). The child must
+ * not see our end of the socket, or it would never read an end of file when we fail.
+ */
+int op_clone(struct ctx *c, const struct op_clone *op)
+{
+    if ((op->flags & ~NAMESPACE_FLAGS) != 0)
+        return step(c, -EINVAL, "clone: unknown namespace flags");
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return step(c, -errno, "make a socket pair");
+    struct clone_args args = { .flags = CLONE_PARENT | op->flags };
+    struct clone_args into = args;
+    int pid = -EOPNOTSUPP;
+    if (c->cgroup_dir.fd >= 0) {
+        into.flags |= CLONE_INTO_CGROUP;
+        into.cgroup = (uint64_t)(unsigned)c->cgroup_dir.fd;
+        pid = sys_clone3(&into);
+        c->plain_clone = pid < 0; /* fallback: threaded or busy cgroups and some containers of containers refuse it */
+    }
+    if (pid < 0)
+        pid = sys_clone3(&args);
+    if (pid < 0) {
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        return step(c, pid, "clone the container process with namespace flags 0x%llx", (unsigned long long)op->flags);
+    }
+    if (pid > 0) {
+        (void)close(ends[1]);
+        c->sync = ends[0];
+        c->child = pid;
+        return 0;
+    }
+    (void)close(ends[0]);
+    c->sync = ends[1];
+    c->container = true;
+    close_fd(&c->cgroup_dir.fd);
+    int err = enter_cgroups(c);
+    if (err != 0)
+        return err;
+    if (op->uid_map.len > 0 || op->gid_map.len > 0) {
+        if (await_announced(c) < 0 || await_byte(c, MAPS_DONE) < 0)
+            return STOP;
+    }
+    c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    return c->root < 0 ? step(c, c->root, "open the root directory") : 0;
+}
+
+static int write_map(struct ctx *c, const char *name, const struct plan_str *map)
+{
+    char path[48];
+    if (map->len == 0)
+        return 0;
+    (void)snprintf(path, sizeof path, "%d/%s", c->child, name);
+    int err = proc_write(c, path, map->s, map->len);
+    return err < 0 ? step(c, err, "write the container's %s", name) : 0;
+}
+
+/* Only where the clone could not go into the v2 cgroup by itself. ESRCH: the child ended, and said why. */
+static int move_child(struct ctx *c)
+{
+    if (!c->plain_clone)
+        return 0;
+    char text[16];
+    size_t size = (size_t)snprintf(text, sizeof text, "%d", c->child);
+    cleanup_fd int procs = sys_openat(c->cgroup_dir.fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
+    int err = procs < 0 ? procs : sys_write_all(procs, text, size);
+    if (err == 0 || err == -ESRCH)
+        return 0;
+    c->at = c->cgroup_dir.op;
+    return step(c, err, "join cgroup \"%s\"", c->plan->ops[c->cgroup_dir.op].cgroup_dir.path.s);
+}
+
+/* Tells the child one byte; if it is gone, it has reported the reason itself. */
+static int tell(const struct ctx *c, char byte)
+{
+    ssize_t sent = send(c->sync, &byte, 1, MSG_NOSIGNAL);
+    return sent == 1 ? 0 : STOP;
+}
+
+/* What stage 0 still does after the clone. gid_map is written by a process that has CAP_SETGID outside, so setgroups stays allowed. */
+int serve_child(struct ctx *c, const struct op_clone *op)
+{
+    int err = report_u32(c, RECORD_CHILD, (uint32_t)c->child) < 0 ? STOP : tell(c, CHILD_REPORTED);
+    if (err == 0)
+        err = write_map(c, "uid_map", &op->uid_map);
+    if (err == 0)
+        err = write_map(c, "gid_map", &op->gid_map);
+    if (err == 0 && (op->uid_map.len > 0 || op->gid_map.len > 0))
+        err = tell(c, MAPS_DONE);
+    if (err == 0)
+        err = move_child(c);
+    if (err == 0 && tell(c, CGROUPS_DONE) != 0)
+        return 0;
+    return err;
+}
+
+/* Before this returns the child may be counted and limited by nobody; so nothing that an image provides has run until here. */
+int op_wait_cgroup(struct ctx *c)
+{
+    if (await_announced(c) < 0 || await_byte(c, CGROUPS_DONE) < 0)
+        return STOP;
+    close_fd(&c->sync);
+    return 0;
+}
+
+int op_unshare(struct ctx *c, const struct op_unshare *op)
+{
+    int err = (op->flags & ~NAMESPACE_FLAGS) != 0 ? -EINVAL : sys_unshare(op->flags);
+    return err < 0 ? step(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags) : 0;
+}
+
+int op_loopback_up(struct ctx *c)
+{
+    struct ifreq request = { .ifr_name = "lo" };
+    cleanup_fd int fd = sys_result(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int err = fd < 0 ? fd : sys_ioctl(fd, SIOCGIFFLAGS, &request);
+    if (err == 0) {
+        request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
+        err = sys_ioctl(fd, SIOCSIFFLAGS, &request);
+    }
+    return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
+}

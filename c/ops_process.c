@@ -1,0 +1,250 @@
+/*
+ * What makes the process the container's: session, keyring, limits, labels, credentials, filter. Invariant: privilege only ever shrinks
+ * here, and each step that drops some is verified afterwards rather than assumed.
+ */
+#include "init.h"
+
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/personality.h>
+
+#define KEY_USR_SEARCH 0x00080000u
+#define ID_NONE UINT32_MAX
+
+int op_session(struct ctx *c, const struct op_session *op)
+{
+    if (setsid() < 0)
+        return step(c, -errno, "start a session");
+    return op->become_root != 0 ? become_root(c) : 0;
+}
+
+/* The new keyring may be searched by its user: the description is "type;uid;gid;permissions;name". */
+int op_keyring(struct ctx *c, const struct op_keyring *op)
+{
+    char text[256];
+    int key = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (unsigned long)(uintptr_t)op->name.s, 0, 0);
+    if (key == -ENOSYS)
+        return 0;
+    if (key < 0)
+        return step(c, key, "join session keyring \"%s\"", op->name.s);
+    int size = sys_keyctl(KEYCTL_DESCRIBE, (unsigned long)(unsigned)key, (unsigned long)(uintptr_t)text, sizeof text - 1);
+    if (size < 0)
+        return step(c, size, "describe session keyring \"%s\"", op->name.s);
+    text[(size_t)size < sizeof text ? (size_t)size : sizeof text - 1] = 0;
+    const char *at = text;
+    for (int field = 0; at != NULL && field < 3; field++) {
+        at = strchr(at, ';');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    unsigned long permissions = at != NULL ? strtoul(at, NULL, 16) : 0;
+    int err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
+    return at == NULL || err < 0 ? step(c, at == NULL ? -EINVAL : err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
+}
+
+/*
+ * Who can influence: names and values are the client's. Privilege: root in the container's user namespace; the kernel asks for that of the
+ * namespace that a setting belongs to. A name must stay below /proc/sys, and no mount or link may stand in for it.
+ */
+int op_sysctl(struct ctx *c, const struct op_sysctl *op)
+{
+    char path[PATH_MAX];
+    int size = snprintf(path, sizeof path, "sys/%s", op->path.s);
+    int err = size < 0 || (size_t)size >= sizeof path ? -ENAMETOOLONG : 0;
+    for (const char *part = op->path.s; err == 0 && part != NULL; part = strchr(part, '/')) {
+        part += part[0] == '/';
+        if (strcmp(part, "..") == 0 || strncmp(part, "../", 3) == 0)
+            err = -EINVAL;
+    }
+    if (err == 0)
+        err = proc_write(c, path, op->value.s, op->value.len);
+    return err < 0 ? step(c, err, "write sysctl \"%s\"", op->path.s) : 0;
+}
+
+int op_hostname(struct ctx *c, const struct op_hostname *op)
+{
+    return sethostname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the host name to \"%s\"", op->name.s) : 0;
+}
+
+int op_domainname(struct ctx *c, const struct op_domainname *op)
+{
+    return setdomainname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the domain name to \"%s\"", op->name.s) : 0;
+}
+
+int op_rlimit(struct ctx *c, const struct op_rlimit *op)
+{
+    const struct sys_rlimit limit = { .soft = op->soft, .hard = op->hard };
+    int err = sys_prlimit(op->resource, &limit, NULL);
+    return err < 0 ? step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft, (unsigned long long)op->hard) : 0;
+}
+
+int op_no_new_privs(struct ctx *c)
+{
+    int err = sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
+    return err < 0 ? step(c, err, "set no_new_privs") : 0;
+}
+
+int op_apparmor(struct ctx *c, const struct op_apparmor *op)
+{
+    char text[PATH_MAX];
+    int size = snprintf(text, sizeof text, "exec %s", op->profile.s);
+    int err = size < 0 || (size_t)size >= sizeof text ? -ENAMETOOLONG : proc_write(c, "self/attr/apparmor/exec", text, (size_t)size);
+    if (err == -ENOENT)
+        err = proc_write(c, "self/attr/exec", text, (size_t)size); /* fallback: kernels before 5.8 have one directory for all modules */
+    return err < 0 ? step(c, err, "apply apparmor profile \"%s\"", op->profile.s) : 0;
+}
+
+int op_selinux(struct ctx *c, const struct op_selinux *op)
+{
+    int err = proc_write(c, "self/attr/exec", op->label.s, op->label.len);
+    return err < 0 ? step(c, err, "apply selinux label \"%s\"", op->label.s) : 0;
+}
+
+/*
+ * Who can influence: the filter is compiled from the client's profile; the kernel checks the program. Privilege: either CAP_SYS_ADMIN is
+ * still held or no_new_privs is set; the plan's order sees to it. A filter that cannot be loaded as asked is a failure, never a warning.
+ */
+int op_seccomp(struct ctx *c, const struct op_seccomp *op)
+{
+    size_t count = op->filter.len / sizeof(struct sock_filter);
+    if (count == 0 || count > BPF_MAXINSNS || op->filter.len % sizeof(struct sock_filter) != 0)
+        return step(c, -EINVAL, "load seccomp filter: %u bytes are no program", op->filter.len);
+    if ((op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0)
+        return step(c, -EINVAL, "load seccomp filter: flags 0x%x", op->flags);
+    if (await_announced(c) < 0)
+        return STOP;
+    struct sock_fprog program = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p };
+    int err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
+    if (err > 0) /* with TSYNC: the thread that could not be synchronized */
+        err = -ESRCH;
+    return err < 0 ? step(c, err, "load seccomp filter") : 0;
+}
+
+static uint64_t cap_pair(uint32_t low, uint32_t high)
+{
+    return (uint64_t)high << 32 | low;
+}
+
+static int drop_bounding(struct ctx *c, uint64_t keep)
+{
+    for (unsigned long cap = 0; cap < 64; cap++) {
+        int has = sys_prctl(PR_CAPBSET_READ, cap, 0);
+        if (has == -EINVAL)
+            return 0; /* past the last capability that this kernel knows */
+        if (has > 0 && (keep >> cap & 1) == 0)
+            has = sys_prctl(PR_CAPBSET_DROP, cap, 0) < 0 ? -errno : 0;
+        if (has < 0)
+            return step(c, has, "drop capability %lu from the bounding set", cap);
+    }
+    return 0;
+}
+
+/* The list's own memory is reused: 8-byte entries become an array of 4-byte ids in front of it, which nobody reads as a list again. */
+static int set_groups(struct ctx *c, const struct plan_u64s *groups)
+{
+    uint8_t *ids = (uint8_t *)(uintptr_t)groups->p;
+    for (uint32_t i = 0; i < groups->count; i++) {
+        uint64_t wide = plan_u64_at(groups, i);
+        if (wide >= ID_NONE)
+            return step(c, -EINVAL, "set supplementary group %llu", (unsigned long long)wide);
+        uint32_t id = (uint32_t)wide;
+        memcpy(ids + (size_t)i * sizeof id, &id, sizeof id);
+    }
+    int err = sys_setgroups(groups->count, ids);
+    return err < 0 ? step(c, err, "set supplementary groups") : 0;
+}
+
+static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
+{
+    uint32_t real, effective, saved;
+    if (uid == ID_NONE || gid == ID_NONE)
+        return step(c, -EINVAL, "use uid %u and gid %u", uid, gid); /* -1 would mean: leave as it is */
+    int err = sys_setresgid(gid);
+    if (err == -EINVAL)
+        return step(c, err, "cannot setgid to unmapped gid %u in user namespace", gid);
+    if (err < 0)
+        return step(c, err, "setgid to %u", gid);
+    err = sys_setresuid(uid);
+    if (err == -EINVAL)
+        return step(c, err, "cannot setuid to unmapped uid %u in user namespace", uid);
+    if (err < 0)
+        return step(c, err, "setuid to %u", uid);
+    if (getresgid(&real, &effective, &saved) < 0 || real != gid || effective != gid || saved != gid)
+        return step(c, -EPERM, "setgid to %u: the kernel kept another", gid);
+    if (getresuid(&real, &effective, &saved) < 0 || real != uid || effective != uid || saved != uid)
+        return step(c, -EPERM, "setuid to %u: the kernel kept another", uid);
+    return 0;
+}
+
+/* What cannot be granted, because we do not have it ourselves, is a warning by the OCI specification; what remains is set and read back. */
+static int set_capabilities(struct ctx *c, const struct op_credentials *op)
+{
+    struct __user_cap_data_struct now[2], set[2] = { 0 };
+    int err = sys_capget(now);
+    if (err < 0)
+        return step(c, err, "read capabilities");
+    uint64_t held = cap_pair(now[0].permitted, now[1].permitted);
+    uint64_t inherited = cap_pair(now[0].inheritable, now[1].inheritable);
+    uint64_t permitted = op->permitted & held;
+    uint64_t effective = op->effective & permitted;
+    uint64_t inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
+    uint64_t missing = (op->permitted & ~permitted) | (op->effective & ~effective) | (op->inheritable & ~inheritable);
+    if (missing != 0)
+        report_warning(c, "capabilities 0x%llx cannot be granted", (unsigned long long)missing);
+    for (unsigned i = 0; i < 2; i++)
+        set[i] = (struct __user_cap_data_struct){
+            .effective = (uint32_t)(effective >> (32 * i)),
+            .permitted = (uint32_t)(permitted >> (32 * i)),
+            .inheritable = (uint32_t)(inheritable >> (32 * i)),
+        };
+    err = sys_capset(set);
+    if (err == 0)
+        err = sys_capget(now);
+    if (err == 0 && memcmp(now, set, sizeof set) != 0)
+        err = -EPERM;
+    return err < 0 ? step(c, err, "set capabilities") : 0;
+}
+
+/* Ambient capabilities need the permitted and inheritable ones, so they come last; one that is refused is a warning. */
+static void set_ambient(struct ctx *c, uint64_t ambient)
+{
+    (void)sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
+    for (unsigned long cap = 0; cap < 64; cap++)
+        if ((ambient >> cap & 1) != 0 && sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap) < 0)
+            report_warning(c, "ambient capability %lu cannot be raised", cap);
+}
+
+/*
+ * Who can influence: ids and sets are the client's. Privilege: all capabilities of the container's user namespace; less afterwards, and
+ * nothing that could bring it back. Order: the bounding set while CAP_SETPCAP is effective; groups and gid while CAP_SETGID is; uid last
+ * of the ids; under keepcaps, so that the permitted set survives the change of uid until it is set to what was asked.
+ */
+int op_credentials(struct ctx *c, const struct op_credentials *op)
+{
+    bool caps = (op->flags & CREDENTIALS_SET_CAPS) != 0;
+    int err = caps ? drop_bounding(c, op->bounding) : 0;
+    if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 1, 0) < 0)
+        err = step(c, -errno, "keep capabilities over the change of uid");
+    if (err == 0 && (op->flags & CREDENTIALS_SET_GROUPS) != 0)
+        err = set_groups(c, &op->groups);
+    if (err == 0)
+        err = set_ids(c, op->uid, op->gid);
+    if (err == 0 && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0) /* a change of ids sets it to what fs.suid_dumpable says */
+        err = step(c, -errno, "stay undumpable");
+    if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 0, 0) < 0)
+        err = step(c, -errno, "let go of kept capabilities");
+    if (err == 0 && caps)
+        err = set_capabilities(c, op);
+    if (err == 0 && caps)
+        set_ambient(c, op->ambient);
+    return err;
+}
+
+int op_personality(struct ctx *c, const struct op_personality *op)
+{
+    return personality(op->domain) < 0 ? step(c, -errno, "set personality 0x%x", op->domain) : 0;
+}

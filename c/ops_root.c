@@ -1,0 +1,240 @@
+/*
+ * The root directory: propagation, the bind of the rootfs on itself, the change of root in three ways, and what covers or write-protects
+ * parts of it afterwards. Invariant: after op_pivot no fd and no mount of the old root is left to the container, and c->root is the
+ * process's own root directory.
+ */
+#include "init.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int op_root_propagation(struct ctx *c, const struct op_root_propagation *op)
+{
+    int err = sys_mount(NULL, "/", NULL, (unsigned long)op->flags, NULL);
+    return err < 0 ? step(c, err, "set the propagation of \"/\" to 0x%llx", (unsigned long long)op->flags) : 0;
+}
+
+/* Only the root of a mount has a propagation: goes up from `fd` until the kernel agrees that this is one. */
+static int make_mount_private(int fd)
+{
+    cleanup_fd int at = sys_openat(fd, ".", O_PATH | O_DIRECTORY, 0);
+    for (int depth = 0; at >= 0 && depth < PATH_MAX / 2; depth++) {
+        int err = sys_mount_setattr(at, false, 0, 0, MS_PRIVATE);
+        if (err != -EINVAL)
+            return err;
+        int up = sys_openat(at, "..", O_PATH | O_DIRECTORY, 0);
+        close_fd(&at);
+        at = up;
+    }
+    return at < 0 ? at : -EINVAL;
+}
+
+/*
+ * Who can influence: the path is the runtime's. Privilege: root in the container's user namespace, in its own copy of the mounts. Order:
+ * the parent is made private before anything is attached below it, so that nothing of the container propagates to the host, and because
+ * pivot_root refuses shared parents.
+ */
+int op_rootfs(struct ctx *c, const struct op_rootfs *op)
+{
+    cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_PATH | O_DIRECTORY, 0);
+    if (fd < 0)
+        return step(c, fd, "open the root directory \"%s\"", op->path.s);
+    if (op->bind != 0) {
+        int err = make_mount_private(fd);
+        if (err < 0)
+            return step(c, err, "make the mount of \"%s\" private", op->path.s);
+        cleanup_fd int tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
+        err = tree < 0 ? tree : sys_attach(tree, fd);
+        if (err < 0)
+            return step(c, err, "bind the root directory \"%s\" on itself", op->path.s);
+        close_fd(&fd);
+        fd = take_fd(&tree);
+    }
+    close_fd(&c->root);
+    c->root = take_fd(&fd);
+    c->root_path = op->path.s;
+    return 0;
+}
+
+static int pivot(void)
+{
+    cleanup_fd int old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    if (old < 0)
+        return take_fd(&old);
+    /* The new root over the old one at the same place: afterwards the old one is what lies under ".", reached by its fd. */
+    int err = sys_pivot_root(".", ".");
+    if (err == 0)
+        err = sys_result(fchdir(old));
+    if (err == 0)
+        err = sys_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL); /* so that the detach is not propagated to the host */
+    if (err == 0)
+        err = sys_umount(".", MNT_DETACH);
+    return err;
+}
+
+/* In place: \ooo of proc_pid_mountinfo(5) becomes the byte. */
+static void unescape(char *text)
+{
+    char *out = text;
+    for (const char *in = text; *in != 0;) {
+        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' && in[3] <= '7') {
+            *out++ = (char)((in[1] - '0') * 64 + (in[2] - '0') * 8 + (in[3] - '0'));
+            in += 4;
+        } else {
+            *out++ = *in++;
+        }
+    }
+    *out = 0;
+}
+
+/*
+ * One line of mountinfo: field 4 is what of the file system is mounted, field 5 the mount point, the type follows " - ". A procfs or sysfs
+ * that is mounted as a whole (parts do not matter to the kernel) outside the root is covered. Who can influence: nobody, but mounts may be
+ * shared with the host. Order: the mount first stops to be anybody's peer, then it is covered, which reaches only peers of the covered one.
+ * Detaching it instead would reach the peers of its parent, and where mounts are stacked no path leads to that.
+ */
+static int hide_mount(struct ctx *c, char *line)
+{
+    char *type = strstr(line, " - "), *save = NULL, *part = NULL, *point = line;
+    for (int field = 1; field < 5 && point != NULL; field++) {
+        part = point;
+        point = strchr(point, ' ');
+        point = point != NULL ? point + 1 : NULL;
+    }
+    if (type == NULL || point == NULL || point > type)
+        return -EINVAL;
+    type = strtok_r(type + 3, " ", &save);
+    if (type == NULL || (strcmp(type, "proc") != 0 && strcmp(type, "sysfs") != 0) || strncmp(part, "/ ", 2) != 0)
+        return 0;
+    point[strcspn(point, " ")] = 0;
+    unescape(point);
+    size_t size = strlen(c->root_path);
+    if (strncmp(point, c->root_path, size) == 0 && (point[size] == '/' || point[size] == 0))
+        return 0;
+    cleanup_fd int target = sys_openat(AT_FDCWD, point, O_PATH, 0);
+    int err = target < 0 ? target : sys_mount_setattr(target, false, 0, 0, MS_SLAVE);
+    if (err == -ENOENT || err == -EINVAL)
+        return 0; /* no mount here any more: a cover, or another mount over a folder above, has hidden it */
+    cleanup_fd int cover = err < 0 ? err : mount_tmpfs(c, point, "nr_blocks=1,nr_inodes=1", MOUNT_ATTR_RDONLY);
+    return cover < 0 ? take_fd(&cover) : sys_attach(cover, target);
+}
+
+/*
+ * Without pivot_root the old mounts stay below the new root, out of sight but there, and a full procfs or sysfs among them would allow a
+ * nested user namespace to mount a fresh one with everything in it, unless each is covered (and the cover locked, as it is there).
+ */
+static int hide_host_mounts(struct ctx *c)
+{
+    char text[8192];
+    size_t have = 0;
+    cleanup_fd int fd = sys_openat2(c->proc, "self/mountinfo", O_RDONLY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+    if (fd < 0)
+        return take_fd(&fd);
+    for (;;) {
+        ssize_t got = read(fd, text + have, sizeof text - 1 - have);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : have == 0 ? 0 : -EINVAL;
+        have += (size_t)got;
+        text[have] = 0;
+        char *line = text, *end;
+        while ((end = strchr(line, '\n')) != NULL) {
+            *end = 0;
+            int err = hide_mount(c, line);
+            if (err < 0)
+                return err;
+            line = end + 1;
+        }
+        have -= (size_t)(line - text);
+        memmove(text, line, have);
+        if (have == sizeof text - 1)
+            return -ENAMETOOLONG;
+    }
+}
+
+/*
+ * Who can influence: nobody; all by fds that we hold. Privilege: root in the container's user namespace. Order: into the new root first,
+ * so that "." never means the old one while "/" means the new one; the host's mounts are out of reach when this returns. A moved root
+ * would be mounted over the host's too if "/" were still shared; only "/" itself, because volumes may be shared on purpose.
+ */
+int op_pivot(struct ctx *c, const struct op_pivot *op)
+{
+    static const char *const names[] = { "pivot_root", "move the root", "chroot" };
+    if (op->mode > PIVOT_MODE_CHROOT)
+        return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
+    int err = op->mode == PIVOT_MODE_MOVE ? sys_mount(NULL, "/", NULL, MS_SLAVE, NULL) : 0;
+    if (err == 0 && op->mode == PIVOT_MODE_MOVE)
+        err = hide_host_mounts(c);
+    if (err == 0)
+        err = sys_result(fchdir(c->root));
+    if (err == 0 && op->mode == PIVOT_MODE_PIVOT)
+        err = pivot();
+    if (err == 0 && op->mode == PIVOT_MODE_MOVE)
+        err = sys_mount(".", "/", NULL, MS_MOVE, NULL);
+    if (err == 0 && op->mode != PIVOT_MODE_PIVOT)
+        err = sys_result(chroot("."));
+    if (err == 0)
+        err = sys_result(chdir("/"));
+    if (err < 0)
+        return step(c, err, "%s to \"%s\"", names[op->mode], c->root_path);
+    close_fd(&c->root);
+    close_fd(&c->null);
+    c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    return c->root < 0 ? step(c, c->root, "open the new root directory") : 0;
+}
+
+int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op)
+{
+    cleanup_fd int fd = path_open(c->root, op->path.s, O_PATH);
+    int err = fd < 0 ? fd : sys_mount_setattr(fd, false, MOUNT_ATTR_RDONLY, 0, 0);
+    return err < 0 ? step(c, err, "make the mount \"%s\" read-only", op->path.s) : 0;
+}
+
+/*
+ * Who can influence: the image may have put links in the way; what they lead to inside the root is protected then, and nothing outside
+ * can be reached. The fd that was cloned is the fd that is covered. The attributes that the mount has already are kept by the kernel.
+ */
+int op_readonly_path(struct ctx *c, const struct op_readonly_path *op)
+{
+    cleanup_fd int target = path_open(c->root, op->path.s, O_PATH);
+    if (target == -ENOENT)
+        return 0;
+    cleanup_fd int tree = target < 0 ? target : sys_open_tree(target, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
+    int err = tree < 0 ? tree : sys_mount_setattr(tree, true, MOUNT_ATTR_RDONLY, 0, 0);
+    if (err == 0)
+        err = sys_attach(tree, target);
+    return err < 0 ? step(c, err, "make \"%s\" read-only", op->path.s) : 0;
+}
+
+/* The first directory gets a new tmpfs, the others a clone of it: one superblock for all. */
+static int empty_directory(struct ctx *c, const char *path)
+{
+    if (c->empty >= 0)
+        return sys_open_tree(c->empty, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    return mount_tmpfs(c, path, "nr_blocks=1,nr_inodes=1,mode=755", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+}
+
+/* Who can influence: the image provides /dev/null, which is verified, and the path, which is resolved inside the root and used by its fd. */
+int op_mask_path(struct ctx *c, const struct op_mask_path *op)
+{
+    struct stat st;
+    cleanup_fd int target = path_open(c->root, op->path.s, O_PATH);
+    if (target == -ENOENT)
+        return 0;
+    int err = target < 0 ? target : sys_fstat(target, &st);
+    if (err < 0)
+        return step(c, err, "mask \"%s\"", op->path.s);
+    bool directory = S_ISDIR(st.st_mode);
+    int null = directory ? -1 : path_null_device(c);
+    if (!directory && null < 0)
+        return step(c, null, "mask \"%s\": no proper /dev/null", op->path.s);
+    cleanup_fd int cover = directory ? empty_directory(c, op->path.s) : sys_open_tree(null, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    err = cover < 0 ? cover : sys_attach(cover, target);
+    if (err < 0)
+        return step(c, err, "mask \"%s\"", op->path.s);
+    if (directory && c->empty < 0)
+        c->empty = take_fd(&cover);
+    return 0;
+}

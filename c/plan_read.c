@@ -1,0 +1,293 @@
+/*
+ * The bounds-checked reader of a plan. The plan comes from the runtime, which is trusted, but parts of it are text that an image or a
+ * client chose; so it is treated as hostile: nothing is believed before it was compared with the bytes that are really there.
+ * Two passes: the first checks all and counts what must be allocated, the second stores. Invariant: the cursor never moves past `end`,
+ * and a length is compared with what is left before it is added to anything, so that no sum can overflow.
+ */
+#include "plan_read.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct cursor {
+    const uint8_t *at;
+    const uint8_t *end;
+};
+
+static size_t left(const struct cursor *in)
+{
+    return (size_t)(in->end - in->at);
+}
+
+static bool take_u32(struct cursor *in, uint32_t *ret)
+{
+    if (left(in) < 4)
+        return false;
+    *ret = (uint32_t)in->at[0] | (uint32_t)in->at[1] << 8 | (uint32_t)in->at[2] << 16 | (uint32_t)in->at[3] << 24;
+    in->at += 4;
+    return true;
+}
+
+static bool take_u64(struct cursor *in, uint64_t *ret)
+{
+    uint32_t low, high;
+    if (left(in) < 8 || !take_u32(in, &low) || !take_u32(in, &high))
+        return false;
+    *ret = (uint64_t)high << 32 | low;
+    return true;
+}
+
+static bool take_bytes(struct cursor *in, struct plan_bytes *ret)
+{
+    uint32_t size;
+    if (!take_u32(in, &size) || left(in) < size)
+        return false;
+    *ret = (struct plan_bytes){ .p = in->at, .len = size };
+    in->at += size;
+    return true;
+}
+
+/* A string: its length, its bytes without a NUL among them, and one NUL, so that it is a C string where it lies. */
+static bool take_str(struct cursor *in, struct plan_str *ret)
+{
+    struct plan_bytes text;
+    if (!take_bytes(in, &text) || text.len > LIMIT_STRING_MAX_BYTES || left(in) < 1 || *in->at != 0)
+        return false;
+    if (memchr(text.p, 0, text.len) != NULL)
+        return false;
+    in->at++;
+    *ret = (struct plan_str){ .s = (const char *)text.p, .len = text.len };
+    return true;
+}
+
+/* With pointers == NULL only checks; otherwise stores the vector at *pointers and moves that on. execve wants char *, hence the cast. */
+static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers, size_t *count_pointers)
+{
+    uint32_t count;
+    if (!take_u32(in, &count) || left(in) / 5 < count)
+        return false;
+    char **vector = pointers != NULL ? *pointers : NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        struct plan_str item;
+        if (!take_str(in, &item))
+            return false;
+        if (vector != NULL)
+            vector[i] = (char *)(uintptr_t)item.s;
+    }
+    *ret = (struct plan_strs){ .v = vector, .count = count };
+    *count_pointers += (size_t)count + 2;
+    if (pointers != NULL)
+        *pointers += (size_t)count + 2;
+    return true;
+}
+
+static bool take_u64s(struct cursor *in, struct plan_u64s *ret)
+{
+    uint32_t count;
+    if (!take_u32(in, &count) || left(in) / 8 < count)
+        return false;
+    *ret = (struct plan_u64s){ .p = in->at, .count = count };
+    in->at += (size_t)count * 8;
+    return true;
+}
+
+uint64_t plan_u64_at(const struct plan_u64s *list, uint32_t index)
+{
+    struct cursor in = { list->p + (size_t)index * 8, list->p + (size_t)index * 8 + 8 };
+    uint64_t value = 0;
+    (void)take_u64(&in, &value);
+    return value;
+}
+
+const struct op_schema *plan_schema(uint16_t code)
+{
+    for (size_t i = 0; i < OP_SCHEMA_COUNT; i++)
+        if (OP_SCHEMAS[i].code == code)
+            return &OP_SCHEMAS[i];
+    return NULL;
+}
+
+static bool take_arg(struct cursor *in, uint8_t kind, uint8_t *slot, char ***pointers, size_t *count_pointers)
+{
+    switch ((enum arg_kind)kind) {
+    case ARG_U32:
+    case ARG_I32:
+        return take_u32(in, (uint32_t *)(void *)slot);
+    case ARG_U64:
+    case ARG_I64:
+        return take_u64(in, (uint64_t *)(void *)slot);
+    case ARG_STR:
+        return take_str(in, (struct plan_str *)(void *)slot);
+    case ARG_BYTES:
+        return take_bytes(in, (struct plan_bytes *)(void *)slot);
+    case ARG_STRS:
+        return take_strs(in, (struct plan_strs *)(void *)slot, pointers, count_pointers);
+    case ARG_U64S:
+        return take_u64s(in, (struct plan_u64s *)(void *)slot);
+    default:
+        return false;
+    }
+}
+
+/* One operation: its head, then its arguments, which must fill the record exactly. */
+static bool take_op(struct cursor *in, struct op *ret, char ***pointers, size_t *count_pointers)
+{
+    uint32_t head, size;
+    const uint8_t *start = in->at;
+    if (!take_u32(in, &head) || !take_u32(in, &size) || size < 8 || size - 8 > left(in) || head > UINT16_MAX)
+        return false;
+    const struct op_schema *schema = plan_schema((uint16_t)head);
+    if (schema == NULL)
+        return false;
+    struct cursor args = { in->at, start + size };
+    *ret = (struct op){ .code = (uint16_t)head };
+    for (uint8_t i = 0; i < schema->nargs; i++)
+        if (!take_arg(&args, schema->args[i].kind, (uint8_t *)ret + schema->args[i].offset, pointers, count_pointers))
+            return false;
+    in->at = args.end;
+    return args.at == args.end;
+}
+
+/* What the order of the operations must be for the process diagram of init.c to hold. Returns what is wrong with it, or NULL. */
+struct order {
+    uint32_t clones, programs, roots, pivots, waits, fifos, fifo_opens, terminals, credentials, namespaces, joins, cgroups, cgroup_dirs;
+};
+
+static const char *check_op(struct order *seen, const struct op *op, uint8_t stage, bool last)
+{
+    if ((stage == STAGE_HOST) != (seen->clones == 0))
+        return "an operation is on the wrong side of the clone";
+    if ((op->code == OP_EXEC) != last)
+        return "exec must be the last operation, and only that";
+    switch ((enum op_code)op->code) {
+    case OP_CLONE:
+        seen->clones++;
+        return seen->joins < seen->namespaces ? "namespaces were opened but not joined" : NULL;
+    case OP_OPEN_NS:
+        return ++seen->namespaces > PLAN_MAX_NAMESPACES ? "too many namespaces" : NULL;
+    case OP_JOIN:
+    case OP_JOIN_PROCESS:
+        seen->joins = op->code == OP_JOIN ? seen->namespaces : seen->joins;
+        return NULL;
+    case OP_CGROUP_DIR:
+        return ++seen->cgroup_dirs > 1 ? "more than one cgroup directory" : NULL;
+    case OP_CGROUP_TASKS:
+        return ++seen->cgroups > PLAN_MAX_CGROUPS ? "too many cgroups" : NULL;
+    case OP_OPEN_FIFO:
+        return ++seen->fifo_opens > 1 ? "more than one fifo" : NULL;
+    case OP_AWAIT_START:
+        return ++seen->fifos > seen->fifo_opens ? "await_start without a fifo" : NULL;
+    case OP_WAIT_CGROUP:
+        return ++seen->waits > 1 ? "more than one wait_cgroup" : NULL;
+    case OP_ROOTFS:
+        return ++seen->roots > 1 ? "more than one rootfs" : NULL;
+    case OP_PIVOT:
+        return seen->roots == 0 || ++seen->pivots > 1 ? "pivot must follow one rootfs, once" : NULL;
+    case OP_MOUNT:
+        return seen->roots == 0 || seen->pivots > 0 ? "mount must be between rootfs and pivot" : NULL;
+    case OP_DEVICE:
+    case OP_SYMLINK:
+        return seen->roots == 0 ? "device and symlink must follow rootfs" : NULL;
+    case OP_TERMINAL:
+        return ++seen->terminals > 1 ? "more than one terminal" : NULL;
+    case OP_CREDENTIALS:
+        return ++seen->credentials > 1 ? "more than one credentials" : NULL;
+    case OP_PROGRAM:
+        if (op->program.args.count == 0)
+            return "the program has no arguments";
+        return ++seen->programs > 1 ? "more than one program" : NULL;
+    case OP_EXEC:
+        if (seen->programs == 0)
+            return "exec without a program";
+        return seen->cgroups + seen->cgroup_dirs > 0 && seen->waits == 0 ? "a cgroup is joined but never waited for" : NULL;
+    case OP_OOM_SCORE_ADJ:
+    case OP_RAISE_RLIMIT:
+    case OP_SESSION:
+    case OP_UNSHARE:
+    case OP_KEYRING:
+    case OP_LOOPBACK_UP:
+    case OP_ROOT_PROPAGATION:
+    case OP_SYNC:
+    case OP_REOPEN_NULL:
+    case OP_READONLY_MOUNT:
+    case OP_READONLY_PATH:
+    case OP_MASK_PATH:
+    case OP_SYSCTL:
+    case OP_HOSTNAME:
+    case OP_DOMAINNAME:
+    case OP_STDIO_OWNER:
+    case OP_MAKE_CWD:
+    case OP_CHDIR:
+    case OP_UMASK:
+    case OP_RLIMIT:
+    case OP_NO_NEW_PRIVS:
+    case OP_APPARMOR:
+    case OP_SELINUX:
+    case OP_SECCOMP:
+    case OP_PERSONALITY:
+    case OP_READY:
+        return NULL;
+    default:
+        return "unknown operation";
+    }
+}
+
+static int refuse(const char **ret_why, const char *why, int err)
+{
+    *ret_why = why;
+    return err;
+}
+
+int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char **ret_why)
+{
+    struct cursor in = { bytes, bytes + size };
+    uint32_t magic, hash, total, count;
+    if (size > LIMIT_PLAN_MAX_BYTES)
+        return refuse(ret_why, "the plan is too large", -E2BIG);
+    if (!take_u32(&in, &magic) || !take_u32(&in, &hash) || !take_u32(&in, &total) || !take_u32(&in, &count) || magic != PLAN_MAGIC)
+        return refuse(ret_why, "this is no plan", -EINVAL);
+    if (hash != PLAN_SCHEMA_HASH)
+        return refuse(ret_why, "the plan is of another version than this helper", -EPROTONOSUPPORT);
+    if (total != size)
+        return refuse(ret_why, "the plan is cut short or has a tail", -EINVAL);
+    if (count > LIMIT_PLAN_MAX_OPS || count > left(&in) / 8)
+        return refuse(ret_why, "the plan has too many operations", -EINVAL);
+
+    struct cursor check = in;
+    struct order seen = { 0 };
+    size_t pointer_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct op op;
+        if (!take_op(&check, &op, NULL, &pointer_count))
+            return refuse(ret_why, "an operation of the plan is malformed", -EINVAL);
+        const char *wrong = check_op(&seen, &op, plan_schema(op.code)->stage, i == count - 1);
+        if (wrong != NULL)
+            return refuse(ret_why, wrong, -EINVAL);
+    }
+    if (check.at != check.end || seen.programs == 0 || pointer_count == 0)
+        return refuse(ret_why, "the plan has a tail or no program", -EINVAL);
+
+    struct plan plan = { .count = count };
+    plan.ops = calloc(count, sizeof *plan.ops);
+    plan.pointers = calloc(pointer_count, sizeof *plan.pointers);
+    if (plan.ops == NULL || plan.pointers == NULL) {
+        plan_free(&plan);
+        return refuse(ret_why, "no memory for the plan", -ENOMEM);
+    }
+    char **next = plan.pointers;
+    size_t again = 0;
+    for (uint32_t i = 0; i < count; i++)
+        (void)take_op(&in, &plan.ops[i], &next, &again);
+    *ret = plan;
+    return 0;
+}
+
+void plan_free(struct plan *plan)
+{
+    free(plan->ops);
+    free(plan->pointers);
+    free(plan->bytes);
+    *plan = (struct plan){ 0 };
+}

@@ -1,0 +1,31 @@
+/*
+ * The decoded plan. Invariant: a struct plan that plan_parse filled has passed every check of form, so that the operations need no
+ * checks of lengths, terminators or order; strings point into the bytes, which must outlive it.
+ */
+#ifndef PLAN_READ_H
+#define PLAN_READ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plan.gen.h"
+
+/* How many files of one kind a plan may ask to hold open at once. */
+#define PLAN_MAX_NAMESPACES 16u
+#define PLAN_MAX_CGROUPS 32u
+
+struct plan {
+    struct op *ops;
+    uint32_t count;
+    uint8_t *bytes;  /* set by a caller that gives the bytes away: they must live as long as the operations */
+    char **pointers; /* the vectors of all strs arguments, each followed by one spare slot */
+};
+
+/* Decodes and checks a whole plan. On failure returns a negative errno and says why; makes no system calls besides malloc's. */
+int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char **ret_why);
+void plan_free(struct plan *plan);
+
+const struct op_schema *plan_schema(uint16_t code);
+uint64_t plan_u64_at(const struct plan_u64s *list, uint32_t index);
+
+#endif

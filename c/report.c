@@ -1,0 +1,98 @@
+/*
+ * Status records to the runtime. Invariant: a record is one write(2) of at most LIMIT_RECORD_MAX_BYTES plus its head, so that stage 0 and
+ * the container side can use the same socket without mixing; the container side says nothing before stage 0 has announced it; and only
+ * write(2) is used, because a seccomp filter may already be loaded.
+ */
+#include "init.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static size_t put_u32(uint8_t *at, uint32_t value)
+{
+    for (unsigned i = 0; i < 4; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+    return 4;
+}
+
+/* Text from the plan may hold anything; control characters are escaped so that no log line can be forged with it. */
+static size_t put_text(uint8_t *at, size_t room, const char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t used = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p != 0 && used + 4 <= room; p++) {
+        if (*p >= 0x20 && *p != 0x7f) {
+            at[used++] = *p;
+        } else {
+            at[used++] = '\\';
+            at[used++] = 'x';
+            at[used++] = (uint8_t)digits[*p >> 4];
+            at[used++] = (uint8_t)digits[*p & 15];
+        }
+    }
+    return used;
+}
+
+static int send_record(struct ctx *c, enum record_type type, const uint32_t *words, size_t word_count, const char *text)
+{
+    uint8_t record[8 + LIMIT_RECORD_MAX_BYTES];
+    int err = await_announced(c);
+    if (err < 0)
+        return err;
+    size_t size = 8;
+    for (size_t i = 0; i < word_count; i++)
+        size += put_u32(record + size, words[i]);
+    if (text != NULL)
+        size += put_text(record + size, sizeof record - size, text);
+    (void)put_u32(record, (uint32_t)type);
+    (void)put_u32(record + 4, (uint32_t)(size - 8));
+    return sys_write_all(FD_STATUS, record, size);
+}
+
+int report(struct ctx *c, enum record_type type)
+{
+    return send_record(c, type, NULL, 0, NULL);
+}
+
+int report_u32(struct ctx *c, enum record_type type, uint32_t value)
+{
+    return send_record(c, type, &value, 1, NULL);
+}
+
+/* A warning that cannot be delivered is dropped: it must not fail what works. */
+void report_warning(struct ctx *c, const char *format, ...)
+{
+    char text[LIMIT_STEP_MAX_BYTES];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    (void)send_record(c, RECORD_LOG, &(uint32_t){ 1 }, 1, text);
+}
+
+int report_failed(struct ctx *c, int err)
+{
+    uint32_t words[2] = { c->at, (uint32_t)-err };
+    return send_record(c, RECORD_FAILED, words, 2, c->step);
+}
+
+/* Says what failed and passes the error on: `return step(c, err, "mount ...")`. The reader puts "cannot set up
+ * the container: " before it and the errno behind; only the sentences about the program are complete (they begin with "exec"). */
+int step(struct ctx *c, int err, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(c->step, sizeof c->step, format, args);
+    va_end(args);
+    return err;
+}
+
+/* strerror in the lower case of the messages that tools know: "no such file or directory". */
+const char *reason(int err, char text[64])
+{
+    (void)snprintf(text, 64, "%s", strerror(err < 0 ? -err : err));
+    if (text[0] >= 'A' && text[0] <= 'Z' && text[1] >= 'a' && text[1] <= 'z')
+        text[0] = (char)(text[0] - 'A' + 'a');
+    return text;
+}

@@ -1,0 +1,250 @@
+/*
+ * Cleanup attributes and system call wrappers, nothing else. Invariant: every wrapper returns 0, a count or a new fd, or a negative
+ * errno, and every fd is born with O_CLOEXEC; so the sign of a result is decided here once. Raw system calls are used where libc has no
+ * wrapper, or where its wrapper does more than the call (setresuid of all threads), or where glibc and the kernel's headers clash
+ * (sys/mount.h).
+ */
+#ifndef SYS_H
+#define SYS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <asm/unistd.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+
+#define NAMESPACE_FLAGS \
+    ((uint64_t)(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME))
+
+/* An fd that is closed when its variable goes out of scope; errno survives. close is never retried: after EINTR the fd is gone. */
+static inline void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        int saved = errno;
+        (void)close(*fd);
+        errno = saved;
+        *fd = -1;
+    }
+}
+#define cleanup_fd __attribute__((cleanup(close_fd)))
+
+static inline int take_fd(int *fd)
+{
+    int taken = *fd;
+    *fd = -1;
+    return taken;
+}
+
+static inline int sys_result(long result)
+{
+    return result < 0 ? -errno : (int)result;
+}
+
+/* openat2 may say EAGAIN when a rename or mount races with ".." (openat2(2)); a bounded number of retries is enough. */
+static inline int sys_openat2(int dir, const char *path, int flags, unsigned mode, uint64_t resolve)
+{
+    struct open_how how = { .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC), .mode = mode, .resolve = resolve };
+    int fd = -EAGAIN;
+    for (int i = 0; i < 128 && (fd == -EAGAIN || fd == -EINTR); i++)
+        fd = sys_result(syscall(__NR_openat2, dir, path, &how, sizeof how));
+    return fd;
+}
+
+static inline int sys_openat(int dir, const char *path, int flags, mode_t mode)
+{
+    int fd;
+    do {
+        fd = sys_result(openat(dir, path, flags | O_CLOEXEC, mode));
+    } while (fd == -EINTR);
+    return fd;
+}
+
+static inline int sys_fstat(int fd, struct stat *ret)
+{
+    return sys_result(fstat(fd, ret));
+}
+
+/* The type of the file system that an fd is on (a *_MAGIC of linux/magic.h), or a negative errno. */
+static inline int64_t sys_fs_type(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) < 0 ? -(int64_t)errno : (int64_t)(uint32_t)fs.f_type;
+}
+
+static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
+{
+    return sys_result(syscall(__NR_close_range, first, last, flags));
+}
+
+static inline int sys_open_tree(int dir, const char *path, unsigned flags)
+{
+    return sys_result(syscall(__NR_open_tree, dir, path, flags | OPEN_TREE_CLOEXEC));
+}
+
+static inline int sys_fsopen(const char *type)
+{
+    return sys_result(syscall(__NR_fsopen, type, FSOPEN_CLOEXEC));
+}
+
+static inline int sys_fsconfig(int fs, unsigned command, const char *key, const char *value)
+{
+    return sys_result(syscall(__NR_fsconfig, fs, command, key, value, 0));
+}
+
+static inline int sys_fsmount(int fs, unsigned attributes)
+{
+    return sys_result(syscall(__NR_fsmount, fs, FSMOUNT_CLOEXEC, attributes));
+}
+
+/* Attaches the detached tree `tree` on the file or directory that `target` refers to; no path is resolved. */
+static inline int sys_attach(int tree, int target)
+{
+    return sys_result(syscall(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+}
+
+/* Changes the attributes or the propagation of the mount that `fd` is the root of. */
+static inline int sys_mount_setattr(int fd, bool recursive, uint64_t set, uint64_t clear, uint64_t propagation)
+{
+    struct mount_attr attr = { .attr_set = set, .attr_clr = clear, .propagation = propagation };
+    unsigned flags = (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0);
+    return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
+}
+
+static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
+{
+    return sys_result(syscall(__NR_mount, source, target, type, flags, data));
+}
+
+static inline int sys_umount(const char *target, int flags)
+{
+    return sys_result(syscall(__NR_umount2, target, flags));
+}
+
+static inline int sys_pivot_root(const char *root, const char *old)
+{
+    return sys_result(syscall(__NR_pivot_root, root, old));
+}
+
+static inline int sys_clone3(struct clone_args *args)
+{
+    return sys_result(syscall(__NR_clone3, args, sizeof *args));
+}
+
+static inline int sys_setns(int fd, uint64_t type)
+{
+    return sys_result(syscall(__NR_setns, fd, (int)type));
+}
+
+static inline int sys_unshare(uint64_t flags)
+{
+    return sys_result(syscall(__NR_unshare, (unsigned long)flags));
+}
+
+static inline int sys_pidfd_open(uint32_t pid)
+{
+    return sys_result(syscall(__NR_pidfd_open, (pid_t)pid, 0));
+}
+
+static inline int sys_setresuid(uint32_t uid)
+{
+    return sys_result(syscall(__NR_setresuid, uid, uid, uid));
+}
+
+static inline int sys_setresgid(uint32_t gid)
+{
+    return sys_result(syscall(__NR_setresgid, gid, gid, gid));
+}
+
+/* `groups` is an array of u32; it needs no alignment, the kernel copies it. */
+static inline int sys_setgroups(size_t count, const void *groups)
+{
+    return sys_result(syscall(__NR_setgroups, (long)count, groups));
+}
+
+static inline int sys_capget(struct __user_cap_data_struct data[2])
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3, .pid = 0 };
+    return sys_result(syscall(__NR_capget, &header, data));
+}
+
+static inline int sys_capset(struct __user_cap_data_struct data[2])
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3, .pid = 0 };
+    return sys_result(syscall(__NR_capset, &header, data));
+}
+
+struct sys_rlimit { uint64_t soft, hard; };
+
+static inline int sys_prlimit(uint32_t resource, const struct sys_rlimit *set, struct sys_rlimit *ret_old)
+{
+    return sys_result(syscall(__NR_prlimit64, 0, resource, set, ret_old));
+}
+
+static inline int sys_prctl(int option, unsigned long a, unsigned long b)
+{
+    return sys_result(prctl(option, a, b, 0UL, 0UL));
+}
+
+static inline int sys_keyctl(int operation, unsigned long a, unsigned long b, unsigned long c)
+{
+    return sys_result(syscall(__NR_keyctl, operation, a, b, c, 0UL));
+}
+
+/* Raw, because the libcs disagree about the type of the request. */
+static inline int sys_ioctl(int fd, unsigned request, void *argument)
+{
+    return sys_result(syscall(__NR_ioctl, fd, request, argument));
+}
+
+/* Writes all of `size` bytes. */
+static inline int sys_write_all(int fd, const void *bytes, size_t size)
+{
+    const uint8_t *at = bytes;
+    while (size > 0) {
+        ssize_t wrote = write(fd, at, size);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            return wrote < 0 ? -errno : -EIO;
+        at += wrote;
+        size -= (size_t)wrote;
+    }
+    return 0;
+}
+
+/* Reads until `size` bytes or the end of the file came; returns the count. */
+static inline ssize_t sys_read_full(int fd, void *bytes, size_t size)
+{
+    size_t have = 0;
+    while (have < size) {
+        ssize_t got = read(fd, (uint8_t *)bytes + have, size - have);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            break;
+        have += (size_t)got;
+    }
+    return (ssize_t)have;
+}
+
+#endif
