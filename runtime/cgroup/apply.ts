@@ -1,0 +1,126 @@
+/**
+ * Carries out the writes of resources.ts on a container's cgroup. Invariant: after a failure on a cgroup that was in use, what had been
+ * written is written back; a fresh cgroup needs no way back, since its maker removes it.
+ */
+import { existsSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { errnoOf } from '../sys/errno.ts'
+import { cgroupError, ERRNO, readText, readTextIfAny, writeText } from './files.ts'
+import { displayName } from './hierarchy.ts'
+import type { ResourceWrite } from './resources.ts'
+
+/** Where the writes go: the directory of a write's controller, undefined when there is none. */
+export interface ApplyTarget {
+  dir(controller: string): string | undefined
+  /** the key of the paths record, for messages */
+  key(controller: string): string
+  /** nothing was ever set here: what equals the kernel's initial value is skipped */
+  readonly fresh: boolean
+}
+
+/** Undoes writes that have been made; best effort, since it runs on the way out of a failure. */
+export type Undo = () => void
+
+interface Done {
+  readonly path: string
+  readonly values: readonly string[]
+}
+
+/** Makes all writes, in order. Returns the way back for a caller that has more to do. */
+export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarget): Undo {
+  const done: Done[] = []
+  const undo = () => {
+    for (const { path, values } of done.reverse()) {
+      for (const value of values) {
+        try {
+          writeText(path, value)
+        } catch {
+          // The error that brought us here is the one to report; the other values still get their chance.
+        }
+      }
+    }
+  }
+  try {
+    const deferred: ResourceWrite[] = []
+    for (const [i, write] of writes.entries()) {
+      if (!(target.fresh && write.value === write.initial) && !attempt(write, target, done, write.defer === true)) {
+        deferred.push(write)
+      }
+      if (writes[i + 1]?.controller !== write.controller) {
+        for (const late of deferred.splice(0)) attempt(late, target, done, false)
+      }
+    }
+  } catch (error) {
+    undo()
+    throw error
+  }
+  return undo
+}
+
+/** One write; false when it was refused for now and may be tried later. */
+function attempt(write: ResourceWrite, target: ApplyTarget, done: Done[], mayDefer: boolean): boolean {
+  const dir = target.dir(write.controller)
+  if (dir === undefined) {
+    if (write.optional === true) return true
+    throw unavailable(write, '')
+  }
+  const name = displayName(target.key(write.controller), dir)
+  for (const { file, value } of write.fallback === undefined ? [write] : [write, write.fallback]) {
+    const path = `${dir}/${file}`
+    const old = target.fresh ? undefined : oldValues(path, write, file)
+    try {
+      writeText(path, value)
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === ERRNO.ENOENT) continue
+      if (errno === ERRNO.EINVAL && mayDefer) return false
+      throw cgroupError(`cannot set ${write.what} on cgroup "${name}"`, error, 'write', path, inUse(dir, write, errno))
+    }
+    if (old !== undefined) done.push({ path, values: old })
+    if (write.readBack === true) verify(path, value, write, name)
+    return true
+  }
+  if (!existsSync(dir))
+    throw new RuntimeError('NotFound', `cannot set ${write.what} on cgroup "${name}": the cgroup is gone`)
+  if (write.optional === true) return true
+  throw unavailable(write, name)
+}
+
+function unavailable(write: ResourceWrite, name: string): RuntimeError {
+  const where = name === '' ? '' : ` on cgroup "${name}"`
+  const reason = `the ${write.controller} controller is not available, or this kernel lacks ${write.file}`
+  return new RuntimeError('FailedPrecondition', `cannot set ${write.what}${where}: ${reason}`)
+}
+
+/** What must be written to get back to what is there now; undefined when it cannot be read. */
+function oldValues(path: string, write: ResourceWrite, file: string): string[] | undefined {
+  let text: string | undefined
+  try {
+    text = readTextIfAny(path)
+  } catch {
+    // A write-only file: there is no way back, and none is needed when the write below fails too.
+    return undefined
+  }
+  if (text === undefined) return undefined
+  if (file === 'memory.oom_control') return [/^oom_kill_disable 1$/m.test(text) ? '1' : '0']
+  const lines = text.split('\n').filter((line) => line !== '')
+  if (write.line === undefined) return lines
+  const { key, unset } = write.line
+  return [unset, ...lines.filter((line) => line.startsWith(`${key} `))]
+}
+
+function inUse(dir: string, write: ResourceWrite, errno: number): string {
+  if (errno !== ERRNO.EBUSY || write.file !== 'memory.limit_in_bytes') return ''
+  const usage = readTextIfAny(`${dir}/memory.usage_in_bytes`)?.trim()
+  const peak = readTextIfAny(`${dir}/memory.max_usage_in_bytes`)?.trim()
+  return ` (usage ${usage}, peak ${peak})`
+}
+
+function verify(path: string, wanted: string, write: ResourceWrite, name: string): void {
+  const got = BigInt(readText(path).trim())
+  if (got === BigInt(wanted)) return
+  const bound = BigInt(wanted) > got ? 'maximum' : 'minimum'
+  const what = write.file === 'cpu.shares' ? 'cpu-shares' : write.file
+  const message = `cannot set ${write.what} on cgroup "${name}": the ${bound} allowed ${what} is ${got}`
+  throw new RuntimeError('InvalidArgument', message)
+}

@@ -1,0 +1,290 @@
+/**
+ * The cgroup of one container, whatever the host's version: where it is, who is in it, its limits, its counters, its end. Which version
+ * it is follows from its paths alone: with the key "" and nothing else it is v2, with controllers v1 (and "" beside them is the core
+ * tree of a hybrid host, which knows no limits but can kill). Invariant: only directories below /sys/fs/cgroup that were made for this
+ * container, or were loaded as such, are ever written to or removed.
+ */
+import { posix } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { RuntimeError } from '../errors.ts'
+import { type Logger, silentLogger } from '../logger.ts'
+import type { LinuxResources } from '../spec/types.ts'
+import { errnoOf } from '../sys/errno.ts'
+import { kill } from '../sys/libc.ts'
+import { applyWrites } from './apply.ts'
+import { attachDevicePolicy } from './ebpf.ts'
+import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
+import { CGROUP_ROOT, detectMode, displayName, refuseSystemdPath, UNIFIED } from './hierarchy.ts'
+import { oomKillCount, watchOom } from './oom.ts'
+import { type CgroupPaths, devicePolicyOf } from './request.ts'
+import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
+import { type CgroupStats, parseNumber } from './stats.ts'
+import { readStatsV1 } from './stats-v1.ts'
+import { readStatsV2 } from './stats-v2.ts'
+import { processesIn, removeTrees } from './tree.ts'
+import { createV1, currentDevices, freezeV1, isFrozenV1, setDevices, thawV1, v1Target } from './v1.ts'
+import { createV2, freezeV2, isFrozenV2, thawV2, v2Target } from './v2.ts'
+
+export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './hierarchy.ts'
+export type { CgroupStats } from './stats.ts'
+
+const SIGKILL = 9
+const KILL_ROUNDS = 10
+const KILL_ROUND_MS = 1
+
+/** How a process gets into a cgroup: cloned into a directory (v2), or by the tasks file of every v1 hierarchy (`dir`: a hybrid host's v2 tree beside them). */
+export type CgroupJoin =
+  | { readonly kind: 'dir'; readonly path: string }
+  | { readonly kind: 'tasks'; readonly paths: readonly string[]; readonly dir?: string }
+  | { readonly kind: 'none' }
+
+/** What Cgroup.create needs to know. */
+export interface CgroupCreateOptions {
+  /** linux.cgroupsPath: absolute from the mount point, relative from our own cgroup, left out the id */
+  readonly path?: string | undefined
+  readonly id: string
+  readonly resources: LinuxResources | undefined
+  /** the systemd driver, which is not supported */
+  readonly systemd: boolean
+  readonly logger?: Logger | undefined
+}
+
+/** The cgroup of a container. */
+export class Cgroup {
+  /** Absolute directories by controller, "name=systemd" and "" (v2) among them; what state.json keeps. */
+  readonly paths: CgroupPaths
+  readonly #logger: Logger
+
+  private constructor(paths: CgroupPaths, logger: Logger) {
+    this.paths = paths
+    this.#logger = logger
+  }
+
+  /** Makes the cgroup and sets its limits; nothing is left of it when that fails. @throws FailedPrecondition when it is in use */
+  static create(options: CgroupCreateOptions): Cgroup {
+    refuseSystemdPath(options.path, options.systemd)
+    const logger = options.logger ?? silentLogger
+    const request = { path: options.path, id: options.id, resources: options.resources }
+    const mode = detectMode()
+    const cgroup = new Cgroup(mode === 'v2' ? createV2(request) : createV1(request, mode), logger)
+    cgroup.#warnOfIgnored(options.resources)
+    return cgroup
+  }
+
+  /** The cgroup of a saved state. @throws InvalidArgument for a path that no container can have */
+  static load(saved: Readonly<Record<string, string>>, logger: Logger = silentLogger): Cgroup {
+    const v2 = Object.keys(saved).every((key) => key === UNIFIED)
+    for (const path of Object.values(saved)) {
+      // v1 hierarchies and the hybrid v2 tree are mounted one level down; a mount point itself is nobody's cgroup.
+      const depth = path.slice(CGROUP_ROOT.length).split('/').length - 1
+      const clean = posix.normalize(path) === path && path.startsWith(`${CGROUP_ROOT}/`) && !path.endsWith('/')
+      if (clean && depth >= (v2 ? 1 : 2)) continue
+      const message = `cannot load cgroup "${path}": it is not a clean path of a cgroup below ${CGROUP_ROOT}`
+      throw new RuntimeError('InvalidArgument', message)
+    }
+    return new Cgroup({ ...saved }, logger)
+  }
+
+  /** The v2 directory of a pure v2 host. */
+  get #v2(): string | undefined {
+    return Object.keys(this.paths).every((key) => key === UNIFIED) ? this.paths[UNIFIED] : undefined
+  }
+
+  /** The directory whose list of processes is believed: on v1 the one that a container has the least reason to change. */
+  get #main(): string | undefined {
+    return this.#v2 ?? this.paths['devices'] ?? Object.values(this.paths)[0]
+  }
+
+  /** The path within its hierarchy, for messages. */
+  get name(): string {
+    return displayName(this.#v2 === undefined ? 'devices' : UNIFIED, this.#main ?? '')
+  }
+
+  /** How a process joins. */
+  join(): CgroupJoin {
+    const v2 = this.#v2
+    if (v2 !== undefined) return { kind: 'dir', path: v2 }
+    const unified = this.paths[UNIFIED]
+    const paths = [...this.#directories()].filter((dir) => dir !== unified).map((dir) => `${dir}/tasks`)
+    if (paths.length === 0) return { kind: 'none' }
+    return unified === undefined ? { kind: 'tasks', paths } : { kind: 'tasks', paths, dir: unified }
+  }
+
+  /** Each directory once: controllers of one hierarchy share theirs. */
+  #directories(): Set<string> {
+    return new Set(Object.values(this.paths))
+  }
+
+  /** All processes inside, sub-cgroups included; none once it is removed. */
+  procs(): number[] {
+    const main = this.#main
+    return main === undefined ? [] : processesIn(main)
+  }
+
+  /** Stops every process inside; resolves when all have stopped, and leaves none stopped when it rejects. */
+  async freeze(): Promise<void> {
+    const v2 = this.#v2
+    const { freezer } = this.paths
+    if (v2 !== undefined) await freezeV2(v2, this.name)
+    else if (freezer !== undefined) await freezeV1(freezer, this.name)
+    else {
+      const message = `cannot freeze cgroup "${this.name}": the freezer hierarchy is not mounted`
+      throw new RuntimeError('FailedPrecondition', message)
+    }
+  }
+
+  /** Lets them run again; without a freezer they never stopped. */
+  async thaw(): Promise<void> {
+    const v2 = this.#v2
+    const { freezer } = this.paths
+    if (v2 !== undefined) thawV2(v2, this.name)
+    else if (freezer !== undefined) thawV1(freezer, this.name)
+  }
+
+  /** Whether it is frozen. */
+  isFrozen(): boolean {
+    const v2 = this.#v2
+    const { freezer } = this.paths
+    if (v2 !== undefined) return isFrozenV2(v2)
+    return freezer !== undefined && isFrozenV1(freezer)
+  }
+
+  /**
+   * Sends a signal to every process inside. SIGKILL reaches those too that are being forked meanwhile, and frozen ones (v1 needs a thaw
+   * for them to die).
+   */
+  async killAll(signal: number): Promise<void> {
+    if (signal !== SIGKILL) {
+      this.#signalAll(signal)
+      return
+    }
+    if (this.#killByKernel()) {
+      if (this.#v2 !== undefined) return
+      // hybrid: who has left the v2 tree is still in the others
+      this.#signalAll(SIGKILL)
+      if (this.isFrozen()) await this.thaw()
+      return
+    }
+    await this.#killFrozen()
+  }
+
+  #signalAll(signal: number): number {
+    const pids = this.procs()
+    for (const pid of pids) kill(pid, signal)
+    return pids.length
+  }
+
+  /** cgroup.kill: all processes at once and no fork escapes; since Linux 5.14. */
+  #killByKernel(): boolean {
+    const unified = this.paths[UNIFIED]
+    if (unified === undefined) return false
+    try {
+      writeText(`${unified}/cgroup.kill`, '1')
+      return true
+    } catch (error) {
+      const errno = errnoOf(error)
+      // No such file: an older kernel, or the directory is gone. A threaded cgroup refuses.
+      if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV || errno === ERRNO.EOPNOTSUPP) return false
+      throw cgroupError(`cannot kill the processes of cgroup "${this.name}"`, error, 'write', unified)
+    }
+  }
+
+  /** Frozen processes cannot fork, so one round reaches all; without a freezer the rounds end when nobody is left. */
+  async #killFrozen(): Promise<void> {
+    if (this.procs().length === 0) return
+    let frozen = true
+    try {
+      await this.freeze()
+    } catch (error) {
+      frozen = false
+      this.#logger.debug({ error: String(error) }, 'killing without the freezer')
+    }
+    try {
+      for (let round = 1; this.#signalAll(SIGKILL) > 0 && !frozen && round < KILL_ROUNDS; round++) {
+        await delay(KILL_ROUND_MS)
+      }
+    } finally {
+      if (frozen) await this.thaw()
+    }
+  }
+
+  /** Changes limits; when one is refused, those already changed get their old values back. Device rules stay unless given. */
+  set(resources: LinuxResources): void {
+    const v2 = this.#v2
+    if (v2 !== undefined) this.#setV2(v2, resources)
+    else this.#setV1(resources)
+    this.#warnOfIgnored(resources)
+  }
+
+  #setV1(resources: LinuxResources): void {
+    const { memory } = this.paths
+    const swap = memory === undefined ? undefined : readTextIfAny(`${memory}/memory.memsw.limit_in_bytes`)
+    const current: CurrentLimits = swap === undefined ? {} : { memorySwap: parseNumber(swap) }
+    const undo = applyWrites(toV1Writes(resources, current), v1Target(this.paths, false))
+    const { devices } = this.paths
+    if (resources.devices.length === 0 || devices === undefined) return
+    let before: ReturnType<typeof currentDevices>
+    try {
+      before = currentDevices(devices)
+      setDevices(devices, before, devicePolicyOf(resources), this.name)
+    } catch (error) {
+      try {
+        if (before !== undefined) setDevices(devices, currentDevices(devices), before, this.name)
+      } catch (second) {
+        this.#logger.warn({ error: String(second) }, 'could not restore the device rules')
+      }
+      undo()
+      throw error
+    }
+  }
+
+  #setV2(dir: string, resources: LinuxResources): void {
+    const memoryMax = readTextIfAny(`${dir}/memory.max`)?.trim()
+    const cpuMax = readTextIfAny(`${dir}/cpu.max`)?.trim()
+    const current: CurrentLimits = {
+      ...(memoryMax === undefined ? {} : { memory: memoryMax === 'max' ? -1n : parseNumber(memoryMax) }),
+      ...(cpuMax === undefined ? {} : { cpuMax }),
+    }
+    if (resources.memory?.checkBeforeUpdate === true) {
+      const usage = parseNumber(readTextIfAny(`${dir}/memory.current`))
+      checkMemoryBeforeUpdate(resources.memory, usage, parseNumber(readTextIfAny(`${dir}/memory.swap.current`)))
+    }
+    const undo = applyWrites(toV2Writes(resources, current), v2Target(dir, false))
+    if (resources.devices.length === 0) return
+    try {
+      attachDevicePolicy(dir, devicePolicyOf(resources), this.name, false)
+    } catch (error) {
+      undo()
+      throw error
+    }
+  }
+
+  /** The specification calls these limits unsupported by newer kernels and lets a runtime ignore them. */
+  #warnOfIgnored(resources: LinuxResources | undefined): void {
+    for (const name of ['kernel', 'kernelTCP'] as const) {
+      if (resources?.memory?.[name] !== undefined) this.#logger.warn({ limit: name }, 'ignored a kernel memory limit')
+    }
+  }
+
+  /** All counters. */
+  stats(): CgroupStats {
+    const v2 = this.#v2
+    return v2 === undefined ? readStatsV1(this.paths) : readStatsV2(v2)
+  }
+
+  /** How many of its processes the kernel has killed for want of memory. */
+  oomKillCount(): number {
+    return oomKillCount(this.paths)
+  }
+
+  /** Calls `onOom` with the new count after each growth of oomKillCount(), until disposed. Keeps no process alive. */
+  watchOom(onOom: (count: number) => void): Disposable {
+    return watchOom(this.paths, onOom)
+  }
+
+  /** Removes the cgroup with all below it; waits up to about a second for processes that are about to be gone. */
+  async remove(): Promise<void> {
+    const keys = new Map(Object.entries(this.paths).map(([key, path]) => [path, key]))
+    await removeTrees(keys.keys(), (path) => displayName(keys.get(path) ?? UNIFIED, path))
+  }
+}

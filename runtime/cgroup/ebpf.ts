@@ -1,0 +1,52 @@
+/**
+ * Device rules on cgroup v2: the program of devices.ts attached to the container's directory. Invariant: while a program is replaced
+ * there is no moment without one; a second program beside ours (systemd attaches its own) is never a reason to fail, since the kernel
+ * asks all of them.
+ */
+import { closeSync, constants, openSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { attachDeviceProgram, attachedDevicePrograms, detachDeviceProgram, loadDeviceProgram } from '../sys/bpf.ts'
+import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
+import { type DevicePolicy, toEbpf } from './devices.ts'
+import { ERRNO } from './files.ts'
+import { inUserNamespace } from './hierarchy.ts'
+
+/** Puts a policy in force on a v2 cgroup; a fresh one is known to have no program of its own. */
+export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: string, fresh: boolean): void {
+  if (fresh && policy.allowByDefault && policy.exceptions.size === 0) return
+  const cgroup = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  try {
+    replacePrograms(cgroup, toEbpf(policy), fresh)
+  } catch (error) {
+    const errno = errnoOf(error)
+    // Nobody in a user namespace may load such programs; those of the parents hold there.
+    if (errno === ERRNO.EPERM && inUserNamespace()) return
+    if (errno === 0) throw error
+    const detail = { source: 'syscall', call: 'bpf', errno, path: dir } as const
+    const message = `cannot set device rules on cgroup "${name}": ${errnoName(errno)}`
+    throw new RuntimeError(errnoCode(errno), message, { detail, cause: error })
+  } finally {
+    closeSync(cgroup)
+  }
+}
+
+function replacePrograms(cgroup: number, program: Uint8Array, fresh: boolean): void {
+  const old = fresh ? [] : attachedDevicePrograms(cgroup)
+  try {
+    using loaded = loadDeviceProgram(program)
+    const [only] = old
+    if (old.length === 1 && only !== undefined) {
+      try {
+        attachDeviceProgram(cgroup, loaded.fd, only.fd)
+        return
+      } catch (error) {
+        // fallback: a program that was attached without "multi" cannot be replaced in one step
+        if (errnoOf(error) !== ERRNO.EINVAL) throw error
+      }
+    }
+    attachDeviceProgram(cgroup, loaded.fd)
+    for (const program of old) detachDeviceProgram(cgroup, program.fd)
+  } finally {
+    for (const program of old) program.close()
+  }
+}

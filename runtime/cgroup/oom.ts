@@ -1,0 +1,102 @@
+/**
+ * OOM kills of a container, counted by the kernel: `oom_kill` in memory.events (v2) or memory.oom_control (v1, since Linux 4.13). The
+ * counter decides, an event only says when to look: v1 signals every failed charge (hundreds for one kill) and also the removal of the
+ * cgroup. Invariant: one call of the listener per growth of the counter, none without.
+ *
+ * v2: inotify on memory.events, by fs.watch. v1: the file gives no inotify events, so an eventfd is registered in cgroup.event_control;
+ * sys/eventfd.ts brings it into the event loop without a thread of the pool. v1 signals *before* it kills (the victim is chosen, logged
+ * and counted after that), hence the few repeated looks. The v1 counter does not include sub-cgroups that the container made itself.
+ */
+import { closeSync, constants, type FSWatcher, openSync, watch } from 'node:fs'
+import { type EventCounter, openEventCounter } from '../sys/eventfd.ts'
+import { cgroupError, readTextIfAny, writeText } from './files.ts'
+import { displayName, UNIFIED } from './hierarchy.ts'
+import type { CgroupPaths } from './request.ts'
+
+const FIRST_LOOK_MS = 1
+const LAST_LOOK_MS = 512
+
+/** The file with the counter and the key of its hierarchy; undefined without a memory controller. */
+function counterFile(paths: CgroupPaths): { dir: string; file: string; v1: boolean } | undefined {
+  const { memory } = paths
+  if (memory !== undefined) return { dir: memory, file: `${memory}/memory.oom_control`, v1: true }
+  const unified = paths[UNIFIED]
+  return unified === undefined ? undefined : { dir: unified, file: `${unified}/memory.events`, v1: false }
+}
+
+function readCount(file: string): number | undefined {
+  const text = readTextIfAny(file)
+  return text === undefined ? undefined : Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0)
+}
+
+/** How many processes of the container the kernel has killed for want of memory; 0 without a memory controller. */
+export function oomKillCount(paths: CgroupPaths): number {
+  const counter = counterFile(paths)
+  return counter === undefined ? 0 : (readCount(counter.file) ?? 0)
+}
+
+/**
+ * Calls `onOom` with the new count after each growth from now on, until disposed or the cgroup is gone. It keeps no process alive.
+ * Without a memory controller it does nothing.
+ */
+export function watchOom(paths: CgroupPaths, onOom: (count: number) => void): Disposable {
+  const counter = counterFile(paths)
+  let last = counter === undefined ? undefined : readCount(counter.file)
+  if (counter === undefined || last === undefined) return { [Symbol.dispose]() {} }
+  const { dir, file, v1 } = counter
+  let timer: NodeJS.Timeout | undefined
+  let source: FSWatcher | EventCounter | undefined
+  let disposed = false
+
+  const dispose = () => {
+    disposed = true
+    clearTimeout(timer)
+    source?.close()
+    source = undefined
+  }
+  /** True when there is nothing more to wait for. */
+  const look = (): boolean => {
+    if (disposed) return true
+    const count = readCount(file)
+    if (count === undefined) {
+      dispose()
+      return true
+    }
+    if (last === undefined || count <= last) return false
+    last = count
+    onOom(count)
+    return true
+  }
+  const lookAgain = (ms: number) => {
+    clearTimeout(timer)
+    if (look() || ms > LAST_LOOK_MS) return
+    timer = setTimeout(lookAgain, ms, ms * 2).unref()
+  }
+
+  try {
+    if (v1) {
+      const events = openEventCounter(() => lookAgain(FIRST_LOOK_MS))
+      source = events
+      register(dir, file, events.fd)
+    } else {
+      source = watch(file, { persistent: false }, look).on('error', dispose)
+    }
+  } catch (error) {
+    dispose()
+    const name = displayName(v1 ? 'memory' : UNIFIED, dir)
+    throw cgroupError(`cannot watch for OOM on cgroup "${name}"`, error, v1 ? 'write' : 'inotify_add_watch', file)
+  }
+  // What was counted between the first reading and the registration.
+  look()
+  return { [Symbol.dispose]: dispose }
+}
+
+function register(dir: string, file: string, event: number): void {
+  const control = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    writeText(`${dir}/cgroup.event_control`, `${event} ${control}`)
+  } finally {
+    // The kernel needs it only to find the cgroup.
+    closeSync(control)
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * cgroup v1, and hybrid, where a v2 tree without controllers stands beside: one directory per hierarchy under the same name. Invariant:
+ * create leaves either a directory in every hierarchy, all limits set and no process inside, or none of the directories it would have
+ * made. Speed is part of the job (every container waits for it): no file is read that a fresh cgroup makes superfluous.
+ */
+import { dirname } from 'node:path'
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
+import { RuntimeError } from '../errors.ts'
+import type { LinuxResources } from '../spec/types.ts'
+import { errnoOf } from '../sys/errno.ts'
+import { type ApplyTarget, applyWrites } from './apply.ts'
+import {
+  ALLOW_ALL,
+  type DevicePolicy,
+  type DeviceWrite,
+  parseDevicesList,
+  samePolicy,
+  toV1DeviceWrites,
+} from './devices.ts'
+import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeValues } from './files.ts'
+import { type CgroupMode, displayName, innerPath, inUserNamespace, readHierarchies } from './hierarchy.ts'
+import {
+  type CgroupPaths,
+  type CreateRequest,
+  devicePolicyOf,
+  frozenError,
+  refuseUsed,
+  resourcesOr,
+} from './request.ts'
+import { toV1Writes } from './resources.ts'
+import { makeDirectory, unmake } from './tree.ts'
+
+const FREEZE_ATTEMPTS = 1000
+const FREEZE_EAGER_ATTEMPTS = 10
+const FREEZE_REST_EVERY = 50
+const FREEZE_REST_MS = 10
+
+/** Makes the directories of a container and sets its limits. */
+export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths {
+  const resources = resourcesOr(request.resources)
+  // What is wrong in the spec is found before anything is made.
+  const writes = toV1Writes(resources)
+  const policy = devicePolicyOf(resources)
+  const paths: Record<string, string> = {}
+  const mountpoints = new Map<string, string>()
+  for (const { controllers, mountpoint, ownPath } of readHierarchies(mode)) {
+    const dir = mountpoint + innerPath(request.path, request.id, ownPath)
+    for (const controller of controllers) paths[controller] = dir
+    mountpoints.set(dir, mountpoint)
+  }
+  const devices = paths['devices']
+  if (devices === undefined) {
+    throw new RuntimeError('FailedPrecondition', 'cannot create a cgroup: the devices hierarchy is not mounted')
+  }
+  const name = displayName('devices', devices)
+  const made: string[] = []
+  try {
+    for (const dir of mountpoints.keys()) {
+      try {
+        if (makeDirectory(dir)) made.push(dir)
+        else refuseUsed(dir, name)
+      } catch (error) {
+        throw cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+      }
+    }
+    const { cpuset, freezer } = paths
+    const fresh = made.length === mountpoints.size
+    if (!fresh && freezer !== undefined && isFrozenV1(freezer)) throw frozenError(name)
+    if (cpuset !== undefined) fillCpuset(cpuset, mountpoints.get(cpuset) ?? '', resources, made.includes(cpuset), name)
+    if (made.includes(devices)) setFirstDevices(devices, policy, name)
+    else setDevices(devices, currentDevices(devices), policy, name)
+    applyWrites(writes, v1Target(paths, fresh))
+  } catch (error) {
+    unmake(made)
+    throw error
+  }
+  return paths
+}
+
+/** Where the writes for v1 go. */
+export function v1Target(paths: CgroupPaths, fresh: boolean): ApplyTarget {
+  return { dir: (controller) => paths[controller], key: (controller) => controller, fresh }
+}
+
+/**
+ * A new cpuset has no processors and no memory nodes, and no process may enter it: it takes its parent's, and so do the parents above
+ * that are still empty.
+ */
+function fillCpuset(dir: string, mountpoint: string, resources: LinuxResources, fresh: boolean, name: string): void {
+  // A hierarchy mounted with noprefix has the files without it.
+  let prefix = 'cpuset.'
+  const read = (level: string, file: string): string => {
+    const text = readTextIfAny(`${level}/${prefix}${file}`)
+    if (text !== undefined) return text
+    prefix = ''
+    return readText(`${level}/${file}`)
+  }
+  // What the spec sets itself is written later, with the other limits.
+  const files = (['cpus', 'mems'] as const).filter((file) => (resources.cpu?.[file] ?? '') === '')
+  const inherit = (level: string, file: string): string => {
+    const own = fresh && level === dir ? '' : read(level, file).trim()
+    if (own !== '' || level === mountpoint) return own
+    const inherited = inherit(dirname(level), file)
+    writeText(`${level}/${prefix}${file}`, inherited)
+    return inherited
+  }
+  try {
+    for (const file of files) inherit(dir, file)
+    // A parent must have what the spec asks for, or at least something.
+    for (const file of ['cpus', 'mems']) if (!files.includes(file as 'cpus')) inherit(dirname(dir), file)
+  } catch (error) {
+    throw cgroupError(`cannot give processors and memory nodes to cgroup "${name}"`, error, 'write', dir)
+  }
+}
+
+/** The policy of a devices cgroup, undefined when it is "allow" with unknown exceptions. */
+export function currentDevices(dir: string): DevicePolicy | undefined {
+  return parseDevicesList(readText(`${dir}/devices.list`))
+}
+
+/** Turns a used devices cgroup from one policy to another and checks that the kernel agrees with the result. */
+export function setDevices(dir: string, from: DevicePolicy | undefined, to: DevicePolicy, name: string): void {
+  if (writeDevices(dir, toV1DeviceWrites(from, to), name)) checkDevices(dir, to, name)
+}
+
+/** The same for a fresh cgroup, where each rule that the kernel took is in force: there is only a restricted parent to look for. */
+function setFirstDevices(dir: string, to: DevicePolicy, name: string): void {
+  const writes = toV1DeviceWrites(ALLOW_ALL, to)
+  if (writeDevices(dir, writes, name) && to.allowByDefault) checkDevices(dir, to, name)
+}
+
+/** False when the rules are not ours to set: in a user namespace the kernel lets nobody, and the parent's hold. */
+function writeDevices(dir: string, writes: readonly DeviceWrite[], name: string): boolean {
+  const what = `cannot set device rules on cgroup "${name}"`
+  try {
+    for (const { file, values } of byFile(writes)) writeRules(`${dir}/${file}`, values, what)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === ERRNO.EPERM && inUserNamespace()) return false
+    throw error
+  }
+}
+
+function checkDevices(dir: string, wanted: DevicePolicy, name: string): void {
+  const now = currentDevices(dir)
+  // The list of a cgroup that allows by default says no more than that.
+  if (wanted.allowByDefault ? now === undefined : now !== undefined && samePolicy(now, wanted)) return
+  const reason = 'the kernel has other rules than were asked for, a parent may be restricted'
+  throw new RuntimeError('FailedPrecondition', `cannot set device rules on cgroup "${name}": ${reason}`)
+}
+
+function writeRules(path: string, values: readonly string[], what: string): void {
+  let current = ''
+  function* each() {
+    for (current of values) yield current
+  }
+  try {
+    writeValues(path, each())
+  } catch (error) {
+    throw cgroupError(`${what}: cannot write "${current}"`, error, 'write', path)
+  }
+}
+
+/** Neighbouring writes to one file share its open(2). */
+function byFile(writes: readonly DeviceWrite[]): { file: string; values: string[] }[] {
+  const groups: { file: string; values: string[] }[] = []
+  for (const { file, value } of writes) {
+    const last = groups.at(-1)
+    if (last?.file === file) last.values.push(value)
+    else groups.push({ file, values: [value] })
+  }
+  return groups
+}
+
+/** Whether the v1 freezer holds the cgroup, or is about to. */
+export function isFrozenV1(dir: string): boolean {
+  return (readTextIfAny(`${dir}/freezer.state`) ?? 'THAWED').trim() !== 'THAWED'
+}
+
+/**
+ * Freezes by v1. FREEZING can last: a process that forks meanwhile, or waits for one that is frozen already, holds it up. Writing the
+ * state again reaches the newcomers, and a short thaw lets the stuck ones go on.
+ */
+export async function freezeV1(dir: string, name: string): Promise<void> {
+  const file = `${dir}/freezer.state`
+  const what = `cannot freeze cgroup "${name}"`
+  try {
+    for (let attempt = 1; attempt <= FREEZE_ATTEMPTS; attempt++) {
+      writeText(file, 'FROZEN')
+      if (readText(file).trim() === 'FROZEN') return
+      if (attempt % FREEZE_REST_EVERY === 0) {
+        writeText(file, 'THAWED')
+        await delay(FREEZE_REST_MS)
+      } else if (attempt <= FREEZE_EAGER_ATTEMPTS) await nextTurn()
+      else await delay(1)
+    }
+  } catch (error) {
+    throw cgroupError(what, error, 'write', file)
+  }
+  thawV1(dir, name)
+  throw new RuntimeError('DeadlineExceeded', `${what}: it stayed in the state FREEZING`)
+}
+
+/** Thaws by v1. */
+export function thawV1(dir: string, name: string): void {
+  const file = `${dir}/freezer.state`
+  try {
+    writeText(file, 'THAWED')
+  } catch (error) {
+    throw cgroupError(`cannot thaw cgroup "${name}"`, error, 'write', file)
+  }
+}

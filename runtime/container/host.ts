@@ -1,0 +1,90 @@
+/**
+ * What the plan needs to know about the machine: mounted cgroup hierarchies, security modules, the last capability. Read at the first
+ * use and kept, since none of it changes while a process lives.
+ */
+import { readFileSync, readlinkSync } from 'node:fs'
+import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
+import { errnoOf } from '../sys/errno.ts'
+
+/** One mounted cgroup hierarchy. */
+export interface CgroupMount {
+  readonly controllers: readonly string[]
+  readonly mountpoint: string
+  /** path of this process's own cgroup in it */
+  readonly ownPath: string
+}
+
+/** Facts about the host that shape a plan. */
+export interface HostFacts {
+  /** true when /sys/fs/cgroup itself is the v2 hierarchy */
+  readonly cgroup2: boolean
+  readonly cgroupMounts: readonly CgroupMount[]
+  readonly apparmor: boolean
+  readonly selinux: boolean
+  /** number of the highest capability that the kernel knows */
+  readonly lastCap: number
+}
+
+function readOptional(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch (error) {
+    if ([2, 13, 20].includes(errnoOf(error))) return undefined
+    throw error
+  }
+}
+
+/** A parameter that may not be read is there: the module is taken as enabled, so that a profile fails rather than being left out. */
+function appArmor(): boolean {
+  try {
+    return readFileSync('/sys/module/apparmor/parameters/enabled', 'latin1').startsWith('Y')
+  } catch (error) {
+    if ([2, 20].includes(errnoOf(error))) return false
+    if (errnoOf(error) === 13) return true
+    throw error
+  }
+}
+
+let facts: HostFacts | undefined
+
+/** The host's facts. */
+export function hostFacts(): HostFacts {
+  if (facts === undefined) {
+    const mode = detectMode()
+    facts = {
+      cgroup2: mode === 'v2',
+      cgroupMounts: readHierarchies(mode).map(({ controllers, mountpoint, ownPath }) => ({
+        // the v2 tree is known by having no controllers of its own
+        controllers: controllers.filter((name) => name !== UNIFIED),
+        mountpoint,
+        ownPath,
+      })),
+      apparmor: appArmor(),
+      selinux: readOptional('/sys/fs/selinux/enforce') !== undefined,
+      lastCap: Number(readOptional('/proc/sys/kernel/cap_last_cap') ?? '40'),
+    }
+  }
+  return facts
+}
+
+/** Namespace kinds: name of the file below /proc/<pid>/ns and the CLONE_NEW* flag (namespaces(7)). */
+export const NAMESPACE_FILES = [
+  { file: 'cgroup', flag: 0x02000000 },
+  { file: 'ipc', flag: 0x08000000 },
+  { file: 'mnt', flag: 0x00020000 },
+  { file: 'net', flag: 0x40000000 },
+  { file: 'pid', flag: 0x20000000 },
+  { file: 'time', flag: 0x00000080 },
+  { file: 'user', flag: 0x10000000 },
+  { file: 'uts', flag: 0x04000000 },
+] as const
+
+/** CLONE_NEW* flags of the namespaces in which a process differs from this one. */
+export function foreignNamespaces(pid: number): number {
+  let flags = 0
+  for (const { file, flag } of NAMESPACE_FILES) {
+    const ours = readlinkSync(`/proc/self/ns/${file}`)
+    if (readlinkSync(`/proc/${pid}/ns/${file}`) !== ours) flags |= flag
+  }
+  return flags
+}

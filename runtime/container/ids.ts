@@ -1,0 +1,25 @@
+/** Small facts read off a spec: which namespaces it makes new, and which host ids its container ids are. Pure. */
+import type { IdMapping, Spec } from '../spec/types.ts'
+
+/** The kinds of namespaces that the spec creates (lists without a path). */
+export function newNamespaces(spec: Spec): ReadonlySet<string> {
+  return new Set(spec.linux.namespaces.filter((ns) => ns.path === undefined).map((ns) => ns.type))
+}
+
+function mapId(mappings: readonly IdMapping[], id: number): number {
+  if (mappings.length === 0) return id
+  for (const { containerID, hostID, size } of mappings) {
+    if (id >= containerID && id < containerID + size) return hostID + (id - containerID)
+  }
+  return 65534
+}
+
+/** The host's uid for a uid of the container; an unmapped one is the overflow id 65534. */
+export function hostUid(spec: Spec, uid: number): number {
+  return mapId(spec.linux.uidMappings, uid)
+}
+
+/** The host's gid for a gid of the container. */
+export function hostGid(spec: Spec, gid: number): number {
+  return mapId(spec.linux.gidMappings, gid)
+}

@@ -1,0 +1,80 @@
+/**
+ * What a container's processes need before there is a plan for them: the root on the host, the exec fifo, the compiled seccomp profile,
+ * the size of the terminal. Each refuses what the spec asks for in vain, naming the field.
+ */
+import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { RuntimeError, specError } from '../errors.ts'
+import type { Stdio } from '../init/spawn.ts'
+import { buildCreatePlan } from '../plan/build.ts'
+import { describePlan } from '../plan/describe.ts'
+import { compileSeccomp } from '../seccomp/libseccomp.ts'
+import type { OciProcess, Spec } from '../spec/types.ts'
+import { errnoName, errnoOf } from '../sys/errno.ts'
+import { mkfifo } from '../sys/libc.ts'
+import { hostFacts } from './host.ts'
+import { hostGid, hostUid } from './ids.ts'
+import { fifoPath } from './store.ts'
+
+/** The plan of a bundle's container in plain text, as create would execute it outside any cgroup. */
+export function describeBundle(bundle: string, spec: Spec): string {
+  const seccomp = seccompOf(spec)
+  return describePlan(
+    buildCreatePlan({
+      spec,
+      bundle,
+      rootfs: rootfsPath(spec, bundle),
+      cgroup: { kind: 'none' },
+      fifo: 'exec.fifo',
+      noPivot: false,
+      keyring: keyringName({}, 'ID'),
+      host: hostFacts(),
+      ...(seccomp === undefined ? {} : { seccomp }),
+    }),
+  )
+}
+
+/** Name of the session keyring that a container's processes get, or null to keep the caller's. */
+export function keyringName(options: { readonly noNewKeyring?: boolean }, id: string): string | null {
+  return options.noNewKeyring === true ? null : `_ses.${id}`
+}
+
+/** The root file system on the host, without symlinks: what is compared with mount points must be spelt as those are. @throws InvalidArgument unless it is a directory */
+export function rootfsPath(spec: Spec, bundle: string): string {
+  const path = resolve(bundle, spec.root.path)
+  try {
+    const real = realpathSync(path)
+    if (statSync(real).isDirectory()) return real
+    throw specError('/root/path', `cannot use the root file system "${path}": it is not a directory`)
+  } catch (error) {
+    if (error instanceof RuntimeError) throw error
+    throw specError('/root/path', `cannot use the root file system "${path}": ${errnoName(errnoOf(error))}`)
+  }
+}
+
+/** Makes the exec fifo, which the container's own root must be able to open for writing; its path. */
+export function makeFifo(root: string, id: string, spec: Spec): string {
+  // absolute: the helper works in /
+  const path = resolve(fifoPath(root, id))
+  mkfifo(path, 0o622)
+  chmodSync(path, 0o622)
+  const uid = hostUid(spec, 0)
+  if (uid !== 0) chownSync(path, uid, hostGid(spec, 0))
+  return path
+}
+
+/** Compiled profiles of this boot: /run is a tmpfs that goes with it. */
+const SECCOMP_CACHE = '/run/runts/.seccomp'
+
+/** The compiled seccomp profile of a spec that has one. */
+export function seccompOf(spec: Spec): { flags: number; filter: Uint8Array } | undefined {
+  const profile = spec.linux.seccomp
+  return profile === undefined ? undefined : compileSeccomp(profile, { cacheDir: SECCOMP_CACHE })
+}
+
+/** Gives a terminal the size that the process asks for, unless the caller has said one. */
+export function sized(stdio: Stdio, process: OciProcess): Stdio {
+  const { consoleSize } = process
+  if (stdio.kind !== 'terminal' || stdio.width !== undefined || consoleSize === undefined) return stdio
+  return { ...stdio, width: consoleSize.width, height: consoleSize.height }
+}

@@ -1,0 +1,168 @@
+/**
+ * A container's state on disk: <root>/<id>/ with state.json (the fields that runc writes, and ours), config.json (the spec it was made
+ * from) and exec.fifo (there until the program was started). Invariant: state.json appears by rename, so a reader sees a whole one
+ * or none, and a state of an earlier boot is never taken for a live container.
+ */
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { parseJson } from '../spec/load.ts'
+import { errnoName, errnoOf } from '../sys/errno.ts'
+
+const STATE_VERSION = 1
+const MAX_STATE_BYTES = 4 * 1024 * 1024
+const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
+
+/** What is kept about a container between processes. */
+export interface SavedState {
+  readonly id: string
+  readonly pid: number
+  readonly startTime: bigint
+  /** RFC 3339 time of creation */
+  readonly created: string
+  readonly bundle: string
+  readonly rootfs: string
+  readonly cgroupPaths: Readonly<Record<string, string>>
+  readonly namespacePaths: Readonly<Record<string, string>>
+}
+
+/** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
+export function checkId(id: string): void {
+  if (id.length === 0 || id.length > 1024 || !ID_PATTERN.test(id) || id.startsWith('.')) {
+    throw new RuntimeError('InvalidArgument', `invalid container ID format: "${id}"`)
+  }
+}
+
+/** The folder of one container. */
+export function stateDir(root: string, id: string): string {
+  checkId(id)
+  return join(root, id)
+}
+
+/** Path of a container's exec fifo. */
+export function fifoPath(root: string, id: string): string {
+  return join(stateDir(root, id), 'exec.fifo')
+}
+
+let bootIdText: string | undefined
+
+function bootId(): string {
+  bootIdText ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+  return bootIdText
+}
+
+/** Claims an id: makes its folder. The mkdir is the arbiter between two creators. @throws AlreadyExists */
+export function claimState(root: string, id: string): string {
+  const dir = stateDir(root, id)
+  try {
+    mkdirSync(dir, { mode: 0o711 })
+  } catch (error) {
+    if (errnoOf(error) === 2) {
+      mkdirSync(root, { recursive: true, mode: 0o711 })
+      // the umask may have taken away what the container's own root needs to pass through to its fifo
+      chmodSync(root, 0o711)
+      return claimState(root, id)
+    }
+    if (errnoOf(error) !== 17) throw error
+    throw new RuntimeError('AlreadyExists', `cannot create container "${id}": container with given ID already exists`, {
+      cause: error,
+    })
+  }
+  return dir
+}
+
+/** Writes the state and the spec's text. */
+export function saveState(root: string, state: SavedState, config: string | undefined): void {
+  const dir = stateDir(root, state.id)
+  const json = {
+    version: STATE_VERSION,
+    id: state.id,
+    init_process_pid: state.pid,
+    // a JSON number, as runc writes it; exact, since clock ticks since boot stay far below 2^53
+    init_process_start: Number(state.startTime),
+    created: state.created,
+    rootless: false,
+    cgroup_paths: state.cgroupPaths,
+    namespace_paths: state.namespacePaths,
+    boot_id: bootId(),
+    bundle: state.bundle,
+    rootfs: state.rootfs,
+  }
+  if (config !== undefined) writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
+  const temporary = join(dir, '.state.json')
+  writeFileSync(temporary, JSON.stringify(json), { mode: 0o600 })
+  renameSync(temporary, join(dir, 'state.json'))
+}
+
+function notFound(id: string, cause?: unknown): RuntimeError {
+  return new RuntimeError('NotFound', `container "${id}" does not exist`, cause === undefined ? {} : { cause })
+}
+
+function record(value: unknown): Record<string, string> {
+  const entries = typeof value === 'object' && value !== null ? Object.entries(value) : []
+  return Object.fromEntries(entries.filter((e): e is [string, string] => typeof e[1] === 'string'))
+}
+
+/** Reads the state of a container. @throws NotFound when there is none, Internal when it is damaged */
+export function readState(root: string, id: string): SavedState {
+  const path = join(stateDir(root, id), 'state.json')
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    if (errnoOf(error) === 2) throw notFound(id, error)
+    throw new RuntimeError('Internal', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
+  }
+  const damaged = (why: string): RuntimeError => new RuntimeError('Internal', `cannot read "${path}": ${why}`)
+  if (text.length > MAX_STATE_BYTES) throw damaged('it is too large')
+  let json: unknown
+  try {
+    json = parseJson(text)
+  } catch {
+    throw damaged('it is not JSON')
+  }
+  if (typeof json !== 'object' || json === null) throw damaged('it is not an object')
+  const fields: Record<string, unknown> = { ...json }
+  const { init_process_pid: pid, init_process_start: start, created, bundle, rootfs } = fields
+  if (typeof pid !== 'number' || (typeof start !== 'number' && typeof start !== 'bigint'))
+    throw damaged('its process is missing')
+  // after a reboot the pid means nothing: -1 is never alive
+  const stale = typeof fields['boot_id'] === 'string' && fields['boot_id'] !== bootId()
+  return {
+    id,
+    pid: stale ? -1 : pid,
+    startTime: BigInt(start),
+    created: typeof created === 'string' ? created : '',
+    bundle: typeof bundle === 'string' ? bundle : '',
+    rootfs: typeof rootfs === 'string' ? rootfs : '',
+    cgroupPaths: record(fields['cgroup_paths']),
+    namespacePaths: record(fields['namespace_paths']),
+  }
+}
+
+/** Text of the spec that a container was made from. @throws NotFound */
+export function readConfig(root: string, id: string): string {
+  try {
+    return readFileSync(join(stateDir(root, id), 'config.json'), 'utf8')
+  } catch (error) {
+    throw notFound(id, error)
+  }
+}
+
+/** Removes a container's folder; nothing there is fine. */
+export function removeState(root: string, id: string): void {
+  rmSync(stateDir(root, id), { recursive: true, force: true })
+}
+
+/** Ids that have a folder below the root, sorted; an absent root has none. */
+export function listIds(root: string): string[] {
+  try {
+    return readdirSync(root, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && ID_PATTERN.test(entry.name) && !entry.name.startsWith('.'))
+      .map((entry) => entry.name)
+      .sort()
+  } catch (error) {
+    if (errnoOf(error) === 2) return []
+    throw error
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * The one error class of the runtime. Callers branch on `code`, never on the message; `detail` says by source what went wrong.
+ * Message grammar: lower case, no period: action, quoted value, colon, reason.
+ */
+
+/** What kind of failure it is; named after the gRPC statuses. */
+export type RuntimeErrorCode =
+  | 'NotFound'
+  | 'AlreadyExists'
+  | 'InvalidArgument'
+  | 'FailedPrecondition'
+  | 'PermissionDenied'
+  | 'ResourceExhausted'
+  | 'Unavailable'
+  | 'DeadlineExceeded'
+  | 'Canceled'
+  | 'Unimplemented'
+  | 'Internal'
+
+/** Where the failure came from. */
+export type ErrorDetail =
+  | { readonly source: 'none' }
+  | { readonly source: 'syscall'; readonly call: string; readonly errno: number; readonly path?: string }
+  | { readonly source: 'spec'; readonly pointer: string }
+  | {
+      readonly source: 'helper'
+      readonly op: string
+      readonly opIndex: number
+      readonly errno: number
+      readonly step: string
+      readonly pointer?: string
+    }
+
+/** Every deliberate failure of the runtime. */
+export class RuntimeError extends Error {
+  readonly code: RuntimeErrorCode
+  readonly detail: ErrorDetail
+
+  constructor(code: RuntimeErrorCode, message: string, options: { detail?: ErrorDetail; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'RuntimeError'
+    this.code = code
+    this.detail = options.detail ?? { source: 'none' }
+  }
+}
+
+/** A refusal of something in config.json (or another OCI document), with the JSON pointer of the field. */
+export function specError(pointer: string, message: string): RuntimeError {
+  return new RuntimeError('InvalidArgument', `${message} (at ${pointer === '' ? '/' : pointer})`, {
+    detail: { source: 'spec', pointer },
+  })
+}

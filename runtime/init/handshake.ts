@@ -1,0 +1,186 @@
+/**
+ * The runtime's half of the conversation with ts-init: status records become typed facts, in the order of the diagram in
+ * proto/init-plan.ts. Invariant: whatever the helper does, each of `ready` and `executed` settles exactly once; end of file settles
+ * what is still open.
+ */
+import { Socket } from 'node:net'
+import { LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
+import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import { errnoCode, errnoName } from '../sys/errno.ts'
+import type { OwnedFd } from '../sys/fd.ts'
+
+const HEADER_BYTES = 8
+const NO_OP = 0xffffffff
+
+/** What the handshake tells its owner while it goes on. */
+export interface HandshakeEvents {
+  readonly onChild: (pid: number) => void
+  readonly onConsole: () => void
+  /** the container side waits at a sync op; answer with `proceed` */
+  readonly onReached: (point: number) => void
+  /** the connection is over: every process that held the other end has exited or executed the program */
+  readonly onClosed: () => void
+}
+
+class Deferred {
+  readonly promise: Promise<void>
+  resolve: () => void = () => {}
+  reject: (error: Error) => void = () => {}
+
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve
+      this.reject = reject
+    })
+    // whoever awaits it sees the rejection; nobody awaiting it is no fault
+    this.promise.catch(() => {})
+  }
+}
+
+/** One handshake over the status socket, which it owns. */
+export class Handshake {
+  readonly #ready = new Deferred()
+  readonly #executed = new Deferred()
+  readonly #socket: Socket
+  readonly #ops: readonly Op[]
+  readonly #events: HandshakeEvents
+  readonly #logger: Logger
+  #pending: Buffer = Buffer.alloc(0)
+  #executing = false
+  #failure: RuntimeError | undefined
+
+  constructor(status: OwnedFd, ops: readonly Op[], events: HandshakeEvents, logger: Logger) {
+    this.#ops = ops
+    this.#events = events
+    this.#logger = logger
+    this.#socket = new Socket({ fd: status.take(), readable: true, writable: true })
+    this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk))
+    this.#socket.on('error', () => {
+      // ECONNRESET when the other side died with an answer of ours unread: the close that follows tells all there is
+    })
+    this.#socket.on('close', () => this.#closed())
+  }
+
+  /** Settles when the container is created. */
+  get ready(): Promise<void> {
+    return this.#ready.promise
+  }
+
+  /** Settles when the program has been executed. */
+  get executed(): Promise<void> {
+    return this.#executed.promise
+  }
+
+  /** What went wrong, if anything has been reported. */
+  get failure(): RuntimeError | undefined {
+    return this.#failure
+  }
+
+  /** Lets a container side go on that waits at a sync op. */
+  proceed(): void {
+    this.#socket.write('c')
+  }
+
+  /** Gives up: a container side that waits for an answer sees end of file; records that are still on their way are read. */
+  abandon(): void {
+    this.#socket.end()
+  }
+
+  /** Stops keeping the event loop alive, for a caller that leaves a created container behind. */
+  unref(): void {
+    this.#socket.unref()
+  }
+
+  #receive(chunk: Buffer): void {
+    let data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
+    while (data.length >= HEADER_BYTES) {
+      const size = data.readUInt32LE(4)
+      if (size > LIMITS.RECORD_MAX_BYTES) {
+        this.#fail(new RuntimeError('Internal', `init helper sent a record of ${size} bytes`))
+        this.#socket.destroy()
+        return
+      }
+      if (data.length < HEADER_BYTES + size) break
+      this.#record(data.readUInt32LE(0), data.subarray(HEADER_BYTES, HEADER_BYTES + size))
+      data = data.subarray(HEADER_BYTES + size)
+    }
+    this.#pending = data
+  }
+
+  #record(type: number, payload: Buffer): void {
+    switch (type) {
+      case RECORDS.child.type:
+        this.#events.onChild(payload.readUInt32LE(0))
+        break
+      case RECORDS.console.type:
+        this.#events.onConsole()
+        break
+      case RECORDS.reached.type:
+        this.#events.onReached(payload.readUInt32LE(0))
+        break
+      case RECORDS.ready.type:
+        this.#ready.resolve()
+        break
+      case RECORDS.executing.type:
+        this.#executing = true
+        break
+      case RECORDS.failed.type:
+        this.#fail(this.#helperError(payload.readUInt32LE(0), payload.readInt32LE(4), payload.toString('utf8', 8)))
+        break
+      case RECORDS.log.type: {
+        const text = payload.toString('utf8', 4)
+        if (payload.readUInt32LE(0) === 0) this.#logger.debug({ text }, 'init helper')
+        else this.#logger.warn({ text }, 'init helper')
+        break
+      }
+      default:
+        this.#fail(new RuntimeError('Internal', `init helper sent a record of unknown type ${type}`))
+        this.#socket.destroy()
+    }
+  }
+
+  #helperError(opIndex: number, errno: number, step: string): RuntimeError {
+    const op = opIndex === NO_OP ? undefined : this.#ops[opIndex]
+    const name = op?.op ?? 'none'
+    const pointer = op?.origin
+    const detail = {
+      source: 'helper' as const,
+      op: name,
+      opIndex,
+      errno: Math.abs(errno),
+      step,
+      ...(pointer === undefined ? {} : { pointer }),
+    }
+    const code = errnoCode(Math.abs(errno))
+    // a program that cannot be found or executed reads as the field's tools expect it, without our own words around it
+    if (name === 'program' || name === 'exec')
+      return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
+    const where = pointer === undefined ? '' : `, at ${pointer}`
+    const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}`
+    return new RuntimeError(
+      code,
+      `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`,
+      { detail },
+    )
+  }
+
+  #fail(error: RuntimeError): void {
+    this.#failure ??= error
+    this.#ready.reject(this.#failure)
+    this.#executed.reject(this.#failure)
+  }
+
+  #closed(): void {
+    if (this.#failure === undefined && this.#executing) {
+      this.#ready.resolve()
+      this.#executed.resolve()
+    } else {
+      this.#fail(
+        this.#failure ??
+          new RuntimeError('FailedPrecondition', 'container process ended before it executed its program'),
+      )
+    }
+    this.#events.onClosed()
+  }
+}

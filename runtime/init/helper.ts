@@ -1,0 +1,53 @@
+/**
+ * The init helper as an executable that no container can alter: ts-init is copied once per process into a sealed memory file and
+ * always started from that, so that a container which reaches the file behind /proc/<pid>/exe finds it unwritable (CVE-2019-5736).
+ */
+import { readFileSync, writeSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { errnoName, errnoOf } from '../sys/errno.ts'
+import { OwnedFd } from '../sys/fd.ts'
+import { fcntl, memfdCreate } from '../sys/libc.ts'
+import { helperPath } from '../sys/paths.ts'
+
+const MFD_ALLOW_SEALING = 2
+const MFD_EXEC = 16
+const F_ADD_SEALS = 1033
+/** F_SEAL_SEAL, SHRINK, GROW and WRITE (fcntl(2)). */
+const SEALS = 1 | 2 | 4 | 8
+/** Nobody changes the executable bits (fcntl(2)). */
+const F_SEAL_EXEC = 32
+
+let sealed: OwnedFd | undefined
+
+function createFile(): { file: OwnedFd; seals: number } {
+  try {
+    const file = new OwnedFd(memfdCreate('ts-init', MFD_ALLOW_SEALING | MFD_EXEC))
+    return { file, seals: SEALS | F_SEAL_EXEC }
+  } catch (error) {
+    // fallback: kernels before 6.3 know neither MFD_EXEC nor F_SEAL_EXEC
+    if (errnoOf(error) !== 22) throw error
+    return { file: new OwnedFd(memfdCreate('ts-init', MFD_ALLOW_SEALING)), seals: SEALS }
+  }
+}
+
+/** Path of the sealed helper for posix_spawn; the memory file lives as long as this process. @throws NotFound when ts-init is not installed. */
+export function sealedHelper(): string {
+  if (sealed === undefined) {
+    const path = helperPath()
+    let program: Buffer
+    try {
+      program = readFileSync(path)
+    } catch (error) {
+      throw new RuntimeError(
+        'NotFound',
+        `cannot read the init helper "${path}": ${errnoName(errnoOf(error))}; the installation is incomplete`,
+        { cause: error },
+      )
+    }
+    const { file, seals } = createFile()
+    for (let done = 0; done < program.length; ) done += writeSync(file.fd, program, done)
+    fcntl(file.fd, F_ADD_SEALS, seals)
+    sealed = file
+  }
+  return `/proc/self/fd/${sealed.fd}`
+}

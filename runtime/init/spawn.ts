@@ -1,0 +1,150 @@
+/**
+ * Starting ts-init with a plan: the fds it expects (init-plan.ts), the handshake, and the container process that it makes for us as our
+ * own child. Invariant: when runPlan rejects or its handshake fails, `abort` leaves no process behind.
+ */
+import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { FDS, type Op } from '../../proto/init-plan.ts'
+import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import { encodePlan } from '../plan/encode.ts'
+import { OwnedFd } from '../sys/fd.ts'
+import { memfdCreate } from '../sys/libc.ts'
+import type { Child, Reaper } from '../sys/reaper.ts'
+import { receiveFd, socketPair } from '../sys/socket.ts'
+import { Handshake } from './handshake.ts'
+import { sealedHelper } from './helper.ts'
+
+/** Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. */
+export type Stdio =
+  | { readonly kind: 'fds'; readonly stdin: number; readonly stdout: number; readonly stderr: number }
+  | {
+      readonly kind: 'terminal'
+      readonly width?: number
+      readonly height?: number
+      /** a connected unix socket that receives the master instead of us (OCI console socket) */
+      readonly socket?: number
+    }
+
+/** What to run. */
+export interface PlanRun {
+  readonly ops: readonly Op[]
+  readonly stdio: Stdio
+  readonly reaper: Reaper
+  readonly logger: Logger
+  /** called at a sync op; when it resolves the container side goes on, when it rejects the run has failed */
+  readonly onReached?: (point: number, pid: number) => Promise<void>
+}
+
+/** A helper at work, and the process that it makes. */
+export class PlanProcess {
+  readonly handshake: Handshake
+  /** the container process, known from the `child` record on */
+  child: Child | undefined
+  /** the terminal's master, ours until somebody takes it */
+  console: OwnedFd | undefined
+  /** what a sync point's owner threw */
+  hookFailure: unknown
+  readonly #stage0: Child
+  readonly #closed: Promise<void>
+  #aborting = false
+
+  constructor(run: PlanRun) {
+    const status = socketPair()
+    const consolePair = run.stdio.kind === 'terminal' && run.stdio.socket === undefined ? socketPair() : undefined
+    let onClosed = () => {}
+    this.#closed = new Promise((resolve) => {
+      onClosed = resolve
+    })
+    const { reaper } = run
+    try {
+      using plan = new OwnedFd(memfdCreate('plan'))
+      const bytes = encodePlan(run.ops)
+      for (let done = 0; done < bytes.length; ) done += writeSync(plan.fd, bytes, done, bytes.length - done, done)
+      const streams = run.stdio.kind === 'fds' ? run.stdio : nullStreams()
+      const fds = [
+        { from: streams.stdin, to: 0 },
+        { from: streams.stdout, to: 1 },
+        { from: streams.stderr, to: 2 },
+        { from: plan.fd, to: FDS.PLAN },
+        { from: status.theirs.fd, to: FDS.STATUS },
+      ]
+      const consoleFd = run.stdio.kind === 'terminal' ? (run.stdio.socket ?? consolePair?.theirs.fd) : undefined
+      if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
+      try {
+        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: [], fds })
+      } finally {
+        if (run.stdio.kind === 'terminal') closeSync(streams.stdin)
+      }
+      reaper.expect()
+    } catch (error) {
+      status.ours.close()
+      consolePair?.ours.close()
+      throw error
+    } finally {
+      status.theirs.close()
+      consolePair?.theirs.close()
+    }
+    const consoleSocket = consolePair?.ours
+    this.handshake = new Handshake(
+      status.ours,
+      run.ops,
+      {
+        onChild: (pid) => {
+          this.child ??= reaper.adopt(pid)
+          if (this.#aborting) this.child.kill(9)
+        },
+        onConsole: () => {
+          if (consoleSocket !== undefined) this.console = receiveFd(consoleSocket.fd)
+          consoleSocket?.close()
+        },
+        onReached: (point) => {
+          const pid = this.child?.pid ?? 0
+          const reached = run.onReached?.(point, pid) ?? Promise.resolve()
+          reached.then(
+            () => this.handshake.proceed(),
+            (error: unknown) => {
+              this.hookFailure = error
+              this.handshake.abandon()
+            },
+          )
+        },
+        onClosed: () => {
+          consoleSocket?.close()
+          if (this.child === undefined) reaper.forget()
+          onClosed()
+        },
+      },
+      run.logger,
+    )
+  }
+
+  /** The container process. @throws Internal when the helper has not named it: a broken invariant after `ready`. */
+  get process(): Child {
+    if (this.child === undefined) throw new RuntimeError('Internal', 'init helper reported progress before its child')
+    return this.child
+  }
+
+  /** Resolves when stage 0 has ended: the process is in all its cgroups. @throws what stage 0 reported */
+  async settled(): Promise<void> {
+    await this.#stage0.exited
+    if (this.handshake.failure !== undefined) throw this.handshake.failure
+  }
+
+  /** Kills what was started and waits until it is reaped. */
+  async abort(): Promise<void> {
+    this.#aborting = true
+    this.#stage0.kill(9)
+    this.child?.kill(9)
+    this.handshake.abandon()
+    // a child that stage 0 made but had not named yet is named by a record that is still to be read
+    await this.#closed
+    await this.#stage0.exited
+    await this.child?.exited
+    this.console?.close()
+  }
+}
+
+function nullStreams(): { stdin: number; stdout: number; stderr: number } {
+  const fd = openSync('/dev/null', constants.O_RDWR)
+  return { stdin: fd, stdout: fd, stderr: fd }
+}

@@ -1,0 +1,108 @@
+/**
+ * A mount of type "cgroup": what the container sees below /sys/fs/cgroup. With a cgroup namespace the kernel shows only the container's
+ * own part; without one the container's directories are bound there, so that it sees no other container's by name (v1), or the whole
+ * tree as the host has it (v2). On v1 the destination is a tmpfs with one directory per hierarchy, and links for merged controllers.
+ */
+import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import type { CgroupJoin } from '../cgroup/cgroup.ts'
+import type { CgroupMount } from '../container/host.ts'
+import { specError } from '../errors.ts'
+import { MOUNT_ATTR } from '../spec/mount-options.ts'
+import { labelOption, type MountEntry, type MountInput } from './mount-entry.ts'
+import { baseName, isWithin, parentPath } from './paths.ts'
+
+/** Plans one cgroup mount. @throws InvalidArgument when the host has no cgroup file system */
+export function planCgroupMount(entry: MountEntry, input: MountInput): readonly Op[] {
+  const ownNamespace = input.namespaces.own.has('cgroup')
+  if (input.host.cgroup2) return [ownNamespace ? mountV2(entry) : bind(entry, '/sys/fs/cgroup', entry.destination)]
+  const hierarchies = input.host.cgroupMounts.filter(({ controllers }) => controllers.length > 0)
+  if (hierarchies.length === 0)
+    throw specError(entry.origin, 'cannot mount "cgroup": the host has no cgroup file system')
+  const ops: Op[] = [mountParent(entry, input)]
+  for (const hierarchy of hierarchies) {
+    const name = baseName(hierarchy.mountpoint)
+    const target = `${entry.destination}/${name}`
+    ops.push(
+      ownNamespace ? mountV1(entry, hierarchy, target) : bind(entry, ownDirectory(hierarchy, input.cgroup), target),
+    )
+    for (const controller of hierarchy.controllers) {
+      if (controller === name || controller.includes('=')) continue
+      ops.push({
+        op: 'symlink',
+        target: name,
+        path: `${entry.destination}/${controller}`,
+        replace: 0,
+        origin: entry.origin,
+      })
+    }
+  }
+  return ops
+}
+
+type MountOp = Extract<Op, { op: 'mount' }>
+
+function mountOp(entry: MountEntry, parts: Partial<MountOp> & Pick<MountOp, 'source' | 'fstype' | 'target'>): Op {
+  const { attributes } = entry.options
+  return {
+    op: 'mount',
+    data: '',
+    how: 0,
+    set: attributes.set,
+    clear: attributes.clear,
+    recSet: 0n,
+    recClear: 0n,
+    propagation: [],
+    origin: entry.origin,
+    ...parts,
+  }
+}
+
+function mountV2(entry: MountEntry): Op {
+  const { destination, options } = entry
+  return mountOp(entry, {
+    source: 'cgroup',
+    fstype: 'cgroup2',
+    target: destination,
+    data: options.data.join(','),
+    propagation: options.propagation,
+  })
+}
+
+function mountParent(entry: MountEntry, input: MountInput): Op {
+  const { destination, options } = entry
+  return mountOp(entry, {
+    source: 'tmpfs',
+    fstype: 'tmpfs',
+    target: destination,
+    data: ['mode=755', ...labelOption('tmpfs', input.mountLabel)].join(','),
+    set: options.attributes.set & ~MOUNT_ATTR.RDONLY,
+    propagation: options.propagation,
+  })
+}
+
+function mountV1(entry: MountEntry, { controllers }: CgroupMount, target: string): Op {
+  return mountOp(entry, { source: 'cgroup', fstype: 'cgroup', target, data: controllers.join(',') })
+}
+
+function bind(entry: MountEntry, source: string, target: string): Op {
+  const { attributes, propagation } = entry.options
+  return mountOp(entry, {
+    source,
+    fstype: '',
+    target,
+    how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE,
+    // all of the tree: with "ro" nothing of it may stay writable
+    set: 0n,
+    clear: 0n,
+    recSet: attributes.set,
+    recClear: attributes.clear,
+    propagation,
+  })
+}
+
+/** The container's directory in a hierarchy; where it has none of its own, the one that it inherits from us. */
+function ownDirectory({ mountpoint, ownPath }: CgroupMount, cgroup: CgroupJoin): string {
+  const joined = cgroup.kind === 'tasks' ? cgroup.paths.find((path) => isWithin(path, mountpoint)) : undefined
+  if (joined !== undefined) return parentPath(joined)
+  return ownPath === '/' ? mountpoint : `${mountpoint}${ownPath}`
+}

@@ -1,0 +1,145 @@
+/**
+ * A plan as text, one numbered line per operation: what `runts plan` prints and what tests compare. Flags appear by name, arguments that
+ * say nothing (empty, zero) are left out, filters by their size.
+ */
+import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, SYNC_POINTS } from '../../proto/init-plan.ts'
+import { CAPABILITIES } from '../spec/capabilities.ts'
+import { MOUNT_ATTR, PROPAGATION } from '../spec/mount-options.ts'
+import { RLIMITS } from '../spec/rlimits.ts'
+import { CLONE_FLAGS } from './namespaces.ts'
+
+type Bits = readonly (readonly [name: string, bits: bigint])[]
+type Formatter = (value: unknown) => string
+
+const HOW: Bits = Object.entries(MOUNT_HOW).map(([name, bits]) => [name.toLowerCase(), BigInt(bits)])
+const ATTRIBUTES: Bits = Object.entries(MOUNT_ATTR).map(([name, bits]) => [name.toLowerCase(), bits])
+const NAMESPACES: Bits = Object.entries(CLONE_FLAGS)
+const CREDENTIAL_FLAGS: Bits = Object.entries(CREDENTIALS).map(([name, bits]) => [name.toLowerCase(), BigInt(bits)])
+const CAPABILITY_BITS: Bits = CAPABILITIES.map((name, number) => [
+  name.slice('CAP_'.length).toLowerCase(),
+  1n << BigInt(number),
+])
+const PROPAGATION_NAMES = new Map(Object.entries(PROPAGATION).map(([name, value]) => [value, name]))
+const RLIMIT_NAMES = new Map([...RLIMITS].map(([name, number]) => [number, name.slice('RLIMIT_'.length).toLowerCase()]))
+const PIVOT_NAMES = namesOf(PIVOT_MODE)
+const POINT_NAMES = namesOf(SYNC_POINTS)
+const INFINITY_64 = 0xffffffffffffffffn
+const SOCK_FILTER_BYTES = 8
+const FILE_TYPES = new Map([
+  [0o020000, 'c'],
+  [0o060000, 'b'],
+  [0o010000, 'p'],
+])
+
+function namesOf(values: Readonly<Record<string, number>>): ReadonlyMap<number, string> {
+  return new Map(Object.entries(values).map(([name, value]) => [value, name.toLowerCase()]))
+}
+
+function flags(table: Bits): Formatter {
+  return (value) => {
+    let rest = BigInt(value as bigint | number)
+    const names: string[] = []
+    // wide fields first, so that a field of several bits is not taken for its parts
+    for (const [name, bits] of [...table].sort(([, a], [, b]) => Number(bitCount(b) - bitCount(a)))) {
+      if (bits === 0n || (rest & bits) !== bits) continue
+      names.push(name)
+      rest &= ~bits
+    }
+    if (rest !== 0n) names.push(`0x${rest.toString(16)}`)
+    return names.length === 0 ? '0' : names.join('|')
+  }
+}
+
+function bitCount(bits: bigint): number {
+  return bits.toString(2).replaceAll('0', '').length
+}
+
+const named =
+  (names: ReadonlyMap<number, string>): Formatter =>
+  (value) =>
+    names.get(value as number) ?? String(value)
+const octal: Formatter = (value) => `0${(value as number).toString(8)}`
+const limit: Formatter = (value) => (value === INFINITY_64 ? 'unlimited' : String(value))
+const propagation: Formatter = (value) =>
+  PROPAGATION_NAMES.get(value as bigint) ?? `0x${(value as bigint).toString(16)}`
+const fileMode: Formatter = (value) => {
+  const mode = value as number
+  return `${FILE_TYPES.get(mode & 0o170000) ?? '?'}${octal(mode & 0o7777)}`
+}
+
+/** How to write an argument that is more than a number or a string: by op.name, else by name. */
+const FORMATTERS: Readonly<Record<string, Formatter>> = {
+  'mount.how': flags(HOW),
+  set: flags(ATTRIBUTES),
+  clear: flags(ATTRIBUTES),
+  recSet: flags(ATTRIBUTES),
+  recClear: flags(ATTRIBUTES),
+  propagation: (value) => (value as readonly bigint[]).map(propagation).join(','),
+  'root_propagation.flags': propagation,
+  'clone.flags': flags(NAMESPACES),
+  'unshare.flags': flags(NAMESPACES),
+  'join_process.flags': flags(NAMESPACES),
+  'open_ns.type': flags(NAMESPACES),
+  'credentials.flags': flags(CREDENTIAL_FLAGS),
+  bounding: flags(CAPABILITY_BITS),
+  effective: flags(CAPABILITY_BITS),
+  permitted: flags(CAPABILITY_BITS),
+  inheritable: flags(CAPABILITY_BITS),
+  ambient: flags(CAPABILITY_BITS),
+  'seccomp.filter': (value) => `${(value as Uint8Array).length / SOCK_FILTER_BYTES} instructions`,
+  'device.mode': fileMode,
+  'pivot.mode': named(PIVOT_NAMES),
+  'sync.point': named(POINT_NAMES),
+  resource: named(RLIMIT_NAMES),
+  hard: limit,
+  soft: limit,
+  mask: octal,
+}
+
+/** Arguments that are written even when they are zero or empty. */
+const ALWAYS: ReadonlySet<string> = new Set([
+  'oom_score_adj.value',
+  'pivot.mode',
+  'umask.mask',
+  'rlimit.soft',
+  'rlimit.hard',
+  'raise_rlimit.hard',
+  'rlimit.resource',
+  'raise_rlimit.resource',
+  'device.major',
+  'device.minor',
+  'credentials.uid',
+  'credentials.gid',
+  'credentials.bounding',
+  'sysctl.value',
+  'personality.domain',
+])
+
+/** Describes a plan, one line per operation. */
+export function describePlan(ops: readonly Op[]): string {
+  const width = String(ops.length - 1).length
+  return ops.map((op, index) => `${String(index).padStart(width)} ${describeOp(op)}\n`).join('')
+}
+
+/** Describes one operation. */
+export function describeOp(op: Op): string {
+  const values: Readonly<Record<string, unknown>> = op
+  const words = [op.op as string]
+  for (const name of Object.keys(OPS[op.op].args)) {
+    const key = `${op.op}.${name}`
+    const value = values[name]
+    if (isNothing(value) && !ALWAYS.has(key)) continue
+    const format = FORMATTERS[key] ?? FORMATTERS[name] ?? plain
+    words.push(`${name}=${format(value)}`)
+  }
+  return words.join(' ')
+}
+
+function isNothing(value: unknown): boolean {
+  return value === '' || value === 0 || value === 0n || (Array.isArray(value) && value.length === 0)
+}
+
+function plain(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(plain).join(', ')}]`
+  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+}

@@ -1,0 +1,64 @@
+/**
+ * Device nodes and the links of /dev. Every container gets the six nodes that programs expect; an entry of the spec with the same path
+ * replaces one. In a user namespace no such node can be made (a fifo can), so the host's own is bound in its place.
+ */
+import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import type { Device } from '../spec/types.ts'
+import { cleanPath } from './paths.ts'
+
+const TYPE_BITS = { c: 0o020000, u: 0o020000, b: 0o060000, p: 0o010000 } as const
+const DEFAULT_MODE = 0o666
+
+const DEFAULT_DEVICES: readonly Device[] = [
+  { type: 'c', path: '/dev/null', major: 1, minor: 3, uid: 0, gid: 0 },
+  { type: 'c', path: '/dev/zero', major: 1, minor: 5, uid: 0, gid: 0 },
+  { type: 'c', path: '/dev/full', major: 1, minor: 7, uid: 0, gid: 0 },
+  { type: 'c', path: '/dev/random', major: 1, minor: 8, uid: 0, gid: 0 },
+  { type: 'c', path: '/dev/urandom', major: 1, minor: 9, uid: 0, gid: 0 },
+  { type: 'c', path: '/dev/tty', major: 5, minor: 0, uid: 0, gid: 0 },
+]
+
+const DEV_LINKS: readonly Op[] = [
+  // devpts makes its own ptmx; whatever the image has under the old name must not be used
+  { op: 'symlink', target: 'pts/ptmx', path: '/dev/ptmx', replace: 1 },
+  { op: 'symlink', target: '/proc/self/fd', path: '/dev/fd', replace: 0 },
+  { op: 'symlink', target: '/proc/self/fd/0', path: '/dev/stdin', replace: 0 },
+  { op: 'symlink', target: '/proc/self/fd/1', path: '/dev/stdout', replace: 0 },
+  { op: 'symlink', target: '/proc/self/fd/2', path: '/dev/stderr', replace: 0 },
+]
+
+/** Plans the nodes and links; `inUserNamespace` says that mknod(2) is impossible. */
+export function planDevices(devices: readonly Device[], inUserNamespace: boolean): readonly Op[] {
+  const nodes = new Map<string, { device: Device; origin?: string }>()
+  for (const device of DEFAULT_DEVICES) nodes.set(device.path, { device })
+  for (const [index, device] of devices.entries()) {
+    const path = cleanPath(device.path)
+    if (path !== '/dev/ptmx') nodes.set(path, { device: { ...device, path }, origin: `/linux/devices/${index}` })
+  }
+  const ops = [...nodes.values()].map(({ device, origin }) =>
+    inUserNamespace && device.type !== 'p' ? bindNode(device, origin) : makeNode(device, origin),
+  )
+  return [...ops, ...DEV_LINKS]
+}
+
+function makeNode({ type, path, major, minor, fileMode, uid, gid }: Device, origin: string | undefined): Op {
+  const mode = TYPE_BITS[type] | ((fileMode ?? DEFAULT_MODE) & 0o7777)
+  return { op: 'device', path, mode, major, minor, uid, gid, ...(origin === undefined ? {} : { origin }) }
+}
+
+function bindNode({ path }: Device, origin: string | undefined): Op {
+  return {
+    op: 'mount',
+    source: path,
+    target: path,
+    fstype: '',
+    data: '',
+    how: MOUNT_HOW.BIND,
+    set: 0n,
+    clear: 0n,
+    recSet: 0n,
+    recClear: 0n,
+    propagation: [],
+    ...(origin === undefined ? {} : { origin }),
+  }
+}

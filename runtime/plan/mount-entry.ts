@@ -1,0 +1,77 @@
+/**
+ * One entry of `mounts`, understood: where it goes, what its words mean, and whether it may go there. Shared by the planners of the
+ * different kinds of mounts. Invariant: no entry lies on the container's / or inside its /proc, but for the few files that tools emulate.
+ */
+import type { CgroupJoin } from '../cgroup/cgroup.ts'
+import type { HostFacts } from '../container/host.ts'
+import { specError } from '../errors.ts'
+import { type MountOptions, parseMountOptions } from '../spec/mount-options.ts'
+import type { Mount } from '../spec/types.ts'
+import type { NamespacePlan } from './namespaces.ts'
+import { cleanPath, isWithin } from './paths.ts'
+
+/** What the mounts of a container depend on, besides themselves. */
+export interface MountInput {
+  readonly mounts: readonly Mount[]
+  readonly bundle: string
+  readonly namespaces: NamespacePlan
+  readonly cgroup: CgroupJoin
+  readonly host: HostFacts
+  readonly mountLabel: string | undefined
+}
+
+/** One mount, understood. */
+export interface MountEntry {
+  readonly mount: Mount
+  /** clean and absolute */
+  readonly destination: string
+  readonly options: MountOptions
+  /** JSON pointer of the entry */
+  readonly origin: string
+}
+
+/** Files below /proc that programs such as lxcfs put their own view over. */
+const EMULATED_PROC_FILES: ReadonlySet<string> = new Set([
+  '/proc/cpuinfo',
+  '/proc/diskstats',
+  '/proc/meminfo',
+  '/proc/stat',
+  '/proc/swaps',
+  '/proc/uptime',
+  '/proc/loadavg',
+  '/proc/slabinfo',
+  '/proc/sys/kernel/ns_last_pid',
+  '/proc/sys/crypto/fips_enabled',
+])
+
+/** Understands one entry. @throws InvalidArgument */
+export function understandMount(mount: Mount, origin: string): MountEntry {
+  const destination = cleanPath(mount.destination)
+  if (destination === '/') {
+    throw specError(`${origin}/destination`, `cannot mount on "${mount.destination}": it is on the top of rootfs`)
+  }
+  const entry = { mount, destination, options: parseMountOptions(mount.options), origin }
+  refuseInsideProc(entry)
+  return entry
+}
+
+/** True when the entry shows an existing tree. */
+export function isBind({ mount, options }: MountEntry): boolean {
+  return options.bind !== 'no' || mount.type === 'bind'
+}
+
+function refuseInsideProc(entry: MountEntry): void {
+  const { mount, destination, origin } = entry
+  if (!isWithin(destination, '/proc') || EMULATED_PROC_FILES.has(destination)) return
+  if (destination !== '/proc') {
+    throw specError(`${origin}/destination`, `"${destination}" cannot be mounted because it is inside /proc`)
+  }
+  const isProc = isBind(entry) ? cleanPath(mount.source ?? '') === '/proc' : mount.type === 'proc'
+  if (!isProc) throw specError(`${origin}/destination`, `only the proc file system can be mounted on "${destination}"`)
+}
+
+/** The SELinux context of a new file system; proc and sysfs have labels of their own, mqueue takes none. */
+export function labelOption(fstype: string, mountLabel: string | undefined): readonly string[] {
+  if (mountLabel === undefined || fstype === 'proc' || fstype === 'sysfs' || fstype === 'mqueue') return []
+  return [`context="${mountLabel}"`]
+}

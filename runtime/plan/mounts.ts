@@ -1,0 +1,160 @@
+/**
+ * The `mounts` of a spec as mount operations, in their order. Invariant: a mount that must take files later (tmpfs, /dev) is made
+ * writable, and turned read-only after the pivot.
+ */
+import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import type { HostFacts } from '../container/host.ts'
+import { MOUNT_ATTR, type MountOptions } from '../spec/mount-options.ts'
+import { planCgroupMount } from './cgroup-mount.ts'
+import { isBind, labelOption, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
+import { cleanPath, isWithin } from './paths.ts'
+
+/** The operations that mount, and those that make some of it read-only at the end. */
+export interface MountPlan {
+  readonly ops: readonly Op[]
+  readonly readonlyLater: readonly Op[]
+  /** /dev is the host's: no device is made, no link is laid */
+  readonly bindsDev: boolean
+  /** a cgroup file system shows the cgroup namespace that the mounter is in */
+  readonly needsCgroupNamespace: boolean
+}
+
+/** Kernel file systems whose superblock may be shared: "ro" is a matter of the one mount there. */
+const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
+  'proc',
+  'sysfs',
+  'tmpfs',
+  'ramfs',
+  'devpts',
+  'devtmpfs',
+  'mqueue',
+  'cgroup',
+  'cgroup2',
+  'bpf',
+  'debugfs',
+  'tracefs',
+  'securityfs',
+  'configfs',
+  'fusectl',
+  'binfmt_misc',
+  'hugetlbfs',
+  'pstore',
+  'efivarfs',
+  'resctrl',
+  'selinuxfs',
+  'nsfs',
+])
+
+/** Plans all mounts, in their order. @throws InvalidArgument */
+export function planMounts(input: MountInput): MountPlan {
+  const entries = input.mounts.map((mount, index) => understandMount(mount, `/mounts/${index}`))
+  const ops: Op[] = []
+  const readonlyLater: Op[] = []
+  for (const [index, entry] of entries.entries()) {
+    ops.push(...planMount(entry, input))
+    const covered = entries.slice(index + 1).some((later) => isWithin(entry.destination, later.destination))
+    if (isReadonlyLater(entry, input.host) && !covered) {
+      readonlyLater.push({ op: 'readonly_mount', path: entry.destination, origin: entry.origin })
+    }
+  }
+  return {
+    ops,
+    readonlyLater,
+    bindsDev: entries.some((entry) => entry.destination === '/dev' && isBind(entry)),
+    needsCgroupNamespace: entries.some(({ mount }) => mount.type === 'cgroup' || mount.type === 'cgroup2'),
+  }
+}
+
+function isReadonlyLater(entry: MountEntry, host: HostFacts): boolean {
+  const { mount, destination, options } = entry
+  if (isBind(entry) || (options.attributes.set & MOUNT_ATTR.RDONLY) === 0n) return false
+  // on a v1 host the cgroup mount is a tmpfs with directories in it
+  return mount.type === 'tmpfs' || destination === '/dev' || (mount.type === 'cgroup' && !host.cgroup2)
+}
+
+function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
+  const { mount } = entry
+  if (isBind(entry)) return [planBind(entry, input)]
+  if (mount.type === 'cgroup') return planCgroupMount(entry, input)
+  const { own, created } = input.namespaces
+  // sysfs shows the network namespace; the kernel refuses it to a user namespace that does not own one
+  if (mount.type === 'sysfs' && created.has('user') && !own.has('network')) return [planHostSys(entry)]
+  return [planFileSystem(entry, input)]
+}
+
+function planBind({ mount, destination, options, origin }: MountEntry, { bundle }: MountInput): Op {
+  const source = mount.source ?? ''
+  return {
+    op: 'mount',
+    source: source.startsWith('/') ? source : cleanPath(`${bundle}/${source}`),
+    target: destination,
+    fstype: '',
+    // what is asked of the superblock has no meaning for a bind: it stays as it is, as with mount(2)
+    data: '',
+    how: MOUNT_HOW.BIND | (options.bind === 'rbind' ? MOUNT_HOW.RECURSIVE : 0),
+    set: options.attributes.set,
+    clear: options.attributes.clear,
+    recSet: options.recursive.set,
+    recClear: options.recursive.clear,
+    propagation: options.propagation,
+    origin,
+  }
+}
+
+function planHostSys({ destination, options, origin }: MountEntry): Op {
+  return {
+    op: 'mount',
+    source: '/sys',
+    target: destination,
+    fstype: '',
+    data: '',
+    // a part of a tree that came from another user namespace cannot be taken alone; its attributes then hold for all of it
+    how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE,
+    set: 0n,
+    clear: 0n,
+    recSet: options.attributes.set | options.recursive.set,
+    recClear: 0n,
+    propagation: options.propagation,
+    origin,
+  }
+}
+
+function planFileSystem(entry: MountEntry, input: MountInput): Op {
+  const { mount, destination, options, origin } = entry
+  const fstype = mount.type ?? ''
+  const { attributes, recursive } = options
+  const readonly = (attributes.set & MOUNT_ATTR.RDONLY) !== 0n
+  const data = [...options.superblock, ...options.data]
+  if (readonly && !KERNEL_FILE_SYSTEMS.has(fstype)) data.unshift('ro')
+  data.push(...labelOption(fstype, input.mountLabel))
+  return {
+    op: 'mount',
+    source: mount.source ?? fstype,
+    target: destination,
+    fstype,
+    data: data.join(','),
+    how: howToMount(fstype, options),
+    set: isReadonlyLater(entry, input.host) ? attributes.set & ~MOUNT_ATTR.RDONLY : attributes.set,
+    clear: attributes.clear,
+    recSet: recursive.set,
+    recClear: recursive.clear,
+    propagation: options.propagation,
+    origin,
+  }
+}
+
+function howToMount(fstype: string, options: MountOptions): number {
+  switch (fstype) {
+    case 'proc':
+    case 'sysfs':
+      return MOUNT_HOW.PLAIN_DIRECTORY
+    case 'mqueue':
+      return MOUNT_HOW.OPTIONAL
+    case 'tmpfs': {
+      const hasMode = options.data.some((word) => word.startsWith('mode='))
+      return (options.copyUp ? MOUNT_HOW.COPY_UP : 0) | (hasMode ? 0 : MOUNT_HOW.INHERIT_MODE)
+    }
+    default:
+      return 0
+  }
+}

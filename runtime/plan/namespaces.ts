@@ -1,0 +1,92 @@
+/**
+ * Namespaces: which are made with the clone, which are joined before it, and what a new user namespace needs. Invariant: the cgroup
+ * namespace is never among the clone's flags, because its root is the cgroup that the process sits in when it is made.
+ */
+import type { Op } from '../../proto/init-plan.ts'
+import { specError } from '../errors.ts'
+import type { IdMapping, Linux, NamespaceType, User } from '../spec/types.ts'
+
+/** CLONE_NEW* flags (namespaces(7)). */
+export const CLONE_FLAGS: Readonly<Record<NamespaceType, bigint>> = {
+  time: 0x00000080n,
+  mount: 0x00020000n,
+  cgroup: 0x02000000n,
+  uts: 0x04000000n,
+  ipc: 0x08000000n,
+  user: 0x10000000n,
+  pid: 0x20000000n,
+  network: 0x40000000n,
+}
+
+/** The namespaces of a container. */
+export interface NamespacePlan {
+  readonly created: ReadonlySet<NamespaceType>
+  /** created or joined: not the runtime's own */
+  readonly own: ReadonlySet<NamespaceType>
+  /** opens every namespace to be joined, then joins them */
+  readonly join: readonly Op[]
+  /** makes the container process, in the new namespaces */
+  readonly clone: Op
+  /** what the process makes new for itself, once it is root of its new user namespace */
+  readonly unshare: readonly Op[]
+}
+
+/** Sorts the namespaces of a spec into those to make and those to join. */
+export function planNamespaces(linux: Linux): NamespacePlan {
+  const created = new Set<NamespaceType>()
+  const own = new Set<NamespaceType>()
+  const join: Op[] = []
+  let flags = 0n
+  for (const [index, { type, path }] of linux.namespaces.entries()) {
+    own.add(type)
+    if (path !== undefined) {
+      join.push({ op: 'open_ns', path, type: CLONE_FLAGS[type], origin: `/linux/namespaces/${index}/path` })
+    } else {
+      created.add(type)
+      if (type !== 'cgroup') flags |= CLONE_FLAGS[type]
+    }
+  }
+  if (join.length > 0) join.push({ op: 'join', origin: '/linux/namespaces' })
+  const mapped = created.has('user')
+  // the kernel gives what a namespace is born with (the root of mqueue, its label) to whoever makes it: that should be a mapped root
+  const later = mapped ? flags & ~(CLONE_FLAGS.user | CLONE_FLAGS.pid) : 0n
+  return {
+    created,
+    own,
+    join,
+    clone: {
+      op: 'clone',
+      flags: flags & ~later,
+      uidMap: mapped ? mapText(linux.uidMappings) : '',
+      gidMap: mapped ? mapText(linux.gidMappings) : '',
+      origin: '/linux/namespaces',
+    },
+    unshare: later === 0n ? [] : [{ op: 'unshare', flags: later, origin: '/linux/namespaces' }],
+  }
+}
+
+/** The text of uid_map or gid_map (user_namespaces(7)). */
+export function mapText(mappings: readonly IdMapping[]): string {
+  return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join('')
+}
+
+/** Refuses ids that have no counterpart outside the user namespace that the spec makes: the kernel would only say EINVAL. */
+export function requireMappedIds(linux: Linux, user: User, at: string): void {
+  const namespace = linux.namespaces.find(({ type }) => type === 'user')
+  if (namespace === undefined || namespace.path !== undefined) return
+  if (!isMapped(linux.uidMappings, user.uid)) {
+    throw specError(`${at}/uid`, `cannot setuid to unmapped uid ${user.uid} in user namespace`)
+  }
+  if (!isMapped(linux.gidMappings, user.gid)) {
+    throw specError(`${at}/gid`, `cannot setgid to unmapped gid ${user.gid} in user namespace`)
+  }
+  const group = user.additionalGids.findIndex((gid) => !isMapped(linux.gidMappings, gid))
+  if (group >= 0) {
+    const gid = user.additionalGids[group]
+    throw specError(`${at}/additionalGids/${group}`, `cannot setgroups to unmapped gid ${gid} in user namespace`)
+  }
+}
+
+function isMapped(mappings: readonly IdMapping[], id: number): boolean {
+  return mappings.some(({ containerID, size }) => id >= containerID && id < containerID + size)
+}

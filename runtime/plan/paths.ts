@@ -1,0 +1,26 @@
+/** Paths as text. Nothing here looks at a file system: inside the container only ts-init resolves paths. */
+
+/** An absolute path without empty, "." and ".." parts; a relative one counts from the root, and ".." cannot rise above it. */
+export function cleanPath(path: string): string {
+  const parts: string[] = []
+  for (const part of path.split('/')) {
+    if (part === '..') parts.pop()
+    else if (part !== '' && part !== '.') parts.push(part)
+  }
+  return `/${parts.join('/')}`
+}
+
+/** True when `path` is `ancestor` or lies below it; both clean. */
+export function isWithin(path: string, ancestor: string): boolean {
+  return ancestor === '/' || path === ancestor || path.startsWith(`${ancestor}/`)
+}
+
+/** The last part of a path. */
+export function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1)
+}
+
+/** The path without its last part. */
+export function parentPath(path: string): string {
+  return path.slice(0, Math.max(path.lastIndexOf('/'), 1))
+}

@@ -1,0 +1,106 @@
+/**
+ * Compiled filters on disk, one file per key: magic, flags, length, digest, program. Compiling takes milliseconds, reading one does not.
+ * Invariant: only what was written whole is ever used: files appear by rename, and a file whose length or digest is wrong counts as absent.
+ */
+import type { Hash } from 'node:crypto'
+import {
+  closeSync,
+  constants as files,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
+import { constants } from 'node:os'
+import { dirname } from 'node:path'
+import { errnoOf } from '../sys/errno.ts'
+
+/** What seccomp(2) takes. */
+export interface CompiledFilter {
+  /** SECCOMP_FILTER_FLAG_* bits */
+  readonly flags: number
+  /** struct sock_filter[] */
+  readonly filter: Uint8Array
+}
+
+/** SHA-256. Node's crypto costs milliseconds to load, so only a container that has a profile pays for it. */
+export function sha256(): Hash {
+  return process.getBuiltinModule('node:crypto').createHash('sha256')
+}
+
+const MAGIC = 0x46535354
+const HEADER_BYTES = 12
+const DIGEST_BYTES = 32
+const MAX_PROGRAM_BYTES = 4096 * 8
+
+/** Reads a filter; undefined when the file is missing, damaged, or not ours. */
+export function readCached(path: string): CompiledFilter | undefined {
+  let fd: number
+  try {
+    fd = openSync(path, files.O_RDONLY | files.O_NOFOLLOW | files.O_NONBLOCK)
+  } catch {
+    // missing or unreadable: the profile is compiled again, and that is all the cache is for
+    return undefined
+  }
+  try {
+    const { size, uid } = fstatSync(fd)
+    const length = size - HEADER_BYTES - DIGEST_BYTES
+    if (uid !== process.geteuid?.() || length <= 0 || length > MAX_PROGRAM_BYTES || length % 8 !== 0) return undefined
+    const bytes = Buffer.alloc(size)
+    if (readSync(fd, bytes, 0, size, 0) !== size) return undefined
+    const filter = bytes.subarray(HEADER_BYTES + DIGEST_BYTES)
+    const flags = bytes.readUInt32LE(4)
+    if (bytes.readUInt32LE(0) !== MAGIC || bytes.readUInt32LE(8) !== length) return undefined
+    const digest = bytes.subarray(HEADER_BYTES, HEADER_BYTES + DIGEST_BYTES)
+    return digest.equals(digestOf(flags, filter)) ? { flags, filter } : undefined
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Writes a filter; a cache that cannot be written is no failure, since the filter is at hand. */
+export function writeCached(path: string, { flags, filter }: CompiledFilter): void {
+  const header = Buffer.alloc(HEADER_BYTES)
+  header.writeUInt32LE(MAGIC, 0)
+  header.writeUInt32LE(flags, 4)
+  header.writeUInt32LE(filter.length, 8)
+  const temporary = `${path}.${process.hrtime.bigint().toString(36)}`
+  try {
+    makeDirectory(dirname(path))
+    const fd = openSync(temporary, files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW, 0o600)
+    try {
+      const bytes = Buffer.concat([header, digestOf(flags, filter), filter])
+      if (writeSync(fd, bytes) !== bytes.length) throw new Error('short write')
+      renameSync(temporary, path)
+    } catch (error) {
+      unlinkSync(temporary)
+      throw error
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    // full or read-only disk, or somebody else writes the same file at this moment: the next container compiles again
+  }
+}
+
+/** mkdir -p, mode 0700. Not mkdirSync's own: that one never returns where a parent exists and refuses with ENOENT, as procfs does. */
+function makeDirectory(path: string): void {
+  for (const retry of [true, false]) {
+    try {
+      mkdirSync(path, 0o700)
+      return
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === constants.errno.EEXIST) return
+      if (errno !== constants.errno.ENOENT || !retry || dirname(path) === path) throw error
+      makeDirectory(dirname(path))
+    }
+  }
+}
+
+function digestOf(flags: number, filter: Uint8Array): Buffer {
+  return sha256().update(`${flags} `).update(filter).digest()
+}

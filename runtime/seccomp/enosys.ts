@@ -1,0 +1,115 @@
+/**
+ * Makes a filter answer ENOSYS for system calls that are newer than its profile, as a kernel without them would; else programs that probe
+ * for a new call see EPERM and give up instead of falling back. A prologue in front of the compiled program does it: for each
+ * architecture, numbers above the largest one that the profile names return ENOSYS, all others go on to the program. Invariant: for a
+ * number that the profile could know, the result of the program does not change. Pure.
+ */
+
+/** The largest known system call number of one architecture. */
+export interface KnownSyscalls {
+  /** AUDIT_ARCH_* as the kernel reports it */
+  readonly auditArch: number
+  readonly last: number
+  /** x86-64 only: the largest number of the x32 ABI, with its bit; undefined leaves that ABI to the program */
+  readonly lastX32?: number
+}
+
+/** Marks the numbers of the x32 ABI, which share the architecture value of x86-64. */
+export const X32_BIT = 0x40000000
+
+const ENOSYS = 38
+const MAX_INSTRUCTIONS = 4096
+const INSTRUCTION_BYTES = 8
+const AUDIT_ARCH_S390X = 0x80000016
+const AUDIT_ARCH_S390 = 0x00000016
+const AUDIT_ARCH_X86_64 = 0xc000003e
+
+/** Offsets in struct seccomp_data. */
+const OFFSET_NR = 0
+const OFFSET_ARCH = 4
+
+/** Instruction codes of classic BPF, as far as the prologue uses them. */
+const LOAD = 0x20
+const JUMP = 0x05
+const JUMP_IF_EQUAL = 0x15
+const JUMP_IF_GREATER = 0x25
+const JUMP_IF_NOT_LESS = 0x35
+const RETURN = 0x06
+const RETURN_ENOSYS = 0x00050000 | ENOSYS
+
+/** A number of tests to skip, or one of the two instructions that end a section. */
+type Target = number | 'enosys' | 'program'
+interface Test {
+  readonly code: number
+  readonly k: number
+  readonly yes: Target
+  readonly no: Target
+}
+
+/** Puts the prologue in front of a program (struct sock_filter[], little-endian). @throws RangeError when it becomes too long */
+export function patchEnosys(program: Uint8Array, known: readonly KnownSyscalls[]): Uint8Array {
+  const prologue = known.flatMap(section)
+  const head: Instruction[] = prologue.length === 0 ? [] : [{ code: LOAD, jt: 0, jf: 0, k: OFFSET_ARCH }, ...prologue]
+  // the jumps to the program know only where their section ends
+  for (const [index, instruction] of head.entries()) {
+    if (instruction.code === JUMP) head[index] = { ...instruction, k: head.length - index - 1 }
+  }
+  const total = head.length + program.length / INSTRUCTION_BYTES
+  if (total > MAX_INSTRUCTIONS) {
+    throw new RangeError(
+      `the seccomp filter has ${total} instructions, more than the ${MAX_INSTRUCTIONS} that the kernel takes`,
+    )
+  }
+  const patched = new Uint8Array(head.length * INSTRUCTION_BYTES + program.length)
+  const view = new DataView(patched.buffer)
+  for (const [index, { code, jt, jf, k }] of head.entries()) {
+    const at = index * INSTRUCTION_BYTES
+    view.setUint16(at, code, true)
+    view.setUint8(at + 2, jt)
+    view.setUint8(at + 3, jf)
+    view.setUint32(at + 4, k, true)
+  }
+  patched.set(program, head.length * INSTRUCTION_BYTES)
+  return patched
+}
+
+interface Instruction {
+  readonly code: number
+  readonly jt: number
+  readonly jf: number
+  readonly k: number
+}
+
+/**
+ * One architecture: skipped when it is another one, with the architecture still in the accumulator. It ends with two fixed instructions,
+ * "go to the program" and "return ENOSYS", which its tests jump to.
+ */
+function section(known: KnownSyscalls): Instruction[] {
+  const tests = testsFor(known)
+  const offset = (from: number, target: Target) => {
+    if (typeof target === 'number') return target
+    return tests.length - from - 1 + (target === 'enosys' ? 1 : 0)
+  }
+  return [
+    { code: JUMP_IF_EQUAL, jt: 0, jf: tests.length + 3, k: known.auditArch },
+    { code: LOAD, jt: 0, jf: 0, k: OFFSET_NR },
+    ...tests.map(({ code, k, yes, no }, index) => ({ code, jt: offset(index, yes), jf: offset(index, no), k })),
+    { code: JUMP, jt: 0, jf: 0, k: 0 },
+    { code: RETURN, jt: 0, jf: 0, k: RETURN_ENOSYS },
+  ]
+}
+
+function testsFor({ auditArch, last, lastX32 }: KnownSyscalls): Test[] {
+  const native: Test = { code: JUMP_IF_GREATER, k: last, yes: 'enosys', no: 'program' }
+  if (auditArch === AUDIT_ARCH_X86_64) {
+    // without x32 in the profile such numbers belong to a foreign ABI, which the program itself refuses
+    if (lastX32 === undefined) return [{ code: JUMP_IF_NOT_LESS, k: X32_BIT, yes: 'program', no: 0 }, native]
+    const x32: Test = { code: JUMP_IF_GREATER, k: lastX32, yes: 'enosys', no: 'program' }
+    return [{ code: JUMP_IF_NOT_LESS, k: X32_BIT, yes: 1, no: 0 }, native, x32]
+  }
+  if (auditArch === AUDIT_ARCH_S390 || auditArch === AUDIT_ARCH_S390X) {
+    // syscall(2) with a number that does not fit arrives as 0 on s390
+    return [{ code: JUMP_IF_EQUAL, k: 0, yes: 'enosys', no: 0 }, native]
+  }
+  return [native]
+}

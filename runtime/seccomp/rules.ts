@@ -1,0 +1,52 @@
+/**
+ * What a profile's words mean to libseccomp: actions with their errno as numbers, conditions as sets that must hold together, flags as
+ * bits. Pure.
+ */
+import { SECCOMP_FLAGS } from '../spec/seccomp.ts'
+import type { LinuxSeccomp, SeccompAction, SeccompArg } from '../spec/types.ts'
+
+const EPERM = 1
+const ENOSYS = 38
+const FLAG_SPEC_ALLOW = 4
+
+/** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low half. */
+export function actionCode(action: SeccompAction, errno = EPERM): number {
+  switch (action) {
+    case 'SCMP_ACT_KILL':
+    case 'SCMP_ACT_KILL_THREAD':
+      return 0x00000000
+    case 'SCMP_ACT_KILL_PROCESS':
+      return 0x80000000
+    case 'SCMP_ACT_TRAP':
+      return 0x00030000
+    case 'SCMP_ACT_ERRNO':
+      return 0x00050000 | errno
+    case 'SCMP_ACT_TRACE':
+      return 0x7ff00000 | errno
+    case 'SCMP_ACT_LOG':
+      return 0x7ffc0000
+    case 'SCMP_ACT_ALLOW':
+      return 0x7fff0000
+    default:
+      return action satisfies never
+  }
+}
+
+/** The rules that one entry's conditions make: together when each is on another argument, else one rule for each condition. */
+export function conditionSets(args: readonly SeccompArg[]): readonly (readonly SeccompArg[])[] {
+  const distinct = new Set(args.map(({ index }) => index)).size === args.length
+  return distinct ? [args] : args.map((arg) => [arg])
+}
+
+/** SECCOMP_FILTER_FLAG_* bits. A profile that names no flags gets SPEC_ALLOW: no slower speculation for the filter's sake. */
+export function filterFlags({ flags }: LinuxSeccomp): number {
+  if (flags === undefined) return FLAG_SPEC_ALLOW
+  return flags.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0)
+}
+
+/** True when calls that the profile does not name are refused by it, so that newer ones must be told apart. */
+export function needsEnosys({ defaultAction, defaultErrnoRet }: LinuxSeccomp): boolean {
+  if (defaultAction === 'SCMP_ACT_ALLOW' || defaultAction === 'SCMP_ACT_LOG' || defaultAction === 'SCMP_ACT_TRACE')
+    return false
+  return !(defaultAction === 'SCMP_ACT_ERRNO' && defaultErrnoRet === ENOSYS)
+}

@@ -1,0 +1,150 @@
+/**
+ * What the words in a mount's `options` mean: attributes of the one mount, attributes of its whole tree, propagation, our own
+ * extensions, and what is left for the file system. Later words win over earlier ones. mount(8), mount_setattr(2) and the OCI table of
+ * mount options give the meanings; the kernel gives the bits.
+ */
+import type { Propagation } from './types.ts'
+
+/** MOUNT_ATTR_* bits of mount_setattr(2). */
+export const MOUNT_ATTR = {
+  RDONLY: 0x1n,
+  NOSUID: 0x2n,
+  NODEV: 0x4n,
+  NOEXEC: 0x8n,
+  /** the field of the three access-time modes; must be in `clear` whenever one is chosen */
+  ATIME_MODE: 0x70n,
+  NOATIME: 0x10n,
+  STRICTATIME: 0x20n,
+  NODIRATIME: 0x80n,
+  NOSYMFOLLOW: 0x200000n,
+} as const
+
+/** Bits to set and to clear. */
+export interface AttributeChange {
+  readonly set: bigint
+  readonly clear: bigint
+}
+
+/** MS_* propagation flags of mount(2). */
+export const PROPAGATION: Readonly<Record<Propagation, bigint>> = {
+  unbindable: 1n << 17n,
+  runbindable: (1n << 17n) | (1n << 14n),
+  private: 1n << 18n,
+  rprivate: (1n << 18n) | (1n << 14n),
+  slave: 1n << 19n,
+  rslave: (1n << 19n) | (1n << 14n),
+  shared: 1n << 20n,
+  rshared: (1n << 20n) | (1n << 14n),
+}
+
+const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
+
+/** Words that change an attribute; with an "r" before them they change the whole tree. */
+const ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map([
+  ['ro', { set: RDONLY, clear: 0n }],
+  ['rw', { set: 0n, clear: RDONLY }],
+  ['nosuid', { set: NOSUID, clear: 0n }],
+  ['suid', { set: 0n, clear: NOSUID }],
+  ['nodev', { set: NODEV, clear: 0n }],
+  ['dev', { set: 0n, clear: NODEV }],
+  ['noexec', { set: NOEXEC, clear: 0n }],
+  ['exec', { set: 0n, clear: NOEXEC }],
+  ['noatime', { set: NOATIME, clear: ATIME_MODE }],
+  ['atime', { set: 0n, clear: ATIME_MODE }],
+  ['strictatime', { set: STRICTATIME, clear: ATIME_MODE }],
+  ['nostrictatime', { set: 0n, clear: ATIME_MODE }],
+  // relatime is the mode without a bit, and what the kernel takes when none is named
+  ['relatime', { set: 0n, clear: ATIME_MODE }],
+  ['norelatime', { set: 0n, clear: ATIME_MODE }],
+  ['nodiratime', { set: NODIRATIME, clear: 0n }],
+  ['diratime', { set: 0n, clear: NODIRATIME }],
+  ['nosymfollow', { set: NOSYMFOLLOW, clear: 0n }],
+  ['symfollow', { set: 0n, clear: NOSYMFOLLOW }],
+])
+
+const RECURSIVE_ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map(
+  [...ATTRIBUTES].map(([word, change]) => [`r${word}`, change]),
+)
+
+/** Words about the superblock that every file system takes, and the word of the same group that each one undoes. */
+const SUPERBLOCK: ReadonlyMap<string, { readonly undoes: string; readonly keep: boolean }> = new Map([
+  ['sync', { undoes: 'async', keep: true }],
+  ['async', { undoes: 'sync', keep: false }],
+  ['dirsync', { undoes: '', keep: true }],
+  ['lazytime', { undoes: 'nolazytime', keep: true }],
+  ['nolazytime', { undoes: 'lazytime', keep: false }],
+  ['mand', { undoes: 'nomand', keep: true }],
+  ['nomand', { undoes: 'mand', keep: false }],
+  ['iversion', { undoes: 'noiversion', keep: true }],
+  ['noiversion', { undoes: 'iversion', keep: false }],
+])
+
+/** Words without an effect on a new mount: the default set, and how loudly the kernel logs. */
+const WITHOUT_EFFECT: ReadonlySet<string> = new Set(['defaults', 'silent', 'loud'])
+
+/** Words of the specification that are refused, because nothing here could honour them. */
+const UNSUPPORTED: ReadonlySet<string> = new Set(['remount', 'idmap', 'ridmap'])
+
+/** All words with a meaning of their own, sorted: what `features` lists. */
+export const MOUNT_OPTION_WORDS: readonly string[] = [
+  ...ATTRIBUTES.keys(),
+  ...RECURSIVE_ATTRIBUTES.keys(),
+  ...SUPERBLOCK.keys(),
+  ...WITHOUT_EFFECT,
+  ...Object.keys(PROPAGATION),
+  'bind',
+  'rbind',
+  'tmpcopyup',
+].sort()
+
+/** A mount's options, sorted out. */
+export interface MountOptions {
+  readonly bind: 'no' | 'bind' | 'rbind'
+  readonly attributes: AttributeChange
+  readonly recursive: AttributeChange
+  /** MS_* values, to be applied one after the other */
+  readonly propagation: readonly bigint[]
+  readonly copyUp: boolean
+  /** words about the superblock, for a new file system */
+  readonly superblock: readonly string[]
+  /** words that belong to the file system */
+  readonly data: readonly string[]
+  /** words that cannot be honoured, with their places in the list */
+  readonly unsupported: readonly { readonly word: string; readonly index: number }[]
+}
+
+const UNCHANGED: AttributeChange = { set: 0n, clear: 0n }
+
+function apply(to: AttributeChange, change: AttributeChange): AttributeChange {
+  const touched = change.set | change.clear
+  return { set: (to.set & ~touched) | change.set, clear: (to.clear & ~touched) | change.clear }
+}
+
+/** Sorts the options of one mount. Pure; never throws. */
+export function parseMountOptions(options: readonly string[]): MountOptions {
+  let bind: MountOptions['bind'] = 'no'
+  let attributes = UNCHANGED
+  let recursive = UNCHANGED
+  let copyUp = false
+  let superblock: string[] = []
+  const propagation: bigint[] = []
+  const data: string[] = []
+  const unsupported: { word: string; index: number }[] = []
+  for (const [index, word] of options.entries()) {
+    const own = ATTRIBUTES.get(word)
+    const tree = RECURSIVE_ATTRIBUTES.get(word)
+    const shared = SUPERBLOCK.get(word)
+    if (own !== undefined) attributes = apply(attributes, own)
+    else if (tree !== undefined) recursive = apply(recursive, tree)
+    else if (shared !== undefined) {
+      superblock = superblock.filter((other) => other !== shared.undoes && other !== word)
+      if (shared.keep) superblock.push(word)
+    } else if (Object.hasOwn(PROPAGATION, word)) propagation.push(PROPAGATION[word as Propagation])
+    else if (word === 'bind' || word === 'rbind') bind = word
+    else if (word === 'tmpcopyup') copyUp = true
+    else if (UNSUPPORTED.has(word) || word.startsWith('idmap=') || word.startsWith('ridmap=')) {
+      unsupported.push({ word, index })
+    } else if (word !== '' && !WITHOUT_EFFECT.has(word)) data.push(word)
+  }
+  return { bind, attributes, recursive, propagation, copyUp, superblock, data, unsupported }
+}

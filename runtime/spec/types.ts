@@ -1,0 +1,257 @@
+/**
+ * The OCI runtime configuration as the rest of the runtime sees it: what load.ts has checked, with the field names of the specification.
+ * Lists that the document leaves out are empty lists; an empty string where the document means "none" is left out. Numbers that may need
+ * 64 bits are bigint, ids and small numbers are number. Everything is readonly plain data and survives JSON (bigint as digits).
+ */
+
+/** config.json. */
+export interface Spec {
+  readonly ociVersion: string
+  readonly root: Root
+  readonly process: OciProcess
+  readonly hostname?: string
+  readonly domainname?: string
+  readonly mounts: readonly Mount[]
+  readonly annotations: Readonly<Record<string, string>>
+  readonly linux: Linux
+}
+
+/** The root file system; a relative path counts from the bundle. */
+export interface Root {
+  readonly path: string
+  readonly readonly: boolean
+}
+
+/** One process of a container: `process` of config.json, or the document of an exec. */
+export interface OciProcess {
+  readonly terminal: boolean
+  readonly consoleSize?: { readonly height: number; readonly width: number }
+  readonly user: User
+  readonly args: readonly string[]
+  readonly env: readonly string[]
+  readonly cwd: string
+  /** left out: no capabilities */
+  readonly capabilities?: Capabilities
+  readonly rlimits: readonly Rlimit[]
+  readonly noNewPrivileges: boolean
+  readonly apparmorProfile?: string
+  readonly selinuxLabel?: string
+  readonly oomScoreAdj?: number
+}
+
+/** Ids inside the container's user namespace. */
+export interface User {
+  readonly uid: number
+  readonly gid: number
+  readonly umask?: number
+  readonly additionalGids: readonly number[]
+}
+
+/** The five capability sets, by CAP_* name. */
+export interface Capabilities {
+  readonly bounding: readonly string[]
+  readonly effective: readonly string[]
+  readonly inheritable: readonly string[]
+  readonly permitted: readonly string[]
+  readonly ambient: readonly string[]
+}
+
+/** A resource limit; RLIM_INFINITY is 2^64-1. */
+export interface Rlimit {
+  readonly type: string
+  readonly soft: bigint
+  readonly hard: bigint
+}
+
+/** One entry of `mounts`. */
+export interface Mount {
+  readonly destination: string
+  readonly type?: string
+  readonly source?: string
+  readonly options: readonly string[]
+}
+
+/** Linux-only settings. */
+export interface Linux {
+  readonly namespaces: readonly Namespace[]
+  readonly uidMappings: readonly IdMapping[]
+  readonly gidMappings: readonly IdMapping[]
+  readonly devices: readonly Device[]
+  readonly cgroupsPath?: string
+  readonly resources?: LinuxResources
+  readonly rootfsPropagation?: Propagation
+  readonly seccomp?: LinuxSeccomp
+  readonly sysctl: Readonly<Record<string, string>>
+  readonly maskedPaths: readonly string[]
+  readonly readonlyPaths: readonly string[]
+  readonly mountLabel?: string
+  readonly personality?: { readonly domain: 'LINUX' | 'LINUX32' }
+}
+
+/** Kinds of namespaces. */
+export type NamespaceType = 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'user' | 'cgroup' | 'time'
+
+/** A namespace to create, or with a path to join. */
+export interface Namespace {
+  readonly type: NamespaceType
+  readonly path?: string
+}
+
+/** A range of ids. */
+export interface IdMapping {
+  readonly containerID: number
+  readonly hostID: number
+  readonly size: number
+}
+
+/** Propagation of a mount, alone or with everything below it. */
+export type Propagation =
+  | 'private'
+  | 'rprivate'
+  | 'slave'
+  | 'rslave'
+  | 'shared'
+  | 'rshared'
+  | 'unbindable'
+  | 'runbindable'
+
+/** A device node to make in the container. */
+export interface Device {
+  readonly type: 'b' | 'c' | 'u' | 'p'
+  readonly path: string
+  readonly major: number
+  readonly minor: number
+  readonly fileMode?: number
+  readonly uid: number
+  readonly gid: number
+}
+
+/** Resource limits, `linux.resources`; a field that is left out is not touched. */
+export interface LinuxResources {
+  readonly devices: readonly DeviceRule[]
+  readonly memory?: MemoryResources
+  readonly cpu?: CpuResources
+  readonly pids?: { readonly limit: bigint }
+  readonly blockIO?: BlockIoResources
+  readonly hugepageLimits: readonly { readonly pageSize: string; readonly limit: bigint }[]
+  readonly network?: NetworkResources
+  /** by device name */
+  readonly rdma: Readonly<Record<string, { readonly hcaHandles?: number; readonly hcaObjects?: number }>>
+  /** cgroup v2 files and their content */
+  readonly unified: Readonly<Record<string, string>>
+}
+
+/** One device rule, in order; a number left out, or -1, means all. */
+export interface DeviceRule {
+  readonly allow: boolean
+  readonly type?: 'a' | 'b' | 'c'
+  readonly major?: number
+  readonly minor?: number
+  /** a combination of r, w and m */
+  readonly access?: string
+}
+
+/** Bytes; -1 is unlimited. */
+export interface MemoryResources {
+  readonly limit?: bigint
+  readonly reservation?: bigint
+  readonly swap?: bigint
+  readonly kernel?: bigint
+  readonly kernelTCP?: bigint
+  readonly swappiness?: number
+  readonly disableOOMKiller?: boolean
+  readonly useHierarchy?: boolean
+  readonly checkBeforeUpdate?: boolean
+}
+
+/** Times are microseconds. */
+export interface CpuResources {
+  readonly shares?: bigint
+  readonly quota?: bigint
+  readonly burst?: bigint
+  readonly period?: bigint
+  readonly realtimeRuntime?: bigint
+  readonly realtimePeriod?: bigint
+  readonly cpus?: string
+  readonly mems?: string
+  readonly idle?: number
+}
+
+/** Block device weights and limits. */
+export interface BlockIoResources {
+  readonly weight?: number
+  readonly leafWeight?: number
+  readonly weightDevice: readonly WeightDevice[]
+  readonly throttleReadBpsDevice: readonly ThrottleDevice[]
+  readonly throttleWriteBpsDevice: readonly ThrottleDevice[]
+  readonly throttleReadIOPSDevice: readonly ThrottleDevice[]
+  readonly throttleWriteIOPSDevice: readonly ThrottleDevice[]
+}
+
+/** Weight of one block device. */
+export interface WeightDevice {
+  readonly major: number
+  readonly minor: number
+  readonly weight?: number
+  readonly leafWeight?: number
+}
+
+/** Rate of one block device, per second. */
+export interface ThrottleDevice {
+  readonly major: number
+  readonly minor: number
+  readonly rate: bigint
+}
+
+/** net_cls and net_prio. */
+export interface NetworkResources {
+  readonly classID?: number
+  readonly priorities: readonly { readonly name: string; readonly priority: number }[]
+}
+
+/** A seccomp profile. */
+export interface LinuxSeccomp {
+  readonly defaultAction: SeccompAction
+  readonly defaultErrnoRet?: number
+  readonly architectures: readonly string[]
+  /** left out: the runtime's default flags; an empty list: none */
+  readonly flags?: readonly string[]
+  readonly syscalls: readonly SeccompRule[]
+}
+
+/** What happens to a system call. SCMP_ACT_KILL is SCMP_ACT_KILL_THREAD. */
+export type SeccompAction =
+  | 'SCMP_ACT_KILL'
+  | 'SCMP_ACT_KILL_PROCESS'
+  | 'SCMP_ACT_KILL_THREAD'
+  | 'SCMP_ACT_TRAP'
+  | 'SCMP_ACT_ERRNO'
+  | 'SCMP_ACT_TRACE'
+  | 'SCMP_ACT_ALLOW'
+  | 'SCMP_ACT_LOG'
+
+/** One rule for some system calls. */
+export interface SeccompRule {
+  readonly names: readonly string[]
+  readonly action: SeccompAction
+  readonly errnoRet?: number
+  readonly args: readonly SeccompArg[]
+}
+
+/** Comparison operators. */
+export type SeccompOperator =
+  | 'SCMP_CMP_NE'
+  | 'SCMP_CMP_LT'
+  | 'SCMP_CMP_LE'
+  | 'SCMP_CMP_EQ'
+  | 'SCMP_CMP_GE'
+  | 'SCMP_CMP_GT'
+  | 'SCMP_CMP_MASKED_EQ'
+
+/** A condition on one argument; for MASKED_EQ `value` is the mask and `valueTwo` what must remain. */
+export interface SeccompArg {
+  readonly index: number
+  readonly value: bigint
+  readonly valueTwo: bigint
+  readonly op: SeccompOperator
+}

@@ -1,0 +1,53 @@
+/**
+ * Owned file descriptors. An OwnedFd is closed exactly once, by close(), `using`, or by whoever took it with take();
+ * a bare number in a signature always means "borrowed for this call".
+ */
+import { closeSync, fchownSync } from 'node:fs'
+import { errnoOf } from './errno.ts'
+import { pipe } from './libc.ts'
+
+/** A file descriptor with one owner. */
+export class OwnedFd {
+  #fd: number
+
+  /** Takes over `fd`. */
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  /** The descriptor, borrowed; -1 once it was closed or taken. */
+  get fd(): number {
+    return this.#fd
+  }
+
+  /** Moves the ownership to the caller. */
+  take(): number {
+    const fd = this.#fd
+    this.#fd = -1
+    return fd
+  }
+
+  /** Closes it; a second call does nothing. */
+  close(): void {
+    if (this.#fd >= 0) closeSync(this.take())
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** A pipe with both ends CLOEXEC and blocking. */
+export function pipePair(): { read: OwnedFd; write: OwnedFd } {
+  const { read, write } = pipe()
+  return { read: new OwnedFd(read), write: new OwnedFd(write) }
+}
+
+/** fchown(2) of a borrowed fd; what cannot have an owner changed (EPERM, EROFS, EINVAL) is left as it is, as runc does with stdio. */
+export function chownFd(fd: number, uid: number, gid: number): void {
+  try {
+    fchownSync(fd, uid, gid)
+  } catch (error) {
+    if (![1, 30, 22].includes(errnoOf(error))) throw error
+  }
+}

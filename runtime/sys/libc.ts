@@ -1,0 +1,163 @@
+/**
+ * Every libc function that the runtime calls through koffi, declared once. A declaration is made at its first call, so that importing
+ * this file costs nothing. The wrappers return what the caller needs and throw syscallError; none of them blocks, but for those that
+ * say so. On the 64-bit Linux ABIs a variadic function takes integer and pointer arguments like any other, so ioctl and fcntl are
+ * declared with fixed ones.
+ */
+import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
+import { syscallError } from './errno.ts'
+
+type Native = (...args: readonly unknown[]) => unknown
+
+let library: LibraryHandle | undefined
+
+function libc(): LibraryHandle {
+  library ??= koffi.load(null)
+  return library
+}
+
+/** Declares a libc function by its C prototype, lazily; int and long results come back as numbers. For runtime/sys only. */
+export function declare(prototype: string): (...args: readonly unknown[]) => number {
+  let native: Native | undefined
+  return (...args) => {
+    native ??= libc().func(prototype)
+    return Number(native(...args))
+  }
+}
+
+/** errno of the last call made through koffi on this thread. */
+export function lastErrno(): number {
+  return koffi.errno()
+}
+
+/** Runs a declared prototype on koffi's thread pool: for the few calls that wait. */
+export function declareAsync(prototype: string): (...args: readonly unknown[]) => Promise<number> {
+  let native: KoffiFunc<Native> | undefined
+  return (...args) => {
+    native ??= libc().func(prototype)
+    const call = native.async
+    return new Promise((resolve, reject) => {
+      call(...args, (error: unknown, result: unknown) => (error ? reject(error) : resolve(Number(result))))
+    })
+  }
+}
+
+const c = {
+  mount: declare(
+    'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+  ),
+  umount2: declare('int umount2(const char *target, int flags)'),
+  mkfifo: declare('int mkfifo(const char *path, unsigned int mode)'),
+  memfd_create: declare('int memfd_create(const char *name, unsigned int flags)'),
+  fcntl: declare('int fcntl(int fd, int cmd, long arg)'),
+  ioctl: declare('int ioctl(int fd, unsigned long request, void *arg)'),
+  prctl: declare('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)'),
+  kill: declare('int kill(int pid, int sig)'),
+  getpid: declare('int getpid()'),
+  getppid: declare('int getppid()'),
+  pipe2: declare('int pipe2(void *fds, int flags)'),
+  flock: declare('int flock(int fd, int operation)'),
+  clock_gettime: declare('int clock_gettime(int clock, void *ts)'),
+  _exit: declare('void _exit(int status)'),
+}
+
+function check(result: number, what: string, call: string, path?: string): number {
+  if (result < 0) throw syscallError(what, call, koffi.errno(), path)
+  return result
+}
+
+/** mount(2); flags are MS_* bits, data at most one page. */
+export function mount(
+  source: string | null,
+  target: string,
+  fstype: string | null,
+  flags: number | bigint,
+  data: string | null,
+): void {
+  check(
+    c.mount(source, target, fstype, flags, data),
+    `cannot mount "${source ?? fstype ?? ''}" on "${target}"`,
+    'mount',
+    target,
+  )
+}
+
+/** umount2(2); returns false when nothing is mounted there (EINVAL) or the path is gone (ENOENT). */
+export function umount2(target: string, flags: number): boolean {
+  if (c.umount2(target, flags) === 0) return true
+  const errno = koffi.errno()
+  if (errno === 22 || errno === 2) return false
+  throw syscallError(`cannot unmount "${target}"`, 'umount2', errno, target)
+}
+
+/** mkfifo(3). */
+export function mkfifo(path: string, mode: number): void {
+  check(c.mkfifo(path, mode), `cannot make the fifo "${path}"`, 'mkfifo', path)
+}
+
+/** memfd_create(2) with MFD_CLOEXEC and the given further flags; the caller owns the fd. */
+export function memfdCreate(name: string, flags = 0): number {
+  return check(c.memfd_create(name, flags | 1), `cannot create the memory file "${name}"`, 'memfd_create')
+}
+
+/** fcntl(2) with an integer argument. */
+export function fcntl(fd: number, cmd: number, arg: number): number {
+  return check(c.fcntl(fd, cmd, arg), `cannot change fd ${fd}`, 'fcntl')
+}
+
+/** ioctl(2) with a buffer argument. */
+export function ioctl(fd: number, request: number, arg: Uint8Array): void {
+  check(c.ioctl(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')
+}
+
+/** prctl(2). */
+export function prctl(option: number, arg: number): void {
+  check(c.prctl(option, arg, 0, 0, 0), `cannot set process option ${option}`, 'prctl')
+}
+
+/** kill(2): false when no such process exists. */
+export function kill(pid: number, signal: number): boolean {
+  if (c.kill(pid, signal) === 0) return true
+  const errno = koffi.errno()
+  if (errno === 3) return false
+  throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'kill', errno)
+}
+
+/** getpid(2): right also in a forked copy, where Node's own notion is the parent's. */
+export function getpid(): number {
+  return c.getpid()
+}
+
+/** getppid(2). */
+export function getppid(): number {
+  return c.getppid()
+}
+
+/** pipe2(2) with O_CLOEXEC; the caller owns both fds. */
+export function pipe(): { read: number; write: number } {
+  const fds = Buffer.alloc(8)
+  check(c.pipe2(fds, 0o2000000), 'cannot make a pipe', 'pipe2')
+  return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) }
+}
+
+/** flock(2); with LOCK_NB false means that somebody else holds it. Without LOCK_NB it blocks the thread. */
+export function flock(fd: number, operation: number): boolean {
+  if (c.flock(fd, operation) === 0) return true
+  const errno = koffi.errno()
+  if (errno === 11) return false
+  throw syscallError(`cannot lock fd ${fd}`, 'flock', errno)
+}
+
+const timespec = Buffer.alloc(16)
+
+/** The wall clock to the nanosecond (clock_gettime(2), CLOCK_REALTIME). */
+export function realtime(): { seconds: bigint; nanos: number } {
+  check(c.clock_gettime(0, timespec), 'cannot read the clock', 'clock_gettime')
+  return { seconds: timespec.readBigInt64LE(0), nanos: Number(timespec.readBigInt64LE(8)) }
+}
+
+/** Leaves the process at once by _exit(2): no exit handlers, no waiting for V8's threads. */
+export function exitNow(status: number): never {
+  c._exit(status)
+  throw new Error('_exit returned')
+}

@@ -1,0 +1,156 @@
+/**
+ * Mounting on the host side, for callers that hand a container its root file system: fstab-style mounts into a directory and taking
+ * whole trees away again. Container-side mounts are the helper's work. Invariant: these calls never change the propagation of a mount
+ * that was there before, and a failed mount leaves nothing behind.
+ */
+import { readFileSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { mount, umount2 } from './libc.ts'
+
+const MNT_DETACH = 2
+const UMOUNT_NOFOLLOW = 8
+const MS_RDONLY = 1
+const MS_REMOUNT = 32
+const MS_BIND = 4096
+const MS_REC = 16384
+const PAGE_BYTES = 4096
+
+/** Options that set or clear a MS_* flag (mount(8)); the rest is data for the file system. */
+const FLAGS: Readonly<Record<string, { readonly bit: number; readonly clear?: true }>> = {
+  async: { bit: 16, clear: true },
+  atime: { bit: 1024, clear: true },
+  bind: { bit: MS_BIND },
+  dev: { bit: 4, clear: true },
+  diratime: { bit: 2048, clear: true },
+  dirsync: { bit: 128 },
+  exec: { bit: 8, clear: true },
+  iversion: { bit: 1 << 23 },
+  lazytime: { bit: 1 << 25 },
+  mand: { bit: 64 },
+  noatime: { bit: 1024 },
+  nodev: { bit: 4 },
+  nodiratime: { bit: 2048 },
+  noexec: { bit: 8 },
+  noiversion: { bit: 1 << 23, clear: true },
+  nolazytime: { bit: 1 << 25, clear: true },
+  nomand: { bit: 64, clear: true },
+  norelatime: { bit: 1 << 21, clear: true },
+  nostrictatime: { bit: 1 << 24, clear: true },
+  nosuid: { bit: 2 },
+  rbind: { bit: MS_BIND | MS_REC },
+  relatime: { bit: 1 << 21 },
+  remount: { bit: MS_REMOUNT },
+  ro: { bit: MS_RDONLY },
+  rw: { bit: MS_RDONLY, clear: true },
+  strictatime: { bit: 1 << 24 },
+  suid: { bit: 2, clear: true },
+  sync: { bit: 16 },
+}
+
+const PROPAGATION: Readonly<Record<string, number>> = {
+  private: 1 << 18,
+  rprivate: (1 << 18) | MS_REC,
+  rshared: (1 << 20) | MS_REC,
+  rslave: (1 << 19) | MS_REC,
+  runbindable: (1 << 17) | MS_REC,
+  shared: 1 << 20,
+  slave: 1 << 19,
+  unbindable: 1 << 17,
+}
+
+/** One mount in fstab terms; `target` is absolute. */
+export interface FsMount {
+  readonly type: string
+  readonly source: string
+  readonly target: string
+  readonly options: readonly string[]
+}
+
+/** Mounts one entry; @throws Unimplemented for loop devices, id-mapped mounts and fuse helpers. */
+export function mountFs(entry: FsMount): void {
+  let flags = 0
+  let propagation = 0
+  const data: string[] = []
+  for (const option of entry.options) {
+    const flag = FLAGS[option]
+    if (flag !== undefined) flags = flag.clear ? flags & ~flag.bit : flags | flag.bit
+    else if (PROPAGATION[option] !== undefined) propagation |= PROPAGATION[option]
+    else if (option === 'loop' || /^[ug]idmap=/.test(option)) {
+      throw new RuntimeError(
+        'Unimplemented',
+        `cannot mount "${entry.source}" on "${entry.target}": the option "${option}" is not supported`,
+      )
+    } else if (option !== '' && option !== 'defaults') data.push(option)
+  }
+  if (/^fuse3?\./.test(entry.type)) {
+    throw new RuntimeError(
+      'Unimplemented',
+      `cannot mount "${entry.source}" on "${entry.target}": the type "${entry.type}" is not supported`,
+    )
+  }
+  const bind = (flags & MS_BIND) !== 0
+  const text = data.join(',')
+  if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
+  else mount(entry.source, entry.target, bind ? null : entry.type, flags, text === '' ? null : text)
+  try {
+    if (propagation !== 0) mount(null, entry.target, null, propagation, null)
+    // a bind takes its read-only flag only in a second step (mount(2))
+    if (bind && (flags & MS_RDONLY) !== 0) mount(null, entry.target, null, flags | MS_REMOUNT, null)
+  } catch (error) {
+    umount2(entry.target, MNT_DETACH | UMOUNT_NOFOLLOW)
+    throw error
+  }
+}
+
+/** Overlay whose option string would not fit into one page: lower directories relative to their common parent, mounted from there. */
+function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]): void {
+  const lowerOption = data.find((option) => option.startsWith('lowerdir='))
+  const lowers = lowerOption?.slice('lowerdir='.length).split(':') ?? []
+  const first = lowers[0] ?? ''
+  let parent = first.slice(0, first.lastIndexOf('/'))
+  while (parent !== '' && !lowers.every((dir) => dir.startsWith(`${parent}/`)))
+    parent = parent.slice(0, parent.lastIndexOf('/'))
+  const short =
+    parent === ''
+      ? data
+      : data.map((o) => (o === lowerOption ? `lowerdir=${lowers.map((d) => d.slice(parent.length + 1)).join(':')}` : o))
+  const text = short.join(',')
+  if (Buffer.byteLength(text) >= PAGE_BYTES) {
+    throw new RuntimeError(
+      'InvalidArgument',
+      `cannot mount "overlay" on "${entry.target}": ${lowers.length} layers make an option string of more than ${PAGE_BYTES} bytes`,
+    )
+  }
+  // The working directory changes only within this synchronous block: no other code of this process runs meanwhile, and
+  // every path that the thread pool may be using is absolute.
+  const before = process.cwd()
+  if (parent !== '') process.chdir(parent)
+  try {
+    mount(entry.source, entry.target, entry.type, flags, text)
+  } finally {
+    process.chdir(before)
+  }
+}
+
+/** Decodes the octal escapes of proc_pid_mountinfo(5). */
+function unescapeMountPath(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+}
+
+/** The mount points at and below a path, deepest (latest) last. */
+export function mountsBelow(path: string): string[] {
+  const found: string[] = []
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const field = line.split(' ', 5)[4]
+    if (field === undefined) continue
+    const target = unescapeMountPath(field)
+    if (target === path || target.startsWith(`${path}/`)) found.push(target)
+  }
+  return found
+}
+
+/** Unmounts everything at and below a path, lazily where it is busy; nothing mounted there is fine. */
+export function unmountTree(path: string): void {
+  // the plain case first, without reading the mount table: a chain of mounts on the one path
+  for (const target of mountsBelow(path).reverse()) umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+}
