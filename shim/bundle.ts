@@ -1,0 +1,62 @@
+/**
+ * The two small files that the shim leaves in the bundle for `delete`, which runs after every container and usually without us:
+ * `shim-exit` says that everything is cleaned up and how the container ended (then no Node is started at all), `shim-root` where its
+ * state lies. Invariant: `shim-exit` appears whole, by rename, and only when nothing is left to clean.
+ */
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Exit } from '../runtime/index.ts'
+
+const DEFAULT_ROOT = '/run/containerd/ts'
+const ROOT_VARIABLE = 'CONTAINERD_SHIM_TS_ROOT'
+const EXIT_FILE = 'shim-exit'
+const ROOT_FILE = 'shim-root'
+
+/** The process and the exit that a record holds. */
+export interface ExitRecord {
+  readonly pid: number
+  readonly exit: Exit
+}
+
+/** The folder of one namespace's containers; `root` is the option of that name, empty for the default. */
+export function stateRoot(root: string, namespace: string): string {
+  return join(root === '' ? process.env[ROOT_VARIABLE] || DEFAULT_ROOT : root, namespace)
+}
+
+/** Notes where the container's state lies. */
+export function writeRoot(bundle: string, root: string): void {
+  writeFileSync(join(bundle, ROOT_FILE), root, { mode: 0o600 })
+}
+
+/** Where the container's state lies, or undefined when nobody noted it. */
+export function readRoot(bundle: string): string | undefined {
+  return readFile(join(bundle, ROOT_FILE))
+}
+
+/** Notes that the container is gone and how it ended. */
+export function writeExit(bundle: string, { pid, exit }: ExitRecord): void {
+  const temporary = join(bundle, `.${EXIT_FILE}`)
+  writeFileSync(temporary, `${pid} ${exit.status} ${exit.at.seconds} ${exit.at.nanos}\n`, { mode: 0o600 })
+  renameSync(temporary, join(bundle, EXIT_FILE))
+}
+
+/** The record of a clean end, if there is one. */
+export function readExit(bundle: string): ExitRecord | undefined {
+  const match = /^(\d+) (\d+) (-?\d+) (\d+)\n$/.exec(readFile(join(bundle, EXIT_FILE)) ?? '')
+  if (match === null) return undefined
+  const [, pid, status, seconds, nanos] = match
+  return {
+    pid: Number(pid),
+    exit: { status: Number(status), at: { seconds: BigInt(seconds ?? 0), nanos: Number(nanos) } },
+  }
+}
+
+/** The text of a file of the bundle; undefined when it is not there, like the rest of a half-removed bundle. */
+export function readFile(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    // whatever the reason, there is nothing to learn from it
+    return undefined
+  }
+}

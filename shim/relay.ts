@@ -1,0 +1,267 @@
+/**
+ * Copying from a stream to a stream without threads and without an unbounded buffer: a source reads into one buffer that all relays of
+ * the process share, and gives each chunk to its sink at once. A sink that cannot take all of it keeps a copy of the rest, and the source
+ * is not read again until that is gone, so a slow reader in the end stops the writer, as with any pipe.
+ *
+ * Invariants: at most one chunk per relay waits in memory; a sink that fails swallows what still comes, so that the container is never
+ * blocked by a broken log; `done` resolves when the last byte has been handed on.
+ */
+import { close, closeSync, constants, mkdirSync, openSync, write, writeSync } from 'node:fs'
+import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
+import { constants as osConstants } from 'node:os'
+import { dirname } from 'node:path'
+import { errnoName, errnoOf, RuntimeError } from '../runtime/index.ts'
+import type { OutputFifo } from './fifo.ts'
+
+const BUFFER_BYTES = 64 * 1024
+
+let shared: Buffer | undefined
+
+/** Where a relay puts its bytes. */
+export interface Sink {
+  /** Takes a chunk, which is only valid during the call. False: part of it is kept, write no more until `onReady`. */
+  write(chunk: Uint8Array): boolean
+  /** Set by the relay; called when a chunk that was kept is gone. */
+  onReady: () => void
+  /** No more is written; what the reader has not taken yet stays there for it. */
+  end(): void
+  /** Gives up now. */
+  destroy(): void
+}
+
+/** Takes everything and keeps nothing. */
+export function discardSink(): Sink {
+  return { write: () => true, onReady: () => {}, end() {}, destroy() {} }
+}
+
+/** Writes what fits into a non-blocking descriptor; the number of bytes taken. */
+function writeSome(fd: number, chunk: Uint8Array): number {
+  try {
+    return writeSync(fd, chunk)
+  } catch (error) {
+    if (errnoOf(error) === osConstants.errno.EAGAIN) return 0
+    throw error
+  }
+}
+
+/** A sink that is a client's fifo. */
+export class FifoSink implements Sink {
+  onReady: () => void = () => {}
+  readonly #fifo: OutputFifo
+  readonly #onError: (error: Error) => void
+  /** made when the fifo is full for the first time; owns the descriptor then */
+  #socket: Socket | undefined
+  #broken = false
+
+  constructor(fifo: OutputFifo, options: { onError: (error: Error) => void }) {
+    this.#fifo = fifo
+    this.#onError = options.onError
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken) return true
+    try {
+      const taken = writeSome(this.#fifo.fd, chunk)
+      if (taken === chunk.length) return true
+      this.#socket ??= this.#open()
+      this.#socket.write(Buffer.from(chunk.subarray(taken)), () => this.onReady())
+      return false
+    } catch (error) {
+      // we hold the reading end ourselves, so it is no vanished client
+      this.#fail(error)
+      return true
+    }
+  }
+
+  end(): void {
+    this.#fifo.release((fd) => this.#close(fd))
+  }
+
+  destroy(): void {
+    this.#fifo.close((fd) => this.#close(fd))
+  }
+
+  #open(): Socket {
+    const socket = new Socket({ fd: this.#fifo.fd, readable: false, writable: true })
+    socket.on('error', (error) => {
+      this.#fail(error)
+      this.onReady()
+    })
+    return socket
+  }
+
+  #fail(error: unknown): void {
+    this.#broken = true
+    this.#onError(new Error(`cannot write to a stream: ${errnoName(errnoOf(error))}`))
+  }
+
+  #close(fd: number): void {
+    if (this.#socket === undefined) closeSync(fd)
+    else this.#socket.destroy()
+    this.#socket = undefined
+  }
+}
+
+/** A sink that is one of our sockets: the pipe to a process's stdin, or the master of its terminal. */
+export class SocketSink implements Sink {
+  onReady: () => void = () => {}
+  readonly #socket: Socket
+  readonly #owned: boolean
+  #broken = false
+
+  /** `owned`: the socket ends with the sink; a terminal's lives on. */
+  constructor(socket: Socket, options: { owned: boolean }) {
+    this.#socket = socket
+    this.#owned = options.owned
+    socket.on('error', () => {
+      this.#broken = true
+      this.onReady()
+    })
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken || !this.#socket.writable) return true
+    this.#socket.write(Buffer.from(chunk), () => this.onReady())
+    return false
+  }
+
+  end(): void {
+    if (this.#owned) this.#socket.destroy()
+  }
+
+  destroy(): void {
+    this.end()
+  }
+}
+
+/** A sink that is a file: appended to, one write at a time, in the thread pool since a disk may be slow. */
+export class FileSink implements Sink {
+  onReady: () => void = () => {}
+  readonly #path: string
+  readonly #onError: (error: Error) => void
+  #fd: number
+  #writing = false
+  #ended = false
+  #broken = false
+
+  /** `make`: missing folders and the file are made. */
+  constructor(path: string, options: { make: boolean; onError: (error: Error) => void }) {
+    this.#path = path
+    this.#onError = options.onError
+    try {
+      if (options.make) mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
+      const { O_APPEND, O_CREAT, O_NOCTTY, O_NONBLOCK, O_WRONLY } = constants
+      this.#fd = openSync(path, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | (options.make ? O_CREAT : 0), 0o644)
+    } catch (error) {
+      throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+        cause: error,
+      })
+    }
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken) return true
+    this.#writing = true
+    this.#writeAll(Buffer.from(chunk))
+    return false
+  }
+
+  end(): void {
+    this.#ended = true
+    if (!this.#writing && this.#fd >= 0) {
+      close(this.#fd, () => {})
+      this.#fd = -1
+    }
+  }
+
+  destroy(): void {
+    this.end()
+  }
+
+  #writeAll(rest: Buffer): void {
+    write(this.#fd, rest, (error, taken) => {
+      if (error === null && taken < rest.length && !this.#ended) return this.#writeAll(rest.subarray(taken))
+      if (error !== null) {
+        this.#broken = true
+        this.#onError(new Error(`cannot write to "${this.#path}": ${error.code ?? error.message}`))
+      }
+      this.#writing = false
+      if (this.#ended) this.end()
+      else this.onReady()
+    })
+  }
+}
+
+/** Makes the socket that a relay reads from. */
+export type SourceFactory = (onRead: OnReadOpts) => Socket
+
+/** A source on a descriptor of a pipe or fifo, which the socket owns from now on. */
+export function pipeSource(fd: number): SourceFactory {
+  return (onread) => {
+    const options: SocketConstructorOpts = { fd, readable: true, writable: false, onread }
+    return new Socket(options)
+  }
+}
+
+/** One direction of one stream. */
+export class Relay {
+  /** Resolves when the source has ended and everything was handed on, or the relay was closed; never rejects. */
+  readonly done: Promise<void>
+  /** the source, for whoever also writes to it (a terminal) */
+  readonly source: Socket
+  readonly #sink: Sink
+  readonly #resolve: () => void
+  #state: 'open' | 'blocked' | 'ended' | 'closed' = 'open'
+  #sourceEnded = false
+
+  constructor(source: SourceFactory, sink: Sink) {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.done = promise
+    this.#resolve = resolve
+    this.#sink = sink
+    sink.onReady = () => this.#ready()
+    shared ??= Buffer.allocUnsafeSlow(BUFFER_BYTES)
+    const buffer = shared
+    this.source = source({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
+    // EIO is how a terminal's master tells that nobody has the other side open any more
+    this.source.on('error', () => this.#end())
+    this.source.on('end', () => this.#end())
+    this.source.on('close', () => this.#end())
+  }
+
+  /** Stops, whatever has not been copied yet. */
+  close(): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.source.destroy()
+    this.#sink.destroy()
+    this.#resolve()
+  }
+
+  #read(chunk: Uint8Array): boolean {
+    if (this.#state !== 'open') return false
+    if (this.#sink.write(chunk)) return true
+    // onReady comes from the event loop, never from within write
+    this.#state = 'blocked'
+    return false
+  }
+
+  #ready(): void {
+    if (this.#state !== 'blocked') return
+    this.#state = 'open'
+    if (this.#sourceEnded) this.#finish()
+    else this.source.resume()
+  }
+
+  #end(): void {
+    this.#sourceEnded = true
+    if (this.#state === 'open') this.#finish()
+  }
+
+  #finish(): void {
+    this.#state = 'closed'
+    this.source.destroy()
+    this.#sink.end()
+    this.#resolve()
+  }
+}

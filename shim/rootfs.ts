@@ -1,0 +1,54 @@
+/**
+ * The container's root file system: the mounts of the Create request, on <bundle>/rootfs in the host's mount namespace, where containerd
+ * and its clients expect to see it. Invariant: either all of them are mounted or none.
+ */
+import { existsSync, lstatSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Mount } from 'ttrpc-ts/containerd'
+import { mountFs, RuntimeError, unmountTree } from '../runtime/index.ts'
+
+/** The folder that the mounts go to. */
+export function rootfsOf(bundle: string): string {
+  return join(bundle, 'rootfs')
+}
+
+/** Mounts the list in its order; returns whether there is anything to unmount. @throws what the mount met, after undoing the others */
+export function mountRootfs(bundle: string, mounts: readonly Mount[]): boolean {
+  if (mounts.length === 0) return false
+  const rootfs = rootfsOf(bundle)
+  if (!existsSync(rootfs)) mkdirSync(rootfs, { mode: 0o711 })
+  let mounted = 0
+  try {
+    for (const { type, source, target, options } of mounts) {
+      mountFs({ type, source, target: targetBelow(rootfs, target), options })
+      mounted++
+    }
+  } catch (error) {
+    if (mounted > 0) unmountTree(rootfs)
+    throw error
+  }
+  return true
+}
+
+/**
+ * A mount's own target inside the root. What is mounted there already comes from an image, so a symbolic link on the way could lead
+ * anywhere on the host: it is refused. Nothing can change meanwhile, since no process of the container exists yet.
+ */
+function targetBelow(rootfs: string, target: string): string {
+  let path = rootfs
+  for (const part of target.split('/')) {
+    if (part === '' || part === '.') continue
+    if (part === '..')
+      throw new RuntimeError('InvalidArgument', `cannot mount on "${target}": it leaves the root file system`)
+    path = join(path, part)
+    const stat = lstatSync(path, { throwIfNoEntry: false })
+    if (stat === undefined)
+      throw new RuntimeError(
+        'InvalidArgument',
+        `cannot mount on "${target}": it does not exist in the root file system`,
+      )
+    if (stat.isSymbolicLink())
+      throw new RuntimeError('InvalidArgument', `cannot mount on "${target}": "${part}" is a symbolic link`)
+  }
+  return path
+}

@@ -1,0 +1,141 @@
+/**
+ * Create: from a bundle to a container whose init waits for Start. The order below is the order of things on the host, and every failure
+ * takes back what was done before it. Invariant: after a failed Create there is no mount, no process, no cgroup and no open stream, and
+ * the bundle holds a record that says so, so that containerd's `delete` has nothing to start Node for.
+ */
+import { type CreateTaskRequest, TaskCreate } from 'ttrpc-ts/containerd'
+import {
+  Container,
+  hostGid,
+  hostUid,
+  loadSpec,
+  RuntimeError,
+  realtime,
+  type Spec,
+  unmountTree,
+} from '../../runtime/index.ts'
+import { stateRoot, writeExit, writeRoot } from '../bundle.ts'
+import { ProcessIo } from '../io.ts'
+import { parseOptions, type ShimOptions } from '../options.ts'
+import { mountRootfs, rootfsOf } from '../rootfs.ts'
+import { messageOf, stepFailed } from '../status.ts'
+import { watchExit, watchOom } from './exits.ts'
+import { type Shim, Task, TaskProcess } from './registry.ts'
+
+/** What a container that never ran reports: nobody knows a status. */
+const UNKNOWN_STATUS = 255
+
+/** Creates a container. @throws TtrpcError that begins with "OCI runtime create failed", AlreadyExists for an id in use */
+export async function createTask(shim: Shim, request: CreateTaskRequest): Promise<Task> {
+  const creation = shim.registry.beginCreate(request.id)
+  try {
+    const task = await build(shim, request, creation.abort.signal)
+    shim.registry.add(task)
+    announce(shim, task, request)
+    return task
+  } catch (error) {
+    throw stepFailed('OCI runtime create failed', error)
+  } finally {
+    creation.finish()
+  }
+}
+
+async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
+  const { id, bundle } = request
+  if (request.checkpoint !== '') throw new RuntimeError('Unimplemented', 'restoring from a checkpoint is not supported')
+  let mounted = false
+  let io: ProcessIo | undefined
+  let container: Container | undefined
+  try {
+    const { options, warnings } = parseOptions(request.options)
+    for (const warning of warnings) shim.logger.warn({ container: id }, warning)
+    if (options.root !== '') writeRoot(bundle, stateRoot(options.root, shim.namespace))
+    mounted = mountRootfs(bundle, request.rootfs)
+    const spec = withTerminal(loadSpec(bundle), request.terminal)
+    const { stdin, stdout, stderr, terminal } = request
+    io = ProcessIo.open(
+      { stdin, stdout, stderr, terminal },
+      { ...initIo(spec), ...owner(spec, options), logger: shim.logger },
+    )
+    container = await Container.create({
+      root: stateRoot(options.root, shim.namespace),
+      id,
+      bundle,
+      spec,
+      stdio: io.stdio,
+      reaper: shim.reaper,
+      logger: shim.logger,
+      noPivot: options.noPivotRoot,
+      noNewKeyring: options.noNewKeyring,
+      signal,
+    })
+    io.spawned(container.init.console)
+    const init = new TaskProcess({ execId: '', stdio: { stdin, stdout, stderr, terminal }, pid: container.init.pid })
+    init.running = container.init
+    init.attachIo(io)
+    return new Task({ bundle, container, options, init })
+  } catch (error) {
+    await undo(shim, { id, bundle, mounted, io, container, error })
+    throw error
+  }
+}
+
+interface Leftovers {
+  readonly id: string
+  readonly bundle: string
+  readonly mounted: boolean
+  readonly io: ProcessIo | undefined
+  readonly container: Container | undefined
+  readonly error: unknown
+}
+
+async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: Leftovers): Promise<void> {
+  try {
+    await container?.delete({ force: true })
+    io?.close()
+    if (mounted) unmountTree(rootfsOf(bundle))
+    // a container of that id that is not ours is left for `delete` to look at
+    const foreign = error instanceof RuntimeError && error.code === 'AlreadyExists'
+    if (!foreign) writeExit(bundle, { pid: 0, exit: { status: UNKNOWN_STATUS, at: realtime() } })
+  } catch (failure) {
+    // without the record, `delete` will try again
+    shim.logger.error({ container: id, error: messageOf(failure) }, 'cannot undo a failed create')
+  }
+}
+
+function announce(shim: Shim, task: Task, request: CreateTaskRequest): void {
+  const { stdin, stdout, stderr, terminal, rootfs, checkpoint } = request
+  const { pid } = task.init.state
+  shim.events.publish('/tasks/create', TaskCreate, {
+    containerId: task.id,
+    bundle: task.bundle,
+    rootfs,
+    io: { stdin, stdout, stderr, terminal },
+    checkpoint,
+    pid,
+  })
+  watchExit(shim, task, task.init)
+  watchOom(shim, task)
+  shim.logger.info({ container: task.id, pid }, 'container created')
+}
+
+/** The request decides about the terminal, as it decides about the streams. */
+function withTerminal(spec: Spec, terminal: boolean): Spec {
+  const { process } = spec
+  return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
+}
+
+/** Whether the init's streams can go direct; io.ts says why. */
+function initIo(spec: Spec): { relayOutput: boolean; relayInput: boolean } {
+  const labelled = (spec.process?.selinuxLabel ?? '') !== ''
+  const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
+  return { relayOutput: labelled || !ownPids, relayInput: labelled }
+}
+
+/** Who owns the streams on the host: who the options say, or the process's user. */
+export function owner(spec: Spec, options: ShimOptions, user = spec.process?.user): { uid: number; gid: number } {
+  return {
+    uid: options.ioUid !== 0 ? options.ioUid : hostUid(spec, user?.uid ?? 0),
+    gid: options.ioGid !== 0 ? options.ioGid : hostGid(spec, user?.gid ?? 0),
+  }
+}

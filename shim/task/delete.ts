@@ -1,0 +1,87 @@
+/**
+ * Delete: the end of an exec, or of a whole container. Output gets a bounded time to reach the client, since somebody else may hold the
+ * pipe for ever, and the deletion completes even when its caller has given up. Invariant: an id is free again only when nothing of it is
+ * left; until then a second Delete waits for the first and then finds nothing.
+ */
+import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
+import { unmountTree } from '../../runtime/index.ts'
+import { writeExit } from '../bundle.ts'
+import { rootfsOf } from '../rootfs.ts'
+import { isNotFound, messageOf, notFound } from '../status.ts'
+import { check, exitOf, type ProcessState } from './process.ts'
+import type { Shim, Task, TaskProcess } from './registry.ts'
+
+/** Below the ten seconds after which Kubernetes' clients give a Delete up. */
+const DRAIN_MS = 8_000
+const SIGKILL = 9
+
+/** Deletes a container that has stopped or never started. */
+export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
+  return task.init.inLane(async () => {
+    const { container, init, bundle } = task
+    if (shim.registry.find(task.id) !== task) throw notFound('container not created')
+    check(init.state, 'delete')
+    if (init.state.kind === 'created') await killCreated(task)
+    await drain(shim, task, init)
+    task.oomWatch?.[Symbol.dispose]()
+    for (const exec of task.execs.values()) exec.io?.close()
+    try {
+      await container.delete({ force: true })
+    } catch (error) {
+      if (!isNotFound(error)) throw error
+    }
+    init.io?.close()
+    unmountTree(rootfsOf(bundle))
+    init.apply({ kind: 'delete' })
+    const { pid } = init.state
+    const exit = exitOf(init.state)
+    // the container is gone now, whatever becomes of the record: without it `delete` looks again, and finds nothing
+    try {
+      writeExit(bundle, { pid, exit })
+    } catch (error) {
+      shim.logger.warn({ container: task.id, error: messageOf(error) }, 'cannot write the exit record')
+    }
+    shim.registry.remove(task)
+    shim.events.publish('/tasks/delete', TaskDelete, {
+      containerId: task.id,
+      pid,
+      exitStatus: exit.status,
+      exitedAt: exit.at,
+    })
+    shim.logger.info({ container: task.id, pid }, 'container deleted')
+    return response(init.state)
+  })
+}
+
+/** Deletes an exec that has stopped or never started. */
+export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promise<DeleteResponse> {
+  return process.inLane(async () => {
+    if (task.execs.get(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
+    check(process.state, 'delete')
+    await drain(shim, task, process)
+    process.io?.close()
+    process.apply({ kind: 'delete' })
+    task.execs.delete(process.execId)
+    return response(process.state)
+  })
+}
+
+/** A created container is deleted by killing its init, which ends like any other: with an exit event. */
+async function killCreated({ container, init }: Task): Promise<void> {
+  try {
+    container.kill(SIGKILL)
+  } catch (error) {
+    if (!isNotFound(error)) throw error
+  }
+  await init.ended
+}
+
+async function drain(shim: Shim, task: Task, { io, execId }: TaskProcess): Promise<void> {
+  if (io === undefined || (await io.drain(DRAIN_MS))) return
+  shim.logger.warn({ container: task.id, exec: execId || undefined }, 'gave up waiting for the rest of the output')
+}
+
+function response(state: ProcessState): DeleteResponse {
+  const { status, at } = exitOf(state)
+  return { pid: state.pid, exitStatus: status, exitedAt: at }
+}

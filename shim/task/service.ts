@@ -1,0 +1,200 @@
+/**
+ * The Task service: one short function per call, for both versions of the service, which differ in name only. A function finds what the
+ * request names, asks the state machine, and does it; what takes more than that is in create.ts, start.ts, delete.ts. Whatever may be
+ * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane.
+ */
+import { type CallContext, Code, packAny, type ServiceHandlers } from 'ttrpc-ts'
+import {
+  type DeleteRequest,
+  type DeleteResponse,
+  type ExecProcessRequest,
+  type KillRequest,
+  ProcessDetails,
+  type ProcessInfo,
+  type ResizePtyRequest,
+  type StateRequest,
+  type StateResponse,
+  TaskExecAdded,
+  TaskPaused,
+  TaskResumed,
+  type TaskService,
+  TaskStatus,
+  type UpdateTaskRequest,
+} from 'ttrpc-ts/containerd'
+import { parseProcess, parseResources, RuntimeError } from '../../runtime/index.ts'
+import { packMetrics } from '../metrics.ts'
+import { classError, isNotFound, notFound, refused, stepFailed } from '../status.ts'
+import { createTask } from './create.ts'
+import { deleteExec, deleteTask } from './delete.ts'
+import { check, exitOf, statusOf } from './process.ts'
+import { type Shim, type Task, TaskProcess } from './registry.ts'
+import { startProcess } from './start.ts'
+
+const HIGHEST_SIGNAL = 64
+
+/** The handlers of the Task service. */
+export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
+  const { registry } = shim
+  return {
+    state: (request) => state(registry.get(request.id), request),
+    create: async (request) => ({ pid: (await createTask(shim, request)).init.state.pid }),
+    start: async ({ id, execId }) => {
+      const task = registry.get(id)
+      return { pid: await startProcess(shim, task, task.process(execId)) }
+    },
+    delete: (request) => remove(shim, request),
+    pids: ({ id }) => ({ processes: pids(registry.get(id)) }),
+    pause: ({ id }) => pause(shim, registry.get(id)),
+    resume: ({ id }) => resume(shim, registry.get(id)),
+    checkpoint: ({ id }) => {
+      check(registry.get(id).init.state, 'checkpoint')
+      throw classError(Code.UNIMPLEMENTED, 'checkpoint')
+    },
+    kill: (request) => kill(registry.get(request.id), request),
+    exec: (request) => addExec(shim, registry.get(request.id), request),
+    resizePty: (request) => resize(registry.get(request.id), request),
+    closeIO: ({ id, execId }) => registry.get(id).process(execId).closeStdin(),
+    update: (request) => update(registry.get(request.id), request),
+    wait: ({ id, execId }) => wait(registry.get(id).process(execId)),
+    stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.stats()) }),
+    connect: ({ id }) => ({ shimPid: shim.pid, taskPid: registry.find(id)?.init.state.pid ?? 0 }),
+    shutdown: (_, context) => shutdown(shim, context),
+  }
+}
+
+function state(task: Task, { id, execId }: StateRequest): StateResponse {
+  const process = task.process(execId)
+  const { stdin, stdout, stderr, terminal } = process.stdio
+  const { status: exitStatus, at: exitedAt } = exitOf(process.state)
+  // an exec is as frozen as its container
+  const frozen = process.state.kind === 'running' && task.init.state.kind === 'paused'
+  const status = frozen ? TaskStatus.PAUSED : statusOf(process.state)
+  const name = execId === '' ? id : execId
+  const { pid } = process.state
+  return {
+    id: name,
+    bundle: task.bundle,
+    pid,
+    status,
+    stdin,
+    stdout,
+    stderr,
+    terminal,
+    exitStatus,
+    exitedAt,
+    execId: '',
+  }
+}
+
+async function wait(
+  process: TaskProcess,
+): Promise<{ exitStatus: number; exitedAt: { seconds: bigint; nanos: number } }> {
+  const { status, at } = await process.ended
+  return { exitStatus: status, exitedAt: at }
+}
+
+async function remove(shim: Shim, { id, execId }: DeleteRequest): Promise<DeleteResponse> {
+  const creation = shim.registry.creation(id)
+  if (creation !== undefined) {
+    // its caller has given the Create up: so do we
+    creation.abort.abort(new RuntimeError('Canceled', 'the container was deleted while it was being created'))
+    await creation.done
+  }
+  const task = shim.registry.get(id)
+  return execId === '' ? deleteTask(shim, task) : deleteExec(shim, task, task.process(execId))
+}
+
+function pids(task: Task): ProcessInfo[] {
+  if (task.init.state.kind === 'stopped') return []
+  const execs = new Map<number, string>()
+  for (const { state, execId } of task.execs.values()) if (state.kind === 'running') execs.set(state.pid, execId)
+  return task.container.pids().map((pid) => {
+    const execId = execs.get(pid)
+    return { pid, info: execId === undefined ? undefined : packAny(ProcessDetails, { execId }) }
+  })
+}
+
+function pause(shim: Shim, task: Task): Promise<void> {
+  const { container, init } = task
+  return init.inLane(async () => {
+    check(init.state, 'pause')
+    init.apply({ kind: 'pause' })
+    try {
+      await container.pause()
+    } catch (error) {
+      init.apply({ kind: 'thawed' })
+      throw error
+    }
+    init.apply({ kind: 'frozen' })
+    if (init.state.kind === 'paused') shim.events.publish('/tasks/paused', TaskPaused, { containerId: task.id })
+    // it died meanwhile: nothing may stay frozen
+    else await container.cgroup.thaw()
+  })
+}
+
+function resume(shim: Shim, task: Task): Promise<void> {
+  const { container, init } = task
+  return init.inLane(async () => {
+    check(init.state, 'resume')
+    await container.resume()
+    init.apply({ kind: 'thawed' })
+    shim.events.publish('/tasks/resumed', TaskResumed, { containerId: task.id })
+  })
+}
+
+async function kill(task: Task, { execId, signal, all }: KillRequest): Promise<void> {
+  if (signal > HIGHEST_SIGNAL) throw refused(`invalid signal ${signal}`)
+  const process = task.process(execId)
+  if (execId === '' && all) {
+    try {
+      await task.container.killAll(signal)
+    } catch (error) {
+      if (!isNotFound(error)) throw error
+    }
+    return
+  }
+  if (process.state.kind === 'stopped') throw notFound('process already finished')
+  if (execId === '') task.container.kill(signal)
+  else if (process.running === undefined) throw classError(Code.FAILED_PRECONDITION, 'process not created')
+  else process.running.kill(signal)
+}
+
+function addExec(shim: Shim, task: Task, request: ExecProcessRequest): void {
+  const { execId, terminal, stdin, stdout, stderr, spec: any } = request
+  check(task.init.state, 'exec')
+  if (execId === '') throw refused('an exec needs an id')
+  if (task.execs.has(execId)) throw classError(Code.ALREADY_EXISTS, `id ${execId}`)
+  let spec: ReturnType<typeof parseProcess>
+  try {
+    spec = parseProcess(text(any?.value))
+  } catch (error) {
+    throw stepFailed('cannot read the process to execute', error)
+  }
+  if (spec.terminal !== terminal) spec = { ...spec, terminal }
+  task.execs.set(execId, new TaskProcess({ execId, stdio: { stdin, stdout, stderr, terminal }, spec }))
+  shim.events.publish('/tasks/exec-added', TaskExecAdded, { containerId: task.id, execId })
+}
+
+function resize(task: Task, { execId, width, height }: ResizePtyRequest): void {
+  const process = task.process(execId)
+  if (execId !== '') check(process.state, 'resize')
+  process.io?.console?.resize({ width, height })
+}
+
+function update(task: Task, { resources }: UpdateTaskRequest): void {
+  check(task.init.state, 'update')
+  task.container.update(parseResources(text(resources?.value)))
+}
+
+/** OCI documents travel as JSON text, whatever their type URL says. */
+function text(bytes: Uint8Array | undefined): string {
+  return Buffer.from(bytes ?? new Uint8Array()).toString('utf8')
+}
+
+/** Ignored while there is a container; a Create that is still going on is one that nobody waits for any more. */
+function shutdown(shim: Shim, context: CallContext): void {
+  if (shim.registry.taskCount > 0) return
+  for (const { abort } of shim.registry.creations)
+    abort.abort(new RuntimeError('Canceled', 'the shim is shutting down'))
+  context.afterReply(() => shim.leave())
+}

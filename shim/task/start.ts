@@ -1,0 +1,94 @@
+/**
+ * Start: the init's program, or an exec. Both run in the lane of their process and inside its launch(), so that an exit, however quick,
+ * is told after the start.
+ */
+import { Code } from 'ttrpc-ts'
+import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
+import type { OciProcess, RunningProcess } from '../../runtime/index.ts'
+import { ProcessIo } from '../io.ts'
+import { classError, stepFailed } from '../status.ts'
+import { owner } from './create.ts'
+import { watchExit } from './exits.ts'
+import { check } from './process.ts'
+import type { Shim, Task, TaskProcess } from './registry.ts'
+
+/** Starts a created process; resolves with its pid when its program is being executed. */
+export function startProcess(shim: Shim, task: Task, process: TaskProcess): Promise<number> {
+  return process.inLane(() => {
+    check(process.state, 'start')
+    const { spec } = process
+    return spec === undefined ? startInit(shim, task) : startExec(shim, task, { process, spec })
+  })
+}
+
+function startInit(shim: Shim, task: Task): Promise<number> {
+  const { container, init } = task
+  return init.launch(async () => {
+    try {
+      await container.start()
+    } catch (error) {
+      throw stepFailed('OCI runtime start failed', error)
+    }
+    const { pid } = init.state
+    init.apply({ kind: 'start', pid })
+    shim.events.publish('/tasks/start', TaskStart, { containerId: task.id, pid })
+    shim.logger.info({ container: task.id, pid }, 'container started')
+    return pid
+  })
+}
+
+function startExec(shim: Shim, task: Task, exec: { process: TaskProcess; spec: OciProcess }): Promise<number> {
+  const { process, spec } = exec
+  if (!hasInit(task)) throw noInit(task)
+  check(task.init.state, 'exec')
+  return process.launch(async () => {
+    const { execId } = process
+    const { pid } = await run(shim, task, exec)
+    process.apply({ kind: 'start', pid })
+    shim.events.publish('/tasks/exec-started', TaskExecStarted, { containerId: task.id, execId, pid })
+    watchExit(shim, task, process)
+    shim.logger.info({ container: task.id, exec: execId, pid, program: spec.args?.[0] }, 'exec started')
+    return pid
+  })
+}
+
+async function run(
+  shim: Shim,
+  task: Task,
+  { process, spec }: { process: TaskProcess; spec: OciProcess },
+): Promise<RunningProcess> {
+  const { container, options } = task
+  let io: ProcessIo | undefined
+  try {
+    io = ProcessIo.open(process.stdio, {
+      ...owner(container.spec, options, spec.user),
+      relayOutput: true,
+      relayInput: (spec.selinuxLabel ?? '') !== '',
+      logger: shim.logger,
+    })
+    const running = await container.exec({
+      process: spec,
+      stdio: io.stdio,
+      reaper: shim.reaper,
+      noNewKeyring: options.noNewKeyring,
+    })
+    process.running = running
+    io.spawned(running.console)
+    process.attachIo(io)
+    return running
+  } catch (error) {
+    io?.close()
+    if (!hasInit(task)) throw noInit(task)
+    throw stepFailed('OCI runtime exec failed: exec failed', error)
+  }
+}
+
+function hasInit(task: Task): boolean {
+  return (
+    task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && task.init.running?.exit === undefined
+  )
+}
+
+function noInit(task: Task): Error {
+  return classError(Code.FAILED_PRECONDITION, `container ${task.id} init process is not running`)
+}
