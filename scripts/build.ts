@@ -1,0 +1,233 @@
+/**
+ * Builds everything that a running shim needs into build/, in the layout that scripts/install copies: the C programs through make,
+ * one CommonJS bundle per entry point through esbuild, koffi's native addon beside them, and the files that are made from those.
+ * Every step looks at time stamps first, so that a build with nothing to do takes well under a second.
+ */
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join, relative } from 'node:path'
+import { build, type Plugin } from 'esbuild'
+
+const ROOT = join(import.meta.dirname, '..')
+const BIN = join(ROOT, 'build/bin')
+const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
+const META = join(ROOT, 'build/meta')
+
+/** The scripts that find Node and the bundle from their own place, so that a copied tree works anywhere. */
+const RUNTS = `#!/bin/sh
+# The OCI command line, run by the Node that was installed with it.
+self=$(readlink -f "$0") || exit 1
+lib=\${self%/bin/*}/lib/containerd-shim-ts
+exec "$lib/node" "$lib/runts.cjs" "$@"
+`
+
+const BUNDLES = [
+  { entry: 'shim/main.ts', name: 'shim' },
+  { entry: 'runtime/cli/main.ts', name: 'runts' },
+] as const
+
+const require = createRequire(import.meta.url)
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+function mtime(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
+}
+
+/** Writes only when the content differs, so that time stamps mean something. */
+function writeIfChanged(path: string, content: string, mode: number): boolean {
+  try {
+    if (readFileSync(path, 'utf8') === content) return false
+  } catch {
+    // not there yet: written below
+  }
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(`${path}.tmp`, content)
+  chmodSync(`${path}.tmp`, mode)
+  renameSync(`${path}.tmp`, path)
+  return true
+}
+
+/**
+ * koffi's own loader looks at the ELF header of the running Node and at several folders before it loads its addon, and wraps it in
+ * deprecated aliases. An installed shim has exactly one addon, beside the bundle: load that and nothing else.
+ */
+function koffiBesideTheBundle(version: string): Plugin {
+  const contents = `
+    const native = require(__dirname + '/koffi.node')
+    if (native.version !== ${JSON.stringify(version)}) throw new Error('koffi.node is version ' + native.version + ', expected ${version}')
+    module.exports = native`
+  return {
+    name: 'koffi-beside-the-bundle',
+    setup(esbuild) {
+      esbuild.onResolve({ filter: /^koffi$/ }, () => ({ path: 'koffi', namespace: 'koffi-native' }))
+      esbuild.onLoad({ filter: /.*/, namespace: 'koffi-native' }, () => ({ contents, loader: 'js' }))
+    },
+  }
+}
+
+/**
+ * pino can hand its lines to worker threads; nothing here may start one, and the modules for it cost a tenth of a cold start. Whoever
+ * asked for a transport anyway would be told by this.
+ */
+const noWorkerThreads: Plugin = {
+  name: 'no-worker-threads',
+  setup(esbuild) {
+    esbuild.onResolve({ filter: /^(thread-stream|worker_threads)$/ }, ({ path }) => ({ path, namespace: 'no-threads' }))
+    esbuild.onLoad({ filter: /.*/, namespace: 'no-threads' }, ({ path }) => ({
+      contents:
+        path === 'worker_threads'
+          ? 'module.exports = { isMainThread: true }'
+          : 'module.exports = class { constructor() { throw new Error("pino transports are not part of this build") } }',
+      loader: 'js',
+    }))
+  },
+}
+
+function koffiPackage(): { version: string; addon: string } {
+  const main = require.resolve('koffi')
+  const version: string = JSON.parse(readFileSync(join(dirname(main), 'package.json'), 'utf8')).version
+  const addon = join(dirname(main), `../@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`)
+  return { version, addon }
+}
+
+/** True when no input of the last build of this bundle is newer than its output. */
+function bundleIsFresh(out: string, meta: string): boolean {
+  const built = mtime(out)
+  if (built === 0 || built < mtime(import.meta.filename) || built < mtime(join(ROOT, 'package-lock.json'))) return false
+  try {
+    const inputs: Record<string, unknown> = JSON.parse(readFileSync(meta, 'utf8')).inputs
+    return Object.keys(inputs).every((path) => {
+      if (/^(koffi-native|no-threads):/.test(path)) return true
+      const time = mtime(join(ROOT, path))
+      return time !== 0 && time <= built
+    })
+  } catch {
+    return false
+  }
+}
+
+async function bundle(entry: string, name: string, koffiVersion: string): Promise<boolean> {
+  const out = join(LIB, `${name}.js`)
+  const meta = join(META, `${name}.json`)
+  if (bundleIsFresh(out, meta)) return false
+  const result = await build({
+    absWorkingDir: ROOT,
+    entryPoints: [entry],
+    outfile: `${out}.tmp`,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'cjs',
+    metafile: true,
+    // names stay readable in stack traces; what goes is what the parser would only have to skip
+    minifyWhitespace: true,
+    minifySyntax: true,
+    charset: 'ascii',
+    legalComments: 'eof',
+    logLevel: 'warning',
+    // CommonJS has no import.meta; the bundle's own folder is what the sources mean by it
+    define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
+    plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads],
+  })
+  mkdirSync(META, { recursive: true })
+  writeFileSync(meta, JSON.stringify(result.metafile))
+  // V8 knows a cache of another source by its length alone, and runs one that fits: an old cache must never meet a new bundle
+  rmSync(join(LIB, `${name}.v8cache`), { force: true })
+  renameSync(`${out}.tmp`, out)
+  say(`bundled ${entry} -> ${relative(ROOT, out)}`)
+  return true
+}
+
+/** The code cache of a bundle, made by running it. */
+function codeCache(name: string): void {
+  const out = join(LIB, `${name}.v8cache`)
+  if (
+    mtime(out) >
+    Math.max(
+      mtime(join(LIB, `${name}.js`)),
+      mtime(join(ROOT, 'scripts/code-cache.ts')),
+      mtime(join(ROOT, 'c/node_flags.h')),
+    )
+  )
+    return
+  const result = spawnSync(process.execPath, [join(ROOT, 'scripts/code-cache.ts'), LIB, name], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    timeout: 30_000,
+  })
+  if (result.status !== 0) throw new Error(`scripts/code-cache.ts ${name} failed`)
+}
+
+function make(): void {
+  // -s: the compiler lines are long; a failing command prints itself
+  const result = spawnSync('make', ['-s', '-C', 'c'], { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] })
+  if (result.status !== 0)
+    throw new Error(`make -C c failed${result.error === undefined ? '' : `: ${result.error.message}`}`)
+}
+
+function linkNode(): void {
+  const target = relative(LIB, join(dirname(require.resolve('node/package.json')), 'bin/node'))
+  const link = join(LIB, 'node')
+  try {
+    if (readlinkSync(link) === target) return
+  } catch {
+    // missing or not a link: made below
+  }
+  rmSync(link, { force: true })
+  symlinkSync(target, link)
+}
+
+/** The launcher answers -info with this file, so it never starts Node for it. */
+function writeFeatures(): void {
+  const out = join(LIB, 'features.json')
+  if (mtime(out) >= mtime(join(LIB, 'runts.js'))) return
+  const result = spawnSync(join(BIN, 'runts'), ['features'], { encoding: 'utf8' })
+  if (result.status !== 0) throw new Error(`runts features failed: ${result.stderr}`)
+  JSON.parse(result.stdout)
+  writeFileSync(`${out}.tmp`, result.stdout)
+  renameSync(`${out}.tmp`, out)
+}
+
+async function main(): Promise<void> {
+  const started = performance.now()
+  for (const folder of [BIN, LIB, META]) mkdirSync(folder, { recursive: true })
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  writeIfChanged(join(LIB, 'VERSION'), `${version}\n`, 0o644)
+  writeIfChanged(join(BIN, 'runts'), RUNTS, 0o755)
+  linkNode()
+  const koffi = koffiPackage()
+  const addon = join(LIB, 'koffi.node')
+  if (mtime(addon) < mtime(koffi.addon)) {
+    copyFileSync(koffi.addon, `${addon}.tmp`)
+    renameSync(`${addon}.tmp`, addon)
+  }
+  make()
+  for (const { entry, name } of BUNDLES) {
+    writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
+    await bundle(entry, name, koffi.version)
+    codeCache(name)
+  }
+  writeFeatures()
+  say(`build/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
+}
+
+try {
+  await main()
+} catch (error) {
+  process.stderr.write(`build: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = 1
+}
