@@ -1,0 +1,216 @@
+/**
+ * Our shim against containerd-shim-runc-v2 with runc: the same `ctr` commands on one private containerd, the two runtimes alternated in
+ * every round so that both see the same machine, warm-up rounds thrown away. Prints medians, minima and ratios; nothing is asserted.
+ *   run.ts [--rounds N] [--idle N] [--json FILE]
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus, release } from 'node:os'
+import { allPids } from '../support/census.ts'
+import { Daemon } from '../support/daemon.ts'
+import { setup } from '../support/global-setup.ts'
+import { missing } from '../support/needs.ts'
+import { IMAGE } from '../support/places.ts'
+import { type MemoryOfOne, memoryOf } from './memory.ts'
+
+const RUNTIMES = { ts: 'io.containerd.ts.v2', runc: 'io.containerd.runc.v2' } as const
+type Name = keyof typeof RUNTIMES
+const NAMES: readonly Name[] = ['runc', 'ts']
+const WARM_UP = 3
+
+/** One measured case: per runtime a list of values. */
+interface Case {
+  readonly name: string
+  readonly unit: 'ms' | 'KiB'
+  readonly values: Record<Name, readonly number[]>
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = Math.floor(sorted.length / 2)
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+function readArguments(argv: readonly string[]): { rounds: number; idle: number; json: string | undefined } {
+  const options = { rounds: 30, idle: 20, json: undefined as string | undefined }
+  for (let i = 0; i < argv.length; i += 2) {
+    const [name, value] = [argv[i], argv[i + 1]]
+    if (name === '--json' && value !== undefined) options.json = value
+    else if ((name === '--rounds' || name === '--idle') && /^\d+$/.test(value ?? ''))
+      options[name === '--rounds' ? 'rounds' : 'idle'] = Number(value)
+    else throw new Error(`unknown argument "${name}": expected --rounds N, --idle N, --json FILE`)
+  }
+  return options
+}
+
+/** What a reader needs to judge the numbers. */
+function machine(): string[] {
+  const meminfo = readFileSync('/proc/meminfo', 'utf8')
+  const load = readFileSync('/proc/loadavg', 'utf8').split(' ').slice(0, 3).join(' ')
+  return [
+    `Linux ${release()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, ${Math.round(Number(/MemTotal:\s+(\d+)/.exec(meminfo)?.[1] ?? 0) / 1048576)} GiB`,
+    `Node ${process.versions.node}; load average at the start ${load}`,
+  ]
+}
+
+async function timed(daemon: Daemon, args: readonly string[]): Promise<number> {
+  const started = performance.now()
+  const result = await daemon.ctr(args)
+  const took = performance.now() - started
+  if (result.code !== 0) throw new Error(`ctr ${args.join(' ')}: status ${result.code}: ${result.stderr}`)
+  return took
+}
+
+/** Runs the command of each runtime in turn, `rounds` times after the warm-up. */
+async function alternate(
+  daemon: Daemon,
+  rounds: number,
+  command: (name: Name, round: number) => readonly string[],
+): Promise<Record<Name, number[]>> {
+  const values: Record<Name, number[]> = { ts: [], runc: [] }
+  for (let round = 0; round < rounds + WARM_UP; round++) {
+    for (const name of NAMES) {
+      const took = await timed(daemon, command(name, round))
+      if (round >= WARM_UP) values[name].push(took)
+    }
+  }
+  return values
+}
+
+function shimPids(namespace: string): number[] {
+  return allPids().filter((pid) => {
+    try {
+      const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
+      return /^\S*containerd-shim/.test(line) && line.includes(` ${namespace} `)
+    } catch {
+      return false
+    }
+  })
+}
+
+/** Memory of each shim while `count` containers do nothing, one runtime after the other. */
+async function idleMemory(daemon: Daemon, count: number): Promise<Record<Name, MemoryOfOne[]>> {
+  const found: Record<Name, MemoryOfOne[]> = { ts: [], runc: [] }
+  for (const name of NAMES) {
+    for (let i = 0; i < count; i++)
+      await timed(daemon, [
+        'run',
+        '-d',
+        '--null-io',
+        '--runtime',
+        RUNTIMES[name],
+        IMAGE,
+        `idle-${name}-${i}`,
+        'sleep',
+        '10000',
+      ])
+    await new Promise((resolve) => setTimeout(resolve, 2000))
+    found[name] = shimPids(daemon.namespace).map(memoryOf)
+    await daemon.removeAll()
+  }
+  return found
+}
+
+function print(cases: readonly Case[]): void {
+  const row = (...cells: string[]): void => say(`| ${cells.join(' | ')} |`)
+  row('case', 'runc median (min)', 'ts median (min)', 'ratio of medians', 'ratio of minima')
+  row('---', '---', '---', '---', '---')
+  for (const { name, unit, values } of cases) {
+    const digits = unit === 'ms' ? 1 : 0
+    const cell = (of: Name): string =>
+      `${median(values[of]).toFixed(digits)} (${Math.min(...values[of]).toFixed(digits)}) ${unit}`
+    const ratio = (pick: (list: readonly number[]) => number): string =>
+      (pick(values.ts) / pick(values.runc)).toFixed(2)
+    row(
+      name,
+      cell('runc'),
+      cell('ts'),
+      ratio(median),
+      ratio((list) => Math.min(...list)),
+    )
+  }
+}
+
+async function measure(daemon: Daemon, rounds: number, idle: number): Promise<Case[]> {
+  const cases: Case[] = []
+  const runs = await alternate(daemon, rounds, (name, round) => [
+    'run',
+    '--rm',
+    '--runtime',
+    RUNTIMES[name],
+    IMAGE,
+    `run-${name}-${round}`,
+    'true',
+  ])
+  cases.push({ name: '`ctr run --rm … true`', unit: 'ms', values: runs })
+
+  for (const name of NAMES)
+    await timed(daemon, [
+      'run',
+      '-d',
+      '--null-io',
+      '--runtime',
+      RUNTIMES[name],
+      IMAGE,
+      `exec-${name}`,
+      'sleep',
+      '10000',
+    ])
+  const execs = await alternate(daemon, rounds, (name, round) => [
+    'task',
+    'exec',
+    '--exec-id',
+    `e${round}`,
+    `exec-${name}`,
+    'true',
+  ])
+  cases.push({ name: '`ctr task exec … true`', unit: 'ms', values: execs })
+  await daemon.removeAll()
+
+  const memory = await idleMemory(daemon, idle)
+  for (const [field, label] of [
+    ['own', 'anonymous + page tables + stacks'],
+    ['rss', 'RSS'],
+    ['pss', 'PSS'],
+  ] as const) {
+    cases.push({
+      name: `memory of a shim at ${idle} idle containers: ${label}`,
+      unit: 'KiB',
+      values: { ts: memory.ts.map((one) => one[field]), runc: memory.runc.map((one) => one[field]) },
+    })
+  }
+  return cases
+}
+
+async function main(): Promise<void> {
+  const { rounds, idle, json } = readArguments(process.argv.slice(2))
+  for (const need of ['root', 'containerd', 'busybox', 'the runc shim', 'the built shim'] as const) {
+    if (missing(need) !== undefined) throw new Error(`this machine lacks ${need}`)
+  }
+  setup()
+  const header = [...machine(), `${rounds} rounds alternated after ${WARM_UP} of warm-up; ratios below 1 are for us`]
+  for (const line of header) say(line)
+  const daemon = new Daemon()
+  try {
+    await daemon.start()
+    await daemon.importImage()
+    header.push((await daemon.ctr(['version'])).stdout.replaceAll(/\s+/g, ' ').trim())
+    const cases = await measure(daemon, rounds, idle)
+    say('')
+    print(cases)
+    if (json !== undefined) writeFileSync(json, `${JSON.stringify({ header, cases }, null, 1)}\n`)
+  } finally {
+    await daemon.removeAll()
+    await daemon.stop()
+  }
+}
+
+try {
+  await main()
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = 1
+}

@@ -1,0 +1,106 @@
+/** Byte-exact output, through fifos and terminals, in amounts that no buffer holds. */
+import { describe } from 'vitest'
+import { until } from '../support/command.ts'
+import { expect, seconds, test } from '../support/containerd.ts'
+import { needs, SLOWNESS } from '../support/needs.ts'
+import { expectedSha256 } from '../support/stream.ts'
+
+const MIB = 1024 * 1024
+const SIZE = 64 * MIB
+const ROUNDS = SLOWNESS > 1 ? 3 : 100
+
+describe('output', needs('root', 'containerd', 'busybox'), () => {
+  test(`64 MiB of stdout arrive unchanged, ${ROUNDS} runs in a row`, { timeout: seconds(300) }, async ({ ct }) => {
+    const wanted = { code: 0, bytes: SIZE, sha256: expectedSha256(SIZE) }
+    for (let round = 0; round < ROUNDS; round++) {
+      expect(await ct.run([], ['payload', 'bytes', String(SIZE)], { keepOutput: false })).toMatchObject(wanted)
+    }
+  })
+
+  test('64 MiB of an exec arrive unchanged', { timeout: seconds(60) }, async ({ ct }) => {
+    const id = await ct.detached()
+    const exec = ct.daemon.ctr(['task', 'exec', '--exec-id', 'big', id, 'payload', 'bytes', String(SIZE)], {
+      keepOutput: false,
+    })
+    expect(await exec).toMatchObject({ code: 0, bytes: SIZE, sha256: expectedSha256(SIZE) })
+  })
+
+  test('64 MiB through a terminal arrive with its line ends and nothing else changed', {
+    timeout: seconds(120),
+  }, async ({ ct }) => {
+    const run = ct.startOnTerminal(ct.runArgs(['--rm', '-t'], ct.id(), ['payload', 'bytes', String(SIZE), 'text']), {
+      keepOutput: false,
+      input: 'open',
+    })
+    const result = await run.finished
+    expect(result).toMatchObject({ code: 0, bytes: SIZE + SIZE / 64, sha256: expectedSha256(SIZE, 'terminal') })
+  })
+
+  test('64 MiB of stdin arrive unchanged', { timeout: seconds(60) }, async ({ ct }) => {
+    const run = ct.startRun([], ['sh', '-c', 'echo ready; sha256sum'], { input: 'open' })
+    await run.untilOutput('ready')
+    const chunk = Buffer.alloc(MIB, 'stdin of a container\n')
+    for (let i = 0; i < 64; i++) {
+      if (!run.child.stdin!.write(chunk)) await new Promise((resolve) => run.child.stdin!.once('drain', resolve))
+    }
+    run.endInput()
+    const { createHash } = await import('node:crypto')
+    const hash = createHash('sha256')
+    for (let i = 0; i < 64; i++) hash.update(chunk)
+    expect((await run.finished).stdout).toBe(`ready\n${hash.digest('hex')}  -\n`)
+  })
+
+  test('stdout and stderr do not mix when both are busy', async ({ ct }) => {
+    const script = 'i=0; while [ $i -lt 2000 ]; do echo "out $i"; echo "err $i" >&2; i=$((i+1)); done'
+    const { stdout, stderr } = await ct.run([], ['sh', '-c', script])
+    const numbers = Array.from({ length: 2000 }, (_, i) => i)
+    expect(stdout).toBe(numbers.map((i) => `out ${i}\n`).join(''))
+    expect(stderr).toBe(numbers.map((i) => `err ${i}\n`).join(''))
+  })
+
+  test('a container that writes 1 GiB to a reader that stops is not killed and goes on when it returns', {
+    timeout: seconds(180),
+  }, async ({ ct }) => {
+    const size = (SLOWNESS > 1 ? 64 : 1024) * MIB
+    const id = ct.id()
+    const run = ct.startRun([], ['payload', 'bytes', String(size)], { id, keepOutput: false, timeoutMs: seconds(180) })
+    let arrived = 0
+    run.child.stdout!.on('data', (chunk: Buffer) => (arrived += chunk.length))
+    await until('the first MiB', () => arrived > MIB)
+    run.kill('SIGSTOP')
+    let seen = -1
+    await until('the flow to stop', async () => {
+      const same = seen === arrived
+      seen = arrived
+      await new Promise((resolve) => setTimeout(resolve, 500))
+      return same && seen === arrived
+    })
+    expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
+    run.kill('SIGCONT')
+    expect(await run.finished).toMatchObject({ code: 0, bytes: size, sha256: expectedSha256(size) })
+  })
+
+  test('a reader that is gone for good does not kill the container', async ({ ct }) => {
+    const id = ct.id()
+    const run = ct.startRun(
+      [],
+      ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo line $i; [ $i -gt 200000 ] && sleep 1000; done'],
+      { id, keepOutput: false },
+    )
+    await ct.untilStatus(id, 'RUNNING')
+    run.kill('SIGKILL')
+    await run.finished
+    // the fifo is full by now, or soon: a writer that got SIGPIPE would be gone
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
+    expect(await ct.exec(id, ['payload', 'exit', '5'])).toMatchObject({ code: 5 })
+  })
+
+  test('/dev/stdout and /dev/stderr can be opened again', async ({ ct }) => {
+    const result = await ct.run(
+      [],
+      ['sh', '-c', 'echo again >/dev/stdout; echo oops >/dev/stderr; echo fd >/proc/self/fd/1'],
+    )
+    expect(result).toMatchObject({ code: 0, stdout: 'again\nfd\n', stderr: 'oops\n' })
+  })
+})

@@ -1,0 +1,198 @@
+/**
+ * The leak census: everything outside a process that a container can leave behind, read before a test and again after it. An item is
+ * known by a string, so the difference of two censuses is its own report. What may stay is listed here, each with its reason.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { SLOWNESS } from './needs.ts'
+
+/** Whose traces a census looks for: those of one private containerd and one of its namespaces. */
+export interface CensusScope {
+  /** The daemon's own folder; its name occurs in the command lines, mounts and environments of all that it starts. */
+  readonly folder: string
+  readonly namespace: string
+  /** The ids of all containers that the daemon was asked for so far. */
+  readonly ids: readonly string[]
+}
+
+/** Sets of items by kind: 'process 12 (sh)', 'mount /run/…', … */
+export type Census = ReadonlySet<string>
+
+const CGROUP_ROOT = '/sys/fs/cgroup'
+/** Every daemon's shims put their sockets here, under a name that is a hash, so that ours are known only by computing it. */
+const SOCKETS = '/run/containerd/s'
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    // it ended, or was removed, between the listing and the look
+    return ''
+  }
+}
+
+function list(path: string): string[] {
+  try {
+    return readdirSync(path)
+  } catch {
+    return []
+  }
+}
+
+/** The fields of /proc/PID/stat that follow the name, which may itself contain spaces and parentheses. */
+function statOf(pid: number): { name: string; state: string; parent: number } | undefined {
+  const text = read(`/proc/${pid}/stat`)
+  const end = text.lastIndexOf(')')
+  if (end < 0) return undefined
+  const [state = '', parent = '0'] = text.slice(end + 2).split(' ')
+  return { name: text.slice(text.indexOf('(') + 1, end), state, parent: Number(parent) }
+}
+
+/** Whether a process exists and is more than the record of its end. */
+export function isAlive(pid: number): boolean {
+  const state = statOf(pid)?.state
+  return state !== undefined && state !== 'Z' && state !== 'X'
+}
+
+/** All process ids of this machine. */
+export function allPids(): number[] {
+  return list('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+}
+
+/** The processes below one, itself not included, in no order. */
+export function descendants(pid: number): { pid: number; name: string; state: string }[] {
+  const children = new Map<number, { pid: number; name: string; state: string }[]>()
+  for (const each of allPids()) {
+    const stat = statOf(each)
+    if (stat === undefined) continue
+    children.set(stat.parent, [...(children.get(stat.parent) ?? []), { pid: each, name: stat.name, state: stat.state }])
+  }
+  const found: { pid: number; name: string; state: string }[] = []
+  const pending = [pid]
+  while (pending.length > 0) {
+    const below = children.get(pending.pop()!) ?? []
+    found.push(...below)
+    pending.push(...below.map((each) => each.pid))
+  }
+  return found
+}
+
+function isOurs(pid: number, scope: CensusScope): boolean {
+  const marks = [read(`/proc/${pid}/cmdline`), read(`/proc/${pid}/environ`)]
+  if (marks.some((text) => text.includes(scope.folder))) return true
+  return read(`/proc/${pid}/cgroup`)
+    .split('\n')
+    .some((line) => line.includes(`/${scope.namespace}/`))
+}
+
+function processes(scope: CensusScope, except: ReadonlySet<number>): string[] {
+  return allPids()
+    .filter((pid) => !except.has(pid) && isOurs(pid, scope))
+    .map(
+      (pid) =>
+        `process ${pid} (${statOf(pid)?.name ?? '?'} ${read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim()})`,
+    )
+}
+
+/** Zombies that one of our processes should have reaped. Those left to this machine's init are its to reap. */
+function zombies(scope: CensusScope): string[] {
+  return allPids().flatMap((pid) => {
+    const stat = statOf(pid)
+    return stat?.state === 'Z' && isOurs(stat.parent, scope) ? [`zombie ${pid} (${stat.name}) of ${stat.parent}`] : []
+  })
+}
+
+function mounts(scope: CensusScope): string[] {
+  return read('/proc/self/mountinfo')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '')
+    .filter((path) => path.includes(scope.folder))
+    .map((path) => `mount ${path}`)
+}
+
+function cgroupsBelow(path: string, found: string[]): void {
+  for (const entry of list(path)) {
+    const below = join(path, entry)
+    if (!existsSync(join(below, 'cgroup.procs'))) continue
+    found.push(below)
+    cgroupsBelow(below, found)
+  }
+}
+
+/** The cgroup folders of a namespace in every hierarchy, its own folder included. */
+export function cgroupsOf(namespace: string): string[] {
+  const found: string[] = []
+  for (const root of [CGROUP_ROOT, ...list(CGROUP_ROOT).map((entry) => join(CGROUP_ROOT, entry))]) {
+    const own = join(root, namespace)
+    if (!existsSync(join(own, 'cgroup.procs'))) continue
+    found.push(own)
+    cgroupsBelow(own, found)
+  }
+  return found
+}
+
+function cgroups(scope: CensusScope): string[] {
+  // allowed: the namespace's own folder. It is shared by all of its containers, and who makes the last one cannot know that it is
+  return cgroupsOf(scope.namespace)
+    .filter((path) => !path.endsWith(`/${scope.namespace}`))
+    .map((path) => `cgroup ${path}`)
+}
+
+function sockets(scope: CensusScope): string[] {
+  const address = join(scope.folder, 'c.sock')
+  const hash = (id: string): string =>
+    createHash('sha256')
+      .update(join(address, scope.namespace, id))
+      .digest('hex')
+  return scope.ids
+    .map((id) => join(SOCKETS, hash(id)))
+    .filter((path) => existsSync(path))
+    .map((path) => `socket ${path}`)
+}
+
+function files(scope: CensusScope): string[] {
+  const task = (root: string): string => join(scope.folder, root, 'io.containerd.runtime.v2.task', scope.namespace)
+  return [
+    ...list(join(scope.folder, 'fifo')).map((name) => `fifo ${name}`),
+    ...list(task('state')).map((name) => `bundle ${name}`),
+    ...list(task('root')).map((name) => `work folder ${name}`),
+    ...list(join(scope.folder, 'ts', scope.namespace))
+      // allowed: the cache of compiled seccomp profiles, which exists to outlive containers, and the state folder's lock
+      .filter((name) => !name.startsWith('.') && name !== 'seccomp')
+      .map((name) => `state folder ${name}`),
+    ...list(join('/run/containerd/runc', scope.namespace)).map((name) => `state folder ${name}`),
+  ]
+}
+
+/** Counts what is there now. `except` are processes that belong to the test itself: the daemon, an event recorder. */
+export function takeCensus(scope: CensusScope, except: readonly number[] = []): Census {
+  return new Set([
+    ...processes(scope, new Set(except)),
+    ...zombies(scope),
+    ...mounts(scope),
+    ...cgroups(scope),
+    ...sockets(scope),
+    ...files(scope),
+  ])
+}
+
+/** What `after` has and `before` has not. */
+export function leaks(before: Census, after: Census): string[] {
+  return [...after].filter((item) => !before.has(item)).sort()
+}
+
+/**
+ * Waits until nothing is left but what was there before, and returns what still is. Orphans of this machine's init stay zombies for some
+ * seconds, and a shim ends shortly after its client's answer, so one look is not enough.
+ */
+export async function settledLeaks(before: Census, take: () => Census, boundMs = 8_000 * SLOWNESS): Promise<string[]> {
+  const deadline = performance.now() + boundMs
+  for (;;) {
+    const left = leaks(before, take())
+    if (left.length === 0 || performance.now() > deadline) return left
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * What a test needs of the machine. A test that cannot run here is skipped with the missing thing in its name's place, never silently;
+ * with REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
+ */
+import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+
+declare module 'vitest' {
+  interface TaskMeta {
+    /** Why the test was skipped: the thing that this machine lacks. Reporters print it. */
+    missing?: string
+  }
+}
+
+const CGROUP2_SUPER_MAGIC = 0x63677270
+
+function onPath(program: string): boolean {
+  return (process.env['PATH'] ?? '').split(delimiter).some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+/** True where /sys/fs/cgroup is the one v2 hierarchy (hybrid hosts count as v1). */
+export function isCgroup2(): boolean {
+  try {
+    return statfsSync('/sys/fs/cgroup').type === CGROUP2_SUPER_MAGIC
+  } catch {
+    return false
+  }
+}
+
+function v2Controllers(): string {
+  return isCgroup2() ? readFileSync('/sys/fs/cgroup/cgroup.controllers', 'utf8') : ''
+}
+
+const CHECKS = {
+  root: () => process.getuid?.() === 0,
+  cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
+  cgroup2: isCgroup2,
+  'memory controller': () => existsSync('/sys/fs/cgroup/memory/tasks') || v2Controllers().includes('memory'),
+  containerd: () => onPath('containerd') && onPath('ctr'),
+  busybox: () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
+  'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
+  'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
+  'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
+  gcc: () => onPath('gcc'),
+  make: () => onPath('make'),
+} as const satisfies Record<string, () => boolean>
+
+/** A thing of the machine that a test may need. */
+export type Need = keyof typeof CHECKS
+
+// A host is one or the other, and a run is of one runtime: these are alternatives, not something that a machine should have.
+const ALTERNATIVES: readonly Need[] = ['cgroup1', 'cgroup2', 'our shim']
+
+/** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */
+export function missing(...list: readonly Need[]): Need | undefined {
+  const lacking = list.find((need) => !CHECKS[need]())
+  if (lacking !== undefined && process.env['REQUIRE'] === 'all' && !ALTERNATIVES.includes(lacking)) {
+    throw new Error(`REQUIRE=all: this machine lacks ${lacking}`)
+  }
+  return lacking
+}
+
+/** Vitest options of a test or describe that needs things of the machine: `test('…', needs('root'), …)`. */
+export function needs(...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
+  const lacking = missing(...list)
+  return lacking === undefined ? { skip: false, meta: {} } : { skip: true, meta: { missing: lacking } }
+}
+
+/** How much longer things may take here: the guest of the test machine is an emulated processor. */
+export const SLOWNESS = process.env['TESTVM'] === '1' ? 10 : 1

@@ -1,0 +1,22 @@
+/** Where the tests find what the build and the global setup made, and which runtime they are to test. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** The repository. */
+export const ROOT = join(import.meta.dirname, '../..')
+/** What the tests make for themselves and keep between runs. */
+export const TEST_BUILD = join(ROOT, 'build/test')
+/** The static multi-call program of payload.c. */
+export const PAYLOAD = join(TEST_BUILD, 'payload')
+/** The archive that each private containerd imports. */
+export const IMAGE_ARCHIVE = join(TEST_BUILD, 'image.tar')
+/** The image's name in containerd. */
+export const IMAGE = 'test.local/busybox:1'
+/** The machine's static busybox. */
+export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/busybox'
+/** The programs under test. */
+export const BIN = join(ROOT, 'build/bin')
+/** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
+export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
+/** Whether that is ours; only tests of what ours does on purpose differently may ask. */
+export const IS_OURS = !RUNTIME.includes('runc')

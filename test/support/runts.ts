@@ -1,0 +1,93 @@
+/**
+ * The OCI command line under test: the real `runts` (or with OCI_RUNTIME another one, such as runc) on throw-away bundles below a root of
+ * the test's own. Teardown deletes what a test left by force and then asserts that no container, process or cgroup of it remains.
+ */
+import { spawnSync } from 'node:child_process'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { test as base, expect } from 'vitest'
+import { cgroupsOf } from './census.ts'
+import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
+import { BIN } from './places.ts'
+import { type SpecChange, writeSpec } from './spec.ts'
+
+/** The runtime that the tests run. */
+const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? join(BIN, 'runts')
+
+/** One test's runtime root and bundles. */
+export class Runts {
+  readonly folder = mkdtempSync(join(tmpdir(), 'runts-'))
+  readonly root = join(this.folder, 'root')
+  /** prefix of the ids, unique to this test, so that its cgroups can be told from others */
+  readonly name = basename(this.folder)
+  #bundles = 0
+
+  /** Makes a bundle and answers its folder. */
+  bundle(command: readonly string[], change?: SpecChange): string {
+    const bundle = join(this.folder, `bundle${this.#bundles++}`)
+    mkdirSync(bundle)
+    writeSpec(bundle, command, (spec) => {
+      spec.linux.cgroupsPath = `/${this.name}/${this.#bundles}`
+      change?.(spec)
+    })
+    return bundle
+  }
+
+  /** Starts the runtime with arguments; it runs until the test or its own end. */
+  start(args: readonly string[], options: StartOptions = {}): Command {
+    return startCommand(OCI_RUNTIME, ['--root', this.root, ...args], options)
+  }
+
+  /** Runs the runtime to its end. */
+  run(...args: string[]): Promise<Finished> {
+    return this.start(args).finished
+  }
+
+  /** Runs the runtime and expects success. */
+  async ok(...args: string[]): Promise<Finished> {
+    const finished = await this.run(...args)
+    expect(finished, `${args.join(' ')}: ${finished.stderr}`).toMatchObject({ code: 0 })
+    return finished
+  }
+
+  /** Runs a command that leaves a container behind, which would keep a pipe of ours open: its streams are /dev/null and a file. */
+  leave(...args: string[]): void {
+    const errors = join(this.folder, 'stderr')
+    const fd = openSync(errors, 'w')
+    const { status } = spawnSync(OCI_RUNTIME, ['--root', this.root, ...args], { stdio: ['ignore', 'ignore', fd] })
+    closeSync(fd)
+    expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
+  }
+
+  /** The `state` of a container. */
+  async state(id: string): Promise<Record<string, unknown>> {
+    return JSON.parse((await this.ok('state', id)).stdout)
+  }
+
+  async untilStatus(id: string, status: string): Promise<void> {
+    await until(`${id} to be ${status}`, async () => (await this.state(id))['status'] === status)
+  }
+
+  /** For teardown: removes everything, and answers what should not have been there. */
+  async end(): Promise<string[]> {
+    const left = (await this.run('list', '-q')).stdout.split('\n').filter((id) => id !== '')
+    for (const id of left) await this.ok('delete', '-f', id)
+    const folders = readdirSync(this.folder).includes('root') ? readdirSync(this.root) : []
+    const cgroups = cgroupsOf(this.name)
+    const leaves = cgroups.filter((path) => basename(path) !== this.name)
+    // the folder above the containers' own is shared by them, so no delete removes it
+    for (const parent of cgroups) if (leaves.length === 0) rmdirSync(parent)
+    rmSync(this.folder, { recursive: true, force: true })
+    return [...folders.filter((name) => !name.startsWith('.')).map((name) => `state folder ${name}`), ...leaves]
+  }
+}
+
+/** A test with a runtime of its own. */
+export const test = base.extend<{ runts: Runts }>({
+  runts: async ({ task: _task }, use) => {
+    const runts = new Runts()
+    await use(runts)
+    expect(await runts.end(), 'what the test left behind').toEqual([])
+  },
+})

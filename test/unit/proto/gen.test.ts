@@ -1,0 +1,26 @@
+/** What is generated must be what the sources say: a stale file is a red test. */
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { expect, test } from 'vitest'
+import { FDS, OPS, schemaHash } from '../../../proto/init-plan.ts'
+import { planHeader } from '../../../scripts/generate/plan-header.ts'
+
+const run = promisify(execFile)
+
+test('gen --check finds every generated file up to date', async () => {
+  const script = join(import.meta.dirname, '../../../scripts/gen.ts')
+  await expect(run(process.execPath, [script, '--check'])).resolves.toMatchObject({ stdout: '' })
+})
+
+test('plan.gen.h carries the schema hash, the fds and every operation', () => {
+  const header = planHeader()
+  expect(header).toContain(`#define PLAN_SCHEMA_HASH 0x${schemaHash().toString(16).padStart(8, '0')}u`)
+  for (const [name, fd] of Object.entries(FDS)) expect(header).toContain(`#define FD_${name} ${fd}\n`)
+  for (const [name, op] of Object.entries(OPS)) {
+    expect(header).toContain(`    OP_${name.toUpperCase()} = ${op.code},\n`)
+    expect(header).toContain(
+      `{ OP_${name.toUpperCase()}, STAGE_${op.stage.toUpperCase()}, ${Object.keys(op.args).length}, "${name}",`,
+    )
+  }
+})

@@ -1,0 +1,43 @@
+/** The files that the shim leaves for `delete`. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test as base, describe, expect } from 'vitest'
+import { readExit, readRoot, stateRoot, writeExit, writeRoot } from '../../../shim/bundle.ts'
+
+const test = base.extend<{ bundle: string }>({
+  // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixtures that are needed from this pattern
+  bundle: async ({}, use) => {
+    const dir = mkdtempSync(join(tmpdir(), 'shim-bundle-'))
+    await use(dir)
+    rmSync(dir, { recursive: true })
+  },
+})
+
+describe('the exit record', () => {
+  test('is one line of numbers', ({ bundle }) => {
+    const record = { pid: 42, exit: { status: 137, at: { seconds: 1_700_000_000n, nanos: 7 } } }
+    writeExit(bundle, record)
+    expect(readFileSync(join(bundle, 'shim-exit'), 'utf8')).toBe('42 137 1700000000 7\n')
+    expect(readExit(bundle)).toEqual(record)
+  })
+
+  test('is nothing when it is missing or torn', ({ bundle }) => {
+    expect(readExit(bundle)).toBeUndefined()
+    writeFileSync(join(bundle, 'shim-exit'), '42 137 17000')
+    expect(readExit(bundle)).toBeUndefined()
+  })
+})
+
+describe('the state root', () => {
+  test('is noted for the process that cleans up', ({ bundle }) => {
+    expect(readRoot(bundle)).toBeUndefined()
+    writeRoot(bundle, '/run/other/ns')
+    expect(readRoot(bundle)).toBe('/run/other/ns')
+  })
+
+  test('is the option’s or the default, by namespace', () => {
+    expect(stateRoot('/run/other', 'ns')).toBe('/run/other/ns')
+    expect(stateRoot('', 'ns')).toBe('/run/containerd/ts/ns')
+  })
+})

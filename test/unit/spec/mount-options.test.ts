@@ -1,0 +1,112 @@
+/** The words of mount options, one by one and in combination. */
+import { describe, expect, test } from 'vitest'
+import { MOUNT_ATTR, MOUNT_OPTION_WORDS, parseMountOptions } from '../../../runtime/spec/mount-options.ts'
+
+const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
+
+const ATTRIBUTES: [words: string, set: bigint, clear: bigint][] = [
+  ['ro', RDONLY, 0n],
+  ['rw', 0n, RDONLY],
+  ['ro,rw', 0n, RDONLY],
+  ['rw,ro', RDONLY, 0n],
+  ['nosuid', NOSUID, 0n],
+  ['suid', 0n, NOSUID],
+  ['nodev,noexec', NODEV | NOEXEC, 0n],
+  ['nodev,dev,noexec,exec', 0n, NODEV | NOEXEC],
+  ['noatime', NOATIME, ATIME_MODE],
+  ['strictatime', STRICTATIME, ATIME_MODE],
+  ['noatime,strictatime', STRICTATIME, ATIME_MODE],
+  ['strictatime,noatime', NOATIME, ATIME_MODE],
+  ['noatime,relatime', 0n, ATIME_MODE],
+  ['noatime,atime', 0n, ATIME_MODE],
+  ['nostrictatime', 0n, ATIME_MODE],
+  ['norelatime', 0n, ATIME_MODE],
+  ['nodiratime,noatime', NODIRATIME | NOATIME, ATIME_MODE],
+  ['diratime', 0n, NODIRATIME],
+  ['nosymfollow', NOSYMFOLLOW, 0n],
+  ['nosymfollow,symfollow', 0n, NOSYMFOLLOW],
+]
+
+describe('parseMountOptions()', () => {
+  test.each(ATTRIBUTES)('%s', (words, set, clear) => {
+    const parsed = parseMountOptions(words.split(','))
+    expect(parsed.attributes).toEqual({ set, clear })
+    expect(parsed.recursive).toEqual({ set: 0n, clear: 0n })
+    expect(parsed.data).toEqual([])
+  })
+
+  test.each(ATTRIBUTES)('%s for the whole tree', (words, set, clear) => {
+    const parsed = parseMountOptions(words.split(',').map((word) => `r${word}`))
+    expect(parsed.recursive).toEqual({ set, clear })
+    expect(parsed.attributes).toEqual({ set: 0n, clear: 0n })
+    expect(parsed.data).toEqual([])
+  })
+
+  test.each([
+    ['private', [1n << 18n]],
+    ['rprivate', [(1n << 18n) | 16384n]],
+    ['slave', [1n << 19n]],
+    ['rshared', [(1n << 20n) | 16384n]],
+    ['unbindable', [1n << 17n]],
+    ['private,slave', [1n << 18n, 1n << 19n]],
+  ])('propagation %s', (words, propagation) => {
+    expect(parseMountOptions(words.split(',')).propagation).toEqual(propagation)
+  })
+
+  test.each([
+    ['sync', ['sync']],
+    ['sync,async', []],
+    ['async,sync', ['sync']],
+    ['dirsync,lazytime', ['dirsync', 'lazytime']],
+    ['lazytime,nolazytime', []],
+    ['mand,nomand,iversion', ['iversion']],
+    ['iversion,noiversion', []],
+    ['sync,sync', ['sync']],
+  ])('superblock words %s', (words, superblock) => {
+    expect(parseMountOptions(words.split(',')).superblock).toEqual(superblock)
+  })
+
+  test.each([
+    ['bind', 'bind'],
+    ['rbind', 'rbind'],
+    ['rbind,bind', 'bind'],
+    ['ro', 'no'],
+  ])('%s binds: %s', (words, bind) => {
+    expect(parseMountOptions(words.split(',')).bind).toBe(bind)
+  })
+
+  test('what has no meaning of its own is for the file system, in order', () => {
+    const parsed = parseMountOptions([
+      'mode=755',
+      'ro',
+      'acl',
+      'size=1k',
+      'defaults',
+      'silent',
+      'loud',
+      'hidepid=2',
+      '',
+    ])
+    expect(parsed.data).toEqual(['mode=755', 'acl', 'size=1k', 'hidepid=2'])
+  })
+
+  test('tmpcopyup is our own', () => {
+    expect(parseMountOptions(['tmpcopyup'])).toMatchObject({ copyUp: true, data: [] })
+  })
+
+  test.each(['remount', 'idmap', 'ridmap', 'idmap=uids=0-1-2', 'ridmap=x'])('%s cannot be honoured', (word) => {
+    expect(parseMountOptions(['ro', word]).unsupported).toEqual([{ word, index: 1 }])
+  })
+
+  test.each(MOUNT_OPTION_WORDS)('%s, which features lists, never reaches the file system', (word) => {
+    expect(parseMountOptions([word]).data).toEqual([])
+  })
+
+  test('words named like object keys are data', () => {
+    expect(parseMountOptions(['toString', 'constructor', '__proto__']).data).toEqual([
+      'toString',
+      'constructor',
+      '__proto__',
+    ])
+  })
+})

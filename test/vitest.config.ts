@@ -1,0 +1,57 @@
+/**
+ * One configuration for all suites, as projects: what needs no privilege runs in parallel, what starts containers runs one file at a
+ * time, since those files share the host's cgroups, sockets and process table. `npm test -- --project unit` selects one, a path works too.
+ */
+import { join } from 'node:path'
+import { defineConfig } from 'vitest/config'
+import { CountsReporter } from './support/reporter.ts'
+
+const root = join(import.meta.dirname, '..')
+const slowness = process.env['TESTVM'] === '1' ? 10 : 1
+
+const alone = { pool: 'forks', maxWorkers: 1, hookTimeout: 60_000 * slowness } as const
+const globalSetup = join(import.meta.dirname, 'support/global-setup.ts')
+
+export default defineConfig({
+  test: {
+    root,
+    // the guest is slow: show each test as it ends
+    reporters: [slowness > 1 ? 'verbose' : 'default', new CountsReporter()],
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          root,
+          pool: 'forks',
+          include: ['test/{unit,wire,c}/**/*.test.ts'],
+          testTimeout: 20_000 * slowness,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: 'cli',
+          root,
+          ...alone,
+          globalSetup,
+          include: ['test/cli/**/*.test.ts'],
+          testTimeout: 20_000 * slowness,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: 'containerd',
+          root,
+          ...alone,
+          // every file has a containerd, a cgroup folder and a census of its own, and only the guest needs the time more than the quiet
+          maxWorkers: slowness > 1 ? 2 : 1,
+          globalSetup,
+          include: ['test/containerd/**/*.test.ts'],
+          testTimeout: 30_000 * slowness,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
+  },
+})
