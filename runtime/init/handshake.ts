@@ -17,8 +17,6 @@ const NO_OP = 0xffffffff
 export interface HandshakeEvents {
   readonly onChild: (pid: number) => void
   readonly onConsole: () => void
-  /** the container side waits at a sync op; answer with `proceed` */
-  readonly onReached: (point: number) => void
   /** the connection is over: every process that held the other end has exited or executed the program */
   readonly onClosed: () => void
 }
@@ -77,19 +75,9 @@ export class Handshake {
     return this.#failure
   }
 
-  /** Lets a container side go on that waits at a sync op. */
-  proceed(): void {
-    this.#socket.write('c')
-  }
-
   /** Gives up: a container side that waits for an answer sees end of file; records that are still on their way are read. */
   abandon(): void {
     this.#socket.end()
-  }
-
-  /** Stops keeping the event loop alive, for a caller that leaves a created container behind. */
-  unref(): void {
-    this.#socket.unref()
   }
 
   #receive(chunk: Buffer): void {
@@ -115,9 +103,6 @@ export class Handshake {
         break
       case RECORDS.console.type:
         this.#events.onConsole()
-        break
-      case RECORDS.reached.type:
-        this.#events.onReached(payload.readUInt32LE(0))
         break
       case RECORDS.ready.type:
         this.#ready.resolve()

@@ -31,8 +31,6 @@ export interface PlanRun {
   readonly stdio: Stdio
   readonly reaper: Reaper
   readonly logger: Logger
-  /** called at a sync op; when it resolves the container side goes on, when it rejects the run has failed */
-  readonly onReached?: (point: number, pid: number) => Promise<void>
 }
 
 /** A helper at work, and the process that it makes. */
@@ -42,8 +40,6 @@ export class PlanProcess {
   child: Child | undefined
   /** the terminal's master, ours until somebody takes it */
   console: OwnedFd | undefined
-  /** what a sync point's owner threw */
-  hookFailure: unknown
   readonly #stage0: Child
   readonly #closed: Promise<void>
   #aborting = false
@@ -96,17 +92,6 @@ export class PlanProcess {
         onConsole: () => {
           if (consoleSocket !== undefined) this.console = receiveFd(consoleSocket.fd)
           consoleSocket?.close()
-        },
-        onReached: (point) => {
-          const pid = this.child?.pid ?? 0
-          const reached = run.onReached?.(point, pid) ?? Promise.resolve()
-          reached.then(
-            () => this.handshake.proceed(),
-            (error: unknown) => {
-              this.hookFailure = error
-              this.handshake.abandon()
-            },
-          )
         },
         onClosed: () => {
           consoleSocket?.close()

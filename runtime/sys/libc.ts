@@ -54,9 +54,7 @@ const c = {
   prctl: declare('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)'),
   kill: declare('int kill(int pid, int sig)'),
   getpid: declare('int getpid()'),
-  getppid: declare('int getppid()'),
   pipe2: declare('int pipe2(void *fds, int flags)'),
-  flock: declare('int flock(int fd, int operation)'),
   clock_gettime: declare('int clock_gettime(int clock, void *ts)'),
   _exit: declare('void _exit(int status)'),
 }
@@ -128,24 +126,11 @@ export function getpid(): number {
   return c.getpid()
 }
 
-/** getppid(2). */
-export function getppid(): number {
-  return c.getppid()
-}
-
 /** pipe2(2) with O_CLOEXEC; the caller owns both fds. */
 export function pipe(): { read: number; write: number } {
   const fds = Buffer.alloc(8)
   check(c.pipe2(fds, 0o2000000), 'cannot make a pipe', 'pipe2')
   return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) }
-}
-
-/** flock(2); with LOCK_NB false means that somebody else holds it. Without LOCK_NB it blocks the thread. */
-export function flock(fd: number, operation: number): boolean {
-  if (c.flock(fd, operation) === 0) return true
-  const errno = koffi.errno()
-  if (errno === 11) return false
-  throw syscallError(`cannot lock fd ${fd}`, 'flock', errno)
 }
 
 const timespec = Buffer.alloc(16)
