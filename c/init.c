@@ -155,9 +155,18 @@ static int run_op(struct ctx *c, const struct op *op)
     case OP_CREDENTIALS: return op_credentials(c, &op->credentials);
     case OP_PERSONALITY: return op_personality(c, &op->personality);
     case OP_PROGRAM: return op_program(c, &op->program);
-    case OP_READY: return report(c, RECORD_READY) < 0 ? STOP : 0;
+    case OP_READY: return op_ready(c);
     case OP_AWAIT_START: return op_await_start(c);
     case OP_EXEC: return op_exec(c);
+    case OP_HOST_AGENT:
+    case OP_INITIAL_AFFINITY:
+    case OP_TIME_OFFSETS:
+    case OP_NET_DEVICE:
+    case OP_HOOK:
+    case OP_SCHEDULER:
+    case OP_IO_PRIORITY:
+    case OP_MEMORY_POLICY:
+    case OP_AFFINITY:
     default: return step(c, -EINVAL, "run an operation that is unknown");
     }
 }

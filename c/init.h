@@ -128,6 +128,7 @@ int op_personality(struct ctx *c, const struct op_personality *op);
 /* ops_exec.c */
 int op_sync(struct ctx *c, const struct op_sync *op);
 int op_program(struct ctx *c, const struct op_program *op);
+int op_ready(struct ctx *c);
 int op_await_start(struct ctx *c);
 int op_exec(struct ctx *c);
 

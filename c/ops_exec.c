@@ -13,12 +13,21 @@
 #define MAX_PASSWD_BYTES (1024 * 1024)
 
 /* The runtime answers with one byte; end of file means that it gave up. */
-int op_sync(struct ctx *c, const struct op_sync *op)
+static int await_runtime(void)
 {
     char byte;
-    if (report_u32(c, RECORD_REACHED, op->point) < 0)
-        return STOP;
     return sys_read_full(FD_STATUS, &byte, 1) == 1 ? 0 : STOP;
+}
+
+int op_sync(struct ctx *c, const struct op_sync *op)
+{
+    return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime();
+}
+
+/* A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk. */
+int op_ready(struct ctx *c)
+{
+    return report(c, RECORD_READY) < 0 ? STOP : await_runtime();
 }
 
 /* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x51289d73u
+#define PLAN_SCHEMA_HASH 0x0c971b82u
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -15,11 +15,14 @@
 #define LIMIT_STRING_MAX_BYTES 1048576u
 #define LIMIT_RECORD_MAX_BYTES 8192u
 #define LIMIT_STEP_MAX_BYTES 4096u
+#define LIMIT_EXTRA_FDS_MAX 256u
+#define LIMIT_HOOK_OUTPUT_MAX_BYTES 1024u
 
 /* The fds that ts-init is started with, besides 0, 1 and 2. */
 #define FD_PLAN 3
 #define FD_STATUS 4
 #define FD_CONSOLE 5
+#define FD_EXTRA 6
 
 /* Bits of the mount operation's how. */
 #define MOUNT_HOW_BIND 1u
@@ -28,6 +31,9 @@
 #define MOUNT_HOW_COPY_UP 8u
 #define MOUNT_HOW_INHERIT_MODE 16u
 #define MOUNT_HOW_OPTIONAL 32u
+#define MOUNT_HOW_HOST_SOURCE 64u
+#define MOUNT_HOW_IDMAP 128u
+#define MOUNT_HOW_IDMAP_RECURSIVE 256u
 
 /* Values of the pivot operation's mode. */
 #define PIVOT_MODE_PIVOT 0u
@@ -40,6 +46,7 @@
 
 /* Points at which the container side waits for one byte. */
 #define SYNC_RUNTIME_HOOKS 1u
+#define SYNC_ID_MAPS 2u
 
 /* Which process runs an operation. */
 #define STAGE_HOST 0
@@ -73,15 +80,19 @@ enum op_code {
     OP_JOIN = 7,
     /* join the namespaces (CLONE_NEW* flags) of a live process by pidfd, after its start time (clock ticks, proc_pid_stat(5) field 22) was compared */
     OP_JOIN_PROCESS = 8,
-    /* clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none */
-    OP_CLONE = 9,
+    /* start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join */
+    OP_HOST_AGENT = 9,
+    /* sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU */
+    OP_INITIAL_AFFINITY = 10,
+    /* clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none; with runtimeMaps stage 0 reports reached{ID_MAPS} and the runtime writes them, as a user without privileges must */
+    OP_CLONE = 11,
     /* setsid; with becomeRoot also setresgid(0), setgroups(0) and setresuid(0) in the user namespace just entered */
     OP_SESSION = 20,
     /* wait until stage 0 has done its part: the process is in its cgroups */
     OP_WAIT_CGROUP = 21,
     /* unshare(2); for the cgroup namespace, which must follow wait_cgroup */
     OP_UNSHARE = 22,
-    /* join a new session keyring of this name; ENOSYS is ignored */
+    /* join a new session keyring of this name, made with this SELinux label unless it is empty; ENOSYS is ignored */
     OP_KEYRING = 23,
     /* bring the loopback interface of the network namespace up */
     OP_LOOPBACK_UP = 24,
@@ -131,7 +142,7 @@ enum op_code {
     OP_APPARMOR = 46,
     /* change to this label on execve */
     OP_SELINUX = 47,
-    /* load a filter (struct sock_filter[]) with seccomp(2) flags */
+    /* load a filter (struct sock_filter[]) with seccomp(2) flags; with NEW_LISTENER report listener{fd} and wait for one byte */
     OP_SECCOMP = 48,
     /* bounding set, then groups, gid, uid under keepcaps, then the other capability sets, ambient last; each verified */
     OP_CREDENTIALS = 49,
@@ -139,12 +150,26 @@ enum op_code {
     OP_PERSONALITY = 50,
     /* the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file */
     OP_PROGRAM = 51,
-    /* report ready */
+    /* report ready and wait for one byte: the state is on disk */
     OP_READY = 52,
     /* open the exec fifo for writing, which waits for a reader, and write "0" */
     OP_AWAIT_START = 53,
-    /* report executing, close everything above fd 2, execve */
-    OP_EXEC = 54,
+    /* make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it */
+    OP_TIME_OFFSETS = 55,
+    /* let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up */
+    OP_NET_DEVICE = 56,
+    /* run a hook to its end: argv and env as given, state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; a failure quotes the tail of its output; `name` and `index` name it in the error */
+    OP_HOOK = 57,
+    /* sched_setattr(2); times are nanoseconds */
+    OP_SCHEDULER = 58,
+    /* ioprio_set(2) of our process group: class << 13 | priority */
+    OP_IO_PRIORITY = 59,
+    /* set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask, empty for none */
+    OP_MEMORY_POLICY = 60,
+    /* sched_setaffinity(2) once in the cgroup; mask as in initial_affinity, empty for every CPU that the cgroup allows */
+    OP_AFFINITY = 61,
+    /* report executing, close everything above fd 2 but the `fds` that follow it, execve */
+    OP_EXEC = 70,
 };
 
 enum record_type {
@@ -160,6 +185,8 @@ enum record_type {
     RECORD_EXECUTING = 5,
     /* op index u32 (0xffffffff: none), errno i32, then text: the step that failed and the path it concerned */
     RECORD_FAILED = 6,
+    /* fd u32: number of the seccomp listener in the container process, which waits for one byte */
+    RECORD_LISTENER = 8,
     /* level u32 (0 debug, 1 warning), then text */
     RECORD_LOG = 7,
 };
@@ -202,10 +229,15 @@ struct op_join_process {
     uint64_t flags;
 };
 
+struct op_initial_affinity {
+    struct plan_bytes mask;
+};
+
 struct op_clone {
     uint64_t flags;
     struct plan_str uid_map;
     struct plan_str gid_map;
+    uint32_t runtime_maps;
 };
 
 struct op_session {
@@ -218,6 +250,7 @@ struct op_unshare {
 
 struct op_keyring {
     struct plan_str name;
+    struct plan_str label;
 };
 
 struct op_root_propagation {
@@ -240,6 +273,8 @@ struct op_mount {
     uint64_t rec_set;
     uint64_t rec_clear;
     struct plan_u64s propagation;
+    struct plan_str uid_map;
+    struct plan_str gid_map;
 };
 
 struct op_device {
@@ -355,6 +390,53 @@ struct op_program {
     uint32_t uid;
 };
 
+struct op_time_offsets {
+    struct plan_str offsets;
+};
+
+struct op_net_device {
+    struct plan_str name;
+    struct plan_str new_name;
+};
+
+struct op_hook {
+    struct plan_str name;
+    uint32_t index;
+    struct plan_str path;
+    struct plan_strs args;
+    struct plan_strs env;
+    uint32_t timeout;
+    struct plan_str state_head;
+    struct plan_str state_tail;
+};
+
+struct op_scheduler {
+    uint32_t policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime;
+    uint64_t deadline;
+    uint64_t period;
+};
+
+struct op_io_priority {
+    uint32_t value;
+};
+
+struct op_memory_policy {
+    uint32_t mode;
+    struct plan_bytes nodes;
+};
+
+struct op_affinity {
+    struct plan_bytes mask;
+};
+
+struct op_exec {
+    uint32_t fds;
+};
+
 /* One decoded operation. Operations without arguments have no member. */
 struct op {
     uint16_t code; /* enum op_code */
@@ -366,6 +448,7 @@ struct op {
         struct op_open_fifo open_fifo;
         struct op_open_ns open_ns;
         struct op_join_process join_process;
+        struct op_initial_affinity initial_affinity;
         struct op_clone clone;
         struct op_session session;
         struct op_unshare unshare;
@@ -395,11 +478,19 @@ struct op {
         struct op_credentials credentials;
         struct op_personality personality;
         struct op_program program;
+        struct op_time_offsets time_offsets;
+        struct op_net_device net_device;
+        struct op_hook hook;
+        struct op_scheduler scheduler;
+        struct op_io_priority io_priority;
+        struct op_memory_policy memory_policy;
+        struct op_affinity affinity;
+        struct op_exec exec;
     };
 };
 
-#define OP_MAX_ARGS 10
-#define OP_SCHEMA_COUNT 44
+#define OP_MAX_ARGS 12
+#define OP_SCHEMA_COUNT 53
 
 /* Every operation: where each argument, in wire order, is stored in struct op. */
 static const struct op_schema {
@@ -442,11 +533,17 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, join_process.start_time) },
           { ARG_U64, offsetof(struct op, join_process.flags) },
       } },
-    { OP_CLONE, STAGE_HOST, 3, "clone",
+    { OP_HOST_AGENT, STAGE_HOST, 0, "host_agent", { { 0, 0 } } },
+    { OP_INITIAL_AFFINITY, STAGE_HOST, 1, "initial_affinity",
+      {
+          { ARG_BYTES, offsetof(struct op, initial_affinity.mask) },
+      } },
+    { OP_CLONE, STAGE_HOST, 4, "clone",
       {
           { ARG_U64, offsetof(struct op, clone.flags) },
           { ARG_STR, offsetof(struct op, clone.uid_map) },
           { ARG_STR, offsetof(struct op, clone.gid_map) },
+          { ARG_U32, offsetof(struct op, clone.runtime_maps) },
       } },
     { OP_SESSION, STAGE_CONTAINER, 1, "session",
       {
@@ -457,9 +554,10 @@ static const struct op_schema {
       {
           { ARG_U64, offsetof(struct op, unshare.flags) },
       } },
-    { OP_KEYRING, STAGE_CONTAINER, 1, "keyring",
+    { OP_KEYRING, STAGE_CONTAINER, 2, "keyring",
       {
           { ARG_STR, offsetof(struct op, keyring.name) },
+          { ARG_STR, offsetof(struct op, keyring.label) },
       } },
     { OP_LOOPBACK_UP, STAGE_CONTAINER, 0, "loopback_up", { { 0, 0 } } },
     { OP_ROOT_PROPAGATION, STAGE_CONTAINER, 1, "root_propagation",
@@ -471,7 +569,7 @@ static const struct op_schema {
           { ARG_STR, offsetof(struct op, rootfs.path) },
           { ARG_U32, offsetof(struct op, rootfs.bind) },
       } },
-    { OP_MOUNT, STAGE_CONTAINER, 10, "mount",
+    { OP_MOUNT, STAGE_CONTAINER, 12, "mount",
       {
           { ARG_STR, offsetof(struct op, mount.source) },
           { ARG_STR, offsetof(struct op, mount.target) },
@@ -483,6 +581,8 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, mount.rec_set) },
           { ARG_U64, offsetof(struct op, mount.rec_clear) },
           { ARG_U64S, offsetof(struct op, mount.propagation) },
+          { ARG_STR, offsetof(struct op, mount.uid_map) },
+          { ARG_STR, offsetof(struct op, mount.gid_map) },
       } },
     { OP_DEVICE, STAGE_CONTAINER, 6, "device",
       {
@@ -601,7 +701,53 @@ static const struct op_schema {
       } },
     { OP_READY, STAGE_CONTAINER, 0, "ready", { { 0, 0 } } },
     { OP_AWAIT_START, STAGE_CONTAINER, 0, "await_start", { { 0, 0 } } },
-    { OP_EXEC, STAGE_CONTAINER, 0, "exec", { { 0, 0 } } },
+    { OP_TIME_OFFSETS, STAGE_CONTAINER, 1, "time_offsets",
+      {
+          { ARG_STR, offsetof(struct op, time_offsets.offsets) },
+      } },
+    { OP_NET_DEVICE, STAGE_CONTAINER, 2, "net_device",
+      {
+          { ARG_STR, offsetof(struct op, net_device.name) },
+          { ARG_STR, offsetof(struct op, net_device.new_name) },
+      } },
+    { OP_HOOK, STAGE_CONTAINER, 8, "hook",
+      {
+          { ARG_STR, offsetof(struct op, hook.name) },
+          { ARG_U32, offsetof(struct op, hook.index) },
+          { ARG_STR, offsetof(struct op, hook.path) },
+          { ARG_STRS, offsetof(struct op, hook.args) },
+          { ARG_STRS, offsetof(struct op, hook.env) },
+          { ARG_U32, offsetof(struct op, hook.timeout) },
+          { ARG_STR, offsetof(struct op, hook.state_head) },
+          { ARG_STR, offsetof(struct op, hook.state_tail) },
+      } },
+    { OP_SCHEDULER, STAGE_CONTAINER, 7, "scheduler",
+      {
+          { ARG_U32, offsetof(struct op, scheduler.policy) },
+          { ARG_U64, offsetof(struct op, scheduler.flags) },
+          { ARG_I32, offsetof(struct op, scheduler.nice) },
+          { ARG_U32, offsetof(struct op, scheduler.priority) },
+          { ARG_U64, offsetof(struct op, scheduler.runtime) },
+          { ARG_U64, offsetof(struct op, scheduler.deadline) },
+          { ARG_U64, offsetof(struct op, scheduler.period) },
+      } },
+    { OP_IO_PRIORITY, STAGE_CONTAINER, 1, "io_priority",
+      {
+          { ARG_U32, offsetof(struct op, io_priority.value) },
+      } },
+    { OP_MEMORY_POLICY, STAGE_CONTAINER, 2, "memory_policy",
+      {
+          { ARG_U32, offsetof(struct op, memory_policy.mode) },
+          { ARG_BYTES, offsetof(struct op, memory_policy.nodes) },
+      } },
+    { OP_AFFINITY, STAGE_CONTAINER, 1, "affinity",
+      {
+          { ARG_BYTES, offsetof(struct op, affinity.mask) },
+      } },
+    { OP_EXEC, STAGE_CONTAINER, 1, "exec",
+      {
+          { ARG_U32, offsetof(struct op, exec.fds) },
+      } },
 };
 
 _Static_assert(sizeof(struct op) <= UINT16_MAX, "argument offsets are 16 bits wide");

@@ -228,6 +228,15 @@ static const char *check_op(struct order *seen, const struct op *op, uint8_t sta
     case OP_SECCOMP:
     case OP_PERSONALITY:
     case OP_READY:
+    case OP_HOST_AGENT:
+    case OP_INITIAL_AFFINITY:
+    case OP_TIME_OFFSETS:
+    case OP_NET_DEVICE:
+    case OP_HOOK:
+    case OP_SCHEDULER:
+    case OP_IO_PRIORITY:
+    case OP_MEMORY_POLICY:
+    case OP_AFFINITY:
         return NULL;
     default:
         return "unknown operation";

@@ -14,10 +14,14 @@
  *      |                             host ops, opens cgroups, joins
  *      |                             clone3(CLONE_PARENT) ---------------> waits for id maps, if any
  *      | <------------- child{pid}   id maps                              cgroups, mounts, pivot_root, ...
+ *      | <------------- reached{ID_MAPS}, continue                        (only where the runtime writes the maps)
  *      | <--------------------------------------------------- reached{point}   (only where a hook waits)
  *      | continue ------------------------------------------------->
  *      | <--------------------------------------------------- console          (terminal: master sent on CONSOLE_FD)
+ *      | <--------------------------------------------------- listener         (seccomp notify: the fd is taken by pidfd_getfd)
+ *      | continue ------------------------------------------------->
  *      | <--------------------------------------------------- ready            (create only)
+ *      | continue ------------------------------------------------->           (its state is on disk)
  *      | opens exec.fifo for reading ------------------------------> writes "0" into it
  *      | <--------------------------------------------------- executing; then end of file when execve succeeded
  *      | <------------------ failed{op, errno, step} at any point, then end of file
@@ -33,6 +37,10 @@ export const LIMITS = {
   STRING_MAX_BYTES: 1024 * 1024,
   RECORD_MAX_BYTES: 8192,
   STEP_MAX_BYTES: 4096,
+  /** how many fds a program can be given besides its standard streams */
+  EXTRA_FDS_MAX: 256,
+  /** how much of a hook's standard output and of its standard error is kept for the error */
+  HOOK_OUTPUT_MAX_BYTES: 1024,
 } as const
 
 /** The fds that ts-init is started with, besides 0, 1 and 2 which become the container process's own. */
@@ -43,6 +51,8 @@ export const FDS = {
   STATUS: 4,
   /** a unix socket that receives the terminal's master by SCM_RIGHTS; open only when the plan has a terminal op */
   CONSOLE: 5,
+  /** the first of the fds that the program keeps (`fds` of the exec op); it sees them from 3 upwards */
+  EXTRA: 6,
 } as const
 
 /** How one argument is encoded: integers little-endian; str: length u32, bytes, NUL; bytes: length u32, bytes; strs: count u32, then each as str; u64s: count u32, then 8 bytes each. */
@@ -74,6 +84,12 @@ export const MOUNT_HOW = {
   INHERIT_MODE: 16,
   /** mqueue and others: a failure with EPERM, EINVAL or ENODEV is reported by a log record and the mount is left out */
   OPTIONAL: 32,
+  /** with BIND: the host agent opens the source, with the host's rights, in the container's mount namespace */
+  HOST_SOURCE: 64,
+  /** with BIND and HOST_SOURCE: the mount's ids are mapped by uidMap and gidMap, where these are empty by the container's user namespace */
+  IDMAP: 128,
+  /** with IDMAP: the sub-mounts' too */
+  IDMAP_RECURSIVE: 256,
 } as const
 
 /** Values of the pivot op's `mode`. */
@@ -98,6 +114,8 @@ export const CREDENTIALS = {
 export const SYNC_POINTS = {
   /** mounts and devices are done, the root is not yet pivoted: prestart and createRuntime hooks run */
   RUNTIME_HOOKS: 1,
+  /** stage 0 waits: the runtime writes uid_map and gid_map of the child */
+  ID_MAPS: 2,
 } as const
 
 /**
@@ -148,11 +166,23 @@ export const OPS = {
     doc: 'join the namespaces (CLONE_NEW* flags) of a live process by pidfd, after its start time (clock ticks, proc_pid_stat(5) field 22) was compared',
     args: { pid: 'u32', startTime: 'u64', flags: 'u64' },
   },
-  clone: {
+  host_agent: {
     code: 9,
     stage: 'host',
-    doc: 'clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none',
-    args: { flags: 'u64', uidMap: 'str', gidMap: 'str' },
+    doc: 'start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join',
+    args: {},
+  },
+  initial_affinity: {
+    code: 10,
+    stage: 'host',
+    doc: 'sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU',
+    args: { mask: 'bytes' },
+  },
+  clone: {
+    code: 11,
+    stage: 'host',
+    doc: 'clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none; with runtimeMaps stage 0 reports reached{ID_MAPS} and the runtime writes them, as a user without privileges must',
+    args: { flags: 'u64', uidMap: 'str', gidMap: 'str', runtimeMaps: 'u32' },
   },
 
   session: {
@@ -176,8 +206,8 @@ export const OPS = {
   keyring: {
     code: 23,
     stage: 'container',
-    doc: 'join a new session keyring of this name; ENOSYS is ignored',
-    args: { name: 'str' },
+    doc: 'join a new session keyring of this name, made with this SELinux label unless it is empty; ENOSYS is ignored',
+    args: { name: 'str', label: 'str' },
   },
   loopback_up: {
     code: 24,
@@ -212,6 +242,8 @@ export const OPS = {
       recSet: 'u64',
       recClear: 'u64',
       propagation: 'u64s',
+      uidMap: 'str',
+      gidMap: 'str',
     },
   },
   device: {
@@ -297,7 +329,7 @@ export const OPS = {
   seccomp: {
     code: 48,
     stage: 'container',
-    doc: 'load a filter (struct sock_filter[]) with seccomp(2) flags',
+    doc: 'load a filter (struct sock_filter[]) with seccomp(2) flags; with NEW_LISTENER report listener{fd} and wait for one byte',
     args: { flags: 'u32', filter: 'bytes' },
   },
   credentials: {
@@ -323,14 +355,78 @@ export const OPS = {
     doc: "the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file",
     args: { args: 'strs', env: 'strs', uid: 'u32' },
   },
-  ready: { code: 52, stage: 'container', doc: 'report ready', args: {} },
+  ready: { code: 52, stage: 'container', doc: 'report ready and wait for one byte: the state is on disk', args: {} },
   await_start: {
     code: 53,
     stage: 'container',
     doc: 'open the exec fifo for writing, which waits for a reader, and write "0"',
     args: {},
   },
-  exec: { code: 54, stage: 'container', doc: 'report executing, close everything above fd 2, execve', args: {} },
+  time_offsets: {
+    code: 55,
+    stage: 'container',
+    doc: 'make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it',
+    args: { offsets: 'str' },
+  },
+  net_device: {
+    code: 56,
+    stage: 'container',
+    doc: 'let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up',
+    args: { name: 'str', newName: 'str' },
+  },
+  hook: {
+    code: 57,
+    stage: 'container',
+    doc: 'run a hook to its end: argv and env as given, state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; a failure quotes the tail of its output; `name` and `index` name it in the error',
+    args: {
+      name: 'str',
+      index: 'u32',
+      path: 'str',
+      args: 'strs',
+      env: 'strs',
+      timeout: 'u32',
+      stateHead: 'str',
+      stateTail: 'str',
+    },
+  },
+  scheduler: {
+    code: 58,
+    stage: 'container',
+    doc: 'sched_setattr(2); times are nanoseconds',
+    args: {
+      policy: 'u32',
+      flags: 'u64',
+      nice: 'i32',
+      priority: 'u32',
+      runtime: 'u64',
+      deadline: 'u64',
+      period: 'u64',
+    },
+  },
+  io_priority: {
+    code: 59,
+    stage: 'container',
+    doc: 'ioprio_set(2) of our process group: class << 13 | priority',
+    args: { value: 'u32' },
+  },
+  memory_policy: {
+    code: 60,
+    stage: 'container',
+    doc: 'set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask, empty for none',
+    args: { mode: 'u32', nodes: 'bytes' },
+  },
+  affinity: {
+    code: 61,
+    stage: 'container',
+    doc: 'sched_setaffinity(2) once in the cgroup; mask as in initial_affinity, empty for every CPU that the cgroup allows',
+    args: { mask: 'bytes' },
+  },
+  exec: {
+    code: 70,
+    stage: 'container',
+    doc: 'report executing, close everything above fd 2 but the `fds` that follow it, execve',
+    args: { fds: 'u32' },
+  },
 } as const satisfies Record<
   string,
   { code: number; stage: 'host' | 'container'; doc: string; args: Record<string, ArgKind> }
@@ -349,6 +445,10 @@ export const RECORDS = {
   failed: {
     type: 6,
     doc: 'op index u32 (0xffffffff: none), errno i32, then text: the step that failed and the path it concerned',
+  },
+  listener: {
+    type: 8,
+    doc: 'fd u32: number of the seccomp listener in the container process, which waits for one byte',
   },
   log: { type: 7, doc: 'level u32 (0 debug, 1 warning), then text' },
 } as const

@@ -51,7 +51,7 @@ async function removeContainer(root: string, id: string): Promise<number> {
     return 0
   }
   const { pid } = container.init
-  await container.delete({ force: true })
+  await container.destroy({ force: true })
   return Math.max(pid, 0)
 }
 

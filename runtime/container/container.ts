@@ -162,6 +162,7 @@ export class Container {
         ),
       }
       saveState(root, state, stringifyJson(spec))
+      run.handshake.proceed()
       return new Container({ root, state, spec, cgroup, logger, run, init: new OwnProcess(run.process, run.console) })
     } catch (error) {
       const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
@@ -283,14 +284,14 @@ export class Container {
   }
 
   /** Signals init. @throws NotFound when it has finished */
-  kill(signal: number): void {
-    this.init.kill(signal)
+  signal(signal: number): void {
+    this.init.signal(signal)
     // a frozen v1 cgroup keeps even a killed process: let it die
     if (signal === SIGKILL && this.cgroup.isFrozen()) void this.cgroup.thaw()
   }
 
   /** Signals every process of the container; none left is fine. */
-  async killAll(signal: number): Promise<void> {
+  async signalAll(signal: number): Promise<void> {
     await this.cgroup.killAll(signal)
   }
 
@@ -312,7 +313,7 @@ export class Container {
   }
 
   /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
-  update(resources: LinuxResources): void {
+  set(resources: LinuxResources): void {
     if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
     this.cgroup.set(resources)
   }
@@ -323,7 +324,7 @@ export class Container {
   }
 
   /** Host pids of all processes, init among them from its birth on. */
-  pids(): number[] {
+  processes(): number[] {
     const pids = this.cgroup.procs()
     // it may have moved itself to a cgroup elsewhere
     if (this.init.alive && !pids.includes(this.init.pid)) pids.unshift(this.init.pid)
@@ -346,7 +347,7 @@ export class Container {
   }
 
   /** Removes cgroup and state. A created container is killed first, with force any other too. @throws FailedPrecondition when it still runs */
-  async delete(options: { force?: boolean } = {}): Promise<void> {
+  async destroy(options: { force?: boolean } = {}): Promise<void> {
     const status = this.status()
     if (status !== 'stopped') {
       if (status !== 'created' && options.force !== true) {
@@ -365,7 +366,7 @@ export class Container {
 
   async #killInit(): Promise<void> {
     try {
-      this.kill(SIGKILL)
+      this.signal(SIGKILL)
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
     }

@@ -19,7 +19,7 @@ export interface RunningProcess {
   /** whether it is still there and no zombie */
   readonly alive: boolean
   /** Sends a signal. @throws NotFound when the process has finished */
-  kill(signal: number): void
+  signal(signal: number): void
 }
 
 function finished(): RuntimeError {
@@ -52,7 +52,7 @@ export class OwnProcess implements RunningProcess {
     return this.#child.exit === undefined
   }
 
-  kill(signal: number): void {
+  signal(signal: number): void {
     if (!this.#child.kill(signal)) throw finished()
   }
 }
@@ -89,7 +89,7 @@ export class ForeignProcess implements RunningProcess {
     return (await pollReadable([pidfd.fd], timeoutMs)).length > 0
   }
 
-  kill(signal: number): void {
+  signal(signal: number): void {
     if (this.pid <= 0 || !signalProcess(this.pid, this.#startTime, signal)) throw finished()
   }
 }

@@ -75,6 +75,11 @@ export class Handshake {
     return this.#failure
   }
 
+  /** Answers a point at which the container side waits. */
+  proceed(): void {
+    this.#socket.write('c')
+  }
+
   /** Gives up: a container side that waits for an answer sees end of file; records that are still on their way are read. */
   abandon(): void {
     this.#socket.end()

@@ -148,7 +148,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     { op: 'ready' },
     { op: 'await_start' },
     ...(namespaces.created.has('cgroup') ? [] : waitForCgroup(cgroup)),
-    { op: 'exec' },
+    { op: 'exec', fds: 0 },
   ]
 }
 
@@ -165,7 +165,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...(inUserNamespace ? raiseRlimits(rlimits, '') : []),
     ...openCgroup(cgroup),
     { op: 'join_process', pid: init.pid, startTime: init.startTime, flags: BigInt(init.namespaces) },
-    { op: 'clone', flags: 0n, uidMap: '', gidMap: '' },
+    { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
 
     { op: 'session', becomeRoot: inUserNamespace ? 1 : 0 },
     ...enterRoot(input),
@@ -189,7 +189,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...(locked ? seccomp(input.seccomp) : []),
 
     ...waitForCgroup(cgroup),
-    { op: 'exec' },
+    { op: 'exec', fds: 0 },
   ]
 }
 
@@ -241,7 +241,7 @@ function enterCgroupNamespace(cgroup: CgroupJoin): readonly Op[] {
 }
 
 function keyring(name: string | null): readonly Op[] {
-  return name === null ? [] : [{ op: 'keyring', name }]
+  return name === null ? [] : [{ op: 'keyring', name, label: '' }]
 }
 
 /** Nothing that is mounted in the container reaches the host, unless the spec asks for it. */

@@ -52,6 +52,8 @@ function mountOp(entry: MountEntry, parts: Partial<MountOp> & Pick<MountOp, 'sou
     recSet: 0n,
     recClear: 0n,
     propagation: [],
+    uidMap: '',
+    gidMap: '',
     origin: entry.origin,
     ...parts,
   }
@@ -65,6 +67,8 @@ function mountV2(entry: MountEntry): Op {
     target: destination,
     data: options.data.join(','),
     propagation: options.propagation,
+    uidMap: '',
+    gidMap: '',
   })
 }
 
@@ -77,6 +81,8 @@ function mountParent(entry: MountEntry, input: MountInput): Op {
     data: ['mode=755', ...labelOption('tmpfs', input.mountLabel)].join(','),
     set: options.attributes.set & ~MOUNT_ATTR.RDONLY,
     propagation: options.propagation,
+    uidMap: '',
+    gidMap: '',
   })
 }
 

@@ -59,6 +59,8 @@ function bindNode({ path }: Device, origin: string | undefined): Op {
     recSet: 0n,
     recClear: 0n,
     propagation: [],
+    uidMap: '',
+    gidMap: '',
     ...(origin === undefined ? {} : { origin }),
   }
 }

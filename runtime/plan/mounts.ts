@@ -97,6 +97,8 @@ function planBind({ mount, destination, options, origin }: MountEntry, { bundle 
     recSet: options.recursive.set,
     recClear: options.recursive.clear,
     propagation: options.propagation,
+    uidMap: '',
+    gidMap: '',
     origin,
   }
 }
@@ -115,6 +117,8 @@ function planHostSys({ destination, options, origin }: MountEntry): Op {
     recSet: options.attributes.set | options.recursive.set,
     recClear: 0n,
     propagation: options.propagation,
+    uidMap: '',
+    gidMap: '',
     origin,
   }
 }
@@ -139,6 +143,8 @@ function planFileSystem(entry: MountEntry, input: MountInput): Op {
     recSet: recursive.set,
     recClear: recursive.clear,
     propagation: options.propagation,
+    uidMap: '',
+    gidMap: '',
     origin,
   }
 }

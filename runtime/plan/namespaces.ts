@@ -59,6 +59,7 @@ export function planNamespaces(linux: Linux): NamespacePlan {
       flags: flags & ~later,
       uidMap: mapped ? mapText(linux.uidMappings) : '',
       gidMap: mapped ? mapText(linux.gidMappings) : '',
+      runtimeMaps: 0,
       origin: '/linux/namespaces',
     },
     unshare: later === 0n ? [] : [{ op: 'unshare', flags: later, origin: '/linux/namespaces' }],

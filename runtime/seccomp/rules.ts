@@ -25,6 +25,8 @@ export function actionCode(action: SeccompAction, errno = EPERM): number {
       return 0x7ff00000 | errno
     case 'SCMP_ACT_LOG':
       return 0x7ffc0000
+    case 'SCMP_ACT_NOTIFY':
+      return 0x7fc00000
     case 'SCMP_ACT_ALLOW':
       return 0x7fff0000
     default:

@@ -64,6 +64,7 @@ export function readLinux(linux: JsonObject, at: string): Linux {
     readonlyPaths: readHiddenPaths(linux, 'readonlyPaths', at, owned),
     mountLabel: stringField(linux, 'mountLabel', at),
     personality: readPersonality(linux, at),
+    netDevices: {},
   })
   return result
 }

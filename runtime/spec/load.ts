@@ -99,6 +99,7 @@ function readSpec(value: Json): Spec {
     hostname,
     domainname,
     mounts: listField(spec, 'mounts', '', readMount),
+    hooks: { prestart: [], createRuntime: [], createContainer: [], startContainer: [], poststart: [], poststop: [] },
     annotations: mapField(spec, 'annotations', '', asString),
     linux,
   })
@@ -154,7 +155,7 @@ function readMount(value: Json, at: string): Mount {
   if (parsed.copyUp && (bind || type !== 'tmpfs')) {
     throw specError(`${at}/options/${options.indexOf('tmpcopyup')}`, 'mount option "tmpcopyup" is for tmpfs only')
   }
-  return defined({ destination, type, source, options })
+  return defined({ destination, type, source, options, uidMappings: [], gidMappings: [] })
 }
 
 /** A joined network namespace may be the host's own one, whose parameters are not the container's to set. */

@@ -12,8 +12,37 @@ export interface Spec {
   readonly hostname?: string
   readonly domainname?: string
   readonly mounts: readonly Mount[]
+  readonly hooks: Hooks
   readonly annotations: Readonly<Record<string, string>>
   readonly linux: Linux
+}
+
+/** The six points of a container's life at which hooks run. */
+export const HOOK_NAMES = [
+  'prestart',
+  'createRuntime',
+  'createContainer',
+  'startContainer',
+  'poststart',
+  'poststop',
+] as const
+
+/** Name of one of these points. */
+export type HookName = (typeof HOOK_NAMES)[number]
+
+/** The hooks of a container, each list in its order of execution. */
+export type Hooks = Readonly<Record<HookName, readonly Hook[]>>
+
+/** A program to run at one point of a container's life, with the state document on its standard input. */
+export interface Hook {
+  /** absolute */
+  readonly path: string
+  /** the whole argv; empty: the path alone */
+  readonly args: readonly string[]
+  /** the whole environment */
+  readonly env: readonly string[]
+  /** seconds; left out: no bound */
+  readonly timeout?: number
 }
 
 /** The root file system; a relative path counts from the bundle. */
@@ -37,7 +66,44 @@ export interface OciProcess {
   readonly apparmorProfile?: string
   readonly selinuxLabel?: string
   readonly oomScoreAdj?: number
+  readonly scheduler?: Scheduler
+  readonly ioPriority?: { readonly class: IoClass; readonly priority: number }
+  readonly execCPUAffinity?: { readonly initial?: string; readonly final?: string }
 }
+
+/** Scheduling attributes (sched_setattr(2)); times are nanoseconds. */
+export interface Scheduler {
+  readonly policy: SchedulerPolicy
+  readonly nice: number
+  readonly priority: number
+  readonly flags: readonly SchedulerFlag[]
+  readonly runtime: bigint
+  readonly deadline: bigint
+  readonly period: bigint
+}
+
+/** Scheduling policies of the specification. */
+export type SchedulerPolicy =
+  | 'SCHED_OTHER'
+  | 'SCHED_FIFO'
+  | 'SCHED_RR'
+  | 'SCHED_BATCH'
+  | 'SCHED_ISO'
+  | 'SCHED_IDLE'
+  | 'SCHED_DEADLINE'
+
+/** Scheduling flags of the specification. */
+export type SchedulerFlag =
+  | 'SCHED_FLAG_RESET_ON_FORK'
+  | 'SCHED_FLAG_RECLAIM'
+  | 'SCHED_FLAG_DL_OVERRUN'
+  | 'SCHED_FLAG_KEEP_POLICY'
+  | 'SCHED_FLAG_KEEP_PARAMS'
+  | 'SCHED_FLAG_UTIL_CLAMP_MIN'
+  | 'SCHED_FLAG_UTIL_CLAMP_MAX'
+
+/** I/O scheduling classes (ioprio_set(2)). */
+export type IoClass = 'IOPRIO_CLASS_RT' | 'IOPRIO_CLASS_BE' | 'IOPRIO_CLASS_IDLE'
 
 /** Ids inside the container's user namespace. */
 export interface User {
@@ -69,6 +135,9 @@ export interface Mount {
   readonly type?: string
   readonly source?: string
   readonly options: readonly string[]
+  /** of an id-mapped mount; both are empty where the container's own mappings hold */
+  readonly uidMappings: readonly IdMapping[]
+  readonly gidMappings: readonly IdMapping[]
 }
 
 /** Linux-only settings. */
@@ -86,7 +155,38 @@ export interface Linux {
   readonly readonlyPaths: readonly string[]
   readonly mountLabel?: string
   readonly personality?: { readonly domain: 'LINUX' | 'LINUX32' }
+  /** for a new time namespace */
+  readonly timeOffsets?: Readonly<Partial<Record<'monotonic' | 'boottime', TimeOffset>>>
+  /** network devices of the host to move into the container, by their name there */
+  readonly netDevices: Readonly<Record<string, { readonly name?: string }>>
+  readonly memoryPolicy?: MemoryPolicy
 }
+
+/** Offset of a clock. */
+export interface TimeOffset {
+  readonly secs: bigint
+  readonly nanosecs: number
+}
+
+/** NUMA policy (set_mempolicy(2)); `nodes` is a list such as "0-3,7". */
+export interface MemoryPolicy {
+  readonly mode: MemoryPolicyMode
+  readonly nodes?: string
+  readonly flags: readonly MemoryPolicyFlag[]
+}
+
+/** Modes of a NUMA policy. */
+export type MemoryPolicyMode =
+  | 'MPOL_DEFAULT'
+  | 'MPOL_BIND'
+  | 'MPOL_INTERLEAVE'
+  | 'MPOL_WEIGHTED_INTERLEAVE'
+  | 'MPOL_PREFERRED'
+  | 'MPOL_PREFERRED_MANY'
+  | 'MPOL_LOCAL'
+
+/** Flags of a NUMA policy. */
+export type MemoryPolicyFlag = 'MPOL_F_NUMA_BALANCING' | 'MPOL_F_RELATIVE_NODES' | 'MPOL_F_STATIC_NODES'
 
 /** Kinds of namespaces. */
 export type NamespaceType = 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'user' | 'cgroup' | 'time'
@@ -216,6 +316,9 @@ export interface LinuxSeccomp {
   readonly architectures: readonly string[]
   /** left out: the runtime's default flags; an empty list: none */
   readonly flags?: readonly string[]
+  /** unix socket of the agent that answers SCMP_ACT_NOTIFY */
+  readonly listenerPath?: string
+  readonly listenerMetadata?: string
   readonly syscalls: readonly SeccompRule[]
 }
 
@@ -229,6 +332,7 @@ export type SeccompAction =
   | 'SCMP_ACT_TRACE'
   | 'SCMP_ACT_ALLOW'
   | 'SCMP_ACT_LOG'
+  | 'SCMP_ACT_NOTIFY'
 
 /** One rule for some system calls. */
 export interface SeccompRule {

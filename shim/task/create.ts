@@ -91,7 +91,7 @@ interface Leftovers {
 
 async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: Leftovers): Promise<void> {
   try {
-    await container?.delete({ force: true })
+    await container?.destroy({ force: true })
     io?.close()
     if (mounted) unmountTree(rootfsOf(bundle))
     // a container of that id that is not ours is left for `delete` to look at

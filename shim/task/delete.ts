@@ -26,7 +26,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     task.oomWatch?.[Symbol.dispose]()
     for (const exec of task.execs.values()) exec.io?.close()
     try {
-      await container.delete({ force: true })
+      await container.destroy({ force: true })
     } catch (error) {
       if (!isNotFound(error)) throw error
     }
@@ -69,7 +69,7 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
 /** A created container is deleted by killing its init, which ends like any other: with an exit event. */
 async function killCreated({ container, init }: Task): Promise<void> {
   try {
-    container.kill(SIGKILL)
+    container.signal(SIGKILL)
   } catch (error) {
     if (!isNotFound(error)) throw error
   }

@@ -54,7 +54,7 @@ async function endContainer(shim: Shim, task: Task): Promise<void> {
   if (init.state.kind === 'paused' || init.state.kind === 'pausing') await container.cgroup.thaw()
   if (!container.ownsPidNamespace) {
     try {
-      await container.killAll(SIGKILL)
+      await container.signalAll(SIGKILL)
     } catch (error) {
       if (!isNotFound(error)) throw error
     }

@@ -35,16 +35,16 @@ export type TaskContainer = Pick<
   | 'ownsPidNamespace'
   | 'start'
   | 'exec'
-  | 'kill'
-  | 'killAll'
+  | 'signal'
+  | 'signalAll'
   | 'pause'
   | 'resume'
-  | 'update'
+  | 'set'
   | 'stats'
-  | 'pids'
+  | 'processes'
   | 'oomKillCount'
   | 'watchOom'
-  | 'delete'
+  | 'destroy'
 > & { readonly cgroup: Pick<Container['cgroup'], 'thaw'> }
 
 /** One process of a container: its init (empty exec id) or an exec. */

@@ -108,7 +108,7 @@ function pids(task: Task): ProcessInfo[] {
   if (task.init.state.kind === 'stopped') return []
   const execs = new Map<number, string>()
   for (const { state, execId } of task.execs.values()) if (state.kind === 'running') execs.set(state.pid, execId)
-  return task.container.pids().map((pid) => {
+  return task.container.processes().map((pid) => {
     const execId = execs.get(pid)
     return { pid, info: execId === undefined ? undefined : packAny(ProcessDetails, { execId }) }
   })
@@ -147,16 +147,16 @@ async function kill(task: Task, { execId, signal, all }: KillRequest): Promise<v
   const process = task.process(execId)
   if (execId === '' && all) {
     try {
-      await task.container.killAll(signal)
+      await task.container.signalAll(signal)
     } catch (error) {
       if (!isNotFound(error)) throw error
     }
     return
   }
   if (process.state.kind === 'stopped') throw notFound('process already finished')
-  if (execId === '') task.container.kill(signal)
+  if (execId === '') task.container.signal(signal)
   else if (process.running === undefined) throw classError(Code.FAILED_PRECONDITION, 'process not created')
-  else process.running.kill(signal)
+  else process.running.signal(signal)
 }
 
 function addExec(shim: Shim, task: Task, request: ExecProcessRequest): void {
@@ -183,7 +183,7 @@ function resize(task: Task, { execId, width, height }: ResizePtyRequest): void {
 
 function update(task: Task, { resources }: UpdateTaskRequest): void {
   check(task.init.state, 'update')
-  task.container.update(parseResources(text(resources?.value)))
+  task.container.set(parseResources(text(resources?.value)))
 }
 
 /** OCI documents travel as JSON text, whatever their type URL says. */

@@ -674,12 +674,12 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       )
     const execPlan = (pid: number, start: bigint, flags: bigint, args: readonly string[]): Op[] => [
       { op: 'join_process', pid, startTime: start, flags },
-      { op: 'clone', flags: 0n, uidMap: '', gidMap: '' },
+      { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
       { op: 'session', becomeRoot: (flags & USER_FLAG) === 0n ? 0 : 1 },
       { op: 'chdir', path: '/tmp', tolerant: 1 },
       credentials(0),
       { op: 'program', args, env: ['PATH=/bin'], uid: 0 },
-      { op: 'exec' },
+      { op: 'exec', fds: 0 },
     ]
     const script =
       "echo $(busybox hostname) $PWD $(busybox awk '/^NSpid/ { print NF }' /proc/self/status); echo /proc/self/fd/*; busybox ls -d /proc/1"

@@ -27,9 +27,9 @@ function read(bytes: Uint8Array): string {
 }
 
 const MINIMAL: readonly Op[] = [
-  { op: 'clone', flags: 0n, uidMap: '', gidMap: '' },
+  { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
   { op: 'program', args: ['/bin/true'], env: [], uid: 0 },
-  { op: 'exec' },
+  { op: 'exec', fds: 0 },
 ]
 
 /** Written by hand, so that encoder and reader cannot agree on the same mistake. */
@@ -57,16 +57,17 @@ function u32(value: number): Buffer {
 }
 
 const str = (text: string) => Buffer.concat([u32(Buffer.byteLength(text)), Buffer.from(`${text}\0`)])
-const CLONE = Buffer.concat([Buffer.alloc(8), str(''), str('')])
+const CLONE = Buffer.concat([Buffer.alloc(8), str(''), str(''), u32(0)])
 const PROGRAM = Buffer.concat([u32(1), str('/bin/true'), u32(0), u32(0)])
 const NONE = Buffer.alloc(0)
+const EXEC = u32(0)
 
 describe('the plan reader', needs('gcc', 'make'), () => {
   test('sees each kind of argument as the encoder wrote it', () => {
     const plan: Op[] = [
       { op: 'oom_score_adj', value: -998 },
       { op: 'raise_rlimit', resource: 7, hard: 0xffffffffffffffffn },
-      { op: 'clone', flags: 0x2000_0000n, uidMap: '0 1000 1\n', gidMap: '' },
+      { op: 'clone', flags: 0x2000_0000n, uidMap: '0 1000 1\n', gidMap: '', runtimeMaps: 0 },
       { op: 'seccomp', flags: 4, filter: new Uint8Array([6, 0, 0, 0, 0, 0, 255, 127]) },
       {
         op: 'credentials',
@@ -81,17 +82,17 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ambient: 5n,
       },
       { op: 'program', args: ['/bin/sh', '-c', 'echo "ü"'], env: [], uid: 4294967295 },
-      { op: 'exec' },
+      { op: 'exec', fds: 0 },
     ]
     expect(read(encodePlan(plan))).toBe(
       [
         'oom_score_adj -998',
         'raise_rlimit 7 18446744073709551615',
-        'clone 536870912 "0 1000 1\\x0a" ""',
+        'clone 536870912 "0 1000 1\\x0a" "" 0',
         'seccomp 4 0x060000000000ff7f',
         'credentials 1 2 [3,4294967294] 3 1 2 3 4 5',
         'program ["/bin/sh","-c","echo \\x22ü\\x22"] [] 4294967295',
-        'exec',
+        'exec 0',
         '',
       ].join('\n'),
     )
@@ -103,29 +104,29 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         raw([
           ['clone', CLONE],
           ['program', PROGRAM],
-          ['exec', NONE],
+          ['exec', EXEC],
         ]),
       ),
-    ).toBe('clone 0 "" ""\nprogram ["/bin/true"] [] 0\nexec\n')
+    ).toBe('clone 0 "" "" 0\nprogram ["/bin/true"] [] 0\nexec 0\n')
     expect(Buffer.from(encodePlan(MINIMAL))).toEqual(
       raw([
         ['clone', CLONE],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
     )
   })
 
   const refused: readonly (readonly [string, Buffer, RegExp])[] = [
     ['an empty file', Buffer.alloc(0), /no plan/],
-    ['another schema', Buffer.from(raw([['exec', NONE]])).fill(1, 4, 8), /another version/],
+    ['another schema', Buffer.from(raw([['exec', EXEC]])).fill(1, 4, 8), /another version/],
     [
       'a wrong total size',
       raw(
         [
           ['clone', CLONE],
           ['program', PROGRAM],
-          ['exec', NONE],
+          ['exec', EXEC],
         ],
         20,
       ),
@@ -137,7 +138,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
       raw([
         ['clone', CLONE],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
         ['ready', NONE],
       ]),
       /exec must be the last/,
@@ -154,7 +155,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
       'no clone',
       raw([
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /wrong side of the clone/,
     ],
@@ -164,7 +165,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['clone', CLONE],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /wrong side of the clone/,
     ],
@@ -174,7 +175,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['open_fifo', str('/f')],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /wrong side/,
     ],
@@ -183,7 +184,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
       raw([
         ['clone', CLONE],
         ['program', Buffer.concat([u32(0), u32(0), u32(0)])],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /no arguments/,
     ],
@@ -193,7 +194,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['hostname', str('a\0b')],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -203,7 +204,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['hostname', Buffer.concat([u32(1), Buffer.from('ab')])],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -213,7 +214,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['hostname', Buffer.concat([u32(0xffffffff), Buffer.from('a\0')])],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -223,7 +224,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['hostname', str('x'.repeat(LIMITS.STRING_MAX_BYTES + 1))],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -233,7 +234,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['ready', Buffer.alloc(4)],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -242,7 +243,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
       raw([
         ['clone', CLONE],
         ['program', Buffer.concat([u32(0x40000000), str('a'), u32(0), u32(0)])],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /malformed/,
     ],
@@ -250,7 +251,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
       'a mount before rootfs',
       Buffer.from(
         encodePlan([
-          { op: 'clone', flags: 0n, uidMap: '', gidMap: '' },
+          { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
           {
             op: 'mount',
             source: '',
@@ -263,6 +264,8 @@ describe('the plan reader', needs('gcc', 'make'), () => {
             recSet: 0n,
             recClear: 0n,
             propagation: [],
+            uidMap: '',
+            gidMap: '',
           },
           ...MINIMAL.slice(1),
         ]),
@@ -275,7 +278,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['clone', CLONE],
         ['program', PROGRAM],
         ['await_start', NONE],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /without a fifo/,
     ],
@@ -285,7 +288,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['cgroup_tasks', str('/x')],
         ['clone', CLONE],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /never waited for/,
     ],
@@ -295,7 +298,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
         ['open_ns', Buffer.concat([str('/x'), Buffer.alloc(8)])],
         ['clone', CLONE],
         ['program', PROGRAM],
-        ['exec', NONE],
+        ['exec', EXEC],
       ]),
       /not joined/,
     ],

@@ -132,6 +132,7 @@ export class Run {
     while (this.#pending.length >= 8 && this.#pending.length >= 8 + this.#pending.readUInt32LE(4)) {
       const end = 8 + this.#pending.readUInt32LE(4)
       this.records.push(decode(this.#pending.readUInt32LE(0), this.#pending.subarray(8, end)))
+      if (this.records.at(-1)?.type === 'ready') this.status.write('c')
       this.#pending = this.#pending.subarray(end)
     }
     for (const waiter of this.#waiters) if (this.find(waiter.type)) waiter.resolve()
@@ -203,6 +204,8 @@ export function mount(args: Partial<Extract<Op, { op: 'mount' }>> & { target: st
     recSet: 0n,
     recClear: 0n,
     propagation: [],
+    uidMap: '',
+    gidMap: '',
     ...args,
   }
 }
@@ -244,7 +247,7 @@ export function containerPlan(rootfs: Rootfs, parts: Parts): Op[] {
   const becomeRoot = ((parts.clone?.flags ?? 0n) & USER_FLAG) === 0n ? 0 : 1
   return [
     ...(parts.host ?? []),
-    { op: 'clone', flags: CONTAINER_FLAGS, uidMap: '', gidMap: '', ...parts.clone },
+    { op: 'clone', flags: CONTAINER_FLAGS, uidMap: '', gidMap: '', runtimeMaps: 0, ...parts.clone },
     { op: 'session', becomeRoot },
     { op: 'loopback_up' },
     { op: 'root_propagation', flags: MS_SLAVE_REC },
@@ -276,6 +279,6 @@ export function containerPlan(rootfs: Rootfs, parts: Parts): Op[] {
     { op: 'chdir', path: '/srv/here', tolerant: 0 },
     { op: 'program', args: parts.args, env: parts.env ?? ['PATH=/bin'], uid },
     ...(parts.late ?? []),
-    { op: 'exec' },
+    { op: 'exec', fds: 0 },
   ]
 }

@@ -78,7 +78,7 @@ export async function createContainer(
       try {
         writePidFile(pidPath, container.init.pid)
       } catch (error) {
-        await container.delete({ force: true })
+        await container.destroy({ force: true })
         throw new RuntimeError(
           'InvalidArgument',
           `cannot write the pid file "${pidPath}": ${error instanceof Error ? error.message : error}`,

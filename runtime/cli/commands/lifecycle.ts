@@ -22,9 +22,9 @@ export const kill: Command = {
   async run(context, args) {
     const signal = parseSignal(args.positionals[1] ?? 'TERM')
     const container = Container.load(context.root, args.positionals[0] ?? '', context.logger)
-    if (args.flag('all')) await container.killAll(signal)
+    if (args.flag('all')) await container.signalAll(signal)
     else if (container.status() === 'stopped') throw new RuntimeError('FailedPrecondition', 'container not running')
-    else container.kill(signal)
+    else container.signal(signal)
     return 0
   },
 }
@@ -50,7 +50,7 @@ export const remove: Command = {
       if (force) return 0
       throw error
     }
-    await container.delete({ force })
+    await container.destroy({ force })
     return 0
   },
 }

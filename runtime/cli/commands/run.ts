@@ -90,7 +90,7 @@ export class SignalRelay {
 
   #send(target: RunningProcess, signal: number): void {
     try {
-      target.kill(signal)
+      target.signal(signal)
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
     }
@@ -110,7 +110,7 @@ export async function foreground(target: RunningProcess): Promise<number> {
 }
 
 async function cleanUp(container: Container): Promise<void> {
-  await container.delete({ force: true })
+  await container.destroy({ force: true })
 }
 
 /** runts run */

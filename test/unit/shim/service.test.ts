@@ -54,7 +54,7 @@ class FakeProcess implements RunningProcess {
     return this.exit === undefined
   }
 
-  kill(signal: number): void {
+  signal(signal: number): void {
     if (this.exit !== undefined) throw new RuntimeError('NotFound', 'process already finished')
     this.signals.push(signal)
     if (signal === 9) this.end(KILLED)
@@ -118,21 +118,21 @@ function makeWorld(bundle: string): World {
       note('exec')
       return (await on.exec?.()) ?? new FakeProcess(nextPid++)
     },
-    kill: (signal) => {
+    signal: (signal) => {
       note(`kill ${signal}`)
-      init.kill(signal)
+      init.signal(signal)
     },
-    killAll: async (signal) => note(`killAll ${signal}`),
+    signalAll: async (signal) => note(`killAll ${signal}`),
     pause: async () => note('pause'),
     resume: async () => note('resume'),
-    update: () => note('update'),
+    set: () => note('update'),
     stats: () => {
       throw new RuntimeError('NotFound', 'no cgroup')
     },
-    pids: () => [100, 200],
+    processes: () => [100, 200],
     oomKillCount: () => on.oomKills,
     watchOom: () => ({ [Symbol.dispose]() {} }),
-    delete: async () => {
+    destroy: async () => {
       note('delete')
       await on.delete?.()
     },
