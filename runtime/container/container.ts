@@ -39,6 +39,14 @@ const KILL_WAIT_MS = 10_000
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'paused' | 'stopped'
 
+/** Parts of the isolation that can be switched off for debugging, by root only; true is on. */
+export interface FeatureGates {
+  readonly seccomp: boolean
+  readonly capabilities: boolean
+  readonly apparmor: boolean
+  readonly cgroupDevices: boolean
+}
+
 /** What Container.create needs. */
 export interface CreateOptions {
   /** folder that holds the state of many containers */
@@ -53,6 +61,12 @@ export interface CreateOptions {
   readonly noPivot?: boolean
   /** keep the caller's session keyring */
   readonly noNewKeyring?: boolean
+  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
+  readonly extraFds?: readonly number[]
+  /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
+  readonly pidfdSocket?: string
+  /** what is switched off for debugging */
+  readonly gates?: Partial<FeatureGates>
   /** aborting undoes the create */
   readonly signal?: AbortSignal
 }
@@ -65,6 +79,13 @@ export interface ExecOptions {
   readonly noNewKeyring?: boolean
   /** join a paused container too; the process starts when it is resumed */
   readonly ignorePaused?: boolean
+  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
+  readonly extraFds?: readonly number[]
+  /** path of a unix socket that receives a pidfd of the process (SCM_RIGHTS) */
+  readonly pidfdSocket?: string
+  /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
+  readonly subCgroups?: Readonly<Record<string, string>>
+  readonly gates?: Partial<FeatureGates>
 }
 
 /** One container. */

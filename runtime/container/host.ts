@@ -21,6 +21,10 @@ export interface HostFacts {
   readonly cgroupMounts: readonly CgroupMount[]
   readonly apparmor: boolean
   readonly selinux: boolean
+  /** not root of the machine: another user, or root of a user namespace; mknod and much else is impossible */
+  readonly rootless: boolean
+  /** not even root of a user namespace: id maps of a new one are written by newuidmap(1), or hold one id */
+  readonly unprivileged: boolean
   /** number of the highest capability that the kernel knows */
   readonly lastCap: number
 }
@@ -45,12 +49,18 @@ function appArmor(): boolean {
   }
 }
 
+/** The initial user namespace maps every id to itself (user_namespaces(7)). */
+function inUserNamespace(): boolean {
+  return !/^\s*0\s+0\s+4294967295\s*$/.test(readOptional('/proc/self/uid_map') ?? '')
+}
+
 let facts: HostFacts | undefined
 
 /** The host's facts. */
 export function hostFacts(): HostFacts {
   if (facts === undefined) {
     const mode = detectMode()
+    const unprivileged = process.geteuid?.() !== 0
     facts = {
       cgroup2: mode === 'v2',
       cgroupMounts: readHierarchies(mode).map(({ controllers, mountpoint, ownPath }) => ({
@@ -61,6 +71,8 @@ export function hostFacts(): HostFacts {
       })),
       apparmor: appArmor(),
       selinux: readOptional('/sys/fs/selinux/enforce') !== undefined,
+      rootless: unprivileged || inUserNamespace(),
+      unprivileged,
       lastCap: Number(readOptional('/proc/sys/kernel/cap_last_cap') ?? '40'),
     }
   }

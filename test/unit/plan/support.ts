@@ -17,6 +17,8 @@ export const HOST_V1: HostFacts = {
   ],
   apparmor: false,
   selinux: false,
+  rootless: false,
+  unprivileged: false,
   lastCap: 40,
 }
 
