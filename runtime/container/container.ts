@@ -151,6 +151,7 @@ export class Container {
       })
       const seccomp = seccompOf(spec)
       const ops = buildCreatePlan({
+        id,
         spec,
         bundle,
         rootfs,
@@ -158,6 +159,7 @@ export class Container {
         fifo,
         noPivot: options.noPivot ?? false,
         keyring: keyringName(options, id),
+        extraFds: options.extraFds?.length ?? 0,
         host: hostFacts(),
         ...(seccomp === undefined ? {} : { seccomp }),
       })
@@ -287,6 +289,7 @@ export class Container {
       init: { pid: this.init.pid, startTime: this.#startTime, namespaces: this.#foreign },
       host: hostFacts(),
       keyring: keyringName(options, this.id),
+      extraFds: options.extraFds?.length ?? 0,
       ...(seccomp === undefined ? {} : { seccomp }),
     })
     const run = new PlanProcess({

@@ -21,6 +21,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
   const seccomp = seccompOf(spec)
   return describePlan(
     buildCreatePlan({
+      id: 'ID',
       spec,
       bundle,
       rootfs: rootfsPath(spec, bundle),
@@ -28,6 +29,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
       fifo: 'exec.fifo',
       noPivot: false,
       keyring: keyringName({}, 'ID'),
+      extraFds: 0,
       host: hostFacts(),
       ...(seccomp === undefined ? {} : { seccomp }),
     }),

@@ -4,7 +4,7 @@
  * that cannot be compiled whole is an error; no container starts with less of a filter than was asked for.
  */
 import { join } from 'node:path'
-import { specError } from '../errors.ts'
+import { RuntimeError, specError } from '../errors.ts'
 import { SECCOMP_ARCHITECTURES } from '../spec/seccomp.ts'
 import type { LinuxSeccomp, SeccompArg } from '../spec/types.ts'
 import {
@@ -18,10 +18,10 @@ import {
 } from '../sys/libseccomp.ts'
 import { type CompiledFilter, readCached, sha256, writeCached } from './cache.ts'
 import { type KnownSyscalls, patchEnosys } from './enosys.ts'
-import { actionCode, conditionSets, filterFlags, needsEnosys } from './rules.ts'
+import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from './rules.ts'
 
 /** Changes whenever the same profile would compile to something else by our own doing. */
-const COMPILER_VERSION = 1
+const COMPILER_VERSION = 2
 /** Above this many rules the tests are ordered as a tree. */
 const TREE_ABOVE_RULES = 32
 const MAX_IN_MEMORY = 16
@@ -79,6 +79,7 @@ export function cacheKey({ defaultAction, defaultErrnoRet, architectures, flags,
 }
 
 function compile(profile: LinuxSeccomp): Uint8Array {
+  if (usesNotify(profile)) requireNotify()
   const defaultAction = actionCode(profile.defaultAction, profile.defaultErrnoRet)
   using context = new SeccompContext(defaultAction)
   const architectures = new Set([nativeArchitecture()])
@@ -109,6 +110,19 @@ function compile(profile: LinuxSeccomp): Uint8Array {
   if (!needsEnosys(profile)) return patch(program, [])
   const named = new Set(profile.syscalls.flatMap(({ names }) => names))
   return patch(program, knownSyscalls([...architectures], [...named]))
+}
+
+/** Older libraries take the action for an unknown one. @throws Unimplemented */
+function requireNotify(): void {
+  const [major = 0, minor = 0] = seccompVersion().split('.').map(Number)
+  if (major > 2 || (major === 2 && minor >= 5)) return
+  const message = `seccomp notify unsupported: libseccomp ${seccompVersion()} is installed, 2.5.0 or later is needed`
+  throw new RuntimeError('Unimplemented', message, { detail: { source: 'spec', pointer: '/linux/seccomp' } })
+}
+
+/** The names in a profile that the library does not know, and for which there is no rule therefore: worth a line in a debug log. */
+export function unknownSyscalls({ syscalls }: LinuxSeccomp): readonly string[] {
+  return [...new Set(syscalls.flatMap(({ names }) => names))].filter((name) => resolveSyscall(name) === undefined)
 }
 
 function patch(program: Uint8Array, known: readonly KnownSyscalls[]): Uint8Array {
