@@ -1,6 +1,6 @@
 /*
- * What makes the process the container's: session, keyring, limits, labels, credentials, filter, its share of the machine. Invariant: privilege only ever shrinks
- * here, and each step that drops some is verified afterwards rather than assumed.
+ * What makes the process the container's: session, keyring, limits, labels, credentials, filter, its share of the machine. Invariant:
+ * privilege only ever shrinks here, and each step that drops some is verified afterwards rather than assumed.
  */
 #include "init.h"
 
