@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { readCached } from '../../../runtime/seccomp/cache.ts'
-import { cacheKey, compileSeccomp } from '../../../runtime/seccomp/libseccomp.ts'
+import { cacheKey, compileSeccomp, unknownSyscalls } from '../../../runtime/seccomp/libseccomp.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'
 import type { LinuxSeccomp, SeccompArg } from '../../../runtime/spec/types.ts'
 import { resolveSyscallOn } from '../../../runtime/sys/libseccomp.ts'
@@ -233,6 +233,26 @@ describe.runIf(onX86)('compileSeccomp()', () => {
     [{ defaultAction: 'SCMP_ACT_ALLOW', syscalls: [rule('frobnicate', 'SCMP_ACT_KILL')] }, 'mount', ALLOW],
   ])('%j: %s gives %i', (profile, name, result) => {
     expect(run(profile, { arch: X86_64, nr: nr(name) })).toBe(result)
+  })
+
+  test('a call can be handed to an agent', () => {
+    const profile = parsed({
+      defaultAction: 'SCMP_ACT_ALLOW',
+      listenerPath: '/run/agent',
+      syscalls: [rule('mkdir', 'SCMP_ACT_NOTIFY')],
+    })
+    const { flags, filter } = compileSeccomp(profile)
+    expect(flags & 8).toBe(8)
+    expect(runBpf(filter, { arch: X86_64, nr: nr('mkdir') })).toBe(0x7fc00000)
+    expect(runBpf(filter, { arch: X86_64, nr: nr('read') })).toBe(ALLOW)
+  })
+
+  test('names that the library does not know can be told', () => {
+    const profile = parsed({
+      defaultAction: 'SCMP_ACT_ALLOW',
+      syscalls: [{ ...rule('frobnicate', 'SCMP_ACT_KILL'), names: ['frobnicate', 'mount'] }, rule('frobnicate')],
+    })
+    expect(unknownSyscalls(profile)).toEqual(['frobnicate'])
   })
 
   test('an open profile has no call that does not exist', () => {
