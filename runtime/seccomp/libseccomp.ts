@@ -35,6 +35,8 @@ const compiled = new Map<string, CompiledFilter>()
 export interface CompileOptions {
   /** a directory of the runtime's own, made with mode 0700; left out: memory only */
   readonly cacheDir?: string
+  /** told the system calls that the library does not know, for which there is no rule therefore; only when a profile is compiled anew */
+  readonly onUnknown?: (names: readonly string[]) => void
 }
 
 /** The filter of a profile. @throws InvalidArgument, Unimplemented when libseccomp is missing */
@@ -43,7 +45,7 @@ export function compileSeccomp(profile: LinuxSeccomp, options: CompileOptions = 
   const path = options.cacheDir === undefined ? undefined : join(options.cacheDir, key)
   let filter = compiled.get(key) ?? (path === undefined ? undefined : readCached(path))
   if (filter === undefined) {
-    filter = { flags: filterFlags(profile), filter: compile(profile) }
+    filter = { flags: filterFlags(profile), filter: compile(profile, options.onUnknown) }
     if (path !== undefined) writeCached(path, filter)
   }
   remember(key, filter)
@@ -78,7 +80,7 @@ export function cacheKey({ defaultAction, defaultErrnoRet, architectures, flags,
   return sha256().update(canonical).digest('hex')
 }
 
-function compile(profile: LinuxSeccomp): Uint8Array {
+function compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown']): Uint8Array {
   if (usesNotify(profile)) requireNotify()
   const defaultAction = actionCode(profile.defaultAction, profile.defaultErrnoRet)
   using context = new SeccompContext(defaultAction)
@@ -89,6 +91,7 @@ function compile(profile: LinuxSeccomp): Uint8Array {
     context.addArchitecture(token, name)
     architectures.add(token)
   }
+  const unknown = new Set<string>()
   let rules = 0
   for (const { names, action, errnoRet, args } of profile.syscalls) {
     const code = actionCode(action, errnoRet)
@@ -98,13 +101,17 @@ function compile(profile: LinuxSeccomp): Uint8Array {
     for (const name of names) {
       const syscall = resolveSyscall(name)
       // unknown to this library: newer than it, or of no architecture of ours; enosys.ts covers the former
-      if (syscall === undefined) continue
+      if (syscall === undefined) {
+        unknown.add(name)
+        continue
+      }
       for (const tests of sets) {
         context.addRule(name, syscall, code, tests)
         rules++
       }
     }
   }
+  if (unknown.size > 0) onUnknown?.([...unknown])
   if (rules > TREE_ABOVE_RULES) context.useBinaryTree()
   const program = context.export()
   if (!needsEnosys(profile)) return patch(program, [])
@@ -118,11 +125,6 @@ function requireNotify(): void {
   if (major > 2 || (major === 2 && minor >= 5)) return
   const message = `seccomp notify unsupported: libseccomp ${seccompVersion()} is installed, 2.5.0 or later is needed`
   throw new RuntimeError('Unimplemented', message, { detail: { source: 'spec', pointer: '/linux/seccomp' } })
-}
-
-/** The names in a profile that the library does not know, and for which there is no rule therefore: worth a line in a debug log. */
-export function unknownSyscalls({ syscalls }: LinuxSeccomp): readonly string[] {
-  return [...new Set(syscalls.flatMap(({ names }) => names))].filter((name) => resolveSyscall(name) === undefined)
 }
 
 function patch(program: Uint8Array, known: readonly KnownSyscalls[]): Uint8Array {
