@@ -47,6 +47,7 @@ inModes(MODES, 'seccomp', (test) => {
       const denied = ['getcwd', 'statx']
       spec.linux.seccomp = {
         ...more,
+        architectures: ['SCMP_ARCH_X86_64'],
         syscalls: [
           { names: ALL_OLD_CALLS.filter((name) => !denied.includes(name)), action: ALLOW },
           { names: denied, action: ERRNO, errnoRet: 1 },
@@ -62,10 +63,10 @@ inModes(MODES, 'seccomp', (test) => {
   })
 
   test('kills with SIGSYS', async ({ runts }) => {
-    const out = await runts.inside(`(probe syscall ${NUMBERS.mkdir} 0 0); echo $?`, (spec) => {
+    const out = await runts.inside(`(probe syscall ${NUMBERS.mkdir} 0 0) 2>/dev/null; echo $?`, (spec) => {
       spec.linux.seccomp = rules({ names: ['mkdir'], action: 'SCMP_ACT_KILL_PROCESS' })
     })
-    expect(out).toMatch(/^(Bad system call\n)?159\n$/)
+    expect(out).toBe('159\n')
   })
 
   test('filters startContainer hooks, and not those of the host', async ({ runts }) => {
@@ -89,7 +90,7 @@ inModes(MODES, 'seccomp', (test) => {
     }
   })
 
-  test('takes the flags of the kernel, and several architectures', async ({ runts }) => {
+  test('takes the flags of the kernel, and several architectures', notRunc('1.1 takes no flags'), async ({ runts }) => {
     const out = await runts.inside(`probe syscall ${NUMBERS.mkdir} 0 0`, (spec) => {
       spec.linux.seccomp = {
         ...rules({ names: ['mkdir'], action: ERRNO }),

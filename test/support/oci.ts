@@ -136,6 +136,11 @@ export class OciHost extends Runts {
     this.leave('run', '-d', '-b', this.bundle(['sleep', '1000'], change), id)
   }
 
+  /** The command line of a call, for a program that starts it. */
+  commandOf(...args: string[]): readonly string[] {
+    return this.commandLine(args)
+  }
+
   /** Starts the runtime on some processors only. */
   startOn(processors: string, ...args: string[]): Command {
     return startCommand('taskset', ['-c', processors, ...this.commandLine(args)])

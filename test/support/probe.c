@@ -135,6 +135,22 @@ static int listen_at(const char *path) {
     return fd;
 }
 
+/* Whether a text that starts an object has its end: peers may keep the connection open. Other texts are whole as they come. */
+static int is_whole(const char *text, size_t size) {
+    int depth = 0, quoted = 0;
+    if (size == 0 || text[0] != '{')
+        return 1;
+    for (size_t i = 0; i < size; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            depth += (text[i] == '{') - (text[i] == '}');
+    }
+    return depth == 0 && !quoted;
+}
+
 /* Receives one message: its bytes into `text`, its one descriptor as the result. */
 static int receive(int listener, char *text, size_t size) {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -151,8 +167,8 @@ static int receive(int listener, char *text, size_t size) {
     if (got < 0)
         return -1;
     size_t used = (size_t)got;
-    /* the rest of a longer text comes without descriptors, until the sender closes */
-    while (used < size - 1 && (got = read(fd, text + used, size - 1 - used)) > 0)
+    /* the rest of a longer text comes without descriptors */
+    while (!is_whole(text, used) && used < size - 1 && (got = read(fd, text + used, size - 1 - used)) > 0)
         used += (size_t)got;
     text[used] = 0;
     close(fd);
