@@ -3,6 +3,7 @@
  * tables that the validator and the plan builder use, so the document cannot promise what they refuse.
  */
 import { CAPABILITIES } from './spec/capabilities.ts'
+import { SPEC_VERSION } from './spec/example.ts'
 import { MOUNT_OPTION_WORDS } from './spec/mount-options.ts'
 import { SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, SECCOMP_OPERATORS } from './spec/seccomp.ts'
 
@@ -11,7 +12,7 @@ export function features(): Record<string, unknown> {
   const flags = [...SECCOMP_FLAGS.keys()]
   return {
     ociVersionMin: '1.0.0',
-    ociVersionMax: '1.3.0',
+    ociVersionMax: SPEC_VERSION,
     hooks: [],
     mountOptions: [...MOUNT_OPTION_WORDS].sort(),
     linux: {

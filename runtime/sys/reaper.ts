@@ -67,10 +67,10 @@ export class Reaper {
     this.#logger = logger
   }
 
-  /** Becomes child subreaper and begins to reap. */
-  start(): void {
+  /** Becomes child subreaper, unless told not to, and begins to reap. */
+  start(options: { readonly subreaper?: boolean } = {}): void {
     if (this.#onSignal !== undefined) return
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if (options.subreaper !== false) prctl(PR_SET_CHILD_SUBREAPER, 1)
     this.#onSignal = () => this.reap()
     process.on('SIGCHLD', this.#onSignal)
   }
