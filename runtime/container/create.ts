@@ -12,6 +12,7 @@ import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { processStat } from '../sys/process.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { withNotifySocket } from './notify.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
 import { claimState, removeState, type SavedState, saveState } from './store.ts'
@@ -26,7 +27,8 @@ export interface CreatedParts {
 
 /** Makes a container whose init waits for its start. @throws AlreadyExists, InvalidArgument, and what the set-up met */
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
-  const { root, id, spec, reaper } = options
+  const { root, id, reaper } = options
+  let { spec } = options
   const logger = options.logger ?? silentLogger
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
@@ -37,6 +39,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    if (options.notify === true) spec = withNotifySocket(spec, root, id)
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,

@@ -13,6 +13,7 @@ import {
 import { type Command, type Context, CREATE_OPTIONS, writePidFile } from '../command.ts'
 import { initFds, withEnv } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
+import { managerSocket } from '../notify.ts'
 
 /** How a container's streams are given for a command that does (`detached`) or does not leave it behind. @throws InvalidArgument */
 export function chooseStdio(
@@ -53,8 +54,8 @@ export async function createContainer(context: Context, args: ParsedArgs, making
   const pidFile = args.text('pid-file')
   const pidPath = pidFile ? resolve(pidFile) : undefined
   const pidfdSocket = args.text('pidfd-socket')
-  const loaded = loadSpec(bundle)
   const { fds, env } = initFds(args)
+  const loaded = loadSpec(bundle)
   const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
   const { stdio, socket } = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
   const reaper = new Reaper(context.logger)
@@ -72,6 +73,7 @@ export async function createContainer(context: Context, args: ParsedArgs, making
       noNewKeyring: args.flag('no-new-keyring'),
       extraFds: fds,
       gates: context.gates,
+      notify: managerSocket() !== undefined,
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
     await container.settled()

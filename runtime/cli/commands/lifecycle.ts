@@ -1,6 +1,7 @@
 /** The commands that act on a container that is there: start, kill, delete, pause, resume. */
 import { Container, RuntimeError } from '../../index.ts'
 import { type Command, loadContainer, parseSignal } from '../command.ts'
+import { startDetached } from '../notify.ts'
 
 const SIGKILL = 9
 
@@ -9,12 +10,14 @@ export const start: Command = {
   spec: {
     name: 'start',
     summary: 'Starts the program of a created container.',
-    details: ['Returns when the program has been executed. A container is started once.'],
+    details: [
+      'Returns when the program has been executed. A container is started once. If NOTIFY_SOCKET was set at create and is set now (sd_notify(3)), it returns when the program says that it is ready, and passes that on with the pid to watch.',
+    ],
     positionals: ['id'],
     options: {},
   },
   async run(context, args) {
-    await loadContainer(context, args).start()
+    await startDetached(context, loadContainer(context, args))
     return 0
   },
 }

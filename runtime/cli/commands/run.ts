@@ -1,6 +1,7 @@
 /** `run`: create and start in one; in the foreground it relays signals and the terminal and ends with the container's exit status. */
 import { type Command, CREATE_OPTIONS } from '../command.ts'
 import { foreground, SignalRelay } from '../foreground.ts'
+import { startDetached, startInFront } from '../notify.ts'
 import { createContainer } from './create.ts'
 
 /** runts run */
@@ -29,7 +30,7 @@ export const run: Command = {
     const container = await createContainer(context, args, { detached, subreaper: !args.flag('no-subreaper') })
     try {
       signals?.attach(container.init)
-      await container.start()
+      await (detached ? startDetached : startInFront)(context, container)
     } catch (error) {
       await container.destroy({ force: true })
       throw error
