@@ -144,11 +144,11 @@ describe('runts exec', needs('root', 'busybox'), () => {
       spec.process.capabilities = { bounding: both, effective: kill, permitted: both, inheritable: ['CAP_CHOWN'] }
     })
     runts.leave('run', '-d', '-b', bundle, 'c')
-    expect(await sets()).toEqual({ Inh: '1', Prm: '21', Eff: '20', Bnd: '21', Amb: '0' })
+    expect(await sets()).toEqual({ Inh: '1', Prm: '21', Eff: '21', Bnd: '21', Amb: '0' })
     expect(await sets('--cap', 'CAP_SYS_ADMIN')).toEqual({
       Inh: '1',
       Prm: '200021',
-      Eff: '200020',
+      Eff: '200021',
       Bnd: '200021',
       Amb: '0',
     })
