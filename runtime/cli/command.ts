@@ -2,7 +2,7 @@
 import { readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { basename, dirname, join } from 'node:path'
-import { Container, errnoName, errnoOf, RuntimeError } from '../index.ts'
+import { Container, errnoName, errnoOf, type Logger, RuntimeError } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 import type { Log } from './log.ts'
@@ -10,6 +10,8 @@ import type { Log } from './log.ts'
 /** The settings that precede the command. */
 export interface Context extends Globals {
   readonly logger: Log
+  /** for what the container's own side reports */
+  readonly containerLogger: Logger
 }
 
 /** One command: its grammar and its action, which returns the exit status. */

@@ -30,7 +30,8 @@ export interface Log extends Logger {
   readonly format: LogFormat
   /** whether its lines go to standard error, where the error of a command is printed anyway */
   readonly isStderr: boolean
-  readonly level: Level
+  /** The same log with a level of its own. */
+  at(level: Level): Logger
 }
 
 function bare(text: string): boolean {
@@ -66,22 +67,22 @@ export function openLog(options: { file?: string; format?: string; level: Level 
     })
   }
   let broken = false
-  const write = (level: Level, fields: LogFields, message: string): void => {
-    if (broken || LEVELS.indexOf(level) < LEVELS.indexOf(options.level)) return
-    try {
-      writeSync(fd, line(format, level, message, fields))
-    } catch {
-      // a full disk or a reader that is gone must not end a container: the log is given up
-      broken = true
+  const at = (shown: Level): Logger => {
+    const write = (level: Level, fields: LogFields, message: string): void => {
+      if (broken || LEVELS.indexOf(level) < LEVELS.indexOf(shown)) return
+      try {
+        writeSync(fd, line(format, level, message, fields))
+      } catch {
+        // a full disk or a reader that is gone must not end a container: the log is given up
+        broken = true
+      }
+    }
+    return {
+      debug: (fields, message) => write('debug', fields, message),
+      info: (fields, message) => write('info', fields, message),
+      warn: (fields, message) => write('warning', fields, message),
+      error: (fields, message) => write('error', fields, message),
     }
   }
-  return {
-    format,
-    isStderr: file === undefined,
-    level: options.level,
-    debug: (fields, message) => write('debug', fields, message),
-    info: (fields, message) => write('info', fields, message),
-    warn: (fields, message) => write('warning', fields, message),
-    error: (fields, message) => write('error', fields, message),
-  }
+  return { ...at(options.level), format, isStderr: file === undefined, at }
 }

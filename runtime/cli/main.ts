@@ -76,7 +76,10 @@ async function main(argv: readonly string[]): Promise<number> {
     print(commandHelp(command.spec))
     return 0
   }
-  const context = { ...readGlobals(values), logger: log ?? open(values) }
+  const settings = readGlobals(values)
+  const logger = log ?? open(values)
+  const context = { ...settings, logger, containerLogger: logger.at(settings.containerLogLevel) }
+  logger.debug({ command: name, id: args.positionals[0] }, 'runts')
   try {
     return await command.run(context, args)
   } catch (error) {

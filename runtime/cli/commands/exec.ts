@@ -204,6 +204,7 @@ export const exec: Command = {
         extraFds: preserved(args),
         subCgroups: parseSubCgroups(args.texts('cgroup')),
         gates: context.gates,
+        containerLogger: context.containerLogger,
         ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
       })
       signals?.attach(running)

@@ -1,36 +1,8 @@
 /** The commands that only look at containers: state and list. */
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Container, RuntimeError } from '../../index.ts'
 import { type Command, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
-
-/** Name of a user of this machine, or `#uid` for one without a name. */
-function userName(uid: number): string {
-  let passwd = ''
-  try {
-    passwd = readFileSync('/etc/passwd', 'utf8')
-  } catch {
-    // a machine may have no users but numbers
-  }
-  const entry = passwd.split('\n').find((line) => line.split(':')[2] === String(uid))
-  return entry?.split(':')[0] || `#${uid}`
-}
-
-/** The state document of a container, with what runc adds to the specification's. */
-function stateDocument(container: Container): Record<string, unknown> {
-  const status = container.status()
-  return {
-    ociVersion: container.spec.ociVersion,
-    id: container.id,
-    pid: status === 'stopped' ? 0 : container.init.pid,
-    status,
-    bundle: container.bundle,
-    rootfs: container.rootfs,
-    created: container.created,
-    ...(Object.keys(container.spec.annotations).length === 0 ? {} : { annotations: container.spec.annotations }),
-    owner: userName(statSync(join(container.root, container.id)).uid),
-  }
-}
 
 /** runts state */
 export const state: Command = {
@@ -44,7 +16,7 @@ export const state: Command = {
     options: {},
   },
   async run(context, args) {
-    print(`${JSON.stringify(stateDocument(loadContainer(context, args)), null, 2)}\n`)
+    print(`${JSON.stringify(loadContainer(context, args).ociState(), null, 2)}\n`)
     return 0
   },
 }
@@ -80,10 +52,10 @@ export const list: Command = {
       print(ids.map((id) => `${id}\n`).join(''))
       return 0
     }
-    const states: Record<string, unknown>[] = []
+    const states: ReturnType<Container['ociState']>[] = []
     for (const id of ids) {
       try {
-        states.push(stateDocument(Container.load(context.root, id, context.logger)))
+        states.push(Container.load(context.root, id, context.logger).ociState())
       } catch (error) {
         const gone = (error instanceof RuntimeError && error.code === 'NotFound') || !existsSync(join(context.root, id))
         if (gone) context.logger.debug({ id }, 'left out a container that has no state')
@@ -92,9 +64,7 @@ export const list: Command = {
     }
     if (format === 'json') print(`${JSON.stringify(states)}\n`)
     else {
-      const rows = states.map((s) =>
-        [s['id'], s['pid'], s['status'], s['bundle'], s['created'], s['owner']].map(String),
-      )
+      const rows = states.map((s) => [s.id, String(s.pid), s.status, s.bundle, s.created, s.owner])
       print(table([['ID', 'PID', 'STATUS', 'BUNDLE', 'CREATED', 'OWNER'], ...rows]))
     }
     return 0

@@ -3,8 +3,6 @@ import { Container, RuntimeError } from '../../index.ts'
 import { type Command, loadContainer, parseSignal } from '../command.ts'
 import { startDetached } from '../notify.ts'
 
-const SIGKILL = 9
-
 /** runts start */
 export const start: Command = {
   spec: {
@@ -43,11 +41,16 @@ export const kill: Command = {
   async run(context, args) {
     const signal = parseSignal(args.positionals[1] ?? 'TERM')
     const container = loadContainer(context, args)
-    // without a pid namespace of its own the others would outlive the first process, and may have done so already
-    const everyone = signal === SIGKILL && !container.ownsPidNamespace && container.processes().length > 0
-    if (args.flag('all') || everyone) await container.signalAll(signal)
-    else if (container.status() === 'stopped') throw new RuntimeError('FailedPrecondition', 'container not running')
-    else container.signal(signal)
+    if (args.flag('all')) {
+      await container.signalAll(signal)
+      return 0
+    }
+    try {
+      await container.signal(signal)
+    } catch (error) {
+      if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
+      throw new RuntimeError('FailedPrecondition', 'container not running', { cause: error })
+    }
     return 0
   },
 }

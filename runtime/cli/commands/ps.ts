@@ -1,8 +1,11 @@
 /** `ps`: the processes of a container, as rows of the host's own ps(1) or as a list of pids. */
-import { accessSync, constants, openSync, readSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { OwnedFd, pipePair, Reaper, RuntimeError } from '../../index.ts'
+import { Reaper, RuntimeError, runProgram } from '../../index.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
+
+/** More than the rows of every process that a machine can have. */
+const OUTPUT_BYTES = 256 * 1024 * 1024
 
 function findProgram(name: string): string {
   for (const folder of (process.env['PATH'] || '/usr/bin:/bin').split(delimiter)) {
@@ -17,39 +20,22 @@ function findProgram(name: string): string {
   throw new RuntimeError('NotFound', `cannot find "${name}" in $PATH (package procps): --format json needs no ps`)
 }
 
-function readAll(fd: number): string {
-  const chunks: Buffer[] = []
-  const chunk = Buffer.alloc(1 << 16)
-  for (let count = readSync(fd, chunk); count > 0; count = readSync(fd, chunk)) {
-    chunks.push(Buffer.from(chunk.subarray(0, count)))
-  }
-  return Buffer.concat(chunks).toString()
-}
-
-/** Runs the host's ps(1) and answers what it prints; its complaints go to our own standard error. */
+/** Runs the host's ps(1) and answers what it prints. @throws InvalidArgument with its complaint */
 async function runPs(context: Context, args: readonly string[]): Promise<string> {
   const path = findProgram('ps')
   const reaper = new Reaper(context.logger)
   reaper.start()
-  const env = Object.entries(process.env).map(([name, value]) => `${name}=${value}`)
-  const { read, write } = pipePair()
-  using output = read
-  using null_ = new OwnedFd(openSync('/dev/null', 'r'))
-  const child = reaper.spawn({
+  const { exit, stdout, stderr } = await runProgram({
+    reaper,
     path,
     argv: ['ps', ...args],
-    env,
-    fds: [
-      { from: null_.fd, to: 0 },
-      { from: write.fd, to: 1 },
-      { from: 2, to: 2 },
-    ],
+    env: Object.entries(process.env).map(([name, value]) => `${name}=${value}`),
+    cwd: process.cwd(),
+    outputBytes: OUTPUT_BYTES,
   })
-  write.close()
-  const text = readAll(output.fd)
-  const { status } = await child.exited
-  if (status !== 0) throw new RuntimeError('InvalidArgument', `cannot run ps ${args.join(' ')}: exit status ${status}`)
-  return text
+  if (exit.status === 0) return stdout
+  const [complaint = ''] = stderr.trim().split('\n')
+  throw new RuntimeError('InvalidArgument', `cannot run ps ${args.join(' ')}: exit status ${exit.status}: ${complaint}`)
 }
 
 /** The header, and the rows whose PID column is one of the pids. @throws InvalidArgument when ps printed no such column */
