@@ -18,7 +18,7 @@ const script = new Script(`(function (require, __filename, __dirname) {${readFil
   filename,
   cachedData,
 })
-const run = () => script.runInThisContext()(require, filename, __dirname)
+const run = (load = require) => script.runInThisContext()(load, filename, __dirname)
 
 if (require.main === module) run()
 else module.exports = { script, run }
