@@ -234,9 +234,9 @@ int proc_open(struct ctx *c)
  * Who can influence: `path` is ours or comes from the plan (sysctl names); what is mounted over parts of procfs, an administrator or,
  * through shared mounts, a container. RESOLVE_NO_XDEV refuses all of that, RESOLVE_BENEATH the rest (CVE-2025-52881).
  */
-int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
+int proc_write_at(int directory, const char *path, const char *text, size_t size)
 {
-    cleanup_fd int fd = sys_openat2(c->proc, path, O_WRONLY, 0, BELOW_PROC);
+    cleanup_fd int fd = sys_openat2(directory, path, O_WRONLY, 0, BELOW_PROC);
     if (fd < 0)
         return take_fd(&fd);
     ssize_t wrote;
@@ -246,6 +246,37 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
     if (wrote < 0)
         return -errno;
     return (size_t)wrote == size ? 0 : -EIO;
+}
+
+int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
+{
+    return proc_write_at(c->proc, path, text, size);
+}
+
+/*
+ * Files of our own below "self/". Where we are not what procfs takes an undumpable process for, which is root where ts-init was executed,
+ * they are ours only while we are dumpable. Who can influence meanwhile: processes with all power over our user namespace could trace us.
+ * In one of our own those are processes above it that have that power anyway; where one was joined they may be hostile, and we do not.
+ */
+int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size)
+{
+    int err = proc_write(c, path, text, size);
+    if (err != -EACCES || c->strangers)
+        return err;
+    err = sys_prctl(PR_SET_DUMPABLE, 1, 0);
+    if (err == 0)
+        err = proc_write(c, path, text, size);
+    int undo = sys_prctl(PR_SET_DUMPABLE, 0, 0);
+    return err < 0 ? err : undo;
+}
+
+/* A namespace of a process, or of our "self". The directory is looked up without links, only its entry is the magic link that we want. */
+int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "%s/ns", pid);
+    cleanup_fd int directory = sys_openat2(c->proc, path, O_PATH | O_DIRECTORY, 0, BELOW_PROC);
+    return directory < 0 ? take_fd(&directory) : sys_openat(directory, name, O_RDONLY, 0);
 }
 
 static int open_own_fds(int proc)
