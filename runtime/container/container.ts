@@ -3,34 +3,22 @@
  * container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing behind;
  * the status is derived from facts (freezer, process, fifo), never stored.
  */
-import { closeSync, constants, existsSync, openSync, readSync, unlinkSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
-import { PlanProcess, type Stdio } from '../init/spawn.ts'
+import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { buildCreatePlan, buildExecPlan } from '../plan/build.ts'
 import { parseSpec } from '../spec/load.ts'
-import { stringifyJson } from '../spec/stringify.ts'
-import type { LinuxResources, OciProcess, Spec } from '../spec/types.ts'
-import { errnoOf } from '../sys/errno.ts'
-import { openProcess, pollReadable, processStat } from '../sys/process.ts'
-import type { Reaper } from '../sys/reaper.ts'
-import { foreignNamespaces, hostFacts, NAMESPACE_FILES } from './host.ts'
+import type { LinuxResources, Spec } from '../spec/types.ts'
+import { createParts } from './create.ts'
+import { execIn } from './exec.ts'
+import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
-import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
+import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
-import {
-  claimState,
-  fifoPath,
-  listIds,
-  readConfig,
-  readState,
-  removeState,
-  type SavedState,
-  saveState,
-} from './store.ts'
+import { awaitFifo, releaseFifo } from './start.ts'
+import { fifoPath, listIds, readConfig, readState, removeState, type SavedState } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -38,55 +26,6 @@ const KILL_WAIT_MS = 10_000
 
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'paused' | 'stopped'
-
-/** Parts of the isolation that can be switched off for debugging, by root only; true is on. */
-export interface FeatureGates {
-  readonly seccomp: boolean
-  readonly capabilities: boolean
-  readonly apparmor: boolean
-  readonly cgroupDevices: boolean
-}
-
-/** What Container.create needs. */
-export interface CreateOptions {
-  /** folder that holds the state of many containers */
-  readonly root: string
-  readonly id: string
-  readonly bundle: string
-  readonly spec: Spec
-  readonly stdio: Stdio
-  readonly reaper: Reaper
-  readonly logger?: Logger
-  /** move the root to / instead of pivot_root, for a host whose own root cannot be pivoted */
-  readonly noPivot?: boolean
-  /** keep the caller's session keyring */
-  readonly noNewKeyring?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
-  readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
-  readonly pidfdSocket?: string
-  /** what is switched off for debugging */
-  readonly gates?: Partial<FeatureGates>
-  /** aborting undoes the create */
-  readonly signal?: AbortSignal
-}
-
-/** What Container.exec needs. */
-export interface ExecOptions {
-  readonly process: OciProcess
-  readonly stdio: Stdio
-  readonly reaper: Reaper
-  readonly noNewKeyring?: boolean
-  /** join a paused container too; the process starts when it is resumed */
-  readonly ignorePaused?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
-  readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives a pidfd of the process (SCM_RIGHTS) */
-  readonly pidfdSocket?: string
-  /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
-  readonly subCgroups?: Readonly<Record<string, string>>
-  readonly gates?: Partial<FeatureGates>
-}
 
 /** One container. */
 export class Container {
@@ -131,74 +70,9 @@ export class Container {
 
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
   static async create(options: CreateOptions): Promise<Container> {
-    const { root, id, spec, reaper } = options
-    const logger = options.logger ?? silentLogger
-    const bundle = resolve(options.bundle)
-    const rootfs = rootfsPath(spec, bundle)
-    options.signal?.throwIfAborted()
-    claimState(root, id)
-    let cgroup: Cgroup | undefined
-    let run: PlanProcess | undefined
-    const onAbort = () => void run?.abort()
-    try {
-      const fifo = makeFifo(root, id, spec)
-      const { cgroupsPath, resources } = spec.linux
-      cgroup = Cgroup.create({
-        id,
-        systemd: false,
-        resources,
-        ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-      })
-      const seccomp = seccompOf(spec)
-      const ops = buildCreatePlan({
-        spec,
-        bundle,
-        rootfs,
-        cgroup: cgroup.join(),
-        fifo,
-        noPivot: options.noPivot ?? false,
-        keyring: keyringName(options, id),
-        host: hostFacts(),
-        ...(seccomp === undefined ? {} : { seccomp }),
-      })
-      run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger })
-      options.signal?.addEventListener('abort', onAbort, { once: true })
-      await run.handshake.ready
-      options.signal?.throwIfAborted()
-      const { pid } = run.process
-      const startTime = processStat(pid)?.startTime
-      if (startTime === undefined) {
-        throw new RuntimeError('FailedPrecondition', `container "${id}": its process ended before it was created`)
-      }
-      const state: SavedState = {
-        id,
-        pid,
-        startTime,
-        created: new Date().toISOString(),
-        bundle,
-        rootfs,
-        cgroupPaths: cgroup.paths,
-        namespacePaths: Object.fromEntries(
-          NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
-        ),
-      }
-      saveState(root, state, stringifyJson(spec))
-      run.handshake.proceed()
-      return new Container({ root, state, spec, cgroup, logger, run, init: new OwnProcess(run.process, run.console) })
-    } catch (error) {
-      const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
-      await run?.abort()
-      await cgroup?.remove()
-      removeState(root, id)
-      if (oom) {
-        throw new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', {
-          cause: error,
-        })
-      }
-      throw error
-    } finally {
-      options.signal?.removeEventListener('abort', onAbort)
-    }
+    const { state, spec, cgroup, run } = await createParts(options)
+    const init = new OwnProcess(run.process, run.console)
+    return new Container({ root: options.root, state, spec, cgroup, init, run, logger: options.logger ?? silentLogger })
   }
 
   /** A container that another process created. @throws NotFound */
@@ -237,71 +111,22 @@ export class Container {
     if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
     if (status !== 'created')
       throw new RuntimeError('FailedPrecondition', `cannot start an already ${status} container`)
-    const path = fifoPath(this.root, this.id)
-    const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    this.#started = true
-    try {
-      if (this.#run === undefined) await this.#awaitFifo(fifo)
-      else await this.#run.handshake.executed
-    } finally {
-      closeSync(fifo)
-    }
-    unlinkSync(path)
-  }
-
-  /** For a container of another process: its init writes one byte just before it executes the program. */
-  async #awaitFifo(fifo: number): Promise<void> {
-    using pidfd = openProcess(this.init.pid, this.#startTime)
-    const byte = Buffer.alloc(1)
-    for (;;) {
-      await pollReadable(pidfd === undefined ? [fifo] : [fifo, pidfd.fd], -1)
-      let count = 0
-      try {
-        count = readSync(fifo, byte, 0, 1, null)
-      } catch (error) {
-        if (errnoOf(error) !== 11) throw error
-        if (this.init.alive) continue
-      }
-      if (count === 1) return
-      if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'container process is already dead')
-      throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
-    }
+    const run = this.#run
+    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
+      this.#started = true
+      return run === undefined ? awaitFifo(fifo, this.init, this.#startTime) : run.handshake.executed
+    })
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot exec in a stopped container')
-    if (options.ignorePaused !== true && this.cgroup.isFrozen()) {
-      throw new RuntimeError(
-        'FailedPrecondition',
-        'cannot exec in a paused container (use --ignore-paused to override)',
-      )
+    const { id, spec, rootfs, cgroup, init } = this
+    const namespaces = (): number => {
+      this.#foreign ??= foreignNamespaces(init.pid)
+      return this.#foreign
     }
-    this.#foreign ??= foreignNamespaces(this.init.pid)
-    const seccomp = seccompOf(this.spec)
-    const ops = buildExecPlan({
-      spec: this.spec,
-      process: options.process,
-      rootfs: this.rootfs,
-      cgroup: this.cgroup.join(),
-      init: { pid: this.init.pid, startTime: this.#startTime, namespaces: this.#foreign },
-      host: hostFacts(),
-      keyring: keyringName(options, this.id),
-      ...(seccomp === undefined ? {} : { seccomp }),
-    })
-    const run = new PlanProcess({
-      ops,
-      stdio: sized(options.stdio, options.process),
-      reaper: options.reaper,
-      logger: this.#logger,
-    })
-    try {
-      await run.handshake.executed
-    } catch (error) {
-      await run.abort()
-      throw error
-    }
-    return new OwnProcess(run.process, run.console)
+    const startTime = this.#startTime
+    return execIn({ id, spec, rootfs, cgroup, init, startTime, namespaces, logger: this.#logger }, options)
   }
 
   /** Signals init. @throws NotFound when it has finished */
@@ -400,18 +225,4 @@ export class Container {
       }
     } else await this.init.exited
   }
-}
-
-function oomKilled(cgroup: Cgroup): boolean {
-  try {
-    return cgroup.oomKillCount() > 0
-  } catch {
-    // the count is only for a better message; the failure that brought us here is reported anyway
-    return false
-  }
-}
-
-function runcName(file: string): string {
-  const names: Readonly<Record<string, string>> = { mnt: 'NEWNS', net: 'NEWNET' }
-  return names[file] ?? `NEW${file.toUpperCase()}`
 }
