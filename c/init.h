@@ -75,6 +75,7 @@ int proc_write_at(int directory, const char *path, const char *text, size_t size
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_open_ns(const struct ctx *c, const char *pid, const char *name);
+void proc_prepare(struct ctx *c);
 void proc_narrow(struct ctx *c);
 int proc_reopen(const struct ctx *c, int fd, int flags);
 

@@ -285,15 +285,44 @@ static int open_own_fds(int proc)
 }
 
 /*
- * Lets go of the host's procfs where the container has one that knows this process: a created container waits for its start with what
- * is held now. Who can influence: the container decides what its /proc is. A procfs that is not our pid namespace's or an outer one's has
- * no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts, so at worst it is no use: then the host's stays.
+ * Our own fds in the container's procfs. Who can influence: the container decides what its /proc is. A procfs that is not our pid
+ * namespace's or an outer one's has no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts: then it is no use.
+ */
+static int container_own_fds(const struct ctx *c)
+{
+    cleanup_fd int own = path_open(c->root, "/proc", O_PATH | O_DIRECTORY);
+    return check_proc(own) < 0 ? -ENODEV : open_own_fds(own);
+}
+
+/*
+ * For a container whose own /proc is no use: the same in a procfs of our pid namespace that is mounted nowhere and shows nothing but
+ * processes. In a user namespace the kernel makes one only while a whole one is in sight, so this is called before the host's goes out of it.
+ */
+void proc_prepare(struct ctx *c)
+{
+    cleanup_fd int usable = container_own_fds(c);
+    if (usable >= 0 || c->own_fds >= 0)
+        return;
+    cleanup_fd int fs = sys_fsopen("proc");
+    int err = fs < 0 ? fs : sys_fsconfig(fs, FSCONFIG_SET_STRING, "subset", "pid");
+    if (err == 0)
+        err = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
+    cleanup_fd int tree = err < 0 ? err : sys_fsmount(fs, 0);
+    c->own_fds = tree < 0 ? -1 : open_own_fds(tree);
+}
+
+/*
+ * Lets go of the host's procfs, because a created container waits for its start with what is held now. Where neither the container's /proc
+ * nor one of our own is to be had, it stays.
  */
 void proc_narrow(struct ctx *c)
 {
-    cleanup_fd int own = path_open(c->root, "/proc", O_PATH | O_DIRECTORY);
-    close_fd(&c->own_fds);
-    c->own_fds = check_proc(own) < 0 ? -ENODEV : open_own_fds(own);
+    proc_prepare(c);
+    int own = container_own_fds(c);
+    if (own >= 0) {
+        close_fd(&c->own_fds);
+        c->own_fds = own;
+    }
     if (c->own_fds >= 0)
         close_fd(&c->proc);
     else

@@ -72,6 +72,11 @@ describe('a user namespace', needs('root', 'busybox', 'make', 'gcc', 'setpriv'),
     expect(owner()).toBe('0\n')
   })
 
+  test('of such a user may be killed first when memory is short', async () => {
+    const ops: Op[] = [{ op: 'oom_score_adj', value: 500 }, ...plan('cat /proc/self/oom_score_adj')]
+    expect(await output(ops)).toBe('500\n')
+  })
+
   test('that the runtime does not map is given up quietly', async () => {
     using run = new Run(plan('id'), undefined, AS_NOBODY)
     await run.until('reached')
