@@ -63,6 +63,28 @@ describe('a program', needs('root', 'busybox', 'make', 'gcc'), () => {
     expect(await output(plan('exec busybox ls /proc/self/fd', 0), [], leak)).toBe('0\n1\n2\n3\n')
   })
 
+  test('has them alone: no hook before it sees them', async () => {
+    const hook = {
+      op: 'hook',
+      name: 'createContainer',
+      index: 0,
+      env: [],
+      timeout: 0,
+      stateHead: '',
+      stateTail: '',
+    } as const
+    const script = 'ls /proc/self/fd; exit 1'
+    const ops = containerPlan(rootfs, {
+      args: ['/bin/id'],
+      outside: [{ ...hook, path: '/bin/sh', args: ['sh', '-c', script] }],
+    }).map((op) => (op.op === 'exec' ? { ...op, fds: 4 } : op))
+    const extra = files(4)
+    using run = new Run(ops, undefined, [], extra)
+    for (const fd of extra) closeSync(fd)
+    await run.ended
+    expect(run.find('failed')?.text).toMatch(/stdout: 0\\x0a1\\x0a2\\x0a3, stderr: $/) // 3 is ls itself
+  })
+
   test('that cannot be given what it was promised does not start', async () => {
     const extra = files(1)
     using run = new Run(plan('id', 2), undefined, [], extra)
