@@ -52,7 +52,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
     expect(rows[0]).toMatch(/^UID +PID /)
     expect(rows[1]).toMatch(new RegExp(`^root +${pid} .* sleep 1000$`))
     expect((await runts.ok('ps', 'c', '-eo', 'pid,args')).stdout).toMatch(
-      new RegExp(`^ +PID COMMAND\n +${pid} sleep 1000\n$`),
+      new RegExp(`^ +PID COMMAND\n *${pid} sleep 1000\n$`),
     )
     expect(JSON.parse((await runts.ok('ps', '-f', 'json', 'c')).stdout)).toEqual([pid])
     expect(await runts.run('ps', 'c', '-eo', 'args')).toMatchObject({
