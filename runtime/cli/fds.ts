@@ -11,8 +11,8 @@ const FIRST = 3
 /** Far above what anybody passes; the init helper accepts no more. */
 const MAX = 256
 
-/** Node makes these at its start, in the first numbers that are free: one in a preserved place means that the caller has left a gap. */
-const NODES_OWN = /^anon_inode:\[(eventpoll|io_uring|eventfd)\]$/
+/** The first thing that Node opens, and so what takes the lowest number that is free: in a preserved place it shows a gap there. */
+const NODES_FIRST = 'anon_inode:[eventpoll]'
 
 /** How many descriptors socket activation has given us: LISTEN_PID must name this process. */
 function listenCount(env: NodeJS.ProcessEnv): number {
@@ -28,7 +28,7 @@ function checkFd(fd: number, what: string): number {
   } catch {
     throw missing('it is not open')
   }
-  if (NODES_OWN.test(readlinkSync(`/proc/self/fd/${fd}`))) throw missing('it was not open when runts was started')
+  if (readlinkSync(`/proc/self/fd/${fd}`) === NODES_FIRST) throw missing('it was not open when runts was started')
   return fd
 }
 

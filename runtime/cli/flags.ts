@@ -11,6 +11,7 @@ export interface OptionSpec {
   readonly type: 'string' | 'boolean'
   readonly short?: string
   readonly multiple?: boolean
+  readonly required?: boolean
   /** placeholder of the value in the help text; FILE and DIR are completed as such, a|b as these words */
   readonly value?: string
   readonly doc: string
@@ -145,6 +146,8 @@ export function parseCommand(spec: CommandSpec, argv: readonly string[]): Parsed
   if (args.flag('help')) return args
   const missing = spec.positionals.filter((name) => !name.startsWith('['))[positionals.length]
   if (missing !== undefined) throw invalid(`${spec.name}: missing argument <${missing}>`)
+  const unsaid = Object.entries(spec.options).find(([name, { required }]) => required === true && !values.has(name))
+  if (unsaid !== undefined) throw invalid(`${spec.name}: missing option --${unsaid[0]} ${unsaid[1].value ?? 'VALUE'}`)
   const surplus = positionals[wanted]
   if (spec.rest === undefined && surplus !== undefined) throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
   return args

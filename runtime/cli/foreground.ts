@@ -3,6 +3,7 @@
  * moment that a SignalRelay exists, no signal that can be caught ends us and leaves the container behind.
  */
 import { constants } from 'node:os'
+import { ReadStream } from 'node:tty'
 import { type OwnedFd, type RunningProcess, RuntimeError, resizeTerminal } from '../index.ts'
 
 /** Signals that are ours alone: children, the window, Node's own timer and debugger, and what cannot be caught. */
@@ -23,8 +24,7 @@ const NOT_FORWARDED = new Set([
 ])
 
 /** Relays between our own terminal and the container's; returns when the container's side is closed. */
-async function relayTerminal(master: OwnedFd): Promise<{ done: Promise<void>; restore(): void }> {
-  const { ReadStream } = await import('node:tty')
+function relayTerminal(master: OwnedFd): { done: Promise<void>; restore(): void } {
   const fd = master.take()
   const terminal = new ReadStream(fd)
   const { stdin, stdout } = process
@@ -92,7 +92,7 @@ export class SignalRelay {
 
 /** Waits for a process in the foreground and relays its terminal, if it has one; its exit status. */
 export async function foreground(target: RunningProcess): Promise<number> {
-  const relay = target.console === undefined ? undefined : await relayTerminal(target.console)
+  const relay = target.console === undefined ? undefined : relayTerminal(target.console)
   try {
     const exit = await target.exited
     await relay?.done

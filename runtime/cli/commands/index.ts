@@ -9,6 +9,7 @@ import { kill, pause, remove, resume, start } from './lifecycle.ts'
 import { ps } from './ps.ts'
 import { run } from './run.ts'
 import { spec } from './spec.ts'
+import { update } from './update.ts'
 
 /** All commands. */
 export const COMMANDS: readonly Command[] = [
@@ -22,6 +23,7 @@ export const COMMANDS: readonly Command[] = [
   kill,
   pause,
   resume,
+  update,
   remove,
   spec,
   features,
