@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { parseSpec } from '../spec/load.ts'
@@ -15,10 +16,11 @@ import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
 import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
+import { type LockMode, locked } from './lock.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import { fifoPath, listIds, readConfig, readState, removeState, type SavedState } from './store.ts'
+import { fifoPath, listIds, notFound, readConfig, readState, removeState, type SavedState, stateDir } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -88,11 +90,6 @@ export class Container {
     return listIds(root)
   }
 
-  /** Its folder on disk holds no usable state (an interrupted create): removes what is there. */
-  static discard(root: string, id: string): void {
-    removeState(root, id)
-  }
-
   /** Resolves when the helper's own work is over: for a caller that exits after it. */
   async settled(): Promise<void> {
     await this.#run?.settled()
@@ -107,6 +104,10 @@ export class Container {
 
   /** Lets init execute the program; resolves when it has. @throws FailedPrecondition unless the container is created */
   async start(): Promise<void> {
+    await this.#locked('exclusive', () => this.#start())
+  }
+
+  async #start(): Promise<void> {
     const status = this.status()
     if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
     if (status !== 'created')
@@ -126,7 +127,9 @@ export class Container {
       return this.#foreign
     }
     const startTime = this.#startTime
-    return execIn({ id, spec, rootfs, cgroup, init, startTime, namespaces, logger: this.#logger }, options)
+    return this.#locked('shared', () =>
+      execIn({ id, spec, rootfs, cgroup, init, startTime, namespaces, logger: this.#logger }, options),
+    )
   }
 
   /** Signals init. @throws NotFound when it has finished */
@@ -138,30 +141,35 @@ export class Container {
 
   /** Signals every process of the container; none left is fine. */
   async signalAll(signal: number): Promise<void> {
-    await this.cgroup.killAll(signal)
+    if (this.cgroup.exists) await this.cgroup.killAll(signal)
+    else if (this.init.alive) this.signal(signal)
   }
 
   /** Freezes every process. @throws FailedPrecondition unless created or running */
   async pause(): Promise<void> {
-    const status = this.status()
-    if (status !== 'running' && status !== 'created') {
+    await this.#locked('exclusive', () => {
+      const status = this.status()
+      if (status === 'running' || status === 'created') return this.cgroup.freeze()
       throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
-    }
-    await this.cgroup.freeze()
+    })
   }
 
   /** Thaws. @throws FailedPrecondition unless paused */
   async resume(): Promise<void> {
-    const status = this.status()
-    if (status !== 'paused')
+    // shared: an exec into the paused container holds the lock until we let it run
+    await this.#locked('shared', () => {
+      const status = this.status()
+      if (status === 'paused') return this.cgroup.thaw()
       throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
-    await this.cgroup.thaw()
+    })
   }
 
   /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
-  set(resources: LinuxResources): void {
-    if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
-    this.cgroup.set(resources)
+  async set(resources: LinuxResources): Promise<void> {
+    await this.#locked('exclusive', () => {
+      if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
+      this.cgroup.set(resources)
+    })
   }
 
   /** Counters of the container's cgroups. */
@@ -194,6 +202,17 @@ export class Container {
 
   /** Removes cgroup and state. A created container is killed first, with force any other too. @throws FailedPrecondition when it still runs */
   async destroy(options: { force?: boolean } = {}): Promise<void> {
+    // a command that holds the lock may wait for this very process: force does not wait for it
+    if (options.force === true && this.init.alive) await this.#killInit()
+    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) return this.#remove(options)
+    await this.#locked('exclusive', () => {
+      if (!this.#isCurrent()) throw notFound(this.id)
+      failpoint('delete:locked')
+      return this.#remove(options)
+    })
+  }
+
+  async #remove(options: { force?: boolean }): Promise<void> {
     const status = this.status()
     if (status !== 'stopped') {
       if (status !== 'created' && options.force !== true) {
@@ -204,10 +223,24 @@ export class Container {
       }
       await this.#killInit()
     }
+    failpoint('delete:killed')
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
     if (this.cgroup.procs().length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
+    failpoint('delete:cgroup')
     removeState(this.root, this.id)
+    failpoint('delete:done')
+  }
+
+  /** Whether the folder on disk is still about this container, and not about a later one of the same id. */
+  #isCurrent(): boolean {
+    const { pid, startTime } = readState(this.root, this.id)
+    return pid === this.init.pid && startTime === this.#startTime
+  }
+
+  /** Runs `work` while no other command works on the container. */
+  #locked<T>(mode: LockMode, work: () => T | Promise<T>): Promise<T> {
+    return locked(this.root, this.id, mode, work)
   }
 
   async #killInit(): Promise<void> {

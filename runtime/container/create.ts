@@ -5,16 +5,19 @@
 import { resolve } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
-import { silentLogger } from '../logger.ts'
+import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { processStat } from '../sys/process.ts'
+import { Claim } from './claim.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { newNamespaces } from './ids.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
-import { claimState, removeState, type SavedState, saveState } from './store.ts'
+import { removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
 export interface CreatedParts {
@@ -31,19 +34,24 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
   options.signal?.throwIfAborted()
-  claimState(root, id)
+  using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,
       systemd: false,
       resources,
+      tolerant: isTolerant(options),
+      onPaths: (paths) => claim.willMakeCgroup(paths),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
+    failpoint('create:cgroup')
+    warnOfSurvivors(cgroup, spec, logger)
     const seccomp = seccompOf(spec)
     const ops = buildCreatePlan({
       spec,
@@ -56,9 +64,12 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       host: hostFacts(),
       ...(seccomp === undefined ? {} : { seccomp }),
     })
-    run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger })
+    const onChild = (pid: number): void => claim.madeProcess(pid)
+    run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger, onChild })
+    failpoint('create:spawned')
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
+    failpoint('create:ready')
     options.signal?.throwIfAborted()
     const { pid } = run.process
     const startTime = processStat(pid)?.startTime
@@ -78,7 +89,10 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       ),
     }
     saveState(root, state, stringifyJson(spec))
+    failpoint('create:saved')
+    claim.complete()
     run.handshake.proceed()
+    failpoint('create:done')
     return { state, spec, cgroup, run }
   } catch (error) {
     const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
@@ -94,6 +108,20 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   } finally {
     options.signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** Whether we may do without a cgroup: asked for, or not root of the machine. */
+function isTolerant({ rootless = 'auto' }: CreateOptions): boolean {
+  return rootless === 'auto' ? hostFacts().rootless : rootless
+}
+
+/** Neither a pid namespace nor a cgroup tells which processes are the container's: those that init leaves behind cannot be killed. */
+function warnOfSurvivors(cgroup: Cgroup, spec: Spec, logger: Logger): void {
+  if (cgroup.exists || newNamespaces(spec).has('pid')) return
+  logger.warn(
+    {},
+    "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged (as it is impossible to properly kill all container's processes)",
+  )
 }
 
 function oomKilled(cgroup: Cgroup): boolean {

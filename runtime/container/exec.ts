@@ -4,6 +4,7 @@
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
@@ -46,8 +47,10 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     ...(seccomp === undefined ? {} : { seccomp }),
   })
   const run = new PlanProcess({ ops, stdio: sized(options.stdio, options.process), reaper: options.reaper, logger })
+  failpoint('exec:spawned')
   try {
     await run.handshake.executed
+    failpoint('exec:executed')
   } catch (error) {
     await run.abort()
     throw error

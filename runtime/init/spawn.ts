@@ -5,6 +5,7 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { FDS, type Op } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
+import { helperEnvironment } from '../failpoint.ts'
 import type { Logger } from '../logger.ts'
 import { encodePlan } from '../plan/encode.ts'
 import { OwnedFd } from '../sys/fd.ts'
@@ -31,6 +32,8 @@ export interface PlanRun {
   readonly stdio: Stdio
   readonly reaper: Reaper
   readonly logger: Logger
+  /** told of the container process as soon as it is known */
+  readonly onChild?: (pid: number) => void
 }
 
 /** A helper at work, and the process that it makes. */
@@ -67,7 +70,7 @@ export class PlanProcess {
       const consoleFd = run.stdio.kind === 'terminal' ? (run.stdio.socket ?? consolePair?.theirs.fd) : undefined
       if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
       try {
-        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: [], fds })
+        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: helperEnvironment(), fds })
       } finally {
         if (run.stdio.kind === 'terminal') closeSync(streams.stdin)
       }
@@ -87,6 +90,7 @@ export class PlanProcess {
       {
         onChild: (pid) => {
           this.child ??= reaper.adopt(pid)
+          run.onChild?.(pid)
           if (this.#aborting) this.child.kill(9)
         },
         onConsole: () => {
