@@ -4,6 +4,7 @@
  */
 export type { CgroupStats } from './cgroup/stats.ts'
 export { Container, type ContainerState, type Status } from './container/container.ts'
+export { deleteContainer } from './container/delete.ts'
 export { hostGid, hostUid, newNamespaces } from './container/ids.ts'
 export type { OciState, OciStatus } from './container/oci-state.ts'
 export type { CreateOptions, ExecOptions, FeatureGates } from './container/options.ts'
