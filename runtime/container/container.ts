@@ -61,6 +61,8 @@ export class Container {
   /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
   #run: PlanProcess | undefined
   #started = false
+  /** one destroy after the other: the second finds nothing to do */
+  #destroying: Promise<void> = Promise.resolve()
   #destroyed = false
   #foreign: number | undefined
   /** OOM kills that a process's end was put down to */
@@ -292,15 +294,20 @@ export class Container {
    * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what this
    * process has removed already is fine. @throws FailedPrecondition when it still runs, NotFound when another process has removed it
    */
-  async destroy(options: { readonly force?: boolean } = {}): Promise<void> {
+  destroy(options: { readonly force?: boolean } = {}): Promise<void> {
+    const work = (): Promise<void> => this.#destroy(options.force === true)
+    const result = this.#destroying.then(work, work)
+    this.#destroying = result
+    return result
+  }
+
+  async #destroy(force: boolean): Promise<void> {
     if (this.#destroyed) return
-    const force = options.force === true
     // a command that holds the lock may wait for this very process: force does not wait for it
     if (force && this.init.alive) await this.#killInit()
     if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
     else {
       await this.#locked('exclusive', async () => {
-        if (this.#destroyed) return
         if (!this.#isCurrent()) throw notFound(this.id)
         failpoint('delete:locked')
         await this.#remove(force)

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { connectAgent, connectPidfdSocket, sendPidfd } from '../../../runtime/container/handover.ts'
 import { getpid } from '../../../runtime/sys/libc.ts'
-import { receiveFd, sendFd, socketPair } from '../../../runtime/sys/socket.ts'
+import { receiveMessage, sendFd, socketPair } from '../../../runtime/sys/socket.ts'
 
 let dir: string
 beforeEach(() => {
@@ -17,8 +17,10 @@ afterEach(() => rmSync(dir, { recursive: true }))
 test('a pidfd arrives with one message and names the process', () => {
   const { ours, theirs } = socketPair()
   sendPidfd(ours, getpid(), 'standard')
-  using received = receiveFd(theirs.fd)
-  const info = readFileSync(`/proc/self/fdinfo/${received?.fd}`, 'utf8')
+  const received = receiveMessage(theirs.fd, 64)
+  using pidfd = received?.fd
+  const info = readFileSync(`/proc/self/fdinfo/${pidfd?.fd}`, 'utf8')
+  expect(received?.data.toString()).toBe('standard')
   expect(info).toMatch(new RegExp(`^Pid:\\s+${getpid()}$`, 'm'))
   expect(ours.fd, 'the connection is closed after its message').toBe(-1)
   theirs.close()
