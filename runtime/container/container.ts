@@ -155,8 +155,9 @@ export class Container {
     readonly owner: string
   } {
     const { id, bundle, spec, rootfs, created, root } = this
-    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
-    return { pid: 0, ...state, rootfs, created, owner: ownerOf(root, id) }
+    const { pid, status, annotations, ...rest } = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    const noted = annotations === undefined ? {} : { annotations }
+    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id) }
   }
 
   /**

@@ -1,14 +1,15 @@
 /** The runtime as a library in a warm Node: one container from create to destroy, and everything that a process of it can be given. */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect } from 'vitest'
 import { Container, type ExecOptions, RuntimeError } from '../../runtime/index.ts'
 import { silentLogger } from '../../runtime/logger.ts'
 import { ioctl } from '../../runtime/sys/libc.ts'
 import { pollReadable } from '../../runtime/sys/process.ts'
-import { until } from '../support/command.ts'
+import { startCommand, until } from '../support/command.ts'
 import { FdListener, Library, Streams } from '../support/library.ts'
 import { needs } from '../support/needs.ts'
+import { ROOT } from '../support/places.ts'
 import { test } from '../support/runts.ts'
 
 const library = new Library()
@@ -100,6 +101,20 @@ describe.skipIf(needs('root').skip)('a container as an object', () => {
     killed.signal(9)
     await container.destroy({ force: true })
   })
+})
+
+test('the example of the README runs as it stands', needs('root'), async ({ runts }) => {
+  const example = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, 'runtime/README.md'), 'utf8'))?.[1] ?? ''
+  // inside the package its own name is resolved by its exports, as in the folder of one that has installed it
+  const script = join(ROOT, 'build', `${runts.name}.mts`)
+  writeFileSync(script, example.replace('/tmp/r', runts.root))
+  try {
+    const env = { BUNDLE: runts.bundle(['sleep', '100']) }
+    const result = await startCommand(process.execPath, [script], { env }).finished
+    expect(result, result.stderr).toMatchObject({ code: 0, stdout: 'hello\n0\n' })
+  } finally {
+    rmSync(script)
+  }
 })
 
 describe.skipIf(needs('root').skip)('a process', () => {

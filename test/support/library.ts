@@ -7,7 +7,6 @@ import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type CreateOptions, loadSpec, type OwnedFd, Reaper, type Stdio } from '../../runtime/index.ts'
 import { receiveMessage } from '../../runtime/sys/socket.ts'
-import { BIN } from './places.ts'
 import type { Runts } from './runts.ts'
 import type { SpecChange } from './spec.ts'
 
@@ -40,7 +39,6 @@ export class Library implements Disposable {
   readonly reaper = new Reaper()
 
   constructor() {
-    process.env['SHIM_TS_LIB'] = join(BIN, '../lib/containerd-shim-ts')
     this.reaper.start()
   }
 
