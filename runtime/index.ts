@@ -4,6 +4,7 @@
  */
 export type { CgroupStats } from './cgroup/stats.ts'
 export { Container, type ContainerState, type Status } from './container/container.ts'
+export { deleteContainer } from './container/delete.ts'
 export { type HostFacts, hostFacts } from './container/host.ts'
 export { hostGid, hostUid, newNamespaces } from './container/ids.ts'
 export { NotifySocket } from './container/notify.ts'

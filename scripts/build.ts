@@ -236,6 +236,9 @@ async function main(): Promise<void> {
     await bundle(entry, name, koffi.version)
     codeCache(name)
   }
+  // the library for whoever is not of this tree: node takes no TypeScript from node_modules
+  writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
+  await bundle('runtime/index.ts', 'runtime', koffi.version)
   writeFeatures()
   say(`build/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
 }

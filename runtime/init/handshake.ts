@@ -211,9 +211,10 @@ export class Handshake {
       ...(pointer === undefined ? {} : { pointer }),
     }
     const code = errnoCode(Math.abs(errno))
-    // a program that cannot be found or executed reads as the field's tools expect it, without our own words around it
+    // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
     if (name === 'program' || name === 'exec')
       return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
+    if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`
     const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}`
     return new RuntimeError(

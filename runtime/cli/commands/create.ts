@@ -73,6 +73,7 @@ export async function createContainer(context: Context, args: ParsedArgs, making
       noNewKeyring: args.flag('no-new-keyring'),
       extraFds: fds,
       gates: context.gates,
+      rootless: context.rootless,
       containerLogger: context.containerLogger,
       notify: managerSocket() !== undefined,
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),

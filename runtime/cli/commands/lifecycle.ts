@@ -1,5 +1,5 @@
 /** The commands that act on a container that is there: start, kill, delete, pause, resume. */
-import { Container, RuntimeError } from '../../index.ts'
+import { deleteContainer, RuntimeError } from '../../index.ts'
 import { type Command, loadContainer, parseSignal } from '../command.ts'
 import { startDetached } from '../notify.ts'
 
@@ -66,19 +66,10 @@ export const remove: Command = {
     options: { force: { type: 'boolean', short: 'f', doc: 'kill it first (KILL); one that does not exist is fine' } },
   },
   async run(context, args) {
-    const id = args.positionals[0] ?? ''
-    const force = args.flag('force')
-    let container: Container
-    try {
-      container = Container.load(context.root, id, context.logger)
-    } catch (error) {
-      if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
-      // a create that was interrupted left a folder without a state
-      Container.discard(context.root, id)
-      if (force) return 0
-      throw error
-    }
-    await container.destroy({ force })
+    await deleteContainer(context.root, args.positionals[0] ?? '', {
+      force: args.flag('force'),
+      logger: context.logger,
+    })
     return 0
   },
 }
