@@ -55,7 +55,7 @@ function line(format: LogFormat, level: Level, message: string, fields: LogField
 export function openLog(options: { file?: string; format?: string; level: Level }): Log {
   const format = LOG_FORMATS.find((name) => name === (options.format ?? 'text'))
   if (format === undefined) {
-    throw new RuntimeError('InvalidArgument', `unknown log format "${options.format}": must be text or json`)
+    throw new RuntimeError('InvalidArgument', `invalid --log-format "${options.format}": must be text or json`)
   }
   const file = options.file === undefined || options.file === '' ? undefined : options.file
   let fd = 2

@@ -71,17 +71,16 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0
   }
   const command = findCommand(name)
-  const args = parseCommand(command.spec, rest)
-  if (args.flag('help')) {
-    print(commandHelp(command.spec))
-    return 0
-  }
-  const settings = readGlobals(values)
-  const logger = log ?? open(values)
-  const context = { ...settings, logger, containerLogger: logger.at(settings.containerLogLevel) }
-  logger.debug({ command: name, id: args.positionals[0] }, 'runts')
   try {
-    return await command.run(context, args)
+    const args = parseCommand(command.spec, rest)
+    if (args.flag('help')) {
+      print(commandHelp(command.spec))
+      return 0
+    }
+    const settings = readGlobals(values)
+    const logger = log ?? open(values)
+    logger.debug({ command: name, id: args.positionals[0] }, 'runts')
+    return await command.run({ ...settings, logger, containerLogger: logger.at(settings.containerLogLevel) }, args)
   } catch (error) {
     complain(error)
     return name === 'exec' ? EXEC_FAILED : 1

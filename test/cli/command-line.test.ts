@@ -103,11 +103,11 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
   test('one clear line says what is wrong with a command line', async ({ runts }) => {
     const wrong: [string[], RegExp][] = [
       [['frobnicate'], /unknown command "frobnicate"/],
-      [['run'], /run: missing argument <id>/],
+      [['run'], /run: missing argument <ID>/],
       [['list', 'x'], /list: unexpected argument "x"/],
       [['list', '--format', 'yaml'], /invalid --format "yaml"/],
       [['state', '--color', 'c'], /state: unknown option '--color'/],
-      [['--log-format', 'xml', 'list'], /unknown log format "xml"/],
+      [['--log-format', 'xml', 'list'], /invalid --log-format "xml"/],
       [['--systemd-cgroup', 'create', 'c'], /systemd cgroup driver is not supported/],
       [['--rootless', 'maybe', 'list'], /invalid --rootless "maybe": must be true, false or auto/],
       [['--features-off', 'seccomp,color', 'list'], /invalid --features-off "color": must be seccomp, /],

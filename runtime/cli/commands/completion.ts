@@ -30,8 +30,8 @@ function optionWords(options: Options): string {
 /** What stands in the place of the first positional. */
 function firstWords(spec: CommandSpec): string {
   if (spec.name === 'completion') return 'bash'
-  if (spec.positionals[0] === 'id') return ['create', 'run'].includes(spec.name) ? '@none' : '@id'
-  return spec.positionals[0] === '[bundle]' ? '@dir' : '@none'
+  if (spec.positionals[0] === 'ID') return ['create', 'run'].includes(spec.name) ? '@none' : '@id'
+  return spec.positionals[0] === '[BUNDLE]' ? '@dir' : '@none'
 }
 
 /** The script. */
@@ -116,7 +116,7 @@ export function completionCommand(commands: () => readonly CommandSpec[]): Comma
         'source <(runts completion bash)',
         'runts completion bash > /usr/share/bash-completion/completions/runts',
       ],
-      positionals: ['shell'],
+      positionals: ['SHELL'],
       options: {},
     },
     async run(_, args) {

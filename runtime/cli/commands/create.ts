@@ -102,7 +102,7 @@ export const create: Command = {
       'The command ends when the container is created. What cannot be done leaves nothing behind.',
     ],
     examples: ['runts create --bundle /containers/web --pid-file /run/web.pid web', 'runts start web'],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: CREATE_OPTIONS,
   },
   async run(context, args) {

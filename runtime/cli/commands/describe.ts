@@ -26,7 +26,7 @@ export const plan: Command = {
       'Nothing is done. Errors of a create name the number of the operation that failed, which is a line of this text.',
     ],
     examples: ['runts plan /containers/web | less'],
-    positionals: ['[bundle]'],
+    positionals: ['[BUNDLE]'],
     options: {},
   },
   async run(_, args) {

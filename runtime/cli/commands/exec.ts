@@ -1,14 +1,6 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
-import {
-  type Capabilities,
-  type Container,
-  type OciProcess,
-  parseProcess,
-  Reaper,
-  RuntimeError,
-  stringifyJson,
-} from '../../index.ts'
+import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
 import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
@@ -85,37 +77,38 @@ export function parseSubCgroups(texts: readonly string[]): Record<string, string
   return paths
 }
 
-/** The process to run: config.json's process as template, changed by the options. */
-function processOf(container: Container, args: ParsedArgs): OciProcess {
+/** The process to run, given the one of config.json. What the command line says is checked first, whether the container exists or not. */
+function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
   const file = args.text('process')
-  if (file !== undefined) return parseProcess(readUserFile(file))
+  if (file !== undefined) {
+    const whole = parseProcess(readUserFile(file))
+    return () => whole
+  }
   const command = args.positionals.slice(1)
-  if (command.length === 0) throw invalid('missing argument <command>')
-  const template = container.spec.process
+  if (command.length === 0) throw invalid('missing argument <COMMAND>')
   const user = args.text('user')
+  const ids = user ? parseUser(user) : {}
   const gids = parseGids(args.texts('additional-gids'))
   const caps = args.texts('cap')
   const apparmor = args.text('apparmor')
   const label = args.text('process-label')
-  const changed = {
-    ...template,
-    args: command,
-    // only what this command line says: the container's own terminal has nothing to do with it
-    terminal: args.flag('tty'),
-    cwd: args.text('cwd') || template.cwd,
-    env: [...template.env, ...args.texts('env')],
-    user: {
-      ...template.user,
-      ...(user ? parseUser(user) : {}),
-      additionalGids: [...template.user.additionalGids, ...gids],
-    },
-    ...(caps.length > 0 ? { capabilities: addCapabilities(template.capabilities, caps) } : {}),
-    ...(apparmor ? { apparmorProfile: apparmor } : {}),
-    ...(label ? { selinuxLabel: label } : {}),
-    ...(args.text('no-new-privs') === undefined ? {} : { noNewPrivileges: args.flag('no-new-privs') }),
+  return (template) => {
+    const changed = {
+      ...template,
+      args: command,
+      // only what this command line says: the container's own terminal has nothing to do with it
+      terminal: args.flag('tty'),
+      cwd: args.text('cwd') || template.cwd,
+      env: [...template.env, ...args.texts('env')],
+      user: { ...template.user, ...ids, additionalGids: [...template.user.additionalGids, ...gids] },
+      ...(caps.length > 0 ? { capabilities: addCapabilities(template.capabilities, caps) } : {}),
+      ...(apparmor ? { apparmorProfile: apparmor } : {}),
+      ...(label ? { selinuxLabel: label } : {}),
+      ...(args.text('no-new-privs') === undefined ? {} : { noNewPrivileges: args.flag('no-new-privs') }),
+    }
+    // through the validator, so that a bad --cwd or --env is refused like one in a file
+    return parseProcess(stringifyJson(changed))
   }
-  // through the validator, so that a bad --cwd or --env is refused like one in a file
-  return parseProcess(stringifyJson(changed))
 }
 
 /** runts exec */
@@ -133,7 +126,7 @@ export const exec: Command = {
       'runts exec --user 1000:1000 --cwd /srv -e LANG=C web ls -l',
       'runts exec --cap CAP_NET_ADMIN web ip link',
     ],
-    positionals: ['id', '[command]'],
+    positionals: ['ID', '[COMMAND]'],
     rest: 'word',
     options: {
       ...PROCESS_OPTIONS,
@@ -186,8 +179,11 @@ export const exec: Command = {
     },
   },
   async run(context, args) {
+    const processFrom = readProcess(args)
+    const subCgroups = parseSubCgroups(args.texts('cgroup'))
+    const extraFds = preserved(args)
     const container = loadContainer(context, args)
-    const target = processOf(container, args)
+    const target = processFrom(container.spec.process)
     const detached = args.flag('detach')
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
@@ -201,8 +197,8 @@ export const exec: Command = {
         stdio,
         reaper,
         ignorePaused: args.flag('ignore-paused'),
-        extraFds: preserved(args),
-        subCgroups: parseSubCgroups(args.texts('cgroup')),
+        extraFds,
+        subCgroups,
         gates: context.gates,
         containerLogger: context.containerLogger,
         ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),

@@ -12,7 +12,7 @@ export const state: Command = {
     details: [
       'The document is that of the OCI specification (ociVersion, id, status, pid, bundle, annotations), with rootfs, created and owner besides. The status is created, running, paused or stopped; a stopped container has pid 0.',
     ],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {},
   },
   async run(context, args) {

@@ -11,7 +11,7 @@ export const start: Command = {
     details: [
       'Returns when the program has been executed. A container is started once. If NOTIFY_SOCKET was set at create and is set now (sd_notify(3)), it returns when the program says that it is ready, and passes that on with the pid to watch.',
     ],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {},
   },
   async run(context, args) {
@@ -29,7 +29,7 @@ export const kill: Command = {
       'The signal is a number or a name, with or without SIG, in any case: 9, KILL, sigkill, RTMIN+3. KILL ends every process of the container, whichever pid namespace they are in.',
     ],
     examples: ['runts kill web', 'runts kill web KILL'],
-    positionals: ['id', '[signal]'],
+    positionals: ['ID', '[SIGNAL]'],
     options: {
       all: {
         type: 'boolean',
@@ -62,7 +62,7 @@ export const remove: Command = {
     summary: 'Removes a stopped container: its cgroup and its state.',
     details: ['A container that was created and never started is removed too. The bundle stays as it is.'],
     examples: ['runts delete web', 'runts delete --force web'],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: { force: { type: 'boolean', short: 'f', doc: 'kill it first (KILL); one that does not exist is fine' } },
   },
   async run(context, args) {
@@ -80,7 +80,7 @@ export const pause: Command = {
     name: 'pause',
     summary: 'Freezes every process of a container.',
     details: ['They get no processor time until `runts resume`; a signal other than KILL waits for that too.'],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {},
   },
   async run(context, args) {
@@ -94,7 +94,7 @@ export const resume: Command = {
   spec: {
     name: 'resume',
     summary: 'Thaws a paused container.',
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {},
   },
   async run(context, args) {

@@ -57,7 +57,7 @@ export const ps: Command = {
       'The table is that of ps(1) on this machine, so the pids are the host\'s. What follows the id is passed to ps, instead of "-ef"; its output must have a column PID.',
     ],
     examples: ['runts ps web', 'runts ps web -eo pid,rss,args', 'runts ps --format json web'],
-    positionals: ['id', '[ps options]'],
+    positionals: ['ID', '[PS OPTIONS]'],
     rest: 'any',
     options: FORMAT_OPTION,
   },

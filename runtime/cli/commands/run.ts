@@ -13,7 +13,7 @@ export const run: Command = {
       'In the foreground every signal that can be caught is passed on to the program, its terminal (if config.json gives it one) is connected to the terminal that you sit at, and the container is removed when the program has ended. With --detach the container stays until `runts delete`.',
     ],
     examples: ['runts run -b /containers/job job1', 'runts run --detach -b /containers/web web && runts list'],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {
       ...CREATE_OPTIONS,
       detach: { type: 'boolean', short: 'd', doc: 'return when the program runs; the container stays' },

@@ -14,7 +14,7 @@ export const update: Command = {
       'runts update -r limits.json web',
       `echo '{"memory":{"limit":67108864},"pids":{"limit":100}}' | runts update -r - web`,
     ],
-    positionals: ['id'],
+    positionals: ['ID'],
     options: {
       resources: {
         type: 'string',
