@@ -5,8 +5,9 @@
 import { resolve } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
-import { silentLogger } from '../logger.ts'
+import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { resolveOnHost } from '../spec/host.ts'
 import { stringifyJson } from '../spec/stringify.ts'
@@ -14,14 +15,17 @@ import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
+import { Claim } from './claim.ts'
 import { gateSpec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { newNamespaces } from './ids.ts'
+import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
-import { claimState, removeState, type SavedState, saveState } from './store.ts'
+import { removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
 export interface CreatedParts {
@@ -36,12 +40,12 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
   const host = hostFacts()
-  const spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
+  let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
   for (const warning of specWarnings(spec, host.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
   options.signal?.throwIfAborted()
-  claimState(root, id)
+  using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
   let agent: OwnedFd | undefined
@@ -50,13 +54,19 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    if (options.notify === true) spec = withNotifySocket(spec, root, id)
+    failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,
       systemd: false,
       resources,
+      tolerant: isTolerant(options),
+      onPaths: (paths) => claim.willMakeCgroup(paths),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
+    failpoint('create:cgroup')
+    warnOfSurvivors(cgroup, spec, logger)
     const seccomp = seccompOf(spec, logger)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
@@ -80,6 +90,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       logger: options.containerLogger ?? logger,
       extraFds,
       onChild: (pid) => {
+        claim.madeProcess(pid)
         if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
       },
       stops: {
@@ -93,8 +104,10 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
           sendListener(agent, { ...facts, pid, fd, init: pid, status: 'creating' }, signal),
       },
     })
+    failpoint('create:spawned')
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
+    failpoint('create:ready')
     options.signal?.throwIfAborted()
     const { pid } = run.process
     const startTime = processStat(pid)?.startTime
@@ -114,7 +127,10 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       ),
     }
     saveState(root, state, stringifyJson(spec))
+    failpoint('create:saved')
+    claim.complete()
     run.handshake.proceed()
+    failpoint('create:done')
     return { state, spec, cgroup, run }
   } catch (error) {
     const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
@@ -141,6 +157,20 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     pidfdSocket?.close()
     options.signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** Whether we may do without a cgroup: asked for, or not root of the machine. */
+function isTolerant({ rootless = 'auto' }: CreateOptions): boolean {
+  return rootless === 'auto' ? hostFacts().rootless : rootless
+}
+
+/** Neither a pid namespace nor a cgroup tells which processes are the container's: those that init leaves behind cannot be killed. */
+function warnOfSurvivors(cgroup: Cgroup, spec: Spec, logger: Logger): void {
+  if (cgroup.exists || newNamespaces(spec).has('pid')) return
+  logger.warn(
+    {},
+    "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged (as it is impossible to properly kill all container's processes)",
+  )
 }
 
 function oomKilled(cgroup: Cgroup): boolean {

@@ -5,6 +5,7 @@
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
@@ -30,8 +31,6 @@ export interface ExecTarget {
   /** CLONE_NEW* flags of the namespaces in which init differs from us */
   readonly namespaces: () => number
   readonly logger: Logger
-  /** holds the helpers that are at work, so that whoever ends the container can end them */
-  readonly pending: Set<PlanProcess>
   /** whether the kernel has killed one more process for want of memory */
   readonly oomKilled: () => boolean
 }
@@ -77,14 +76,13 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
         sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
     },
   })
-  target.pending.add(run)
+  failpoint('exec:spawned')
   try {
     await run.handshake.executed
+    failpoint('exec:executed')
   } catch (error) {
     await run.abort()
     throw error
-  } finally {
-    target.pending.delete(run)
   }
   return new OwnProcess(run.process, run.console, target.oomKilled)
 }

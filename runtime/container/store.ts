@@ -3,7 +3,17 @@
  * from) and exec.fifo (there until the program was started). Invariant: state.json appears by rename, so a reader sees a whole one
  * or none, and a state of an earlier boot is never taken for a live container.
  */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { parseJson } from '../spec/load.ts'
@@ -46,7 +56,8 @@ export function fifoPath(root: string, id: string): string {
 
 let bootIdText: string | undefined
 
-function bootId(): string {
+/** The kernel's name for this boot: what was written down before is about other processes. */
+export function bootId(): string {
   bootIdText ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
   return bootIdText
 }
@@ -58,9 +69,9 @@ export function claimState(root: string, id: string): string {
     mkdirSync(dir, { mode: 0o711 })
   } catch (error) {
     if (errnoOf(error) === 2) {
-      mkdirSync(root, { recursive: true, mode: 0o711 })
-      // the umask may have taken away what the container's own root needs to pass through to its fifo
-      chmodSync(root, 0o711)
+      mkdirSync(root, { recursive: true, mode: 0o700 })
+      // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
+      chmodSync(root, process.geteuid?.() === 0 ? 0o711 : 0o1700)
       return claimState(root, id)
     }
     if (errnoOf(error) !== 17) throw error
@@ -94,8 +105,15 @@ export function saveState(root: string, state: SavedState, config: string | unde
   renameSync(temporary, join(dir, 'state.json'))
 }
 
-function notFound(id: string, cause?: unknown): RuntimeError {
-  return new RuntimeError('NotFound', `container "${id}" does not exist`, cause === undefined ? {} : { cause })
+/** The one sentence for a container that is not there, with a reason where there is more to say. */
+export function notFound(id: string, cause?: unknown, reason?: string): RuntimeError {
+  const message = `container "${id}" does not exist${reason === undefined ? '' : `: ${reason}`}`
+  return new RuntimeError('NotFound', message, cause === undefined ? {} : { cause })
+}
+
+/** Whether a container is made: its state is on disk. */
+export function hasState(root: string, id: string): boolean {
+  return existsSync(join(stateDir(root, id), 'state.json'))
 }
 
 function record(value: unknown): Record<string, string> {

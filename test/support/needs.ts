@@ -66,6 +66,8 @@ const CHECKS = {
   CAP_SYS_RESOURCE: () =>
     (BigInt(`0x${/CapEff:\s*(\w+)/.exec(contents('/proc/self/status'))?.[1] ?? 0}`) & (1n << 24n)) !== 0n,
   gcc: () => onPath('gcc'),
+  ip: () => onPath('ip'),
+  setpriv: () => onPath('setpriv'),
   make: () => onPath('make'),
 } as const satisfies Record<string, () => boolean>
 
