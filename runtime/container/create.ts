@@ -9,7 +9,6 @@ import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
-import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { processStat } from '../sys/process.ts'
 import { Claim } from './claim.ts'
@@ -52,7 +51,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     })
     failpoint('create:cgroup')
     warnOfSurvivors(cgroup, spec, logger)
-    const seccomp = seccompOf(spec)
+    const seccomp = seccompOf(spec, root)
     const ops = buildCreatePlan({
       spec,
       bundle,
@@ -83,12 +82,13 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       created: new Date().toISOString(),
       bundle,
       rootfs,
+      rootless: hostFacts().rootless,
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
       ),
     }
-    saveState(root, state, stringifyJson(spec))
+    saveState(root, state, spec)
     failpoint('create:saved')
     claim.complete()
     run.handshake.proceed()

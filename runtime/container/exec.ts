@@ -9,7 +9,7 @@ import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
 import type { Spec } from '../spec/types.ts'
-import { hostFacts } from './host.ts'
+import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import type { ExecOptions } from './options.ts'
 import { keyringName, seccompOf, sized } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
@@ -17,6 +17,8 @@ import { OwnProcess, type RunningProcess } from './process.ts'
 /** What is known of the container that the process joins. */
 export interface ExecTarget {
   readonly id: string
+  /** where the state of containers is kept */
+  readonly root: string
   readonly spec: Spec
   readonly rootfs: string
   readonly cgroup: Cgroup
@@ -28,6 +30,13 @@ export interface ExecTarget {
   readonly logger: Logger
 }
 
+/** The host's facts, as they are in the user namespace that the process joins. */
+function execFacts({ linux }: Spec, pid: number): HostFacts {
+  const facts = hostFacts()
+  const foreign = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
+  return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
+}
+
 /** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
   const { id, spec, rootfs, cgroup, init, logger } = target
@@ -35,14 +44,14 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   if (options.ignorePaused !== true && cgroup.isFrozen()) {
     throw new RuntimeError('FailedPrecondition', 'cannot exec in a paused container (use --ignore-paused to override)')
   }
-  const seccomp = seccompOf(spec)
+  const seccomp = seccompOf(spec, target.root)
   const ops = buildExecPlan({
     spec,
     process: options.process,
     rootfs,
     cgroup: cgroup.join(),
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
-    host: hostFacts(),
+    host: execFacts(spec, init.pid),
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })

@@ -12,7 +12,13 @@ import { sysctlPath } from '../spec/sysctl.ts'
 import type { Linux, OciProcess, Spec } from '../spec/types.ts'
 import { planDevices } from './devices.ts'
 import { planMounts } from './mounts.ts'
-import { CLONE_FLAGS, type NamespacePlan, planNamespaces, requireMappedIds } from './namespaces.ts'
+import {
+  CLONE_FLAGS,
+  type NamespacePlan,
+  planNamespaces,
+  requireMappedIds,
+  requireMappedOptions,
+} from './namespaces.ts'
 import { cleanPath } from './paths.ts'
 import {
   apparmor,
@@ -76,7 +82,7 @@ export interface ExecInput {
 export function buildCreatePlan(input: CreateInput): Op[] {
   const { spec, host, cgroup } = input
   const { linux } = spec
-  const namespaces = planNamespaces(linux)
+  const namespaces = planNamespaces(linux, host)
   const ownMounts = namespaces.own.has('mount')
   const inUserNamespace = namespaces.own.has('user')
   const process: ProcessInput = { process: spec.process, at: '/process', host }
@@ -112,7 +118,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     { op: 'rootfs', path: input.rootfs, bind: ownMounts ? 1 : 0, origin: '/root/path' },
     ...(mounts.needsCgroupNamespace ? cgroupNamespace : []),
     ...mounts.ops,
-    ...(mounts.bindsDev ? [] : planDevices(linux.devices, inUserNamespace)),
+    ...(mounts.bindsDev ? [] : planDevices(linux.devices, inUserNamespace || host.rootless)),
     { op: 'pivot', mode: pivotMode(input, ownMounts), origin: '/root/path' },
 
     // Inside. Whatever must be written is written before its mount becomes read-only.
@@ -194,8 +200,8 @@ export function buildExecPlan(input: ExecInput): Op[] {
 }
 
 /** Joining a mount namespace changes the root; without one the container's is a folder of the host's, and is entered as create did. */
-function enterRoot({ spec, rootfs }: ExecInput): readonly Op[] {
-  if (planNamespaces(spec.linux).own.has('mount')) return []
+function enterRoot({ spec, rootfs, host }: ExecInput): readonly Op[] {
+  if (planNamespaces(spec.linux, host).own.has('mount')) return []
   return [
     { op: 'rootfs', path: rootfs, bind: 0, origin: '/root/path' },
     { op: 'pivot', mode: PIVOT_MODE.CHROOT, origin: '/root/path' },
@@ -206,6 +212,7 @@ function enterRoot({ spec, rootfs }: ExecInput): readonly Op[] {
 function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }: NamespacePlan): void {
   const { linux } = spec
   requireMappedIds(linux, spec.process.user, '/process/user')
+  requireMappedOptions(spec)
   if (linux.mountLabel !== undefined) requireSelinux(host, '/linux/mountLabel')
   if (own.has('mount')) {
     if (noPivot && (linux.rootfsPropagation === 'private' || linux.rootfsPropagation === 'rprivate')) {

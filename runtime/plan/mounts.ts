@@ -78,7 +78,8 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   if (mount.type === 'cgroup') return planCgroupMount(entry, input)
   const { own, created } = input.namespaces
   // sysfs shows the network namespace; the kernel refuses it to a user namespace that does not own one
-  if (mount.type === 'sysfs' && created.has('user') && !own.has('network')) return [planHostSys(entry)]
+  if (mount.type === 'sysfs' && (created.has('user') || input.host.rootless) && !own.has('network'))
+    return [planHostSys(entry)]
   return [planFileSystem(entry, input)]
 }
 

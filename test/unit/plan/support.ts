@@ -19,6 +19,7 @@ export const HOST_V1: HostFacts = {
   selinux: false,
   rootless: false,
   unprivileged: false,
+  setgroups: true,
   lastCap: 40,
 }
 
