@@ -13,21 +13,21 @@
 #define MAX_PASSWD_BYTES (1024 * 1024)
 
 /* The runtime answers with one byte; end of file means that it gave up. */
-static int await_runtime(void)
+int await_runtime(const struct ctx *c)
 {
     char byte;
-    return sys_read_full(FD_STATUS, &byte, 1) == 1 ? 0 : STOP;
+    return sys_read_full(c->status, &byte, 1) == 1 ? 0 : STOP;
 }
 
 int op_sync(struct ctx *c, const struct op_sync *op)
 {
-    return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime();
+    return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime(c);
 }
 
 /* A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk. */
 int op_ready(struct ctx *c)
 {
-    return report(c, RECORD_READY) < 0 ? STOP : await_runtime();
+    return report(c, RECORD_READY) < 0 ? STOP : await_runtime(c);
 }
 
 /* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
@@ -173,21 +173,23 @@ int op_await_start(struct ctx *c)
 }
 
 /*
- * Who can influence: argv, env and the path are the client's. Order: everything but stdio and the status socket is closed before the path
- * is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket closes by itself when execve succeeds, which is how
- * the runtime learns of it. A runtime that is no longer listening (a command line that created and left) is no reason to fail here; a
- * stage 0 that died before it said whose process this is, is one: nobody would know of the program.
+ * Who can influence: argv, env and the path are the client's. Order: everything but the program's own fds and the status socket is closed
+ * before the path is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket, which lies above the program's fds,
+ * closes by itself when execve succeeds, which is how the runtime learns of it. A runtime that is no longer listening (a command line that
+ * created and left) is no reason to fail here; a stage 0 that died before it said whose process this is, is one: nobody would know of the
+ * program.
  */
-int op_exec(struct ctx *c)
+int op_exec(struct ctx *c, const struct op_exec *op)
 {
     char text[64];
+    unsigned first = 3 + op->fds, status = (unsigned)c->status;
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);
-    if (sys_close_range(FD_STATUS + 1, ~0U, 0) < 0 || sys_close_range(3, FD_STATUS - 1, 0) < 0)
-        for (int fd = 3; fd < 1024; fd++) /* a filter may refuse close_range */
-            if (fd != FD_STATUS)
-                (void)close(fd);
+    if (sys_close_range(status + 1, ~0U, 0) < 0 || sys_close_range(first, status - 1, 0) < 0)
+        for (unsigned fd = first; fd < 1024; fd++) /* a filter may refuse close_range */
+            if (fd != status)
+                (void)close((int)fd);
     (void)execve(c->executable, c->program->args.v, c->program->env.v);
     int err = -errno;
     return step(c, err, "exec %s: %s", c->executable, reason(err, text));

@@ -13,14 +13,16 @@ import { type Logger, silentLogger } from '../logger.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
+import { runHooks } from './hooks.ts'
 import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
 import { type LockMode, locked } from './lock.ts'
+import { type OciState, ociState } from './oci-state.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { readSavedSpec } from './saved-spec.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import { fifoPath, listIds, notFound, readState, removeState, type SavedState, stateDir } from './store.ts'
+import { fifoPath, listIds, notFound, ownerOf, readState, removeState, type SavedState, stateDir } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -28,6 +30,9 @@ const KILL_WAIT_MS = 10_000
 
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'paused' | 'stopped'
+
+/** What is kept about a container on disk. */
+export type ContainerState = SavedState
 
 /** One container. */
 export class Container {
@@ -42,21 +47,26 @@ export class Container {
   /** RFC 3339 time of creation */
   readonly created: string
   readonly #logger: Logger
-  readonly #startTime: bigint
-  /** the helper that made init; undefined for a container that was loaded from its state */
-  readonly #run: PlanProcess | undefined
+  readonly #state: ContainerState
+  /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
+  #run: PlanProcess | undefined
   /** why no process can be run in it: its spec is not known to the end */
   readonly #lacking: RuntimeError | undefined
   #started = false
+  /** one destroy after the other: the second finds nothing to do */
+  #destroying: Promise<void> = Promise.resolve()
+  #destroyed = false
   #foreign: number | undefined
+  /** OOM kills that a process's end was put down to */
+  #oomKills = 0
 
   private constructor(parts: {
     root: string
-    state: SavedState
+    state: ContainerState
     spec: Spec
     lacking?: RuntimeError
     cgroup: Cgroup
-    init: RunningProcess
+    init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
     run?: PlanProcess
   }) {
@@ -67,8 +77,8 @@ export class Container {
     this.created = parts.state.created
     this.spec = parts.spec
     this.cgroup = parts.cgroup
-    this.init = parts.init
-    this.#startTime = parts.state.startTime
+    this.init = parts.init(this.#oomKilled)
+    this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
     this.#lacking = parts.lacking
@@ -77,8 +87,21 @@ export class Container {
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
   static async create(options: CreateOptions): Promise<Container> {
     const { state, spec, cgroup, run } = await createParts(options)
-    const init = new OwnProcess(run.process, run.console)
-    return new Container({ root: options.root, state, spec, cgroup, init, run, logger: options.logger ?? silentLogger })
+    const { root, logger = silentLogger } = options
+    const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
+    return new Container({ root, state, spec, cgroup, init, run, logger })
+  }
+
+  /** Creates a container and starts its program; a container whose program cannot be started is removed again. @throws as create and start do */
+  static async run(options: CreateOptions): Promise<Container> {
+    const container = await Container.create(options)
+    try {
+      await container.start()
+      return container
+    } catch (error) {
+      await container.destroy({ force: true })
+      throw error
+    }
   }
 
   /** A container that another process created. @throws NotFound */
@@ -86,7 +109,7 @@ export class Container {
     const state = readState(root, id)
     const saved = readSavedSpec(root, state)
     const cgroup = Cgroup.load(state.cgroupPaths)
-    const init = new ForeignProcess(state.pid, state.startTime)
+    const init = () => new ForeignProcess(state.pid, state.startTime)
     return new Container({ root, state, ...saved, cgroup, logger, init })
   }
 
@@ -107,9 +130,37 @@ export class Container {
     return !this.#started && existsSync(fifoPath(this.root, this.id)) ? 'created' : 'running'
   }
 
-  /** Lets init execute the program; resolves when it has. @throws FailedPrecondition unless the container is created */
+  /** What is kept about it on disk: the facts that do not change. */
+  state(): ContainerState {
+    return this.#state
+  }
+
+  /** The state document of the OCI specification, with what runc's users expect besides: the root file system, the time of creation, the owner. */
+  ociState(): OciState & {
+    readonly pid: number
+    readonly rootfs: string
+    readonly created: string
+    readonly owner: string
+  } {
+    const { id, bundle, spec, rootfs, created, root } = this
+    const { pid, status, annotations, ...rest } = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    const noted = annotations === undefined ? {} : { annotations }
+    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id) }
+  }
+
+  /**
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A hook that fails ends the container.
+   * @throws FailedPrecondition unless the container is created
+   */
   async start(): Promise<void> {
     await this.#locked('exclusive', () => this.#start())
+    // not under the lock: a hook may use the container
+    try {
+      await this.#runHooks('poststart', 'running')
+    } catch (error) {
+      await this.#killInit()
+      throw error
+    }
   }
 
   async #start(): Promise<void> {
@@ -120,29 +171,52 @@ export class Container {
     const run = this.#run
     await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
       this.#started = true
-      return run === undefined ? awaitFifo(fifo, this.init, this.#startTime) : run.handshake.executed
+      return run === undefined ? awaitFifo(fifo, this.init, this.#state.startTime) : run.handshake.executed
     })
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
     if (this.#lacking !== undefined) throw this.#lacking
-    const { id, root, spec, rootfs, cgroup, init } = this
+    const { id, root, bundle, spec, rootfs, cgroup, init } = this
     const namespaces = (): number => {
       this.#foreign ??= foreignNamespaces(init.pid)
       return this.#foreign
     }
-    const startTime = this.#startTime
-    return this.#locked('shared', () =>
-      execIn({ id, root, spec, rootfs, cgroup, init, startTime, namespaces, logger: this.#logger }, options),
-    )
+    const { startTime } = this.#state
+    const logger = this.#logger
+    const oomKilled = this.#oomKilled
+    const target = { id, root, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
+    return this.#locked('shared', () => execIn(target, options))
   }
 
-  /** Signals init. @throws NotFound when it has finished */
-  signal(signal: number): void {
+  /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
+  readonly #oomKilled = (): boolean => {
+    try {
+      const count = this.cgroup.oomKillCount()
+      if (count <= this.#oomKills) return false
+      this.#oomKills++
+      return true
+    } catch {
+      // the cgroup has been removed: nobody knows any more
+      return false
+    }
+  }
+
+  /**
+   * Signals init. SIGKILL reaches every process: by the end of init's own pid namespace, or else, init gone or not, by the cgroup.
+   * @throws NotFound when nothing is left to signal
+   */
+  async signal(signal: number): Promise<void> {
+    const pids = signal === SIGKILL && !this.ownsPidNamespace ? this.cgroup.procs() : []
+    if (pids.length > 0) {
+      await this.cgroup.killAll(signal)
+      // unless it has left its cgroup, that was all
+      if (!this.init.alive || pids.includes(this.init.pid)) return
+    }
     this.init.signal(signal)
     // a frozen v1 cgroup keeps even a killed process: let it die
-    if (signal === SIGKILL && this.cgroup.isFrozen()) void this.cgroup.thaw()
+    if (signal === SIGKILL && this.cgroup.isFrozen()) await this.cgroup.thaw()
   }
 
   /** Signals every process of the container; none left is fine. */
@@ -206,22 +280,35 @@ export class Container {
     return newNamespaces(this.spec).has('pid')
   }
 
-  /** Removes cgroup and state. A created container is killed first, with force any other too. @throws FailedPrecondition when it still runs */
-  async destroy(options: { force?: boolean } = {}): Promise<void> {
-    // a command that holds the lock may wait for this very process: force does not wait for it
-    if (options.force === true && this.init.alive) await this.#killInit()
-    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) return this.#remove(options)
-    await this.#locked('exclusive', () => {
-      if (!this.#isCurrent()) throw notFound(this.id)
-      failpoint('delete:locked')
-      return this.#remove(options)
-    })
+  /**
+   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what this
+   * process has removed already is fine. @throws FailedPrecondition when it still runs, NotFound when another process has removed it
+   */
+  destroy(options: { readonly force?: boolean } = {}): Promise<void> {
+    const work = (): Promise<void> => this.#destroy(options.force === true)
+    const result = this.#destroying.then(work, work)
+    this.#destroying = result
+    return result
   }
 
-  async #remove(options: { force?: boolean }): Promise<void> {
+  async #destroy(force: boolean): Promise<void> {
+    if (this.#destroyed) return
+    // a command that holds the lock may wait for this very process: force does not wait for it
+    if (force && this.init.alive) await this.#killInit()
+    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
+    else {
+      await this.#locked('exclusive', async () => {
+        if (!this.#isCurrent()) throw notFound(this.id)
+        failpoint('delete:locked')
+        await this.#remove(force)
+      })
+    }
+  }
+
+  async #remove(force: boolean): Promise<void> {
     const status = this.status()
     if (status !== 'stopped') {
-      if (status !== 'created' && options.force !== true) {
+      if (status !== 'created' && !force) {
         throw new RuntimeError(
           'FailedPrecondition',
           `cannot delete container "${this.id}" that is not stopped: ${status}`,
@@ -236,12 +323,33 @@ export class Container {
     failpoint('delete:cgroup')
     removeState(this.root, this.id)
     failpoint('delete:done')
+    this.#destroyed = true
+    await this.release()
+    await this.#runHooks('poststop', 'stopped')
   }
 
   /** Whether the folder on disk is still about this container, and not about a later one of the same id. */
   #isCurrent(): boolean {
     const { pid, startTime } = readState(this.root, this.id)
-    return pid === this.init.pid && startTime === this.#startTime
+    return pid === this.init.pid && startTime === this.#state.startTime
+  }
+
+  /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */
+  async release(): Promise<void> {
+    this.#run?.release()
+    this.#run = undefined
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release()
+  }
+
+  async #runHooks(name: 'poststart' | 'poststop', status: 'running' | 'stopped'): Promise<void> {
+    const hooks = this.spec.hooks[name]
+    if (hooks.length === 0) return
+    const { id, bundle, spec } = this
+    const state = ociState({ id, bundle, spec, pid: this.init.pid }, status)
+    await runHooks({ name, hooks, state, logger: this.#logger })
   }
 
   /** Runs `work` while no other command works on the container. */
@@ -251,7 +359,7 @@ export class Container {
 
   async #killInit(): Promise<void> {
     try {
-      this.signal(SIGKILL)
+      await this.signal(SIGKILL)
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
     }

@@ -9,11 +9,20 @@ import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
+import { resolveOnHost } from '../spec/host.ts'
 import type { Spec } from '../spec/types.ts'
+import { specWarnings } from '../spec/warnings.ts'
+import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
 import { Claim } from './claim.ts'
+import { gateSpec } from './gates.ts'
+import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
+import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { planIdMaps, writeIdMaps } from './id-maps.ts'
 import { newNamespaces } from './ids.ts'
+import { withNotifySocket } from './notify.ts'
+import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
 import { removeState, type SavedState, saveState } from './store.ts'
@@ -28,17 +37,26 @@ export interface CreatedParts {
 
 /** Makes a container whose init waits for its start. @throws AlreadyExists, InvalidArgument, and what the set-up met */
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
-  const { root, id, spec, reaper } = options
+  const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
+  const facts = hostFacts()
+  let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
+  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
+  const idMaps = planIdMaps(spec)
+  const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
   options.signal?.throwIfAborted()
   using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
+  let agent: OwnedFd | undefined
+  let pidfdSocket: OwnedFd | undefined
+  const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    if (options.notify === true) spec = withNotifySocket(spec, root, id)
     failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
@@ -51,8 +69,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     })
     failpoint('create:cgroup')
     warnOfSurvivors(cgroup, spec, logger)
-    const seccomp = seccompOf(spec, root)
+    const seccomp = seccompOf(spec, logger, root)
+    agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+    if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
+      id,
       spec,
       bundle,
       rootfs,
@@ -60,11 +81,34 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       fifo,
       noPivot: options.noPivot ?? false,
       keyring: keyringName(options, id),
-      host: hostFacts(),
+      extraFds: extraFds.length,
+      host,
       ...(seccomp === undefined ? {} : { seccomp }),
     })
-    const onChild = (pid: number): void => claim.madeProcess(pid)
-    run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger, onChild })
+    run = new PlanProcess({
+      ops,
+      stdio: sized(options.stdio, spec.process),
+      reaper,
+      logger: options.containerLogger ?? logger,
+      extraFds,
+      onChild: (pid) => {
+        claim.madeProcess(pid)
+        if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
+      },
+      stops: {
+        ...(idMaps === undefined
+          ? {}
+          : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
+        async onRuntimeHooks({ pid, signal }) {
+          const state = ociState({ ...container, pid }, 'creating')
+          for (const name of ['prestart', 'createRuntime'] as const) {
+            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal })
+          }
+        },
+        onListener: ({ pid, signal }, fd) =>
+          sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
+      },
+    })
     failpoint('create:spawned')
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
@@ -82,7 +126,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       created: new Date().toISOString(),
       bundle,
       rootfs,
-      rootless: hostFacts().rootless,
+      rootless: facts.rootless,
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
@@ -99,6 +143,15 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await run?.abort()
     await cgroup?.remove()
     removeState(root, id)
+    // what the hooks of a container that came into being have set up, those of its end take down
+    if (run !== undefined) {
+      await runHooks({
+        name: 'poststop',
+        hooks: spec.hooks.poststop,
+        state: ociState({ ...container, pid: 0 }, 'stopped'),
+        logger,
+      })
+    }
     if (oom) {
       throw new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', {
         cause: error,
@@ -106,6 +159,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     }
     throw error
   } finally {
+    agent?.close()
+    pidfdSocket?.close()
     options.signal?.removeEventListener('abort', onAbort)
   }
 }

@@ -3,12 +3,16 @@
  * out. Invariant: it resolves when the program was executed; when it rejects, no process of it is left.
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
+import { execJoin } from '../cgroup/exec-join.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
 import type { Spec } from '../spec/types.ts'
+import { processWarnings } from '../spec/warnings.ts'
+import { gateExec } from './gates.ts'
+import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import type { ExecOptions } from './options.ts'
 import { keyringName, seccompOf, sized } from './prepare.ts'
@@ -19,6 +23,7 @@ export interface ExecTarget {
   readonly id: string
   /** where the state of containers is kept */
   readonly root: string
+  readonly bundle: string
   readonly spec: Spec
   readonly rootfs: string
   readonly cgroup: Cgroup
@@ -28,6 +33,8 @@ export interface ExecTarget {
   /** CLONE_NEW* flags of the namespaces in which init differs from us */
   readonly namespaces: () => number
   readonly logger: Logger
+  /** whether the kernel has killed one more process for want of memory */
+  readonly oomKilled: () => boolean
 }
 
 /** The host's facts, as they are in the user namespace that the process joins. */
@@ -39,23 +46,45 @@ function execFacts({ linux }: Spec, pid: number): HostFacts {
 
 /** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
-  const { id, spec, rootfs, cgroup, init, logger } = target
+  const { id, bundle, rootfs, cgroup, init } = target
   if (!init.alive) throw new RuntimeError('FailedPrecondition', 'cannot exec in a stopped container')
   if (options.ignorePaused !== true && cgroup.isFrozen()) {
     throw new RuntimeError('FailedPrecondition', 'cannot exec in a paused container (use --ignore-paused to override)')
   }
-  const seccomp = seccompOf(spec, target.root)
+  const logger = options.containerLogger ?? target.logger
+  const { spec, process } = gateExec({ spec: target.spec, process: options.process }, options.gates, target.logger)
+  const host = execFacts(spec, init.pid)
+  for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
+  const { extraFds = [] } = options
+  const join = execJoin(cgroup, init.pid, options.subCgroups)
+  const seccomp = seccompOf(spec, target.logger, target.root)
+  using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+  using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({
     spec,
-    process: options.process,
+    process,
     rootfs,
-    cgroup: cgroup.join(),
+    cgroup: join,
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
-    host: execFacts(spec, init.pid),
+    extraFds: extraFds.length,
+    host,
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })
-  const run = new PlanProcess({ ops, stdio: sized(options.stdio, options.process), reaper: options.reaper, logger })
+  const run = new PlanProcess({
+    ops,
+    stdio: sized(options.stdio, process),
+    reaper: options.reaper,
+    logger,
+    extraFds,
+    onChild: (pid) => {
+      if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'setns')
+    },
+    stops: {
+      onListener: ({ pid, signal }, fd) =>
+        sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
+    },
+  })
   failpoint('exec:spawned')
   try {
     await run.handshake.executed
@@ -64,5 +93,5 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     await run.abort()
     throw error
   }
-  return new OwnProcess(run.process, run.console)
+  return new OwnProcess(run.process, run.console, target.oomKilled)
 }

@@ -6,6 +6,7 @@ import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
+import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
 import { compileSeccomp } from '../seccomp/libseccomp.ts'
@@ -21,6 +22,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
   const seccomp = seccompOf(spec)
   return describePlan(
     buildCreatePlan({
+      id: 'ID',
       spec,
       bundle,
       rootfs: rootfsPath(spec, bundle),
@@ -28,6 +30,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
       fifo: 'exec.fifo',
       noPivot: false,
       keyring: keyringName({}, 'ID'),
+      extraFds: 0,
       host: hostFacts(),
       ...(seccomp === undefined ? {} : { seccomp }),
     }),
@@ -68,12 +71,19 @@ export function makeFifo(root: string, id: string, spec: Spec): string {
 const SECCOMP_CACHE = '/run/runts/.seccomp'
 
 /** The compiled seccomp profile of a spec that has one; `root` is where the state of containers is kept. */
-export function seccompOf(spec: Spec, root?: string): { flags: number; filter: Uint8Array } | undefined {
+export function seccompOf(
+  spec: Spec,
+  logger: Logger = silentLogger,
+  root?: string,
+): { flags: number; filter: Uint8Array } | undefined {
   const profile = spec.linux.seccomp
   if (profile === undefined) return undefined
   const own = root === undefined ? undefined : join(root, '.seccomp')
   const cacheDir = hostFacts().rootless ? own : SECCOMP_CACHE
-  return compileSeccomp(profile, cacheDir === undefined ? {} : { cacheDir })
+  return compileSeccomp(profile, {
+    ...(cacheDir === undefined ? {} : { cacheDir }),
+    onUnknown: (names) => logger.debug({ names: names.join(' ') }, 'ignored unknown system calls of the profile'),
+  })
 }
 
 /** Gives a terminal the size that the process asks for, unless the caller has said one. */

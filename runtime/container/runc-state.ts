@@ -31,7 +31,8 @@ export function runcConfig(
     readonlyfs: spec.root.readonly,
     hostname: spec.hostname ?? '',
     namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES[type], path: path ?? '' })),
-    cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '' },
+    // runc takes a cgroup without any of its limits for none
+    cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '', devices: [] },
     uid_mappings: runcMappings(linux.uidMappings),
     gid_mappings: runcMappings(linux.gidMappings),
     Hooks: { poststop: spec.hooks.poststop.map(runcHook) },

@@ -122,7 +122,11 @@ describe('state.json', needs('root', 'busybox'), () => {
     const path = join(runts.root, 'c/state.json')
     const saved = readFileSync(path, 'utf8')
     writeFileSync(path, JSON.stringify({ ...JSON.parse(saved), version: 99 }))
-    for (const command of [['state', 'c'], ['kill', 'c'], ['delete', '-f', 'c']]) {
+    for (const command of [
+      ['state', 'c'],
+      ['kill', 'c'],
+      ['delete', '-f', 'c'],
+    ]) {
       expect(await runts.run(...command), command.join(' ')).toMatchObject({
         code: 1,
         stderr: expect.stringContaining('its version is 99, and this runtime knows only 1'),

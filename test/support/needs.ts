@@ -49,6 +49,8 @@ const CHECKS = {
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
   gcc: () => onPath('gcc'),
+  ip: () => onPath('ip'),
+  setpriv: () => onPath('setpriv'),
   make: () => onPath('make'),
 } as const satisfies Record<string, () => boolean>
 
