@@ -1,7 +1,8 @@
 /**
  * Builds everything that a running shim needs into build/, in the layout that scripts/install copies: the C programs through make,
  * one CommonJS bundle per entry point through esbuild, koffi's native addon beside them, and the files that are made from those.
- * Every step looks at time stamps first, so that a build with nothing to do takes well under a second.
+ * Every step looks at time stamps first, so that a build with nothing to do takes well under a second. With --failpoints the same goes
+ * to build/failpoints/, for the tests that kill it.
  */
 import { spawnSync } from 'node:child_process'
 import {
@@ -21,9 +22,12 @@ import { dirname, join, relative } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 
 const ROOT = join(import.meta.dirname, '..')
-const BIN = join(ROOT, 'build/bin')
-const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
-const META = join(ROOT, 'build/meta')
+/** a second build beside the product, whose programs kill themselves where RUNTS_FAIL_AT says (runtime/failpoint.ts) */
+const FAILPOINTS = process.argv.includes('--failpoints')
+const OUT = join(ROOT, FAILPOINTS ? 'build/failpoints' : 'build')
+const BIN = join(OUT, 'bin')
+const LIB = join(OUT, 'lib/containerd-shim-ts')
+const META = join(OUT, 'meta')
 
 /**
  * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
@@ -148,7 +152,11 @@ async function bundle(entry: string, name: string, koffiVersion: string): Promis
     legalComments: 'eof',
     logLevel: 'warning',
     // CommonJS has no import.meta; the bundle's own folder is what the sources mean by it
-    define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
+    define: {
+      'import.meta.dirname': '__dirname',
+      'import.meta.filename': '__filename',
+      RUNTS_FAILPOINTS: String(FAILPOINTS),
+    },
     plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads],
   })
   mkdirSync(META, { recursive: true })
@@ -181,7 +189,10 @@ function codeCache(name: string): void {
 
 function make(): void {
   // -s: the compiler lines are long; a failing command prints itself
-  const result = spawnSync('make', ['-s', '-C', 'c'], { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] })
+  const result = spawnSync('make', ['-s', '-C', 'c', FAILPOINTS ? 'failpoints' : 'all'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
   if (result.status !== 0)
     throw new Error(`make -C c failed${result.error === undefined ? '' : `: ${result.error.message}`}`)
 }
@@ -240,7 +251,7 @@ async function main(): Promise<void> {
   writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
   await bundle('runtime/index.ts', 'runtime', koffi.version)
   writeFeatures()
-  say(`build/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
+  say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
 }
 
 try {

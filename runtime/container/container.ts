@@ -10,7 +10,6 @@ import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { parseSpec } from '../spec/load.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
@@ -21,18 +20,9 @@ import { type LockMode, locked } from './lock.ts'
 import { type OciState, ociState } from './oci-state.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
+import { readSavedSpec } from './saved-spec.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import {
-  fifoPath,
-  listIds,
-  notFound,
-  ownerOf,
-  readConfig,
-  readState,
-  removeState,
-  type SavedState,
-  stateDir,
-} from './store.ts'
+import { fifoPath, listIds, notFound, ownerOf, readState, removeState, type SavedState, stateDir } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -60,6 +50,8 @@ export class Container {
   readonly #state: ContainerState
   /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
   #run: PlanProcess | undefined
+  /** why no process can be run in it: its spec is not known to the end */
+  readonly #lacking: RuntimeError | undefined
   #started = false
   /** one destroy after the other: the second finds nothing to do */
   #destroying: Promise<void> = Promise.resolve()
@@ -72,6 +64,7 @@ export class Container {
     root: string
     state: ContainerState
     spec: Spec
+    lacking?: RuntimeError
     cgroup: Cgroup
     init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
@@ -88,6 +81,7 @@ export class Container {
     this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
+    this.#lacking = parts.lacking
   }
 
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
@@ -113,16 +107,10 @@ export class Container {
   /** A container that another process created. @throws NotFound */
   static load(root: string, id: string, logger: Logger = silentLogger): Container {
     const state = readState(root, id)
-    const spec = parseSpec(readConfig(root, id), 'config.json')
+    const saved = readSavedSpec(root, state)
     const cgroup = Cgroup.load(state.cgroupPaths)
-    return new Container({
-      root,
-      state,
-      spec,
-      cgroup,
-      logger,
-      init: () => new ForeignProcess(state.pid, state.startTime),
-    })
+    const init = () => new ForeignProcess(state.pid, state.startTime)
+    return new Container({ root, state, ...saved, cgroup, logger, init })
   }
 
   /** Ids of the containers below a root; an entry may vanish at any time. */
@@ -189,7 +177,8 @@ export class Container {
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    const { id, bundle, spec, rootfs, cgroup, init } = this
+    if (this.#lacking !== undefined) throw this.#lacking
+    const { id, root, bundle, spec, rootfs, cgroup, init } = this
     const namespaces = (): number => {
       this.#foreign ??= foreignNamespaces(init.pid)
       return this.#foreign
@@ -197,7 +186,7 @@ export class Container {
     const { startTime } = this.#state
     const logger = this.#logger
     const oomKilled = this.#oomKilled
-    const target = { id, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
+    const target = { id, root, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
     return this.#locked('shared', () => execIn(target, options))
   }
 

@@ -10,7 +10,6 @@ import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { resolveOnHost } from '../spec/host.ts'
-import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
 import type { OwnedFd } from '../sys/fd.ts'
@@ -20,6 +19,7 @@ import { gateSpec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { planIdMaps, writeIdMaps } from './id-maps.ts'
 import { newNamespaces } from './ids.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
@@ -39,18 +39,20 @@ export interface CreatedParts {
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
-  const host = hostFacts()
+  const facts = hostFacts()
   let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
-  for (const warning of specWarnings(spec, host.lastCap)) logger.warn({ container: id }, warning)
+  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
+  const idMaps = planIdMaps(spec)
+  const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
   options.signal?.throwIfAborted()
   using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
   let agent: OwnedFd | undefined
   let pidfdSocket: OwnedFd | undefined
-  const facts = { id, bundle, spec }
+  const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
@@ -67,7 +69,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     })
     failpoint('create:cgroup')
     warnOfSurvivors(cgroup, spec, logger)
-    const seccomp = seccompOf(spec, logger)
+    const seccomp = seccompOf(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
@@ -94,14 +96,17 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
       },
       stops: {
+        ...(idMaps === undefined
+          ? {}
+          : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
         async onRuntimeHooks({ pid, signal }) {
-          const state = ociState({ ...facts, pid }, 'creating')
+          const state = ociState({ ...container, pid }, 'creating')
           for (const name of ['prestart', 'createRuntime'] as const) {
             await runHooks({ name, hooks: spec.hooks[name], state, logger, signal })
           }
         },
         onListener: ({ pid, signal }, fd) =>
-          sendListener(agent, { ...facts, pid, fd, init: pid, status: 'creating' }, signal),
+          sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
       },
     })
     failpoint('create:spawned')
@@ -121,12 +126,13 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       created: new Date().toISOString(),
       bundle,
       rootfs,
+      rootless: facts.rootless,
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
       ),
     }
-    saveState(root, state, stringifyJson(spec))
+    saveState(root, state, spec)
     failpoint('create:saved')
     claim.complete()
     run.handshake.proceed()
@@ -142,7 +148,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       await runHooks({
         name: 'poststop',
         hooks: spec.hooks.poststop,
-        state: ociState({ ...facts, pid: 0 }, 'stopped'),
+        state: ociState({ ...container, pid: 0 }, 'stopped'),
         logger,
       })
     }

@@ -13,7 +13,7 @@ import type { Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
 import { gateExec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
-import { hostFacts } from './host.ts'
+import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import type { ExecOptions } from './options.ts'
 import { keyringName, seccompOf, sized } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
@@ -21,6 +21,8 @@ import { OwnProcess, type RunningProcess } from './process.ts'
 /** What is known of the container that the process joins. */
 export interface ExecTarget {
   readonly id: string
+  /** where the state of containers is kept */
+  readonly root: string
   readonly bundle: string
   readonly spec: Spec
   readonly rootfs: string
@@ -35,6 +37,13 @@ export interface ExecTarget {
   readonly oomKilled: () => boolean
 }
 
+/** The host's facts, as they are in the user namespace that the process joins. */
+function execFacts({ linux }: Spec, pid: number): HostFacts {
+  const facts = hostFacts()
+  const foreign = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
+  return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
+}
+
 /** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
   const { id, bundle, rootfs, cgroup, init } = target
@@ -44,11 +53,11 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   }
   const logger = options.containerLogger ?? target.logger
   const { spec, process } = gateExec({ spec: target.spec, process: options.process }, options.gates, target.logger)
-  const host = hostFacts()
+  const host = execFacts(spec, init.pid)
   for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
-  const seccomp = seccompOf(spec, target.logger)
+  const seccomp = seccompOf(spec, target.logger, target.root)
   using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({

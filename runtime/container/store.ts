@@ -1,6 +1,6 @@
 /**
  * A container's state on disk: <root>/<id>/ with state.json (the fields that runc writes, and ours), config.json (the spec it was made
- * from) and exec.fifo (there until the program was started). Invariant: state.json appears by rename, so a reader sees a whole one
+ * from) and exec.fifo (there until the program was started). A folder that runc made is read too. Invariant: state.json appears by rename, so a reader sees a whole one
  * or none, and a state of an earlier boot is never taken for a live container.
  */
 import {
@@ -17,7 +17,10 @@ import {
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { parseJson } from '../spec/load.ts'
+import { stringifyJson } from '../spec/stringify.ts'
+import type { Spec } from '../spec/types.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
+import { readRuncConfig, runcConfig } from './runc-state.ts'
 
 const STATE_VERSION = 1
 const MAX_STATE_BYTES = 4 * 1024 * 1024
@@ -34,6 +37,10 @@ export interface SavedState {
   readonly rootfs: string
   readonly cgroupPaths: Readonly<Record<string, string>>
   readonly namespacePaths: Readonly<Record<string, string>>
+  /** it is a user's, not root's */
+  readonly rootless: boolean
+  /** the container is of another program that uses this layout: the spec that its state tells, not all of the real one */
+  readonly foreign?: string
 }
 
 /** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
@@ -82,8 +89,8 @@ export function claimState(root: string, id: string): string {
   return dir
 }
 
-/** Writes the state and the spec's text. */
-export function saveState(root: string, state: SavedState, config: string | undefined): void {
+/** Writes the state and the spec. */
+export function saveState(root: string, state: SavedState, spec: Spec): void {
   const dir = stateDir(root, state.id)
   const json = {
     version: STATE_VERSION,
@@ -92,14 +99,15 @@ export function saveState(root: string, state: SavedState, config: string | unde
     // a JSON number, as runc writes it; exact, since clock ticks since boot stay far below 2^53
     init_process_start: Number(state.startTime),
     created: state.created,
-    rootless: false,
+    rootless: state.rootless,
     cgroup_paths: state.cgroupPaths,
     namespace_paths: state.namespacePaths,
     boot_id: bootId(),
     bundle: state.bundle,
     rootfs: state.rootfs,
+    config: runcConfig(spec, state),
   }
-  if (config !== undefined) writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
+  writeFileSync(join(dir, 'config.json'), stringifyJson(spec), { mode: 0o600 })
   const temporary = join(dir, '.state.json')
   writeFileSync(temporary, JSON.stringify(json), { mode: 0o600 })
   renameSync(temporary, join(dir, 'state.json'))
@@ -141,7 +149,13 @@ export function readState(root: string, id: string): SavedState {
   }
   if (typeof json !== 'object' || json === null) throw damaged('it is not an object')
   const fields: Record<string, unknown> = { ...json }
-  const { init_process_pid: pid, init_process_start: start, created, bundle, rootfs } = fields
+  const { version, init_process_pid: pid, init_process_start: start, created } = fields
+  // without a version it is runc's own; everything that this program ever wrote has one
+  const foreign = version === undefined ? readRuncConfig(fields['config']) : undefined
+  if (foreign === undefined && version !== STATE_VERSION) {
+    throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
+  }
+  const { bundle, rootfs } = foreign ?? fields
   if (typeof pid !== 'number' || (typeof start !== 'number' && typeof start !== 'bigint'))
     throw damaged('its process is missing')
   // after a reboot the pid means nothing: -1 is never alive
@@ -155,6 +169,8 @@ export function readState(root: string, id: string): SavedState {
     rootfs: typeof rootfs === 'string' ? rootfs : '',
     cgroupPaths: record(fields['cgroup_paths']),
     namespacePaths: record(fields['namespace_paths']),
+    rootless: fields['rootless'] === true,
+    ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
 }
 
