@@ -20,6 +20,7 @@ import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
+import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 
 const STATE_VERSION = 1
@@ -78,7 +79,7 @@ export function claimState(root: string, id: string): string {
     if (errnoOf(error) === 2) {
       mkdirSync(root, { recursive: true, mode: 0o700 })
       // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
-      chmodSync(root, process.geteuid?.() === 0 ? 0o711 : 0o1700)
+      chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
       return claimState(root, id)
     }
     if (errnoOf(error) !== 17) throw error
