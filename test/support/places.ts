@@ -8,6 +8,8 @@ export const ROOT = join(import.meta.dirname, '../..')
 export const TEST_BUILD = join(ROOT, 'build/test')
 /** The static multi-call program of payload.c. */
 export const PAYLOAD = join(TEST_BUILD, 'payload')
+/** The static multi-call program of probe.c. */
+export const PROBE = join(TEST_BUILD, 'probe')
 /** The archive that each private containerd imports. */
 export const IMAGE_ARCHIVE = join(TEST_BUILD, 'image.tar')
 /** The image's name in containerd. */
@@ -18,5 +20,7 @@ export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/b
 export const BIN = join(ROOT, 'build/bin')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
+/** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */
+export const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? (RUNTIME === 'runc' ? 'runc' : join(BIN, 'runts'))
 /** Whether that is ours; only tests of what ours does on purpose differently may ask. */
 export const IS_OURS = !RUNTIME.includes('runc')

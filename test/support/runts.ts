@@ -1,5 +1,5 @@
 /**
- * The OCI command line under test: the real `runts` (or with OCI_RUNTIME another one, such as runc) on throw-away bundles below a root of
+ * The OCI command line under test: the real `runts` (or another one: places.ts) on throw-away bundles below a root of
  * the test's own. Teardown deletes what a test left by force and then asserts that no container, process or cgroup of it remains.
  */
 import { spawnSync } from 'node:child_process'
@@ -9,11 +9,8 @@ import { basename, join } from 'node:path'
 import { test as base, expect } from 'vitest'
 import { cgroupsOf } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
-import { BIN } from './places.ts'
+import { OCI_RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
-
-/** The runtime that the tests run. */
-const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? join(BIN, 'runts')
 
 /** One test's runtime root and bundles. */
 export class Runts {
@@ -22,6 +19,11 @@ export class Runts {
   /** prefix of the ids, unique to this test, so that its cgroups can be told from others */
   readonly name = basename(this.folder)
   #bundles = 0
+
+  /** The whole command line of a call of the runtime. */
+  protected commandLine(args: readonly string[]): readonly [string, ...string[]] {
+    return [OCI_RUNTIME, '--root', this.root, ...args]
+  }
 
   /** Makes a bundle and answers its folder. */
   bundle(command: readonly string[], change?: SpecChange): string {
@@ -36,7 +38,8 @@ export class Runts {
 
   /** Starts the runtime with arguments; it runs until the test or its own end. */
   start(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(OCI_RUNTIME, ['--root', this.root, ...args], options)
+    const [program, ...rest] = this.commandLine(args)
+    return startCommand(program, rest, options)
   }
 
   /** Runs the runtime to its end. */
@@ -53,9 +56,10 @@ export class Runts {
 
   /** Runs a command that leaves a container behind, which would keep a pipe of ours open: its streams are /dev/null and a file. */
   leave(...args: string[]): void {
+    const [program, ...rest] = this.commandLine(args)
     const errors = join(this.folder, 'stderr')
     const fd = openSync(errors, 'w')
-    const { status } = spawnSync(OCI_RUNTIME, ['--root', this.root, ...args], { stdio: ['ignore', 'ignore', fd] })
+    const { status } = spawnSync(program, rest, { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
   }
