@@ -19,6 +19,13 @@ export interface Ended {
   readonly stderr: string
 }
 
+/** What `leaving` may do otherwise. */
+export interface Leaving {
+  /** instead of the runtime under test */
+  readonly program?: string
+  readonly env?: Readonly<Record<string, string>>
+}
+
 /** One test's runtime root and bundles. */
 export class Runts {
   readonly folder = mkdtempSync(join(tmpdir(), 'runts-'))
@@ -73,11 +80,11 @@ export class Runts {
   }
 
   /** Starts a command that may leave a container behind, as `leave` does; resolves when it has ended, however that was. */
-  leaving(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
-    const [program, ...rest] = this.commandLine(args)
+  leaving(args: readonly string[], { program, env = {} }: Leaving = {}): Promise<Ended> {
+    const [runtime, ...rest] = this.commandLine(args)
     const errors = join(this.folder, `stderr${this.#starts++}`)
     const fd = openSync(errors, 'w')
-    const child = spawn(program, rest, { stdio: ['ignore', 'ignore', fd], env: { ...process.env, ...env } })
+    const child = spawn(program ?? runtime, rest, { stdio: ['ignore', 'ignore', fd], env: { ...process.env, ...env } })
     closeSync(fd)
     return new Promise((resolve, reject) => {
       child.once('error', reject)
