@@ -126,6 +126,17 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
 }
 
 /*
+ * A runtime without privileges must look at a created container's namespaces to run a further process in it, which it can only while we
+ * are dumpable; here, because a filter that follows may forbid it. Who can influence: whoever has all power over our user namespace could
+ * trace us until execve, and would hold nothing by that but the fifo of a container that is his. The host's procfs is closed by now.
+ */
+static void stay_visible(struct ctx *c)
+{
+    if (c->dumpable_for_runtime && c->fifo >= 0 && c->proc < 0)
+        (void)sys_prctl(PR_SET_DUMPABLE, 1, 0);
+}
+
+/*
  * Who can influence: names are the client's, files the image's. Privilege: normally the program's own by now. All of this happens in the
  * container's root; it only chooses words for a failure early, execve is what really checks.
  */
@@ -147,6 +158,7 @@ int op_program(struct ctx *c, const struct op_program *op)
         *home = c->home; /* at the end this is the spare slot; the one behind it stays NULL */
     }
     c->program = op;
+    stay_visible(c);
     if (strchr(name, '/') == NULL)
         return find_in_path(c, name, path);
     char text[64];

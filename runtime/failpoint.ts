@@ -8,7 +8,6 @@ import { getpid, kill } from './sys/libc.ts'
 declare const RUNTS_FAILPOINTS: boolean | undefined
 
 const SIGKILL = 9
-const VARIABLE = 'RUNTS_FAIL_AT'
 
 /** Every place, in the order in which a container's life passes them; those of the init helper are `init:<op>` and `init:<op>+`. */
 export const FAILPOINTS = [
@@ -38,7 +37,7 @@ export type Failpoint = (typeof FAILPOINTS)[number]
 
 /** Ends the process here, as if by kill -9, when a test asks for it. */
 export function failpoint(name: Failpoint): void {
-  if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS && process.env[VARIABLE] === name) {
+  if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS && process.env['RUNTS_FAIL_AT'] === name) {
     kill(getpid(), SIGKILL)
   }
 }
@@ -46,6 +45,6 @@ export function failpoint(name: Failpoint): void {
 /** The environment of the init helper: empty, but for the name of the place in a test build. */
 export function helperEnvironment(): readonly string[] {
   if (typeof RUNTS_FAILPOINTS === 'undefined' || !RUNTS_FAILPOINTS) return []
-  const name = process.env[VARIABLE]
-  return name === undefined ? [] : [`${VARIABLE}=${name}`]
+  const name = process.env['RUNTS_FAIL_AT']
+  return name === undefined ? [] : [`RUNTS_FAIL_AT=${name}`]
 }

@@ -29,6 +29,7 @@ export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './
 export type { CgroupStats } from './stats.ts'
 
 const SIGKILL = 9
+const NO_CGROUP = 'the container: it has no cgroup of its own'
 const KILL_ROUNDS = 10
 const KILL_ROUND_MS = 1
 
@@ -139,8 +140,8 @@ export class Cgroup {
     if (v2 !== undefined) await freezeV2(v2, this.name)
     else if (freezer !== undefined) await freezeV1(freezer, this.name)
     else {
-      const reason = this.exists ? 'the freezer hierarchy is not mounted' : 'the container has no cgroup of its own'
-      throw new RuntimeError('FailedPrecondition', `cannot freeze cgroup "${this.name}": ${reason}`)
+      const what = this.exists ? `cgroup "${this.name}": the freezer hierarchy is not mounted` : NO_CGROUP
+      throw new RuntimeError('FailedPrecondition', `cannot freeze ${what}`)
     }
   }
 

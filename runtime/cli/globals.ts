@@ -1,6 +1,6 @@
 /** The options before the command, which hold for all of them, and the environment variables that stand for some. */
 import type { FeatureGates } from '../index.ts'
-import { RuntimeError } from '../index.ts'
+import { hostFacts, RuntimeError } from '../index.ts'
 import { type Options, parsedArgs, type Values } from './flags.ts'
 import { type Level, parseLevel } from './log.ts'
 
@@ -90,7 +90,10 @@ function parseRootless(text: string): boolean | 'auto' {
 
 function defaultRoot(): string {
   const runtimeDir = process.env['XDG_RUNTIME_DIR']
-  return process.geteuid?.() !== 0 && runtimeDir ? `${runtimeDir}/runts` : '/run/runts'
+  if (!runtimeDir) return '/run/runts'
+  // root of a user namespace is no other than the user who made it, unless he says so
+  const user = process.geteuid?.() !== 0 || (process.env['USER'] !== 'root' && hostFacts().rootless)
+  return user ? `${runtimeDir}/runts` : '/run/runts'
 }
 
 /** The level of the log. @throws InvalidArgument */

@@ -12,9 +12,9 @@ import type { Logger } from '../logger.ts'
 import { errnoOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
-import { lockContainer } from './lock.ts'
+import { lockContainer, tryLockContainer } from './lock.ts'
 import { ForeignProcess } from './process.ts'
-import { bootId, claimState, removeState, stateDir } from './store.ts'
+import { bootId, claimState, notFound, removeState, stateDir } from './store.ts'
 
 const RECORD = 'creating'
 const ENOENT = 2
@@ -101,6 +101,19 @@ function readLeftovers(root: string, id: string): Leftovers {
     cgroupPaths: typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
     process: known ? new ForeignProcess(pid, BigInt(start)) : undefined,
   }
+}
+
+/** Why a container has no state: it is not there, it is just being made, or its create was interrupted, and then what to do. */
+export function explainMissing(root: string, id: string): RuntimeError {
+  if (!existsSync(stateDir(root, id))) return notFound(id)
+  using free = tryLockContainer(root, id, 'shared')
+  if (free !== undefined) return interrupted(id)
+  return new RuntimeError('Unavailable', `container "${id}" is not made yet: another command is working on it`)
+}
+
+/** The refusal of what an interrupted create left. */
+export function interrupted(id: string): RuntimeError {
+  return notFound(id, `its create was interrupted; \`delete --force ${id}\` removes what it left`)
 }
 
 /** Kills the init of a create that is under way: its maker then undoes the rest. */

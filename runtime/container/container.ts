@@ -11,6 +11,7 @@ import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
+import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
 import { runHooks } from './hooks.ts'
@@ -22,7 +23,17 @@ import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { readSavedSpec } from './saved-spec.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import { fifoPath, listIds, notFound, ownerOf, readState, removeState, type SavedState, stateDir } from './store.ts'
+import {
+  fifoPath,
+  hasState,
+  listIds,
+  notFound,
+  ownerOf,
+  readState,
+  removeState,
+  type SavedState,
+  stateDir,
+} from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -104,8 +115,9 @@ export class Container {
     }
   }
 
-  /** A container that another process created. @throws NotFound */
+  /** A container that another process created. @throws NotFound, Unavailable while it is being made */
   static load(root: string, id: string, logger: Logger = silentLogger): Container {
+    if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
     const saved = readSavedSpec(root, state)
     const cgroup = Cgroup.load(state.cgroupPaths)

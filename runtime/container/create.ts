@@ -63,6 +63,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       id,
       systemd: false,
       resources,
+      logger,
       tolerant: isTolerant(options),
       onPaths: (paths) => claim.willMakeCgroup(paths),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),

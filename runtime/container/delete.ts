@@ -5,10 +5,10 @@
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { killClaimed, removeLeftovers } from './claim.ts'
+import { interrupted, killClaimed, removeLeftovers } from './claim.ts'
 import { Container } from './container.ts'
 import { lockContainer } from './lock.ts'
-import { hasState, notFound } from './store.ts'
+import { hasState } from './store.ts'
 
 /** Removes a container by id; the host pid of its init, 0 where that is not known. @throws NotFound, FailedPrecondition, Unavailable; NotFound never with force */
 export async function deleteContainer(
@@ -34,11 +34,7 @@ async function removeUnfinished(root: string, id: string, force: boolean, logger
   using _held = await lockContainer(root, id, 'exclusive')
   if (hasState(root, id)) return false
   failpoint('delete:locked')
-  if (!force) throw notFound(id, undefined, interrupted(id))
+  if (!force) throw interrupted(id)
   await removeLeftovers(root, id, logger)
   return true
-}
-
-function interrupted(id: string): string {
-  return `its create was interrupted; \`delete --force ${id}\` removes what it left`
 }

@@ -27,7 +27,7 @@ function open(root: string, id: string): OwnedFd {
   try {
     return new OwnedFd(openSync(stateDir(root, id), constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW))
   } catch (error) {
-    if (errnoOf(error) === ENOENT) throw notFound(id, error)
+    if (errnoOf(error) === ENOENT) throw notFound(id)
     throw error
   }
 }

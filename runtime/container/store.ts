@@ -20,6 +20,7 @@ import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
+import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 
 const STATE_VERSION = 1
@@ -78,7 +79,7 @@ export function claimState(root: string, id: string): string {
     if (errnoOf(error) === 2) {
       mkdirSync(root, { recursive: true, mode: 0o700 })
       // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
-      chmodSync(root, process.geteuid?.() === 0 ? 0o711 : 0o1700)
+      chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
       return claimState(root, id)
     }
     if (errnoOf(error) !== 17) throw error
@@ -114,9 +115,8 @@ export function saveState(root: string, state: SavedState, spec: Spec): void {
 }
 
 /** The one sentence for a container that is not there, with a reason where there is more to say. */
-export function notFound(id: string, cause?: unknown, reason?: string): RuntimeError {
-  const message = `container "${id}" does not exist${reason === undefined ? '' : `: ${reason}`}`
-  return new RuntimeError('NotFound', message, cause === undefined ? {} : { cause })
+export function notFound(id: string, reason?: string): RuntimeError {
+  return new RuntimeError('NotFound', `container "${id}" does not exist${reason === undefined ? '' : `: ${reason}`}`)
 }
 
 /** Whether a container is made: its state is on disk. */
@@ -136,7 +136,7 @@ export function readState(root: string, id: string): SavedState {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    if (errnoOf(error) === 2) throw notFound(id, error)
+    if (errnoOf(error) === 2) throw notFound(id)
     throw new RuntimeError('Internal', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
   }
   const damaged = (why: string): RuntimeError => new RuntimeError('Internal', `cannot read "${path}": ${why}`)
@@ -176,10 +176,12 @@ export function readState(root: string, id: string): SavedState {
 
 /** Text of the spec that a container was made from. @throws NotFound */
 export function readConfig(root: string, id: string): string {
+  const path = join(stateDir(root, id), 'config.json')
   try {
-    return readFileSync(join(stateDir(root, id), 'config.json'), 'utf8')
+    return readFileSync(path, 'utf8')
   } catch (error) {
-    throw notFound(id, error)
+    if (errnoOf(error) === 2) throw notFound(id)
+    throw new RuntimeError('Internal', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
   }
 }
 
@@ -202,7 +204,7 @@ export function removeState(root: string, id: string): void {
   rmSync(stateDir(root, id), { recursive: true, force: true })
 }
 
-/** Ids that have a folder below the root, sorted; an absent root has none. */
+/** Ids that have a folder below the root, sorted, finished or not; an absent root has none. */
 export function listIds(root: string): string[] {
   try {
     return readdirSync(root, { withFileTypes: true })

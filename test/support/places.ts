@@ -18,6 +18,8 @@ export const IMAGE = 'test.local/busybox:1'
 export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/busybox'
 /** The programs under test. */
 export const BIN = join(ROOT, 'build/bin')
+/** The runtime that kills itself where RUNTS_FAIL_AT says; made by the test that uses it. */
+export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
 /** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */

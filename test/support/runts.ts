@@ -2,7 +2,7 @@
  * The OCI command line under test: the real `runts` (or another one: places.ts) on throw-away bundles below a root of
  * the test's own. Teardown deletes what a test left by force and then asserts that no container, process or cgroup of it remains.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -12,6 +12,20 @@ import { type Command, type Finished, type StartOptions, startCommand, until } f
 import { OCI_RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 
+/** How a command ended that may have left a container behind. */
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stderr: string
+}
+
+/** What `leaving` may do otherwise. */
+export interface Leaving {
+  /** instead of the runtime under test */
+  readonly program?: string
+  readonly env?: Readonly<Record<string, string>>
+}
+
 /** One test's runtime root and bundles. */
 export class Runts {
   readonly folder = mkdtempSync(join(tmpdir(), 'runts-'))
@@ -19,6 +33,7 @@ export class Runts {
   /** prefix of the ids, unique to this test, so that its cgroups can be told from others */
   readonly name = basename(this.folder)
   #bundles = 0
+  #starts = 0
 
   /** The whole command line of a call of the runtime. */
   protected commandLine(args: readonly string[]): readonly [string, ...string[]] {
@@ -62,6 +77,19 @@ export class Runts {
     const { status } = spawnSync(program, rest, { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
+  }
+
+  /** Starts a command that may leave a container behind, as `leave` does; resolves when it has ended, however that was. */
+  leaving(args: readonly string[], { program, env = {} }: Leaving = {}): Promise<Ended> {
+    const [runtime, ...rest] = this.commandLine(args)
+    const errors = join(this.folder, `stderr${this.#starts++}`)
+    const fd = openSync(errors, 'w')
+    const child = spawn(program ?? runtime, rest, { stdio: ['ignore', 'ignore', fd], env: { ...process.env, ...env } })
+    closeSync(fd)
+    return new Promise((resolve, reject) => {
+      child.once('error', reject)
+      child.once('exit', (code, signal) => resolve({ code, signal, stderr: readFileSync(errors, 'utf8') }))
+    })
   }
 
   /** The `state` of a container. */

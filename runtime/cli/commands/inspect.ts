@@ -49,7 +49,8 @@ export const list: Command = {
     }
     const ids = Container.list(context.root)
     if (args.flag('quiet')) {
-      print(ids.map((id) => `${id}\n`).join(''))
+      const made = ids.filter((id) => existsSync(join(context.root, id, 'state.json')))
+      print(made.map((id) => `${id}\n`).join(''))
       return 0
     }
     const states: ReturnType<Container['ociState']>[] = []
@@ -57,7 +58,8 @@ export const list: Command = {
       try {
         states.push(Container.load(context.root, id, context.logger).ociState())
       } catch (error) {
-        const gone = (error instanceof RuntimeError && error.code === 'NotFound') || !existsSync(join(context.root, id))
+        const unmade = error instanceof RuntimeError && error.code === 'Unavailable'
+        const gone = unmade || !existsSync(join(context.root, id))
         if (gone) context.logger.debug({ id }, 'left out a container that has no state')
         else process.stderr.write(`load container ${id}: ${error instanceof Error ? error.message : error}\n`)
       }
