@@ -41,7 +41,7 @@ const MAPPINGS: Readonly<Record<Mode, readonly TestMapping[]>> = {
 }
 
 /** Runs a command as the user, who is known only there. $0: folder with the user's entries and its runtime folder. */
-const AS_USER = `for file in passwd group subuid subgid; do
+const AS_USER = `for file in passwd subuid subgid; do
   [ -e /etc/$file ] || : >/etc/$file
   mount --bind "$0/$file" /etc/$file || exit 1
 done
@@ -92,7 +92,6 @@ export class OciHost extends Runts {
     lchownSync(this.folder, USER, USER)
     const write = (name: string, text: string): void => writeFileSync(join(this.#user, name), text)
     write('passwd', `${readFileSync('/etc/passwd', 'utf8')}ocitest:x:${USER}:${USER}::/:/bin/sh\n`)
-    write('group', `${readFileSync('/etc/group', 'utf8')}ocitest:x:${USER}:\n`)
     for (const name of ['subuid', 'subgid']) write(name, `ocitest:${SUBORDINATE}:65536\n`)
   }
 
