@@ -4,7 +4,7 @@ import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { allPids, isAlive } from '../support/census.ts'
-import { notRunc } from '../support/needs.ts'
+import { needs, notRunc } from '../support/needs.ts'
 import { BY_ROOT, inModes, MODES, type OciHost } from '../support/oci.ts'
 import type { TestSpec } from '../support/spec.ts'
 
@@ -135,7 +135,7 @@ inModes(MODES, 'namespaces', (test, mode) => {
 })
 
 inModes(BY_ROOT, 'the network namespace', (test) => {
-  test('may be one that ip netns made', async ({ runts }) => {
+  test('may be one that ip netns made', needs('iproute2'), async ({ runts }) => {
     // user namespaces own their network; one of the host's is joined only for looking
     spawnSync('ip', ['netns', 'add', runts.name])
     try {

@@ -4,7 +4,7 @@ import { expect, onTestFinished } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { BY_ROOT, inModes, type OciHost } from '../support/oci.ts'
 
-const newer = notRunc('needs runc 1.4: linux.netDevices')
+const newer = notRunc('needs runc 1.4: linux.netDevices', 'iproute2')
 
 function ip(...args: string[]): string {
   const { status, stdout, stderr } = spawnSync('ip', args, { encoding: 'utf8' })

@@ -20,7 +20,7 @@ async function console_(runts: OciHost, name: string): Promise<{ socket: string;
 
 /** What probe says of a terminal: one of /dev/pts, of its user and the group of terminals. */
 const seen = (uid: number, rows = 0, columns = 0): RegExp =>
-  new RegExp(`tty 111 /dev/(pts/\\d+|console) owner ${uid}:5 rows ${rows} columns ${columns}\\r\\n`)
+  new RegExp(`tty 111 /dev/(pts/\\d+|console) owner ${uid}:5 rows ${rows} columns ${columns}\\r+\\n`)
 
 inModes(MODES, 'a terminal', (test) => {
   test('is handed over by create, with its size, and belongs to the user of the process', async ({ runts }) => {

@@ -60,6 +60,7 @@ const CHECKS = {
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
   uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
+  iproute2: () => onPath('ip'),
   'the OCI runtime': () => (OCI_RUNTIME.includes('/') ? existsSync(OCI_RUNTIME) : onPath(OCI_RUNTIME)),
   apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),
   selinux: () => existsSync('/sys/fs/selinux/enforce'),
