@@ -13,12 +13,15 @@ import { parseSpec } from '../spec/load.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
+import { runHooks } from './hooks.ts'
 import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
+import { Lane } from './lane.ts'
+import { type OciState, ociState } from './oci-state.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import { fifoPath, listIds, readConfig, readState, removeState, type SavedState } from './store.ts'
+import { fifoPath, listIds, ownerOf, readConfig, readState, removeState, type SavedState } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -26,6 +29,9 @@ const KILL_WAIT_MS = 10_000
 
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'paused' | 'stopped'
+
+/** What is kept about a container on disk. */
+export type ContainerState = SavedState
 
 /** One container. */
 export class Container {
@@ -40,18 +46,25 @@ export class Container {
   /** RFC 3339 time of creation */
   readonly created: string
   readonly #logger: Logger
-  readonly #startTime: bigint
-  /** the helper that made init; undefined for a container that was loaded from its state */
-  readonly #run: PlanProcess | undefined
+  readonly #state: ContainerState
+  /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
+  #run: PlanProcess | undefined
+  /** pause, resume and destroy, one at a time; start and exec stay outside, since they can wait for a resume or for the destroy */
+  readonly #lane = new Lane()
+  /** helpers of execs whose program does not run yet */
+  readonly #pending = new Set<PlanProcess>()
   #started = false
+  #destroyed = false
   #foreign: number | undefined
+  /** OOM kills that a process's end was put down to */
+  #oomKills = 0
 
   private constructor(parts: {
     root: string
-    state: SavedState
+    state: ContainerState
     spec: Spec
     cgroup: Cgroup
-    init: RunningProcess
+    init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
     run?: PlanProcess
   }) {
@@ -62,8 +75,8 @@ export class Container {
     this.created = parts.state.created
     this.spec = parts.spec
     this.cgroup = parts.cgroup
-    this.init = parts.init
-    this.#startTime = parts.state.startTime
+    this.init = parts.init(this.#oomKilled)
+    this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
   }
@@ -71,8 +84,21 @@ export class Container {
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
   static async create(options: CreateOptions): Promise<Container> {
     const { state, spec, cgroup, run } = await createParts(options)
-    const init = new OwnProcess(run.process, run.console)
-    return new Container({ root: options.root, state, spec, cgroup, init, run, logger: options.logger ?? silentLogger })
+    const { root, logger = silentLogger } = options
+    const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
+    return new Container({ root, state, spec, cgroup, init, run, logger })
+  }
+
+  /** Creates a container and starts its program; a container whose program cannot be started is removed again. @throws as create and start do */
+  static async run(options: CreateOptions): Promise<Container> {
+    const container = await Container.create(options)
+    try {
+      await container.start()
+      return container
+    } catch (error) {
+      await container.destroy({ force: true })
+      throw error
+    }
   }
 
   /** A container that another process created. @throws NotFound */
@@ -80,7 +106,14 @@ export class Container {
     const state = readState(root, id)
     const spec = parseSpec(readConfig(root, id), 'config.json')
     const cgroup = Cgroup.load(state.cgroupPaths)
-    return new Container({ root, state, spec, cgroup, logger, init: new ForeignProcess(state.pid, state.startTime) })
+    return new Container({
+      root,
+      state,
+      spec,
+      cgroup,
+      logger,
+      init: () => new ForeignProcess(state.pid, state.startTime),
+    })
   }
 
   /** Ids of the containers below a root; an entry may vanish at any time. */
@@ -105,7 +138,27 @@ export class Container {
     return !this.#started && existsSync(fifoPath(this.root, this.id)) ? 'created' : 'running'
   }
 
-  /** Lets init execute the program; resolves when it has. @throws FailedPrecondition unless the container is created */
+  /** What is kept about it on disk: the facts that do not change. */
+  state(): ContainerState {
+    return this.#state
+  }
+
+  /** The state document of the OCI specification, with what runc's users expect besides: the root file system, the time of creation, the owner. */
+  ociState(): OciState & {
+    readonly pid: number
+    readonly rootfs: string
+    readonly created: string
+    readonly owner: string
+  } {
+    const { id, bundle, spec, rootfs, created, root } = this
+    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    return { pid: 0, ...state, rootfs, created, owner: ownerOf(root, id) }
+  }
+
+  /**
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A hook that fails ends the container.
+   * @throws FailedPrecondition unless the container is created
+   */
   async start(): Promise<void> {
     const status = this.status()
     if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
@@ -114,26 +167,60 @@ export class Container {
     const run = this.#run
     await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
       this.#started = true
-      return run === undefined ? awaitFifo(fifo, this.init, this.#startTime) : run.handshake.executed
+      return run === undefined ? awaitFifo(fifo, this.init, this.#state.startTime) : run.handshake.executed
     })
+    try {
+      await this.#runHooks('poststart', 'running')
+    } catch (error) {
+      await this.#killInit()
+      throw error
+    }
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    const { id, spec, rootfs, cgroup, init } = this
+    const { id, bundle, spec, rootfs, cgroup, init } = this
     const namespaces = (): number => {
       this.#foreign ??= foreignNamespaces(init.pid)
       return this.#foreign
     }
-    const startTime = this.#startTime
-    return execIn({ id, spec, rootfs, cgroup, init, startTime, namespaces, logger: this.#logger }, options)
+    const { startTime } = this.#state
+    const logger = this.#logger
+    const pending = this.#pending
+    const oomKilled = this.#oomKilled
+    return execIn(
+      { id, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, pending, oomKilled },
+      options,
+    )
   }
 
-  /** Signals init. @throws NotFound when it has finished */
-  signal(signal: number): void {
+  /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
+  readonly #oomKilled = (): boolean => {
+    try {
+      const count = this.cgroup.oomKillCount()
+      if (count <= this.#oomKills) return false
+      this.#oomKills++
+      return true
+    } catch {
+      // the cgroup has been removed: nobody knows any more
+      return false
+    }
+  }
+
+  /**
+   * Signals init. SIGKILL reaches every process: by the end of init's own pid namespace, or else, init gone or not, by the cgroup.
+   * @throws NotFound when nothing is left to signal
+   */
+  async signal(signal: number): Promise<void> {
+    const pids = signal === SIGKILL && !this.ownsPidNamespace ? this.cgroup.procs() : []
+    if (pids.length > 0) {
+      await this.cgroup.killAll(signal)
+      // unless it has left its cgroup, that was all
+      if (!this.init.alive || pids.includes(this.init.pid)) return
+    }
     this.init.signal(signal)
     // a frozen v1 cgroup keeps even a killed process: let it die
-    if (signal === SIGKILL && this.cgroup.isFrozen()) void this.cgroup.thaw()
+    if (signal === SIGKILL && this.cgroup.isFrozen()) await this.cgroup.thaw()
   }
 
   /** Signals every process of the container; none left is fine. */
@@ -142,20 +229,24 @@ export class Container {
   }
 
   /** Freezes every process. @throws FailedPrecondition unless created or running */
-  async pause(): Promise<void> {
-    const status = this.status()
-    if (status !== 'running' && status !== 'created') {
-      throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
-    }
-    await this.cgroup.freeze()
+  pause(): Promise<void> {
+    return this.#lane.run(async () => {
+      const status = this.status()
+      if (status !== 'running' && status !== 'created') {
+        throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
+      }
+      await this.cgroup.freeze()
+    })
   }
 
   /** Thaws. @throws FailedPrecondition unless paused */
-  async resume(): Promise<void> {
-    const status = this.status()
-    if (status !== 'paused')
-      throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
-    await this.cgroup.thaw()
+  resume(): Promise<void> {
+    return this.#lane.run(async () => {
+      const status = this.status()
+      if (status !== 'paused')
+        throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
+      await this.cgroup.thaw()
+    })
   }
 
   /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
@@ -192,11 +283,19 @@ export class Container {
     return newNamespaces(this.spec).has('pid')
   }
 
-  /** Removes cgroup and state. A created container is killed first, with force any other too. @throws FailedPrecondition when it still runs */
-  async destroy(options: { force?: boolean } = {}): Promise<void> {
+  /**
+   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what is
+   * removed already is fine. @throws FailedPrecondition when it still runs
+   */
+  destroy(options: { readonly force?: boolean } = {}): Promise<void> {
+    return this.#lane.run(() => this.#destroy(options.force === true))
+  }
+
+  async #destroy(force: boolean): Promise<void> {
+    if (this.#destroyed) return
     const status = this.status()
     if (status !== 'stopped') {
-      if (status !== 'created' && options.force !== true) {
+      if (status !== 'created' && !force) {
         throw new RuntimeError(
           'FailedPrecondition',
           `cannot delete container "${this.id}" that is not stopped: ${status}`,
@@ -204,15 +303,42 @@ export class Container {
       }
       await this.#killInit()
     }
+    // who is just about to join would find its cgroup gone, or keep it from going
+    await Promise.all([...this.#pending].map((exec) => exec.abort()))
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
     if (this.cgroup.procs().length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
     removeState(this.root, this.id)
+    this.#destroyed = true
+    await this.release()
+    await this.#runHooks('poststop', 'stopped')
+  }
+
+  /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */
+  async release(): Promise<void> {
+    this.#run?.release()
+    this.#run = undefined
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release()
+  }
+
+  async #runHooks(name: 'poststart' | 'poststop', status: 'running' | 'stopped'): Promise<void> {
+    const hooks = this.spec.hooks[name]
+    if (hooks.length === 0) return
+    const { id, bundle, spec } = this
+    await runHooks({
+      name,
+      hooks,
+      state: ociState({ id, bundle, spec, pid: this.init.pid }, status),
+      logger: this.#logger,
+    })
   }
 
   async #killInit(): Promise<void> {
     try {
-      this.signal(SIGKILL)
+      await this.signal(SIGKILL)
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
     }

@@ -10,8 +10,13 @@ import { silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
+import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
+import { gateSpec } from './gates.ts'
+import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
+import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
 import { claimState, removeState, type SavedState, saveState } from './store.ts'
@@ -26,14 +31,18 @@ export interface CreatedParts {
 
 /** Makes a container whose init waits for its start. @throws AlreadyExists, InvalidArgument, and what the set-up met */
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
-  const { root, id, spec, reaper } = options
+  const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
+  const spec = gateSpec(options.spec, options.gates, logger)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
   options.signal?.throwIfAborted()
   claimState(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
+  let agent: OwnedFd | undefined
+  let pidfdSocket: OwnedFd | undefined
+  const facts = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
@@ -45,6 +54,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
     const seccomp = seccompOf(spec)
+    agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+    if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
       spec,
       bundle,
@@ -53,10 +64,30 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       fifo,
       noPivot: options.noPivot ?? false,
       keyring: keyringName(options, id),
+      extraFds: extraFds.length,
       host: hostFacts(),
       ...(seccomp === undefined ? {} : { seccomp }),
     })
-    run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger })
+    run = new PlanProcess({
+      ops,
+      stdio: sized(options.stdio, spec.process),
+      reaper,
+      logger: options.containerLogger ?? logger,
+      extraFds,
+      onChild: (pid) => {
+        if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
+      },
+      stops: {
+        async onRuntimeHooks({ pid, signal }) {
+          const state = ociState({ ...facts, pid }, 'creating')
+          for (const name of ['prestart', 'createRuntime'] as const) {
+            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal })
+          }
+        },
+        onListener: ({ pid, signal }, fd) =>
+          sendListener(agent, { ...facts, pid, fd, init: pid, status: 'creating' }, signal),
+      },
+    })
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
     options.signal?.throwIfAborted()
@@ -85,6 +116,15 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await run?.abort()
     await cgroup?.remove()
     removeState(root, id)
+    // what the hooks of a container that came into being have set up, those of its end take down
+    if (run !== undefined) {
+      await runHooks({
+        name: 'poststop',
+        hooks: spec.hooks.poststop,
+        state: ociState({ ...facts, pid: 0 }, 'stopped'),
+        logger,
+      })
+    }
     if (oom) {
       throw new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', {
         cause: error,
@@ -92,6 +132,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     }
     throw error
   } finally {
+    agent?.close()
+    pidfdSocket?.close()
     options.signal?.removeEventListener('abort', onAbort)
   }
 }

@@ -22,6 +22,8 @@ export interface CreateOptions {
   readonly stdio: Stdio
   readonly reaper: Reaper
   readonly logger?: Logger
+  /** for what the container side says while it sets itself up; left out: the same logger */
+  readonly containerLogger?: Logger
   /** move the root to / instead of pivot_root, for a host whose own root cannot be pivoted */
   readonly noPivot?: boolean
   /** keep the caller's session keyring */
@@ -50,5 +52,8 @@ export interface ExecOptions {
   readonly pidfdSocket?: string
   /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
   readonly subCgroups?: Readonly<Record<string, string>>
+  /** what is switched off for debugging */
   readonly gates?: Partial<FeatureGates>
+  /** for what the container side says while it sets itself up; left out: the container's logger */
+  readonly containerLogger?: Logger
 }

@@ -50,6 +50,8 @@ export interface CreateInput {
   readonly noPivot: boolean
   /** name of the session keyring to make, or null for none */
   readonly keyring: string | null
+  /** how many fds the program gets besides its standard streams */
+  readonly extraFds?: number
   readonly host: HostFacts
 }
 
@@ -69,6 +71,8 @@ export interface ExecInput {
   }
   readonly seccomp?: SeccompFilter
   readonly keyring: string | null
+  /** how many fds the program gets besides its standard streams */
+  readonly extraFds?: number
   readonly host: HostFacts
 }
 
@@ -148,7 +152,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     { op: 'ready' },
     { op: 'await_start' },
     ...(namespaces.created.has('cgroup') ? [] : waitForCgroup(cgroup)),
-    { op: 'exec', fds: 0 },
+    { op: 'exec', fds: input.extraFds ?? 0 },
   ]
 }
 
@@ -189,7 +193,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...(locked ? seccomp(input.seccomp) : []),
 
     ...waitForCgroup(cgroup),
-    { op: 'exec', fds: 0 },
+    { op: 'exec', fds: input.extraFds ?? 0 },
   ]
 }
 
