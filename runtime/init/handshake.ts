@@ -208,7 +208,8 @@ export class Handshake {
       ...(pointer === undefined ? {} : { pointer }),
     }
     const code = errnoCode(Math.abs(errno))
-    // a program that cannot be found or executed reads as the field's tools expect it, without our own words around it
+    // hooks, and a program that cannot be found or executed, read as the field's tools expect it, without our own words around it
+    if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     if (name === 'program' || name === 'exec')
       return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`

@@ -7,9 +7,9 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { RuntimeError } from '../../runtime/errors.ts'
 import { describePlan } from '../../runtime/plan/describe.ts'
@@ -50,7 +50,10 @@ function input(seed: number, number: number): { text: string; from: (typeof SEED
   const document = DOCUMENTS[which]
   const from = SEEDS[which]
   if (document === undefined || from === undefined) throw new Error('no seeds')
-  return { text: number < SEEDS.length ? JSON.stringify(SEEDS[number]?.document) : mutate(random, document, DOCUMENTS), from }
+  return {
+    text: number < SEEDS.length ? JSON.stringify(SEEDS[number]?.document) : mutate(random, document, DOCUMENTS),
+    from,
+  }
 }
 
 /** The plan of one input, or undefined when it is refused as it should be. @throws what the runtime should not */
@@ -64,7 +67,8 @@ function attempt({ text, from: { host, cgroup } }: ReturnType<typeof input>): Ui
     return plan
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
-    if (/[\n\r\0]/.test(error.message)) throw new Error(`an error of more than one line: ${JSON.stringify(error.message)}`)
+    if (/[\n\r\0]/.test(error.message))
+      throw new Error(`an error of more than one line: ${JSON.stringify(error.message)}`)
     return undefined
   }
 }
@@ -86,7 +90,8 @@ function run({ seconds, seed, only, plans, at }: Task): Result {
     const made = input(seed, number)
     try {
       const plan = attempt(made)
-      if (plan !== undefined && planned++ < KEPT_PLANS && plans !== undefined) writeFileSync(join(plans, `${number}`), plan)
+      if (plan !== undefined && planned++ < KEPT_PLANS && plans !== undefined)
+        writeFileSync(join(plans, `${number}`), plan)
     } catch (error) {
       const text = made.text.length > SHOWN_CHARACTERS ? `${made.text.slice(0, SHOWN_CHARACTERS)}…` : made.text
       const finding = error instanceof Error ? (error.stack ?? error.message) : String(error)
@@ -121,7 +126,10 @@ function main(): void {
   const say = (text: string) => process.stdout.write(`config: ${text}\n`)
   const again = `again with: --seed ${task.seed}`
   say(`${task.seconds} s, seed ${task.seed}`)
-  const worker = new Worker(import.meta.filename, { workerData: task, resourceLimits: { maxOldGenerationSizeMb: 1024 } })
+  const worker = new Worker(import.meta.filename, {
+    workerData: task,
+    resourceLimits: { maxOldGenerationSizeMb: 1024 },
+  })
   let seen = -1
   let since = performance.now()
   const watch = setInterval(() => {

@@ -64,10 +64,48 @@ const ODD_VALUES = [
   ...['4294967296', '9007199254740993', '9223372036854775807', '9223372036854775808', '-9223372036854775809'],
   ...['18446744073709551615', '18446744073709551616', '"1"', '"-1"', '"0x10"', '"NaN"'],
   ...['"\\ud800"', '"\\udc00\\ud800"', '"\\u2028\\n\\r\\t"', '"\\u001b[31m"', '"💥"', '"é"', '"e\\u0301"'],
-  ...['"/"', '"//"', '"."', '".."', '"/.."', '"../.."', '"/proc/self/fd/3"', '"/proc"', '"/dev"', '"a/b"', '"/a\\u0000b"'],
+  ...[
+    '"/"',
+    '"//"',
+    '"."',
+    '".."',
+    '"/.."',
+    '"../.."',
+    '"/proc/self/fd/3"',
+    '"/proc"',
+    '"/dev"',
+    '"a/b"',
+    '"/a\\u0000b"',
+  ],
 ]
-const ODD_KEYS = ['"__proto__"', '"constructor"', '"toString"', '"hasOwnProperty"', '""', '"a/b~c"', '"\\ud800"', '"\\n"']
-const STRING_PARTS = ['/', '/../', '..', ',', '=', ':', '-', '\\u0000', '\\n', ' ', '%s', '~', '\\ud83d', '0', '999999', 'ü']
+const ODD_KEYS = [
+  '"__proto__"',
+  '"constructor"',
+  '"toString"',
+  '"hasOwnProperty"',
+  '""',
+  '"a/b~c"',
+  '"\\ud800"',
+  '"\\n"',
+]
+const STRING_PARTS = [
+  '/',
+  '/../',
+  '..',
+  ',',
+  '=',
+  ':',
+  '-',
+  '\\u0000',
+  '\\n',
+  ' ',
+  '%s',
+  '~',
+  '\\ud83d',
+  '0',
+  '999999',
+  'ü',
+]
 
 /** Everything that can be exchanged: the place of each node in the tree. */
 function places(root: Node): { get: () => Node; set: (node: Node) => void; parent: Node | undefined }[] {
@@ -105,7 +143,9 @@ function deep(random: Random): string {
 }
 
 function number(random: Random): string {
-  const digits = Array.from({ length: 1 + random.below(random.pick([3, 12, 22, 400])) }, () => random.below(10)).join('')
+  const digits = Array.from({ length: 1 + random.below(random.pick([3, 12, 22, 400])) }, () => random.below(10)).join(
+    '',
+  )
   return `${random.pick(['', '-'])}${digits.replace(/^0+(?=\d)/, '')}${random.pick(['', '', '', '.5', 'e5'])}`
 }
 
@@ -164,8 +204,9 @@ function mutateOnce(random: Random, root: Node, others: readonly Node[]): void {
         for (let i = 0; i < count; i++) place.parent.items.push(copy(node))
       }
       break
-    default: // two places change theirs, unless one is in the other
+    default:
       {
+        // two places change theirs, unless one is in the other
         const other = random.pick(all)
         const [mine, theirs] = [copy(node), copy(other.get())]
         place.set(theirs)
