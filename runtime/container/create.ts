@@ -8,8 +8,10 @@ import { RuntimeError } from '../errors.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
+import { resolveOnHost } from '../spec/host.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
+import { specWarnings } from '../spec/warnings.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
 import { gateSpec } from './gates.ts'
@@ -33,7 +35,9 @@ export interface CreatedParts {
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
-  const spec = gateSpec(options.spec, options.gates, logger)
+  const host = hostFacts()
+  const spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
+  for (const warning of specWarnings(spec, host.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
   options.signal?.throwIfAborted()
@@ -53,10 +57,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       resources,
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
-    const seccomp = seccompOf(spec)
+    const seccomp = seccompOf(spec, logger)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
+      id,
       spec,
       bundle,
       rootfs,
@@ -65,7 +70,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       noPivot: options.noPivot ?? false,
       keyring: keyringName(options, id),
       extraFds: extraFds.length,
-      host: hostFacts(),
+      host,
       ...(seccomp === undefined ? {} : { seccomp }),
     })
     run = new PlanProcess({

@@ -9,6 +9,7 @@ import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
 import type { Spec } from '../spec/types.ts'
+import { processWarnings } from '../spec/warnings.ts'
 import { gateExec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { hostFacts } from './host.ts'
@@ -44,9 +45,11 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   }
   const logger = options.containerLogger ?? target.logger
   const { spec, process } = gateExec({ spec: target.spec, process: options.process }, options.gates, target.logger)
+  const host = hostFacts()
+  for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
-  const seccomp = seccompOf(spec)
+  const seccomp = seccompOf(spec, target.logger)
   using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({
@@ -56,7 +59,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     cgroup: join,
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
     extraFds: extraFds.length,
-    host: hostFacts(),
+    host,
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })
