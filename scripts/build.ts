@@ -25,12 +25,19 @@ const BIN = join(ROOT, 'build/bin')
 const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 const META = join(ROOT, 'build/meta')
 
-/** The scripts that find Node and the bundle from their own place, so that a copied tree works anywhere. */
+/**
+ * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
+ * would cost as much as all of its own work. V8's helper threads (--v8-pool-size) would not live long enough to help.
+ */
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it.
-self=$(readlink -f "$0") || exit 1
-lib=\${self%/bin/*}/lib/containerd-shim-ts
-exec "$lib/node" "$lib/runts.cjs" "$@"
+self=$0
+[ ! -L "$self" ] || self=$(readlink -f "$self") || exit 1
+case $self in */*) ;; *) self=./$self ;; esac
+lib=\${self%/*}/../lib/containerd-shim-ts
+# what a user has set for programs of their own must not change how this one runs
+unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
+exec "$lib/node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [
@@ -191,6 +198,13 @@ function linkNode(): void {
   symlinkSync(target, link)
 }
 
+/** What `runts --version` calls the commit: only a tree that git knows has one. */
+function writeCommit(): void {
+  const { status, stdout } = spawnSync('git', ['-C', ROOT, 'rev-parse', 'HEAD'], { encoding: 'utf8' })
+  if (status === 0) writeIfChanged(join(LIB, 'COMMIT'), stdout, 0o644)
+  else rmSync(join(LIB, 'COMMIT'), { force: true })
+}
+
 /** The launcher answers -info with this file, so it never starts Node for it. */
 function writeFeatures(): void {
   const out = join(LIB, 'features.json')
@@ -208,6 +222,7 @@ async function main(): Promise<void> {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   writeIfChanged(join(LIB, 'VERSION'), `${version}\n`, 0o644)
   writeIfChanged(join(BIN, 'runts'), RUNTS, 0o755)
+  writeCommit()
   linkNode()
   const koffi = koffiPackage()
   const addon = join(LIB, 'koffi.node')

@@ -18,6 +18,7 @@ import { gateSpec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
@@ -36,7 +37,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
   const host = hostFacts()
-  const spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
+  let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
   for (const warning of specWarnings(spec, host.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
@@ -50,6 +51,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    if (options.notify === true) spec = withNotifySocket(spec, root, id)
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,

@@ -34,6 +34,8 @@ export interface CreateOptions {
   readonly pidfdSocket?: string
   /** what is switched off for debugging */
   readonly gates?: Partial<FeatureGates>
+  /** give the program a socket for sd_notify(3), from which a NotifySocket takes its readiness */
+  readonly notify?: boolean
   /** aborting undoes the create */
   readonly signal?: AbortSignal
 }

@@ -137,6 +137,7 @@ export class Handshake {
     switch (type) {
       case RECORDS.child.type:
         this.#pid = payload.readUInt32LE(0)
+        this.#logger.debug({ pid: this.#pid }, 'init: process made')
         this.#events.onChild(this.#pid)
         break
       case RECORDS.reached.type:
@@ -149,9 +150,11 @@ export class Handshake {
         this.#events.onConsole()
         break
       case RECORDS.ready.type:
+        this.#logger.debug({ pid: this.#pid }, 'init: set up, waits for the start')
         this.#ready.resolve()
         break
       case RECORDS.executing.type:
+        this.#logger.debug({ pid: this.#pid }, 'init: executes its program')
         this.#executing = true
         break
       case RECORDS.failed.type:
