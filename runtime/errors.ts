@@ -31,13 +31,18 @@ export type ErrorDetail =
       readonly pointer?: string
     }
 
-/** Every deliberate failure of the runtime. */
+/** Messages quote configurations, images and hooks: no control character of theirs may begin another line of a log or drive a terminal. */
+function oneLine(message: string): string {
+  return message.replace(/[\x00-\x1f\x7f]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}
+
+/** Every deliberate failure of the runtime. Its message is one line: control characters are escaped. */
 export class RuntimeError extends Error {
   readonly code: RuntimeErrorCode
   readonly detail: ErrorDetail
 
   constructor(code: RuntimeErrorCode, message: string, options: { detail?: ErrorDetail; cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    super(oneLine(message), options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'RuntimeError'
     this.code = code
     this.detail = options.detail ?? { source: 'none' }
