@@ -1,10 +1,10 @@
 /** Further processes in a running container: what they share with it, what is theirs, and where they end up. */
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { expect } from 'vitest'
 import { isAlive } from '../support/census.ts'
 import { startCommand, until } from '../support/command.ts'
-import { needs, notRunc } from '../support/needs.ts'
+import { notRunc } from '../support/needs.ts'
 import { inModes, MODES } from '../support/oci.ts'
 
 inModes(MODES, 'exec', (test) => {
@@ -110,7 +110,6 @@ inModes(['as root', 'in a user namespace'], 'exec into a cgroup below', (test) =
       runts.sleeper('c', (spec) => {
         spec.linux.cgroupsPath = `/${runts.name}/c`
       })
-      const { mkdirSync } = await import('node:fs')
       for (const controller of ['memory', 'pids']) mkdirSync(`/sys/fs/cgroup/${controller}/${runts.name}/c/sub`)
       const own = (await runts.exec('--cgroup', 'memory,pids:sub', 'c', 'cat', '/proc/self/cgroup')).split('\n')
       expect(own.find((line) => line.includes(':memory:'))).toContain(`/${runts.name}/c/sub`)
@@ -170,26 +169,5 @@ inModes(['as root'], 'the pid file', (test) => {
     expect(readFileSync(join(bundle, 'pid'), 'utf8')).toBe(String(pid))
     expect(statSync(join(bundle, 'pid')).mode & 0o777).toBe(0o644)
     rmSync(join(bundle, 'pid'))
-  })
-})
-
-inModes(['as root'], 'AppArmor profiles', (test) => {
-  test('are those of the config and of the option', needs('apparmor'), async ({ runts }) => {
-    const profile = join(runts.folder, 'profile')
-    const text = (name: string): string =>
-      `profile ${name} flags=(attach_disconnected,mediate_deleted) {\n  file,\n  capability,\n  signal,\n  mount,\n  pivot_root,\n  network,\n  deny /etc/secret r,\n}\n`
-    writeFileSync(profile, `${text('oci-test-first')}${text('oci-test-second')}`)
-    expect(await startCommand('apparmor_parser', ['-r', '-W', profile]).finished).toMatchObject({ code: 0 })
-    const bundle = runts.bundle(['sleep', '1000'], (spec) => {
-      spec.process.apparmorProfile = 'oci-test-first'
-    })
-    writeFileSync(join(bundle, 'rootfs/etc/secret'), 'secret\n')
-    runts.leave('run', '-d', '-b', bundle, 'c')
-    const current = '/proc/self/attr/current'
-    expect(await runts.exec('c', 'cat', '/proc/1/attr/current')).toBe('oci-test-first (enforce)\n')
-    expect(await runts.exec('c', 'cat', current)).toBe('oci-test-first (enforce)\n')
-    expect(await runts.exec('--apparmor', 'oci-test-second', 'c', 'cat', current)).toBe('oci-test-second (enforce)\n')
-    expect(await runts.run('exec', 'c', 'cat', '/etc/secret')).toMatchObject({ code: 1, stdout: '' })
-    expect(await startCommand('apparmor_parser', ['-R', profile]).finished).toMatchObject({ code: 0 })
   })
 })
