@@ -41,6 +41,17 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'oci',
+          root,
+          ...alone,
+          globalSetup,
+          include: ['test/oci/**/*.test.ts'],
+          testTimeout: 20_000 * slowness,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
           name: 'containerd',
           root,
           ...alone,
@@ -49,7 +60,7 @@ export default defineConfig({
           globalSetup,
           include: ['test/containerd/**/*.test.ts'],
           testTimeout: 30_000 * slowness,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

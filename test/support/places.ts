@@ -8,6 +8,8 @@ export const ROOT = join(import.meta.dirname, '../..')
 export const TEST_BUILD = join(ROOT, 'build/test')
 /** The static multi-call program of payload.c. */
 export const PAYLOAD = join(TEST_BUILD, 'payload')
+/** The static multi-call program of attack.c: what a hostile container does. */
+export const ATTACK = join(TEST_BUILD, 'attack')
 /** The archive that each private containerd imports. */
 export const IMAGE_ARCHIVE = join(TEST_BUILD, 'image.tar')
 /** The image's name in containerd. */
