@@ -31,13 +31,19 @@ export type ErrorDetail =
       readonly pointer?: string
     }
 
+/** Names, paths and words of a spec end up in messages: their control characters must not forge a line of a log or steer a terminal. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}
+
 /** Every deliberate failure of the runtime. */
 export class RuntimeError extends Error {
   readonly code: RuntimeErrorCode
   readonly detail: ErrorDetail
 
   constructor(code: RuntimeErrorCode, message: string, options: { detail?: ErrorDetail; cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    super(printable(message), options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'RuntimeError'
     this.code = code
     this.detail = options.detail ?? { source: 'none' }

@@ -54,26 +54,6 @@ static int cmd_swap(char **argv) {
     return 0;
 }
 
-/* vanish DIR TARGET: DIR/x is removed, becomes a directory, is removed, becomes a symlink to TARGET, and so on */
-static int cmd_vanish(char **argv) {
-    char name[4096];
-    unsigned long swaps = 0;
-    snprintf(name, sizeof(name), "%s/x", argv[0]);
-    ready();
-    while (!over) {
-        /* what a victim makes below it in between stays the victim's own affair: moved out of the way */
-        char aside[4200];
-        snprintf(aside, sizeof(aside), "%s.%lu", name, swaps++);
-        rename(name, aside);
-        if (symlink(argv[1], name) == 0)
-            unlink(name);
-        mkdir(name, 0755);
-        rmdir(aside);
-    }
-    printf("swaps %lu\n", swaps);
-    return 0;
-}
-
 static int is_number(const char *text) {
     return text[0] != 0 && text[strspn(text, "0123456789")] == 0;
 }
@@ -239,7 +219,7 @@ static const struct command {
     int (*run)(char **argv);
     int needed; /* arguments */
 } COMMANDS[] = {
-    {"swap", cmd_swap, 2},       {"vanish", cmd_vanish, 2},   {"joiners", cmd_joiners, 0},       {"abstract", cmd_abstract, 0},
+    {"swap", cmd_swap, 2},       {"joiners", cmd_joiners, 0},       {"abstract", cmd_abstract, 0},
     {"connect", cmd_connect, 1}, {"keyring", cmd_keyring, 0}, {"keyring-id", cmd_keyring_id, 0}, {"dirty", cmd_dirty, 1},
 };
 

@@ -18,6 +18,8 @@ export const IMAGE = 'test.local/busybox:1'
 export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/busybox'
 /** The programs under test. */
 export const BIN = join(ROOT, 'build/bin')
+/** What they are made of: bundles, ts-init. */
+export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
 /** Whether that is ours; only tests of what ours does on purpose differently may ask. */

@@ -9,8 +9,9 @@ import { basename, join } from 'node:path'
 import { test as base, expect } from 'vitest'
 import { cgroupsOf } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
-import { BIN } from './places.ts'
+import { BIN, LIB } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
+import type { Outcomes } from './starter.ts'
 
 /** The runtime that the tests run. */
 const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? join(BIN, 'runts')
@@ -58,6 +59,19 @@ export class Runts {
     const { status } = spawnSync(OCI_RUNTIME, ['--root', this.root, ...args], { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
+  }
+
+  /** Starts bundles many times in one process of the library (starter.ts), one after the other or together. */
+  async startMany(bundles: readonly string[], rounds: number, together = false): Promise<Outcomes> {
+    mkdirSync(this.root, { recursive: true })
+    const program = join(import.meta.dirname, 'starter.ts')
+    const { stdout, stderr } = await startCommand(process.execPath, [program], {
+      input: JSON.stringify({ root: this.root, bundles, rounds, together }),
+      env: { SHIM_TS_LIB: LIB },
+      timeoutMs: 600_000,
+    }).finished
+    expect(stderr).toBe('')
+    return JSON.parse(stdout) as Outcomes
   }
 
   /** The `state` of a container. */
