@@ -22,8 +22,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A caught signal, unlike an ignored one, goes back to its default by execve itself: no system call is needed behind a seccomp filter. */
-static void broken_pipe(int signal_number)
+/*
+ * A caught signal, unlike an ignored one, goes back to its default by execve itself: no system call is needed behind a seccomp filter.
+ * SIGPIPE, so that writing to who is gone is an error; SIGCHLD, so that the end of a hook is noticed.
+ */
+static void caught_signal(int signal_number)
 {
     (void)signal_number;
 }
@@ -34,8 +37,9 @@ static void reset_signals(void)
     static const unsigned long standard[8]; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number < NSIG; number++)
         (void)syscall(__NR_rt_sigaction, number, standard, NULL, (NSIG - 1) / 8);
-    struct sigaction caught = { .sa_handler = broken_pipe, .sa_flags = SA_RESTART };
+    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART };
     (void)sigaction(SIGPIPE, &caught, NULL);
+    (void)sigaction(SIGCHLD, &caught, NULL);
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -53,6 +57,8 @@ static int prepare(struct ctx *c)
         return step(c, err, "become undumpable");
     if (chdir("/") < 0) /* the runtime's own is no business of a container's process */
         return step(c, -errno, "chdir to \"/\"");
+    struct __user_cap_data_struct caps[2];
+    c->dumpable_for_runtime = sys_capget(caps) < 0 || (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
     reset_signals();
     (void)umask(022);
     err = sys_close_range(FD_CONSOLE + 1, ~0U, 0);
@@ -159,15 +165,15 @@ static int run_op(struct ctx *c, const struct op *op)
     case OP_READY: return op_ready(c);
     case OP_AWAIT_START: return op_await_start(c);
     case OP_EXEC: return op_exec(c);
+    case OP_HOOK: return op_hook(c, &op->hook);
+    case OP_SCHEDULER: return op_scheduler(c, &op->scheduler);
+    case OP_IO_PRIORITY: return op_io_priority(c, &op->io_priority);
+    case OP_MEMORY_POLICY: return op_memory_policy(c, &op->memory_policy);
+    case OP_INITIAL_AFFINITY: return op_affinity(c, &op->initial_affinity.mask);
+    case OP_AFFINITY: return op_affinity(c, &op->affinity.mask);
     case OP_HOST_AGENT:
-    case OP_INITIAL_AFFINITY:
     case OP_TIME_OFFSETS:
     case OP_NET_DEVICE:
-    case OP_HOOK:
-    case OP_SCHEDULER:
-    case OP_IO_PRIORITY:
-    case OP_MEMORY_POLICY:
-    case OP_AFFINITY:
     default: return step(c, -EINVAL, "run an operation that is unknown");
     }
 }
@@ -178,7 +184,8 @@ static int run_op(struct ctx *c, const struct op *op)
  */
 static bool needs_host_proc(const struct op *op)
 {
-    return op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX;
+    return op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX ||
+        (op->code == OP_KEYRING && op->keyring.label.len > 0);
 }
 
 /* Those for which any procfs does that knows this process: they open again what they hold. */
@@ -195,6 +202,26 @@ static uint32_t last_need(const struct plan *plan, bool (*needs)(const struct op
     return last;
 }
 
+/*
+ * Only in builds for the tests of crash safety: kills the process that comes to the named operation ("init:mount"), or past it
+ * ("init:mount+"). The first process of a pid namespace is immune to its own SIGKILL, but not to a trap.
+ */
+static void fail_point(const struct op *op, const char *past)
+{
+#ifdef FAILPOINTS
+    const char *wanted = getenv("RUNTS_FAIL_AT");
+    char here[64];
+    (void)snprintf(here, sizeof here, "init:%s%s", plan_schema(op->code)->name, past);
+    if (wanted != NULL && strcmp(wanted, here) == 0) {
+        (void)raise(SIGKILL);
+        __builtin_trap();
+    }
+#else
+    (void)op;
+    (void)past;
+#endif
+}
+
 /* Runs the plan. Returns 0 in stage 0 when the child is on its way; on the container side it returns only on failure. */
 static int run_plan(struct ctx *c)
 {
@@ -203,9 +230,11 @@ static int run_plan(struct ctx *c)
     for (uint32_t i = 0; i < c->plan->count; i++) {
         const struct op *op = &c->plan->ops[i];
         c->at = i;
+        fail_point(op, "");
         int err = run_op(c, op);
         if (err != 0)
             return err;
+        fail_point(op, "+");
         if (op->code == OP_CLONE && !c->container)
             return serve_child(c, &op->clone);
         if (c->container && i >= last_host_proc && !narrow) {
@@ -223,14 +252,8 @@ static int run_plan(struct ctx *c)
 /* The last words: a record, or where nobody reads those any more, one line where the program's own errors would go. */
 static int fail(struct ctx *c, int err)
 {
-    if (err != STOP && report_failed(c, err) < 0) {
-        char text[64];
-        bool complete = strncmp(c->step, "exec", 4) == 0; /* those sentences hold their reason */
-        if (complete)
-            (void)dprintf(STDERR_FILENO, "%s\n", c->step);
-        else
-            (void)dprintf(STDERR_FILENO, "cannot set up the container: %s: %s\n", c->step, reason(err, text));
-    }
+    if (err != STOP && report_failed(c, err) < 0)
+        report_line(c, err);
     return c->container ? 255 : 1;
 }
 

@@ -33,6 +33,7 @@ struct ctx {
     bool container;  /* this process is the container side */
     bool announced;  /* container side: stage 0 has reported our pid */
     bool cwd_done;
+    bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
     const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
     struct held cgroup_dir;                  /* fd -1: none */
     struct held cgroups[PLAN_MAX_CGROUPS];
@@ -53,6 +54,7 @@ int report(struct ctx *c, enum record_type type);
 int report_u32(struct ctx *c, enum record_type type, uint32_t value);
 void report_warning(struct ctx *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int report_failed(struct ctx *c, int err);
+void report_line(const struct ctx *c, int err);
 const char *reason(int err, char text[64]);
 
 /* path.c: below a root directory, never outside it */
@@ -124,8 +126,16 @@ int op_selinux(struct ctx *c, const struct op_selinux *op);
 int op_seccomp(struct ctx *c, const struct op_seccomp *op);
 int op_credentials(struct ctx *c, const struct op_credentials *op);
 int op_personality(struct ctx *c, const struct op_personality *op);
+int op_scheduler(struct ctx *c, const struct op_scheduler *op);
+int op_io_priority(struct ctx *c, const struct op_io_priority *op);
+int op_memory_policy(struct ctx *c, const struct op_memory_policy *op);
+int op_affinity(struct ctx *c, const struct plan_bytes *mask);
+
+/* ops_hook.c */
+int op_hook(struct ctx *c, const struct op_hook *op);
 
 /* ops_exec.c */
+int await_runtime(void);
 int op_sync(struct ctx *c, const struct op_sync *op);
 int op_program(struct ctx *c, const struct op_program *op);
 int op_ready(struct ctx *c);

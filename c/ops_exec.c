@@ -13,7 +13,7 @@
 #define MAX_PASSWD_BYTES (1024 * 1024)
 
 /* The runtime answers with one byte; end of file means that it gave up. */
-static int await_runtime(void)
+int await_runtime(void)
 {
     char byte;
     return sys_read_full(FD_STATUS, &byte, 1) == 1 ? 0 : STOP;

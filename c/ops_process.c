@@ -1,12 +1,14 @@
 /*
- * What makes the process the container's: session, keyring, limits, labels, credentials, filter. Invariant: privilege only ever shrinks
- * here, and each step that drops some is verified afterwards rather than assumed.
+ * What makes the process the container's: session, keyring, limits, labels, credentials, filter, its share of the machine. Invariant:
+ * privilege only ever shrinks here, and each step that drops some is verified afterwards rather than assumed.
  */
 #include "init.h"
 
 #include <grp.h>
 #include <linux/filter.h>
+#include <linux/ioprio.h>
 #include <linux/keyctl.h>
+#include <linux/sched/types.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,11 +25,17 @@ int op_session(struct ctx *c, const struct op_session *op)
     return op->become_root != 0 ? become_root(c) : 0;
 }
 
-/* The new keyring may be searched by its user: the description is "type;uid;gid;permissions;name". */
+/* The new keyring may be searched by its user: the description is "type;uid;gid;permissions;name". What is made later has no such label. */
 int op_keyring(struct ctx *c, const struct op_keyring *op)
 {
     char text[256];
+    int err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", op->label.s, op->label.len) : 0;
+    if (err < 0)
+        return step(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
     int key = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (unsigned long)(uintptr_t)op->name.s, 0, 0);
+    err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", "", 0) : 0;
+    if (err < 0)
+        return step(c, err, "take the selinux label of session keyring \"%s\" back", op->name.s);
     if (key == -ENOSYS)
         return 0;
     if (key < 0)
@@ -42,7 +50,7 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
         at = at != NULL ? at + 1 : NULL;
     }
     unsigned long permissions = at != NULL ? strtoul(at, NULL, 16) : 0;
-    int err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
+    err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
     return at == NULL || err < 0 ? step(c, at == NULL ? -EINVAL : err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
 }
 
@@ -105,23 +113,48 @@ int op_selinux(struct ctx *c, const struct op_selinux *op)
 }
 
 /*
+ * Tells the runtime the number of the listener and waits until it has taken it. write comes first and alone, because it is the one call
+ * that may not be handed to the agent; all others may wait for it from now on. We must not keep the listener: with it open in here, an
+ * agent that dies would leave the program waiting for ever instead of failing with ENOSYS.
+ */
+static int hand_over_listener(struct ctx *c, int listener)
+{
+    if (report_u32(c, RECORD_LISTENER, (uint32_t)listener) < 0 || await_runtime() != 0)
+        return STOP;
+    (void)close(listener);
+    return 0;
+}
+
+/*
  * Who can influence: the filter is compiled from the client's profile; the kernel checks the program. Privilege: either CAP_SYS_ADMIN is
  * still held or no_new_privs is set; the plan's order sees to it. A filter that cannot be loaded as asked is a failure, never a warning.
+ * A runtime without CAP_SYS_PTRACE where it runs (rootless) can take the listener only from a dumpable process, even from one whose user
+ * namespace is its own. For that moment a process of the container that has CAP_SYS_PTRACE over us could look in too. So it is opened only
+ * for such a runtime, only once we hold nothing of the host's procfs, and closed before anything else happens: a filter that forbids that
+ * fails the start. What is left to see are the root, the fifo and the status socket, and the runtime has no rights that the user lacks.
  */
 int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
     size_t count = op->filter.len / sizeof(struct sock_filter);
     if (count == 0 || count > BPF_MAXINSNS || op->filter.len % sizeof(struct sock_filter) != 0)
         return step(c, -EINVAL, "load seccomp filter: %u bytes are no program", op->filter.len);
-    if ((op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0)
-        return step(c, -EINVAL, "load seccomp filter: flags 0x%x", op->flags);
     if (await_announced(c) < 0)
         return STOP;
+    bool listen = (op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
+    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0;
+    int err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 1, 0) : 0;
+    if (err < 0)
+        return step(c, err, "become dumpable for the seccomp listener");
     struct sock_fprog program = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p };
-    int err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
-    if (err > 0) /* with TSYNC: the thread that could not be synchronized */
+    err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
+    if (err > 0 && !listen) /* with TSYNC: the thread that could not be synchronized */
         err = -ESRCH;
-    return err < 0 ? step(c, err, "load seccomp filter") : 0;
+    if (err < 0)
+        return step(c, err, "load seccomp filter");
+    err = listen ? hand_over_listener(c, err) : 0;
+    if (err == 0 && dumpable && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
+        err = step(c, -errno, "become undumpable again");
+    return err;
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)
@@ -247,4 +280,70 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
 int op_personality(struct ctx *c, const struct op_personality *op)
 {
     return personality(op->domain) < 0 ? step(c, -errno, "set personality 0x%x", op->domain) : 0;
+}
+
+/* The kernel decides by our rights what may be asked for; a wish that is not granted is a failure. */
+int op_scheduler(struct ctx *c, const struct op_scheduler *op)
+{
+    struct sched_attr attr = {
+        .size = sizeof attr,
+        .sched_policy = op->policy,
+        .sched_flags = op->flags,
+        .sched_nice = op->nice,
+        .sched_priority = op->priority,
+        .sched_runtime = op->runtime,
+        .sched_deadline = op->deadline,
+        .sched_period = op->period,
+    };
+    int err = sys_result(syscall(__NR_sched_setattr, 0, &attr, 0));
+    return err < 0 ? step(c, err, "set scheduler policy %u", op->policy) : 0;
+}
+
+int op_io_priority(struct ctx *c, const struct op_io_priority *op)
+{
+    int err = sys_result(syscall(__NR_ioprio_set, IOPRIO_WHO_PGRP, 0, op->value));
+    return err < 0 ? step(c, err, "set i/o priority 0x%x", op->value) : 0;
+}
+
+/* Up to 65536 bits in the kernel's own form, words of the machine. */
+#define MASK_WORDS (65536 / 8 / sizeof(unsigned long) + 1)
+
+static bool mask_words(const struct plan_bytes *mask, unsigned long words[MASK_WORDS])
+{
+    memset(words, 0, MASK_WORDS * sizeof *words);
+    for (uint32_t i = 0; i < mask->len; i++) {
+        if (i / sizeof *words >= MASK_WORDS)
+            return false;
+        words[i / sizeof *words] |= (unsigned long)mask->p[i] << (8 * (i % sizeof *words));
+    }
+    return true;
+}
+
+/* The count says one more than the bits (set_mempolicy(2), BUGS). The kernel refuses nodes that it does not have. */
+int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
+{
+    unsigned long nodes[MASK_WORDS];
+    bool some = op->nodes.len > 0;
+    int err = -EINVAL;
+    if (mask_words(&op->nodes, nodes))
+        err = sys_result(syscall(__NR_set_mempolicy, op->mode, some ? nodes : NULL, some ? (unsigned long)op->nodes.len * 8 + 1 : 0));
+    return err < 0 ? step(c, err, "set memory policy 0x%x", op->mode) : 0;
+}
+
+/* Without a mask this only takes back what the runtime was bound to itself, which an outer sandbox may forbid: then a warning. */
+int op_affinity(struct ctx *c, const struct plan_bytes *mask)
+{
+    unsigned long cpus[MASK_WORDS];
+    bool all = mask->len == 0;
+    int err = -EINVAL;
+    if (mask_words(mask, cpus)) {
+        if (all)
+            memset(cpus, 0xff, sizeof cpus);
+        err = sys_result(syscall(__NR_sched_setaffinity, 0, sizeof cpus, cpus));
+    }
+    if (err < 0 && all) {
+        report_warning(c, "the CPU affinity of the runtime cannot be taken back");
+        err = 0;
+    }
+    return err < 0 ? step(c, err, "set CPU affinity") : 0;
 }

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x0c971b82u
+#define PLAN_SCHEMA_HASH 0x9eb0546cu
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -82,7 +82,7 @@ enum op_code {
     OP_JOIN_PROCESS = 8,
     /* start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join */
     OP_HOST_AGENT = 9,
-    /* sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU */
+    /* sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU (where that is refused, a warning) */
     OP_INITIAL_AFFINITY = 10,
     /* clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none; with runtimeMaps stage 0 reports reached{ID_MAPS} and the runtime writes them, as a user without privileges must */
     OP_CLONE = 11,
@@ -158,7 +158,7 @@ enum op_code {
     OP_TIME_OFFSETS = 55,
     /* let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up */
     OP_NET_DEVICE = 56,
-    /* run a hook to its end: argv and env as given, state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; a failure quotes the tail of its output; `name` and `index` name it in the error */
+    /* run a hook to its end, in the root directory of the container or, once chdir is done, there: argv and env as given (no args: the path; one empty string as env: what op program made of the program's, HOME included), state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; the text of a failure is complete: `name` and `index` of the hook, what happened, the tail of its output */
     OP_HOOK = 57,
     /* sched_setattr(2); times are nanoseconds */
     OP_SCHEDULER = 58,

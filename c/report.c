@@ -77,8 +77,24 @@ int report_failed(struct ctx *c, int err)
     return send_record(c, RECORD_FAILED, words, 2, c->step);
 }
 
+/* The same for a reader of the program's standard error. Most sentences are parts, see step. */
+void report_line(const struct ctx *c, int err)
+{
+    char text[64];
+    uint8_t line[LIMIT_STEP_MAX_BYTES + 256];
+    bool complete = strncmp(c->step, "exec", 4) == 0 || strncmp(c->step, "error running", 13) == 0;
+    size_t used = put_text(line, 64, complete ? "" : "cannot set up the container: ");
+    used += put_text(line + used, sizeof line - used - 80, c->step);
+    if (!complete) {
+        used += put_text(line + used, 8, ": ");
+        used += put_text(line + used, 68, reason(err, text));
+    }
+    line[used++] = '\n';
+    (void)sys_write_all(STDERR_FILENO, line, used);
+}
+
 /* Says what failed and passes the error on: `return step(c, err, "mount ...")`. The reader puts "cannot set up
- * the container: " before it and the errno behind; only the sentences about the program are complete (they begin with "exec"). */
+ * the container: " before it and the errno behind; only the sentences about the program and hooks are complete (they begin with "exec", "error running"). */
 int step(struct ctx *c, int err, const char *format, ...)
 {
     va_list args;

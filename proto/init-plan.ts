@@ -175,7 +175,7 @@ export const OPS = {
   initial_affinity: {
     code: 10,
     stage: 'host',
-    doc: 'sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU',
+    doc: 'sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU (where that is refused, a warning)',
     args: { mask: 'bytes' },
   },
   clone: {
@@ -377,7 +377,7 @@ export const OPS = {
   hook: {
     code: 57,
     stage: 'container',
-    doc: 'run a hook to its end: argv and env as given, state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; a failure quotes the tail of its output; `name` and `index` name it in the error',
+    doc: "run a hook to its end, in the root directory of the container or, once chdir is done, there: argv and env as given (no args: the path; one empty string as env: what op program made of the program's, HOME included), state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; the text of a failure is complete: `name` and `index` of the hook, what happened, the tail of its output",
     args: {
       name: 'str',
       index: 'u32',

@@ -33,7 +33,6 @@ export type ErrorDetail =
 
 /** Names, paths and words of a spec end up in messages: their control characters must not forge a line of a log or steer a terminal. */
 function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
   return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 

@@ -1,10 +1,21 @@
 /**
  * What this runtime supports, as the OCI features document (runtime-spec 1.3, features.md and features-linux.md). Lists come from the
- * tables that the validator and the plan builder use, so the document cannot promise what they refuse.
+ * tables that the validator and the plan builder use, so the document cannot promise what they refuse. What is known is listed wherever
+ * it runs; only `supportedFlags` is about this host's kernel.
  */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { CAPABILITIES } from './spec/capabilities.ts'
 import { MOUNT_OPTION_WORDS } from './spec/mount-options.ts'
+import { NAMESPACE_TYPES } from './spec/namespaces.ts'
+import { MEMORY_FLAGS, MEMORY_MODES } from './spec/scheduling.ts'
 import { SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, SECCOMP_OPERATORS } from './spec/seccomp.ts'
+import { HOOK_NAMES } from './spec/types.ts'
+import { seccompVersion } from './sys/libseccomp.ts'
+import { libDir } from './sys/paths.ts'
+import { knowsFilterFlags } from './sys/seccomp.ts'
+
+const NEW_LISTENER = 8
 
 /** The features document. */
 export function features(): Record<string, unknown> {
@@ -12,10 +23,10 @@ export function features(): Record<string, unknown> {
   return {
     ociVersionMin: '1.0.0',
     ociVersionMax: '1.3.0',
-    hooks: [],
+    hooks: [...HOOK_NAMES],
     mountOptions: [...MOUNT_OPTION_WORDS].sort(),
     linux: {
-      namespaces: ['cgroup', 'ipc', 'mount', 'network', 'pid', 'user', 'uts'],
+      namespaces: [...NAMESPACE_TYPES].sort(),
       capabilities: [...CAPABILITIES],
       cgroup: { v1: true, v2: true, systemd: false, systemdUser: false, rdma: true },
       seccomp: {
@@ -24,16 +35,52 @@ export function features(): Record<string, unknown> {
         operators: [...SECCOMP_OPERATORS],
         archs: [...SECCOMP_ARCHITECTURES.keys()],
         knownFlags: flags,
-        supportedFlags: flags,
+        supportedFlags: flags.filter(isSupported),
       },
       apparmor: { enabled: true },
       selinux: { enabled: true },
-      intelRdt: { enabled: false },
-      memoryPolicy: {},
-      mountExtensions: { idmap: { enabled: false } },
-      netDevices: { enabled: false },
+      intelRdt: { enabled: false, schemata: false, monitoring: false },
+      memoryPolicy: { modes: Object.keys(MEMORY_MODES).sort(), flags: Object.keys(MEMORY_FLAGS).sort() },
+      mountExtensions: { idmap: { enabled: true } },
+      netDevices: { enabled: true },
     },
-    annotations: {},
+    annotations: annotations(),
+    // no annotation of a container changes what the runtime does
     potentiallyUnsafeConfigAnnotations: [],
+  }
+}
+
+/** A flag without a bit means nothing to the kernel; one about answers goes with the listener that gives them. */
+function isSupported(name: string): boolean {
+  const bits = SECCOMP_FLAGS.get(name) ?? 0
+  return bits === 0 || knowsFilterFlags(bits | (name.endsWith('_RECV') ? NEW_LISTENER : 0))
+}
+
+function annotations(): Record<string, string> {
+  const version = readVersion()
+  const seccomp = readSeccompVersion()
+  return {
+    'runts.checkpoint.enabled': 'false',
+    ...(version === undefined ? {} : { 'runts.version': version }),
+    // the key under which runtimes tell the version of the library that they compile profiles with
+    ...(seccomp === undefined ? {} : { 'io.github.seccomp.libseccomp.version': seccomp }),
+  }
+}
+
+/** Beside an installed runtime lies its version; run from its sources it has none. */
+function readVersion(): string | undefined {
+  try {
+    return readFileSync(join(libDir(), 'VERSION'), 'utf8').trim()
+  } catch {
+    return undefined
+  }
+}
+
+function readSeccompVersion(): string | undefined {
+  try {
+    return seccompVersion()
+  } catch {
+    // not installed: profiles cannot be used, and the document says so by leaving it out
+    return undefined
   }
 }

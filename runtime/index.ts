@@ -3,16 +3,12 @@
  * operations that whoever embeds the runtime needs besides. Nothing else of this folder is meant to be imported from outside.
  */
 export type { CgroupStats } from './cgroup/stats.ts'
-export {
-  Container,
-  type CreateOptions,
-  type ExecOptions,
-  type FeatureGates,
-  type Status,
-} from './container/container.ts'
+export { Container, type ContainerState, type Status } from './container/container.ts'
 export { hostGid, hostUid, newNamespaces } from './container/ids.ts'
+export type { OciState, OciStatus } from './container/oci-state.ts'
+export type { CreateOptions, ExecOptions, FeatureGates } from './container/options.ts'
 export { describeBundle } from './container/prepare.ts'
-export type { RunningProcess } from './container/process.ts'
+export type { ProcessResult, RunningProcess } from './container/process.ts'
 export { type ErrorDetail, RuntimeError, type RuntimeErrorCode, specError } from './errors.ts'
 export { features } from './features.ts'
 export type { Stdio } from './init/spawn.ts'

@@ -3,34 +3,25 @@
  * container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing behind;
  * the status is derived from facts (freezer, process, fifo), never stored.
  */
-import { closeSync, constants, existsSync, openSync, readSync, unlinkSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
-import { PlanProcess, type Stdio } from '../init/spawn.ts'
+import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { buildCreatePlan, buildExecPlan } from '../plan/build.ts'
 import { parseSpec } from '../spec/load.ts'
-import { stringifyJson } from '../spec/stringify.ts'
-import type { LinuxResources, OciProcess, Spec } from '../spec/types.ts'
-import { errnoOf } from '../sys/errno.ts'
-import { openProcess, pollReadable, processStat } from '../sys/process.ts'
-import type { Reaper } from '../sys/reaper.ts'
-import { foreignNamespaces, hostFacts, NAMESPACE_FILES } from './host.ts'
+import type { LinuxResources, Spec } from '../spec/types.ts'
+import { createParts } from './create.ts'
+import { execIn } from './exec.ts'
+import { runHooks } from './hooks.ts'
+import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
-import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
+import { Lane } from './lane.ts'
+import { type OciState, ociState } from './oci-state.ts'
+import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
-import {
-  claimState,
-  fifoPath,
-  listIds,
-  readConfig,
-  readState,
-  removeState,
-  type SavedState,
-  saveState,
-} from './store.ts'
+import { awaitFifo, releaseFifo } from './start.ts'
+import { fifoPath, listIds, ownerOf, readConfig, readState, removeState, type SavedState } from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -39,54 +30,8 @@ const KILL_WAIT_MS = 10_000
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'paused' | 'stopped'
 
-/** Parts of the isolation that can be switched off for debugging, by root only; true is on. */
-export interface FeatureGates {
-  readonly seccomp: boolean
-  readonly capabilities: boolean
-  readonly apparmor: boolean
-  readonly cgroupDevices: boolean
-}
-
-/** What Container.create needs. */
-export interface CreateOptions {
-  /** folder that holds the state of many containers */
-  readonly root: string
-  readonly id: string
-  readonly bundle: string
-  readonly spec: Spec
-  readonly stdio: Stdio
-  readonly reaper: Reaper
-  readonly logger?: Logger
-  /** move the root to / instead of pivot_root, for a host whose own root cannot be pivoted */
-  readonly noPivot?: boolean
-  /** keep the caller's session keyring */
-  readonly noNewKeyring?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
-  readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
-  readonly pidfdSocket?: string
-  /** what is switched off for debugging */
-  readonly gates?: Partial<FeatureGates>
-  /** aborting undoes the create */
-  readonly signal?: AbortSignal
-}
-
-/** What Container.exec needs. */
-export interface ExecOptions {
-  readonly process: OciProcess
-  readonly stdio: Stdio
-  readonly reaper: Reaper
-  readonly noNewKeyring?: boolean
-  /** join a paused container too; the process starts when it is resumed */
-  readonly ignorePaused?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
-  readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives a pidfd of the process (SCM_RIGHTS) */
-  readonly pidfdSocket?: string
-  /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
-  readonly subCgroups?: Readonly<Record<string, string>>
-  readonly gates?: Partial<FeatureGates>
-}
+/** What is kept about a container on disk. */
+export type ContainerState = SavedState
 
 /** One container. */
 export class Container {
@@ -101,18 +46,25 @@ export class Container {
   /** RFC 3339 time of creation */
   readonly created: string
   readonly #logger: Logger
-  readonly #startTime: bigint
-  /** the helper that made init; undefined for a container that was loaded from its state */
-  readonly #run: PlanProcess | undefined
+  readonly #state: ContainerState
+  /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
+  #run: PlanProcess | undefined
+  /** pause, resume and destroy, one at a time; start and exec stay outside, since they can wait for a resume or for the destroy */
+  readonly #lane = new Lane()
+  /** helpers of execs whose program does not run yet */
+  readonly #pending = new Set<PlanProcess>()
   #started = false
+  #destroyed = false
   #foreign: number | undefined
+  /** OOM kills that a process's end was put down to */
+  #oomKills = 0
 
   private constructor(parts: {
     root: string
-    state: SavedState
+    state: ContainerState
     spec: Spec
     cgroup: Cgroup
-    init: RunningProcess
+    init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
     run?: PlanProcess
   }) {
@@ -123,81 +75,29 @@ export class Container {
     this.created = parts.state.created
     this.spec = parts.spec
     this.cgroup = parts.cgroup
-    this.init = parts.init
-    this.#startTime = parts.state.startTime
+    this.init = parts.init(this.#oomKilled)
+    this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
   }
 
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
   static async create(options: CreateOptions): Promise<Container> {
-    const { root, id, spec, reaper } = options
-    const logger = options.logger ?? silentLogger
-    const bundle = resolve(options.bundle)
-    const rootfs = rootfsPath(spec, bundle)
-    options.signal?.throwIfAborted()
-    claimState(root, id)
-    let cgroup: Cgroup | undefined
-    let run: PlanProcess | undefined
-    const onAbort = () => void run?.abort()
+    const { state, spec, cgroup, run } = await createParts(options)
+    const { root, logger = silentLogger } = options
+    const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
+    return new Container({ root, state, spec, cgroup, init, run, logger })
+  }
+
+  /** Creates a container and starts its program; a container whose program cannot be started is removed again. @throws as create and start do */
+  static async run(options: CreateOptions): Promise<Container> {
+    const container = await Container.create(options)
     try {
-      const fifo = makeFifo(root, id, spec)
-      const { cgroupsPath, resources } = spec.linux
-      cgroup = Cgroup.create({
-        id,
-        systemd: false,
-        resources,
-        ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-      })
-      const seccomp = seccompOf(spec)
-      const ops = buildCreatePlan({
-        spec,
-        bundle,
-        rootfs,
-        cgroup: cgroup.join(),
-        fifo,
-        noPivot: options.noPivot ?? false,
-        keyring: keyringName(options, id),
-        host: hostFacts(),
-        ...(seccomp === undefined ? {} : { seccomp }),
-      })
-      run = new PlanProcess({ ops, stdio: sized(options.stdio, spec.process), reaper, logger })
-      options.signal?.addEventListener('abort', onAbort, { once: true })
-      await run.handshake.ready
-      options.signal?.throwIfAborted()
-      const { pid } = run.process
-      const startTime = processStat(pid)?.startTime
-      if (startTime === undefined) {
-        throw new RuntimeError('FailedPrecondition', `container "${id}": its process ended before it was created`)
-      }
-      const state: SavedState = {
-        id,
-        pid,
-        startTime,
-        created: new Date().toISOString(),
-        bundle,
-        rootfs,
-        cgroupPaths: cgroup.paths,
-        namespacePaths: Object.fromEntries(
-          NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
-        ),
-      }
-      saveState(root, state, stringifyJson(spec))
-      run.handshake.proceed()
-      return new Container({ root, state, spec, cgroup, logger, run, init: new OwnProcess(run.process, run.console) })
+      await container.start()
+      return container
     } catch (error) {
-      const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
-      await run?.abort()
-      await cgroup?.remove()
-      removeState(root, id)
-      if (oom) {
-        throw new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', {
-          cause: error,
-        })
-      }
+      await container.destroy({ force: true })
       throw error
-    } finally {
-      options.signal?.removeEventListener('abort', onAbort)
     }
   }
 
@@ -206,7 +106,14 @@ export class Container {
     const state = readState(root, id)
     const spec = parseSpec(readConfig(root, id), 'config.json')
     const cgroup = Cgroup.load(state.cgroupPaths)
-    return new Container({ root, state, spec, cgroup, logger, init: new ForeignProcess(state.pid, state.startTime) })
+    return new Container({
+      root,
+      state,
+      spec,
+      cgroup,
+      logger,
+      init: () => new ForeignProcess(state.pid, state.startTime),
+    })
   }
 
   /** Ids of the containers below a root; an entry may vanish at any time. */
@@ -231,84 +138,89 @@ export class Container {
     return !this.#started && existsSync(fifoPath(this.root, this.id)) ? 'created' : 'running'
   }
 
-  /** Lets init execute the program; resolves when it has. @throws FailedPrecondition unless the container is created */
+  /** What is kept about it on disk: the facts that do not change. */
+  state(): ContainerState {
+    return this.#state
+  }
+
+  /** The state document of the OCI specification, with what runc's users expect besides: the root file system, the time of creation, the owner. */
+  ociState(): OciState & {
+    readonly pid: number
+    readonly rootfs: string
+    readonly created: string
+    readonly owner: string
+  } {
+    const { id, bundle, spec, rootfs, created, root } = this
+    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    return { pid: 0, ...state, rootfs, created, owner: ownerOf(root, id) }
+  }
+
+  /**
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A hook that fails ends the container.
+   * @throws FailedPrecondition unless the container is created
+   */
   async start(): Promise<void> {
     const status = this.status()
     if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
     if (status !== 'created')
       throw new RuntimeError('FailedPrecondition', `cannot start an already ${status} container`)
-    const path = fifoPath(this.root, this.id)
-    const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    this.#started = true
+    const run = this.#run
+    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
+      this.#started = true
+      return run === undefined ? awaitFifo(fifo, this.init, this.#state.startTime) : run.handshake.executed
+    })
     try {
-      if (this.#run === undefined) await this.#awaitFifo(fifo)
-      else await this.#run.handshake.executed
-    } finally {
-      closeSync(fifo)
-    }
-    unlinkSync(path)
-  }
-
-  /** For a container of another process: its init writes one byte just before it executes the program. */
-  async #awaitFifo(fifo: number): Promise<void> {
-    using pidfd = openProcess(this.init.pid, this.#startTime)
-    const byte = Buffer.alloc(1)
-    for (;;) {
-      await pollReadable(pidfd === undefined ? [fifo] : [fifo, pidfd.fd], -1)
-      let count = 0
-      try {
-        count = readSync(fifo, byte, 0, 1, null)
-      } catch (error) {
-        if (errnoOf(error) !== 11) throw error
-        if (this.init.alive) continue
-      }
-      if (count === 1) return
-      if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'container process is already dead')
-      throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
+      await this.#runHooks('poststart', 'running')
+    } catch (error) {
+      await this.#killInit()
+      throw error
     }
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot exec in a stopped container')
-    if (options.ignorePaused !== true && this.cgroup.isFrozen()) {
-      throw new RuntimeError(
-        'FailedPrecondition',
-        'cannot exec in a paused container (use --ignore-paused to override)',
-      )
+    const { id, bundle, spec, rootfs, cgroup, init } = this
+    const namespaces = (): number => {
+      this.#foreign ??= foreignNamespaces(init.pid)
+      return this.#foreign
     }
-    this.#foreign ??= foreignNamespaces(this.init.pid)
-    const seccomp = seccompOf(this.spec)
-    const ops = buildExecPlan({
-      spec: this.spec,
-      process: options.process,
-      rootfs: this.rootfs,
-      cgroup: this.cgroup.join(),
-      init: { pid: this.init.pid, startTime: this.#startTime, namespaces: this.#foreign },
-      host: hostFacts(),
-      keyring: keyringName(options, this.id),
-      ...(seccomp === undefined ? {} : { seccomp }),
-    })
-    const run = new PlanProcess({
-      ops,
-      stdio: sized(options.stdio, options.process),
-      reaper: options.reaper,
-      logger: this.#logger,
-    })
-    try {
-      await run.handshake.executed
-    } catch (error) {
-      await run.abort()
-      throw error
-    }
-    return new OwnProcess(run.process, run.console)
+    const { startTime } = this.#state
+    const logger = this.#logger
+    const pending = this.#pending
+    const oomKilled = this.#oomKilled
+    return execIn(
+      { id, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, pending, oomKilled },
+      options,
+    )
   }
 
-  /** Signals init. @throws NotFound when it has finished */
-  signal(signal: number): void {
+  /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
+  readonly #oomKilled = (): boolean => {
+    try {
+      const count = this.cgroup.oomKillCount()
+      if (count <= this.#oomKills) return false
+      this.#oomKills++
+      return true
+    } catch {
+      // the cgroup has been removed: nobody knows any more
+      return false
+    }
+  }
+
+  /**
+   * Signals init. SIGKILL reaches every process: by the end of init's own pid namespace, or else, init gone or not, by the cgroup.
+   * @throws NotFound when nothing is left to signal
+   */
+  async signal(signal: number): Promise<void> {
+    const pids = signal === SIGKILL && !this.ownsPidNamespace ? this.cgroup.procs() : []
+    if (pids.length > 0) {
+      await this.cgroup.killAll(signal)
+      // unless it has left its cgroup, that was all
+      if (!this.init.alive || pids.includes(this.init.pid)) return
+    }
     this.init.signal(signal)
     // a frozen v1 cgroup keeps even a killed process: let it die
-    if (signal === SIGKILL && this.cgroup.isFrozen()) void this.cgroup.thaw()
+    if (signal === SIGKILL && this.cgroup.isFrozen()) await this.cgroup.thaw()
   }
 
   /** Signals every process of the container; none left is fine. */
@@ -317,20 +229,24 @@ export class Container {
   }
 
   /** Freezes every process. @throws FailedPrecondition unless created or running */
-  async pause(): Promise<void> {
-    const status = this.status()
-    if (status !== 'running' && status !== 'created') {
-      throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
-    }
-    await this.cgroup.freeze()
+  pause(): Promise<void> {
+    return this.#lane.run(async () => {
+      const status = this.status()
+      if (status !== 'running' && status !== 'created') {
+        throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
+      }
+      await this.cgroup.freeze()
+    })
   }
 
   /** Thaws. @throws FailedPrecondition unless paused */
-  async resume(): Promise<void> {
-    const status = this.status()
-    if (status !== 'paused')
-      throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
-    await this.cgroup.thaw()
+  resume(): Promise<void> {
+    return this.#lane.run(async () => {
+      const status = this.status()
+      if (status !== 'paused')
+        throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
+      await this.cgroup.thaw()
+    })
   }
 
   /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
@@ -367,11 +283,19 @@ export class Container {
     return newNamespaces(this.spec).has('pid')
   }
 
-  /** Removes cgroup and state. A created container is killed first, with force any other too. @throws FailedPrecondition when it still runs */
-  async destroy(options: { force?: boolean } = {}): Promise<void> {
+  /**
+   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what is
+   * removed already is fine. @throws FailedPrecondition when it still runs
+   */
+  destroy(options: { readonly force?: boolean } = {}): Promise<void> {
+    return this.#lane.run(() => this.#destroy(options.force === true))
+  }
+
+  async #destroy(force: boolean): Promise<void> {
+    if (this.#destroyed) return
     const status = this.status()
     if (status !== 'stopped') {
-      if (status !== 'created' && options.force !== true) {
+      if (status !== 'created' && !force) {
         throw new RuntimeError(
           'FailedPrecondition',
           `cannot delete container "${this.id}" that is not stopped: ${status}`,
@@ -379,15 +303,42 @@ export class Container {
       }
       await this.#killInit()
     }
+    // who is just about to join would find its cgroup gone, or keep it from going
+    await Promise.all([...this.#pending].map((exec) => exec.abort()))
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
     if (this.cgroup.procs().length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
     removeState(this.root, this.id)
+    this.#destroyed = true
+    await this.release()
+    await this.#runHooks('poststop', 'stopped')
+  }
+
+  /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */
+  async release(): Promise<void> {
+    this.#run?.release()
+    this.#run = undefined
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release()
+  }
+
+  async #runHooks(name: 'poststart' | 'poststop', status: 'running' | 'stopped'): Promise<void> {
+    const hooks = this.spec.hooks[name]
+    if (hooks.length === 0) return
+    const { id, bundle, spec } = this
+    await runHooks({
+      name,
+      hooks,
+      state: ociState({ id, bundle, spec, pid: this.init.pid }, status),
+      logger: this.#logger,
+    })
   }
 
   async #killInit(): Promise<void> {
     try {
-      this.signal(SIGKILL)
+      await this.signal(SIGKILL)
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
     }
@@ -400,18 +351,4 @@ export class Container {
       }
     } else await this.init.exited
   }
-}
-
-function oomKilled(cgroup: Cgroup): boolean {
-  try {
-    return cgroup.oomKillCount() > 0
-  } catch {
-    // the count is only for a better message; the failure that brought us here is reported anyway
-    return false
-  }
-}
-
-function runcName(file: string): string {
-  const names: Readonly<Record<string, string>> = { mnt: 'NEWNS', net: 'NEWNET' }
-  return names[file] ?? `NEW${file.toUpperCase()}`
 }

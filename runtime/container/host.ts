@@ -2,7 +2,7 @@
  * What the plan needs to know about the machine: mounted cgroup hierarchies, security modules, the last capability. Read at the first
  * use and kept, since none of it changes while a process lives.
  */
-import { readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
 
@@ -21,6 +21,8 @@ export interface HostFacts {
   readonly cgroupMounts: readonly CgroupMount[]
   readonly apparmor: boolean
   readonly selinux: boolean
+  /** /proc/kcore exists */
+  readonly kcore: boolean
   /** not root of the machine: another user, or root of a user namespace; mknod and much else is impossible */
   readonly rootless: boolean
   /** not even root of a user namespace: id maps of a new one are written by newuidmap(1), or hold one id */
@@ -71,6 +73,7 @@ export function hostFacts(): HostFacts {
       })),
       apparmor: appArmor(),
       selinux: readOptional('/sys/fs/selinux/enforce') !== undefined,
+      kcore: existsSync('/proc/kcore'),
       rootless: unprivileged || inUserNamespace(),
       unprivileged,
       lastCap: Number(readOptional('/proc/sys/kernel/cap_last_cap') ?? '40'),

@@ -6,6 +6,7 @@ import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
+import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
 import { compileSeccomp } from '../seccomp/libseccomp.ts'
@@ -21,6 +22,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
   const seccomp = seccompOf(spec)
   return describePlan(
     buildCreatePlan({
+      id: 'ID',
       spec,
       bundle,
       rootfs: rootfsPath(spec, bundle),
@@ -28,6 +30,7 @@ export function describeBundle(bundle: string, spec: Spec): string {
       fifo: 'exec.fifo',
       noPivot: false,
       keyring: keyringName({}, 'ID'),
+      extraFds: 0,
       host: hostFacts(),
       ...(seccomp === undefined ? {} : { seccomp }),
     }),
@@ -67,9 +70,16 @@ export function makeFifo(root: string, id: string, spec: Spec): string {
 const SECCOMP_CACHE = '/run/runts/.seccomp'
 
 /** The compiled seccomp profile of a spec that has one. */
-export function seccompOf(spec: Spec): { flags: number; filter: Uint8Array } | undefined {
+export function seccompOf(
+  spec: Spec,
+  logger: Logger = silentLogger,
+): { flags: number; filter: Uint8Array } | undefined {
   const profile = spec.linux.seccomp
-  return profile === undefined ? undefined : compileSeccomp(profile, { cacheDir: SECCOMP_CACHE })
+  if (profile === undefined) return undefined
+  return compileSeccomp(profile, {
+    cacheDir: SECCOMP_CACHE,
+    onUnknown: (names) => logger.debug({ names: names.join(' ') }, 'ignored unknown system calls of the profile'),
+  })
 }
 
 /** Gives a terminal the size that the process asks for, unless the caller has said one. */

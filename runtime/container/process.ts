@@ -7,6 +7,16 @@ import type { OwnedFd } from '../sys/fd.ts'
 import { isAlive, openProcess, pollReadable, signalProcess } from '../sys/process.ts'
 import type { Child, Exit } from '../sys/reaper.ts'
 
+/** How a process ended. */
+export interface ProcessResult {
+  /** its exit status; 128 and the signal's number when a signal killed it, 255 when only another process can know */
+  readonly exitCode: number
+  /** the signal that killed it, if one did */
+  readonly signal?: number
+  /** the kernel killed it for want of memory */
+  readonly oomKilled: boolean
+}
+
 /** A container process that has been started. */
 export interface RunningProcess {
   readonly pid: number
@@ -20,7 +30,11 @@ export interface RunningProcess {
   readonly alive: boolean
   /** Sends a signal. @throws NotFound when the process has finished */
   signal(signal: number): void
+  /** Resolves with the end of the process; may be called at any time, and again. */
+  wait(): Promise<ProcessResult>
 }
+
+const SIGKILL = 9
 
 function finished(): RuntimeError {
   return new RuntimeError('NotFound', 'process already finished')
@@ -29,11 +43,15 @@ function finished(): RuntimeError {
 /** A process that is our child. */
 export class OwnProcess implements RunningProcess {
   readonly #child: Child
+  readonly #oomKilled: () => boolean
   readonly console: OwnedFd | undefined
+  #result: Promise<ProcessResult> | undefined
 
-  constructor(child: Child, console: OwnedFd | undefined) {
+  /** `oomKilled` says, asked when the process has ended, whether that was for want of memory. */
+  constructor(child: Child, console: OwnedFd | undefined, oomKilled: () => boolean) {
     this.#child = child
     this.console = console
+    this.#oomKilled = oomKilled
   }
 
   get pid(): number {
@@ -54,6 +72,15 @@ export class OwnProcess implements RunningProcess {
 
   signal(signal: number): void {
     if (!this.#child.kill(signal)) throw finished()
+  }
+
+  wait(): Promise<ProcessResult> {
+    this.#result ??= this.exited.then(({ status, signal }) =>
+      signal === undefined
+        ? { exitCode: status, oomKilled: false }
+        : { exitCode: status, signal, oomKilled: signal === SIGKILL && this.#oomKilled() },
+    )
+    return this.#result
   }
 }
 
@@ -91,5 +118,10 @@ export class ForeignProcess implements RunningProcess {
 
   signal(signal: number): void {
     if (this.pid <= 0 || !signalProcess(this.pid, this.#startTime, signal)) throw finished()
+  }
+
+  async wait(): Promise<ProcessResult> {
+    const { status } = await this.exited
+    return { exitCode: status, oomKilled: false }
   }
 }

@@ -3,7 +3,7 @@
  * from) and exec.fifo (there until the program was started). Invariant: state.json appears by rename, so a reader sees a whole one
  * or none, and a state of an earlier boot is never taken for a live container.
  */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { parseJson } from '../spec/load.ts'
@@ -146,6 +146,20 @@ export function readConfig(root: string, id: string): string {
     return readFileSync(join(stateDir(root, id), 'config.json'), 'utf8')
   } catch (error) {
     throw notFound(id, error)
+  }
+}
+
+/** Name of the user who owns a container's folder, "#" and the number for one without a name, "" when the folder is gone. */
+export function ownerOf(root: string, id: string): string {
+  const uid = statSync(stateDir(root, id), { throwIfNoEntry: false })?.uid
+  if (uid === undefined) return ''
+  if (uid === 0) return 'root'
+  try {
+    const line = new RegExp(`^([^:]*):[^:]*:${uid}:`, 'm').exec(readFileSync('/etc/passwd', 'utf8'))
+    return line?.[1] ?? `#${uid}`
+  } catch {
+    // a host without the file has no names
+    return `#${uid}`
   }
 }
 

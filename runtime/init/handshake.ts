@@ -4,7 +4,7 @@
  * what is still open.
  */
 import { Socket } from 'node:net'
-import { LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
+import { LIMITS, type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { errnoCode, errnoName } from '../sys/errno.ts'
@@ -13,8 +13,31 @@ import type { OwnedFd } from '../sys/fd.ts'
 const HEADER_BYTES = 8
 const NO_OP = 0xffffffff
 
+const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks'> = new Map([
+  [SYNC_POINTS.ID_MAPS, 'onIdMaps'],
+  [SYNC_POINTS.RUNTIME_HOOKS, 'onRuntimeHooks'],
+])
+
+/** A point at which the container side waits for us. */
+export interface StopPoint {
+  /** the container process, on the host */
+  readonly pid: number
+  /** aborted when the container side is gone or given up */
+  readonly signal: AbortSignal
+}
+
+/** What happens at these points; the container side goes on when the promise resolves, and when one rejects all is over. */
+export interface StopHandlers {
+  /** a new user namespace of the process waits for its id maps */
+  readonly onIdMaps?: (at: StopPoint) => Promise<void>
+  /** everything is mounted, the root is not yet pivoted */
+  readonly onRuntimeHooks?: (at: StopPoint) => Promise<void>
+  /** the process has loaded its filter; `fd` is the number of the listener there */
+  readonly onListener?: (at: StopPoint, fd: number) => Promise<void>
+}
+
 /** What the handshake tells its owner while it goes on. */
-export interface HandshakeEvents {
+export interface HandshakeEvents extends StopHandlers {
   readonly onChild: (pid: number) => void
   readonly onConsole: () => void
   /** the connection is over: every process that held the other end has exited or executed the program */
@@ -46,7 +69,10 @@ export class Handshake {
   readonly #logger: Logger
   #pending: Buffer = Buffer.alloc(0)
   #executing = false
-  #failure: RuntimeError | undefined
+  #failure: Error | undefined
+  #pid: number | undefined
+  readonly #over = new AbortController()
+  #stopping: Promise<void> = Promise.resolve()
 
   constructor(status: OwnedFd, ops: readonly Op[], events: HandshakeEvents, logger: Logger) {
     this.#ops = ops
@@ -71,7 +97,7 @@ export class Handshake {
   }
 
   /** What went wrong, if anything has been reported. */
-  get failure(): RuntimeError | undefined {
+  get failure(): Error | undefined {
     return this.#failure
   }
 
@@ -82,7 +108,13 @@ export class Handshake {
 
   /** Gives up: a container side that waits for an answer sees end of file; records that are still on their way are read. */
   abandon(): void {
+    this.#over.abort()
     this.#socket.end()
+  }
+
+  /** Hangs up: a container that is created goes on without us. */
+  release(): void {
+    this.#socket.destroy()
   }
 
   #receive(chunk: Buffer): void {
@@ -104,7 +136,14 @@ export class Handshake {
   #record(type: number, payload: Buffer): void {
     switch (type) {
       case RECORDS.child.type:
-        this.#events.onChild(payload.readUInt32LE(0))
+        this.#pid = payload.readUInt32LE(0)
+        this.#events.onChild(this.#pid)
+        break
+      case RECORDS.reached.type:
+        this.#stop(STOPS.get(payload.readUInt32LE(0)))
+        break
+      case RECORDS.listener.type:
+        this.#stop('onListener', payload.readUInt32LE(0))
         break
       case RECORDS.console.type:
         this.#events.onConsole()
@@ -128,6 +167,32 @@ export class Handshake {
         this.#fail(new RuntimeError('Internal', `init helper sent a record of unknown type ${type}`))
         this.#socket.destroy()
     }
+  }
+
+  /** The other side waits: lets the handler do its part, then answers. */
+  #stop(name: keyof StopHandlers | undefined, fd = -1): void {
+    const handler = name === undefined ? undefined : this.#events[name]
+    if (handler === undefined || this.#pid === undefined) {
+      this.fail(
+        new RuntimeError('Internal', `init helper stopped where nobody waits for it (${name ?? 'unknown point'})`),
+      )
+      return
+    }
+    this.#stopping = handler({ pid: this.#pid, signal: this.#over.signal }, fd).then(
+      () => this.proceed(),
+      (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))),
+    )
+  }
+
+  /** Settles when no handler of a stop is at work any more. */
+  get idle(): Promise<void> {
+    return this.#stopping
+  }
+
+  /** Ends the conversation for a reason of our side; the container side sees end of file. */
+  fail(error: Error): void {
+    this.#fail(error)
+    this.abandon()
   }
 
   #helperError(opIndex: number, errno: number, step: string): RuntimeError {
@@ -155,13 +220,14 @@ export class Handshake {
     )
   }
 
-  #fail(error: RuntimeError): void {
+  #fail(error: Error): void {
     this.#failure ??= error
     this.#ready.reject(this.#failure)
     this.#executed.reject(this.#failure)
   }
 
   #closed(): void {
+    this.#over.abort()
     if (this.#failure === undefined && this.#executing) {
       this.#ready.resolve()
       this.#executed.resolve()

@@ -3,7 +3,7 @@
  * own child. Invariant: when runPlan rejects or its handshake fails, `abort` leaves no process behind.
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
-import { FDS, type Op } from '../../proto/init-plan.ts'
+import { FDS, LIMITS, type Op } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { encodePlan } from '../plan/encode.ts'
@@ -11,7 +11,7 @@ import { OwnedFd } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
 import type { Child, Reaper } from '../sys/reaper.ts'
 import { receiveFd, socketPair } from '../sys/socket.ts'
-import { Handshake } from './handshake.ts'
+import { Handshake, type StopHandlers } from './handshake.ts'
 import { sealedHelper } from './helper.ts'
 
 /** Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. */
@@ -30,7 +30,13 @@ export interface PlanRun {
   readonly ops: readonly Op[]
   readonly stdio: Stdio
   readonly reaper: Reaper
+  /** for what the helper says */
   readonly logger: Logger
+  /** the process exists; it has not executed anything yet */
+  readonly onChild?: ((pid: number) => void) | undefined
+  readonly stops?: StopHandlers
+  /** fds that the program gets as 3, 4, …: as many as the exec op says; borrowed and duplicated */
+  readonly extraFds?: readonly number[]
 }
 
 /** A helper at work, and the process that it makes. */
@@ -51,8 +57,12 @@ export class PlanProcess {
     this.#closed = new Promise((resolve) => {
       onClosed = resolve
     })
-    const { reaper } = run
+    const { reaper, extraFds = [] } = run
     try {
+      if (extraFds.length > LIMITS.EXTRA_FDS_MAX) {
+        const message = `cannot pass ${extraFds.length} fds to a process: the limit is ${LIMITS.EXTRA_FDS_MAX}`
+        throw new RuntimeError('InvalidArgument', message)
+      }
       using plan = new OwnedFd(memfdCreate('plan'))
       const bytes = encodePlan(run.ops)
       for (let done = 0; done < bytes.length; ) done += writeSync(plan.fd, bytes, done, bytes.length - done, done)
@@ -66,6 +76,7 @@ export class PlanProcess {
       ]
       const consoleFd = run.stdio.kind === 'terminal' ? (run.stdio.socket ?? consolePair?.theirs.fd) : undefined
       if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
+      for (const [i, from] of extraFds.entries()) fds.push({ from, to: FDS.EXTRA + i })
       try {
         this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: [], fds })
       } finally {
@@ -88,7 +99,9 @@ export class PlanProcess {
         onChild: (pid) => {
           this.child ??= reaper.adopt(pid)
           if (this.#aborting) this.child.kill(9)
+          else this.#announce(run.onChild, pid)
         },
+        ...run.stops,
         onConsole: () => {
           if (consoleSocket !== undefined) this.console = receiveFd(consoleSocket.fd)
           consoleSocket?.close()
@@ -103,6 +116,14 @@ export class PlanProcess {
     )
   }
 
+  #announce(onChild: ((pid: number) => void) | undefined, pid: number): void {
+    try {
+      onChild?.(pid)
+    } catch (error) {
+      this.handshake.fail(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
   /** The container process. @throws Internal when the helper has not named it: a broken invariant after `ready`. */
   get process(): Child {
     if (this.child === undefined) throw new RuntimeError('Internal', 'init helper reported progress before its child')
@@ -115,6 +136,12 @@ export class PlanProcess {
     if (this.handshake.failure !== undefined) throw this.handshake.failure
   }
 
+  /** Lets go of a process that is created or executed. */
+  release(): void {
+    this.handshake.release()
+    this.console?.close()
+  }
+
   /** Kills what was started and waits until it is reaped. */
   async abort(): Promise<void> {
     this.#aborting = true
@@ -123,6 +150,7 @@ export class PlanProcess {
     this.handshake.abandon()
     // a child that stage 0 made but had not named yet is named by a record that is still to be read
     await this.#closed
+    await this.handshake.idle
     await this.#stage0.exited
     await this.child?.exited
     this.console?.close()

@@ -4,14 +4,17 @@
  * security as much as of need; the comments say what would break. Pure: everything that depends on the machine comes in as input.
  */
 import { type Op, PIVOT_MODE } from '../../proto/init-plan.ts'
-import type { CgroupJoin } from '../cgroup/cgroup.ts'
-import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
 import { PROPAGATION } from '../spec/mount-options.ts'
 import { sysctlPath } from '../spec/sysctl.ts'
 import type { Linux, OciProcess, Spec } from '../spec/types.ts'
+import { enterCgroupNamespace, openCgroup, waitForCgroup } from './cgroup-join.ts'
 import { planDevices } from './devices.ts'
-import { planMounts } from './mounts.ts'
+import { hiddenPaths } from './hidden-paths.ts'
+import { createHooks, hasCreateHooks, startHooks } from './hooks.ts'
+import { hostAgent, hostSource, netDevices } from './host-agent.ts'
+import type { CreateInput, ExecInput } from './input.ts'
+import { type MountPlan, planMounts } from './mounts.ts'
 import { CLONE_FLAGS, type NamespacePlan, planNamespaces, requireMappedIds } from './namespaces.ts'
 import { cleanPath } from './paths.ts'
 import {
@@ -24,7 +27,6 @@ import {
   program,
   raiseRlimits,
   requireSelinux,
-  type SeccompFilter,
   seccomp,
   selinux,
   setRlimits,
@@ -32,45 +34,10 @@ import {
   terminal,
   umask,
 } from './process.ts'
+import { affinity, everyCpu, initialAffinity, ioPriority, memoryPolicy, needsCgroup, scheduler } from './scheduling.ts'
 
 export type { HostFacts } from '../container/host.ts'
-
-/** What a container is made from. */
-export interface CreateInput {
-  readonly spec: Spec
-  /** absolute; relative sources of bind mounts count from here */
-  readonly bundle: string
-  /** absolute path of the root file system */
-  readonly rootfs: string
-  readonly cgroup: CgroupJoin
-  /** path of the fifo at which the container waits for its start */
-  readonly fifo: string
-  readonly seccomp?: SeccompFilter
-  /** move the root instead of pivoting */
-  readonly noPivot: boolean
-  /** name of the session keyring to make, or null for none */
-  readonly keyring: string | null
-  readonly host: HostFacts
-}
-
-/** What a further process in a running container is made from. */
-export interface ExecInput {
-  /** the container's */
-  readonly spec: Spec
-  readonly process: OciProcess
-  /** absolute path of the container's root file system on the host */
-  readonly rootfs: string
-  readonly cgroup: CgroupJoin
-  readonly init: {
-    readonly pid: number
-    readonly startTime: bigint
-    /** CLONE_NEW* flags of the namespaces in which it differs from us */
-    readonly namespaces: number
-  }
-  readonly seccomp?: SeccompFilter
-  readonly keyring: string | null
-  readonly host: HostFacts
-}
+export type { CreateInput, ExecInput } from './input.ts'
 
 /** The plan of a container: it ends waiting at the fifo, then executes the program. @throws InvalidArgument */
 export function buildCreatePlan(input: CreateInput): Op[] {
@@ -90,7 +57,13 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     host,
     mountLabel: linux.mountLabel,
   })
-  const cgroupNamespace = namespaces.created.has('cgroup') ? enterCgroupNamespace(cgroup) : []
+  const devices = mounts.bindsDev
+    ? []
+    : planDevices(linux.devices, { bind: inUserNamespace, how: hostSource(namespaces, host), kcore: host.kcore })
+  const networkDevices = netDevices(linux, host)
+  const cgroupNamespace = namespaces.created.has('cgroup') ? [enterCgroupNamespace()] : []
+  const needed = cgroupNeeded(spec, namespaces, mounts)
+  const waitAt = (point: CgroupNeeded) => (point === needed ? waitForCgroup(cgroup) : [])
 
   return [
     // On the host's side, with its rights and its paths.
@@ -98,21 +71,27 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...(inUserNamespace ? raiseRlimits(rlimits, '/process') : []),
     ...openCgroup(cgroup),
     { op: 'open_fifo', path: input.fifo },
+    ...hostAgent([...mounts.ops, ...devices, ...networkDevices]),
     ...namespaces.join,
     namespaces.clone,
 
     // In the container process.
     { op: 'session', becomeRoot: inUserNamespace ? 1 : 0 },
     ...namespaces.unshare,
-    ...keyring(input.keyring),
+    ...namespaces.clocks,
+    ...keyring(input.keyring, spec.process),
     ...(namespaces.created.has('network') ? [{ op: 'loopback_up' } as const] : []),
+    ...networkDevices,
 
     // The file system, still seen from outside of the root.
     ...(ownMounts ? rootPropagation(linux) : []),
     { op: 'rootfs', path: input.rootfs, bind: ownMounts ? 1 : 0, origin: '/root/path' },
-    ...(mounts.needsCgroupNamespace ? cgroupNamespace : []),
+    ...waitAt('mounts'),
+    ...(needed === 'mounts' ? cgroupNamespace : []),
     ...mounts.ops,
-    ...(mounts.bindsDev ? [] : planDevices(linux.devices, inUserNamespace)),
+    ...devices,
+    ...waitAt('hooks'),
+    ...createHooks(input),
     { op: 'pivot', mode: pivotMode(input, ownMounts), origin: '/root/path' },
 
     // Inside. Whatever must be written is written before its mount becomes read-only.
@@ -127,14 +106,18 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...apparmor(process),
     ...sysctls(linux),
     // masks come last of all mounts: nothing may be mounted over them, and the kernel parameters above lie below them
-    ...readonlyPaths(linux),
-    ...maskedPaths(linux),
-    ...(mounts.needsCgroupNamespace ? [] : cgroupNamespace),
+    ...hiddenPaths(linux),
+    ...waitAt('process'),
+    ...(needed === 'mounts' ? [] : cgroupNamespace),
 
     // The process gives up what it has. Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the capabilities go.
     ...setRlimits(rlimits, '/process'),
     ...noNewPrivileges(process),
+    everyCpu(),
+    ...scheduler(process),
+    ...ioPriority(process),
     ...personality(linux),
+    ...memoryPolicy(linux),
     ...selinux(process),
     ...(spec.process.noNewPrivileges ? [] : seccomp(input.seccomp)),
     chdir(process, true),
@@ -147,9 +130,20 @@ export function buildCreatePlan(input: CreateInput): Op[] {
 
     { op: 'ready' },
     { op: 'await_start' },
-    ...(namespaces.created.has('cgroup') ? [] : waitForCgroup(cgroup)),
-    { op: 'exec', fds: 0 },
+    ...waitAt('program'),
+    ...startHooks(input),
+    { op: 'exec', fds: input.extraFds },
   ]
+}
+
+/** What first needs the process to be in its cgroup; entering may take milliseconds, so nothing waits for it without need. */
+type CgroupNeeded = 'mounts' | 'hooks' | 'process' | 'program'
+
+function cgroupNeeded(spec: Spec, { created }: NamespacePlan, mounts: MountPlan): CgroupNeeded {
+  // a mount shows the cgroup namespace that the mounter is in
+  if (created.has('cgroup') && mounts.needsCgroupNamespace) return 'mounts'
+  if (hasCreateHooks(spec.hooks)) return 'hooks'
+  return created.has('cgroup') || needsCgroup(spec.process, spec.linux) ? 'process' : 'program'
 }
 
 /** The plan of a further process in a container: no mounts, no fifo. @throws InvalidArgument */
@@ -159,17 +153,20 @@ export function buildExecPlan(input: ExecInput): Op[] {
   const process: ProcessInput = { process: withDefaultsOf(spec.process, input.process), at: '', host }
   const { rlimits, noNewPrivileges: locked } = process.process
   requireMappedIds(spec.linux, process.process.user, '/user')
+  const waiting = waitForCgroup(cgroup)
+  const early = needsCgroup(process.process, spec.linux) || process.process.execCPUAffinity !== undefined
 
   return [
     ...oomScore(process),
     ...(inUserNamespace ? raiseRlimits(rlimits, '') : []),
     ...openCgroup(cgroup),
     { op: 'join_process', pid: init.pid, startTime: init.startTime, flags: BigInt(init.namespaces) },
+    ...initialAffinity(process),
     { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
 
     { op: 'session', becomeRoot: inUserNamespace ? 1 : 0 },
     ...enterRoot(input),
-    ...keyring(input.keyring),
+    ...keyring(input.keyring, process.process),
     // the runtime's own null device would be an inode of the host in the container's hands
     ...(process.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
     ...terminal(process, false),
@@ -178,7 +175,12 @@ export function buildExecPlan(input: ExecInput): Op[] {
 
     ...setRlimits(rlimits, ''),
     ...noNewPrivileges(process),
+    ...(early ? waiting : []),
+    affinity(process),
+    ...scheduler(process),
+    ...ioPriority(process),
     ...personality(spec.linux),
+    ...memoryPolicy(spec.linux),
     ...selinux(process),
     ...(locked ? [] : seccomp(input.seccomp)),
     chdir(process, true),
@@ -188,8 +190,8 @@ export function buildExecPlan(input: ExecInput): Op[] {
     program(process),
     ...(locked ? seccomp(input.seccomp) : []),
 
-    ...waitForCgroup(cgroup),
-    { op: 'exec', fds: 0 },
+    ...(early ? [] : waiting),
+    { op: 'exec', fds: input.extraFds },
   ]
 }
 
@@ -222,26 +224,9 @@ function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }
   if (created.has('user')) throw specError('/linux/namespaces', `a new user namespace ${needs}`)
 }
 
-function openCgroup(cgroup: CgroupJoin): readonly Op[] {
-  if (cgroup.kind === 'dir') return [{ op: 'cgroup_dir', path: cgroup.path, origin: '/linux/cgroupsPath' }]
-  if (cgroup.kind === 'none') return []
-  const tasks: Op[] = cgroup.paths.map((path) => ({ op: 'cgroup_tasks', path, origin: '/linux/cgroupsPath' }))
-  // a hybrid host's v2 tree, beside the hierarchies of v1
-  if (cgroup.dir !== undefined) tasks.unshift({ op: 'cgroup_dir', path: cgroup.dir, origin: '/linux/cgroupsPath' })
-  return tasks
-}
-
-function waitForCgroup(cgroup: CgroupJoin): readonly Op[] {
-  return cgroup.kind === 'none' ? [] : [{ op: 'wait_cgroup' }]
-}
-
-/** The root of a new cgroup namespace is the cgroup that the process is in. */
-function enterCgroupNamespace(cgroup: CgroupJoin): readonly Op[] {
-  return [...waitForCgroup(cgroup), { op: 'unshare', flags: CLONE_FLAGS.cgroup, origin: '/linux/namespaces' }]
-}
-
-function keyring(name: string | null): readonly Op[] {
-  return name === null ? [] : [{ op: 'keyring', name, label: '' }]
+/** The keyring is the process's: it carries its label. */
+function keyring(name: string | null, { selinuxLabel: label = '' }: OciProcess): readonly Op[] {
+  return name === null ? [] : [{ op: 'keyring', name, label }]
 }
 
 /** Nothing that is mounted in the container reaches the host, unless the spec asks for it. */
@@ -281,32 +266,6 @@ function sysctls({ sysctl }: Linux): readonly Op[] {
   }))
 }
 
-function readonlyPaths(linux: Linux): readonly Op[] {
-  return distinct(linux.readonlyPaths).map(({ path, index }) => ({
-    op: 'readonly_path',
-    path,
-    origin: `/linux/readonlyPaths/${index}`,
-  }))
-}
-
-function maskedPaths(linux: Linux): readonly Op[] {
-  return distinct(linux.maskedPaths).map(({ path, index }) => ({
-    op: 'mask_path',
-    path,
-    origin: `/linux/maskedPaths/${index}`,
-  }))
-}
-
-/** Clean paths, each once, with their places in the list. */
-function distinct(paths: readonly string[]): readonly { path: string; index: number }[] {
-  const first = new Map<string, number>()
-  for (const [index, path] of paths.entries()) {
-    const clean = cleanPath(path)
-    if (!first.has(clean)) first.set(clean, index)
-  }
-  return [...first].map(([path, index]) => ({ path, index }))
-}
-
 function personality(linux: Linux): readonly Op[] {
   if (linux.personality === undefined) return []
   // PER_LINUX and PER_LINUX32 of personality(2)
@@ -317,6 +276,7 @@ function personality(linux: Linux): readonly Op[] {
 /** What an exec's document leaves out, it takes from the container's own process. */
 function withDefaultsOf(container: OciProcess, process: OciProcess): OciProcess {
   const { capabilities, apparmorProfile, selinuxLabel, oomScoreAdj, user } = { ...container, ...process }
+  const { scheduler, ioPriority, execCPUAffinity } = { ...container, ...process }
   const mask = process.user.umask ?? container.user.umask
   return {
     ...process,
@@ -326,5 +286,8 @@ function withDefaultsOf(container: OciProcess, process: OciProcess): OciProcess 
     ...(apparmorProfile === undefined ? {} : { apparmorProfile }),
     ...(selinuxLabel === undefined ? {} : { selinuxLabel }),
     ...(oomScoreAdj === undefined ? {} : { oomScoreAdj }),
+    ...(scheduler === undefined ? {} : { scheduler }),
+    ...(ioPriority === undefined ? {} : { ioPriority }),
+    ...(execCPUAffinity === undefined ? {} : { execCPUAffinity }),
   }
 }

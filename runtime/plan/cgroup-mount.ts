@@ -13,7 +13,9 @@ import { baseName, isWithin, parentPath } from './paths.ts'
 
 /** Plans one cgroup mount. @throws InvalidArgument when the host has no cgroup file system */
 export function planCgroupMount(entry: MountEntry, input: MountInput): readonly Op[] {
-  const ownNamespace = input.namespaces.own.has('cgroup')
+  const { own, created } = input.namespaces
+  // the kernel mounts for the owner of the cgroup namespace, which a new user namespace is not of one that was there before
+  const ownNamespace = own.has('cgroup') && (created.has('cgroup') || !created.has('user'))
   if (input.host.cgroup2) return [ownNamespace ? mountV2(entry) : bind(entry, '/sys/fs/cgroup', entry.destination)]
   const hierarchies = input.host.cgroupMounts.filter(({ controllers }) => controllers.length > 0)
   if (hierarchies.length === 0)

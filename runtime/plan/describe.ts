@@ -6,6 +6,7 @@ import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, SYNC_POINTS } from '.
 import { CAPABILITIES } from '../spec/capabilities.ts'
 import { MOUNT_ATTR, PROPAGATION } from '../spec/mount-options.ts'
 import { RLIMITS } from '../spec/rlimits.ts'
+import { IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, SCHEDULER_FLAGS, SCHEDULER_POLICIES } from '../spec/scheduling.ts'
 import { CLONE_FLAGS } from './namespaces.ts'
 
 type Bits = readonly (readonly [name: string, bits: bigint])[]
@@ -23,6 +24,19 @@ const PROPAGATION_NAMES = new Map(Object.entries(PROPAGATION).map(([name, value]
 const RLIMIT_NAMES = new Map([...RLIMITS].map(([name, number]) => [number, name.slice('RLIMIT_'.length).toLowerCase()]))
 const PIVOT_NAMES = namesOf(PIVOT_MODE)
 const POINT_NAMES = namesOf(SYNC_POINTS)
+const POLICY_NAMES = namesOf(SCHEDULER_POLICIES, 'SCHED_')
+const SCHEDULER_BITS: Bits = Object.entries(SCHEDULER_FLAGS).map(([name, bits]) => [
+  name.slice('SCHED_FLAG_'.length).toLowerCase(),
+  bits,
+])
+const IO_NAMES = namesOf(IO_CLASSES, 'IOPRIO_CLASS_')
+const MEMORY_MODE_NAMES = namesOf(MEMORY_MODES, 'MPOL_')
+const MEMORY_BITS: Bits = Object.entries(MEMORY_FLAGS).map(([name, bits]) => [
+  name.slice('MPOL_F_'.length).toLowerCase(),
+  BigInt(bits),
+])
+/** The mode proper, below its flags. */
+const MEMORY_MODE_MASK = (1 << 13) - 1
 const INFINITY_64 = 0xffffffffffffffffn
 const SOCK_FILTER_BYTES = 8
 const FILE_TYPES = new Map([
@@ -31,8 +45,8 @@ const FILE_TYPES = new Map([
   [0o010000, 'p'],
 ])
 
-function namesOf(values: Readonly<Record<string, number>>): ReadonlyMap<number, string> {
-  return new Map(Object.entries(values).map(([name, value]) => [value, name.toLowerCase()]))
+function namesOf(values: Readonly<Record<string, number>>, prefix = ''): ReadonlyMap<number, string> {
+  return new Map(Object.entries(values).map(([name, value]) => [value, name.slice(prefix.length).toLowerCase()]))
 }
 
 function flags(table: Bits): Formatter {
@@ -67,6 +81,32 @@ const fileMode: Formatter = (value) => {
   return `${FILE_TYPES.get(mode & 0o170000) ?? '?'}${octal(mode & 0o7777)}`
 }
 
+/** The numbers of a bit mask, as the list that it was. */
+function list(value: unknown): string {
+  const mask = value as Uint8Array
+  const ranges: string[] = []
+  const has = (number: number) => ((mask[number >> 3] ?? 0) & (1 << (number & 7))) !== 0
+  for (let from = 0; from < mask.length * 8; from++) {
+    if (!has(from)) continue
+    let to = from
+    while (has(to + 1)) to++
+    ranges.push(from === to ? `${from}` : `${from}-${to}`)
+    from = to
+  }
+  return ranges.join(',')
+}
+
+function cpus(value: unknown): string {
+  return (value as Uint8Array).length === 0 ? 'all' : list(value)
+}
+
+function memoryMode(value: unknown): string {
+  const mode = value as number
+  const name = MEMORY_MODE_NAMES.get(mode & MEMORY_MODE_MASK) ?? String(mode & MEMORY_MODE_MASK)
+  const bits = mode & ~MEMORY_MODE_MASK
+  return bits === 0 ? name : `${name}|${flags(MEMORY_BITS)(bits)}`
+}
+
 /** How to write an argument that is more than a number or a string: by op.name, else by name. */
 const FORMATTERS: Readonly<Record<string, Formatter>> = {
   'mount.how': flags(HOW),
@@ -93,7 +133,16 @@ const FORMATTERS: Readonly<Record<string, Formatter>> = {
   resource: named(RLIMIT_NAMES),
   hard: limit,
   soft: limit,
-  mask: octal,
+  'umask.mask': octal,
+  'affinity.mask': cpus,
+  'initial_affinity.mask': cpus,
+  'memory_policy.nodes': list,
+  'memory_policy.mode': memoryMode,
+  'scheduler.policy': named(POLICY_NAMES),
+  'scheduler.flags': flags(SCHEDULER_BITS),
+  'io_priority.value': (value) => `${IO_NAMES.get((value as number) >> 13) ?? '?'}/${(value as number) & 0x1fff}`,
+  // how "the program's own" is written down (see the op)
+  'hook.env': (value) => ((value as readonly string[]).join() === '' ? "the program's" : plain(value)),
 }
 
 /** Arguments that are written even when they are zero or empty. */
@@ -113,7 +162,15 @@ const ALWAYS: ReadonlySet<string> = new Set([
   'credentials.bounding',
   'sysctl.value',
   'personality.domain',
+  'affinity.mask',
+  'initial_affinity.mask',
+  'scheduler.policy',
+  'memory_policy.mode',
+  'hook.index',
 ])
+
+/** Arguments that say nothing to a reader: they follow from others. */
+const NEVER: ReadonlySet<string> = new Set(['hook.stateHead', 'hook.stateTail'])
 
 /** Describes a plan, one line per operation. */
 export function describePlan(ops: readonly Op[]): string {
@@ -128,7 +185,7 @@ export function describeOp(op: Op): string {
   for (const name of Object.keys(OPS[op.op].args)) {
     const key = `${op.op}.${name}`
     const value = values[name]
-    if (isNothing(value) && !ALWAYS.has(key)) continue
+    if (NEVER.has(key) || (isNothing(value) && !ALWAYS.has(key))) continue
     const format = FORMATTERS[key] ?? FORMATTERS[name] ?? plain
     words.push(`${name}=${format(value)}`)
   }
@@ -136,6 +193,7 @@ export function describeOp(op: Op): string {
 }
 
 function isNothing(value: unknown): boolean {
+  if (value instanceof Uint8Array) return value.length === 0
   return value === '' || value === 0 || value === 0n || (Array.isArray(value) && value.length === 0)
 }
 

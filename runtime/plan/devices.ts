@@ -27,8 +27,20 @@ const DEV_LINKS: readonly Op[] = [
   { op: 'symlink', target: '/proc/self/fd/2', path: '/dev/stderr', replace: 0 },
 ]
 
-/** Plans the nodes and links; `inUserNamespace` says that mknod(2) is impossible. */
-export function planDevices(devices: readonly Device[], inUserNamespace: boolean): readonly Op[] {
+const CORE_LINK: Op = { op: 'symlink', target: '/proc/kcore', path: '/dev/core', replace: 0 }
+
+/** What the host and the namespaces mean for device nodes. */
+export interface DeviceConditions {
+  /** mknod(2) is impossible: the host's nodes are bound */
+  readonly bind: boolean
+  /** MOUNT_HOW bits of such a bind besides BIND */
+  readonly how: number
+  /** the host has /proc/kcore, and the link /dev/core leads to it */
+  readonly kcore: boolean
+}
+
+/** Plans the nodes and links. */
+export function planDevices(devices: readonly Device[], { bind, how, kcore }: DeviceConditions): readonly Op[] {
   const nodes = new Map<string, { device: Device; origin?: string }>()
   for (const device of DEFAULT_DEVICES) nodes.set(device.path, { device })
   for (const [index, device] of devices.entries()) {
@@ -36,9 +48,9 @@ export function planDevices(devices: readonly Device[], inUserNamespace: boolean
     if (path !== '/dev/ptmx') nodes.set(path, { device: { ...device, path }, origin: `/linux/devices/${index}` })
   }
   const ops = [...nodes.values()].map(({ device, origin }) =>
-    inUserNamespace && device.type !== 'p' ? bindNode(device, origin) : makeNode(device, origin),
+    bind && device.type !== 'p' ? bindNode(device, how, origin) : makeNode(device, origin),
   )
-  return [...ops, ...DEV_LINKS]
+  return [...ops, ...DEV_LINKS, ...(kcore ? [CORE_LINK] : [])]
 }
 
 function makeNode({ type, path, major, minor, fileMode, uid, gid }: Device, origin: string | undefined): Op {
@@ -46,14 +58,14 @@ function makeNode({ type, path, major, minor, fileMode, uid, gid }: Device, orig
   return { op: 'device', path, mode, major, minor, uid, gid, ...(origin === undefined ? {} : { origin }) }
 }
 
-function bindNode({ path }: Device, origin: string | undefined): Op {
+function bindNode({ path }: Device, how: number, origin: string | undefined): Op {
   return {
     op: 'mount',
     source: path,
     target: path,
     fstype: '',
     data: '',
-    how: MOUNT_HOW.BIND,
+    how: MOUNT_HOW.BIND | how,
     set: 0n,
     clear: 0n,
     recSet: 0n,

@@ -4,9 +4,13 @@
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { HostFacts } from '../container/host.ts'
+import { specError } from '../errors.ts'
 import { MOUNT_ATTR, type MountOptions } from '../spec/mount-options.ts'
+import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'
+import { hostSource } from './host-agent.ts'
 import { isBind, labelOption, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
+import { mapText } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
 
 /** The operations that mount, and those that make some of it read-only at the end. */
@@ -77,33 +81,52 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   if (isBind(entry)) return [planBind(entry, input)]
   if (mount.type === 'cgroup') return planCgroupMount(entry, input)
   const { own, created } = input.namespaces
-  // sysfs shows the network namespace; the kernel refuses it to a user namespace that does not own one
-  if (mount.type === 'sysfs' && created.has('user') && !own.has('network')) return [planHostSys(entry)]
+  // sysfs shows the network namespace, and the kernel refuses it to a user namespace that does not own that one
+  const foreignNetwork = !own.has('network') || (created.has('user') && !created.has('network'))
+  if (mount.type === 'sysfs' && own.has('user') && foreignNetwork) return [planHostSys(entry, input)]
   return [planFileSystem(entry, input)]
 }
 
-function planBind({ mount, destination, options, origin }: MountEntry, { bundle }: MountInput): Op {
+function planBind({ mount, destination, options, origin }: MountEntry, input: MountInput): Op {
   const source = mount.source ?? ''
+  const idmapped = howToMap(mount, options, input, origin)
   return {
     op: 'mount',
-    source: source.startsWith('/') ? source : cleanPath(`${bundle}/${source}`),
+    source: source.startsWith('/') ? source : cleanPath(`${input.bundle}/${source}`),
     target: destination,
     fstype: '',
     // what is asked of the superblock has no meaning for a bind: it stays as it is, as with mount(2)
     data: '',
-    how: MOUNT_HOW.BIND | (options.bind === 'rbind' ? MOUNT_HOW.RECURSIVE : 0),
+    how:
+      MOUNT_HOW.BIND |
+      (options.bind === 'rbind' ? MOUNT_HOW.RECURSIVE : 0) |
+      hostSource(input.namespaces, input.host) |
+      idmapped,
     set: options.attributes.set,
     clear: options.attributes.clear,
     recSet: options.recursive.set,
     recClear: options.recursive.clear,
     propagation: options.propagation,
-    uidMap: '',
-    gidMap: '',
+    uidMap: mapText(mount.uidMappings),
+    gidMap: mapText(mount.gidMappings),
     origin,
   }
 }
 
-function planHostSys({ destination, options, origin }: MountEntry): Op {
+/** The bits of an id-mapped mount; without maps of its own it takes those of the container's user namespace. @throws InvalidArgument */
+function howToMap(mount: Mount, { idmap }: MountOptions, { namespaces, host }: MountInput, origin: string): number {
+  const ownMaps = mount.uidMappings.length > 0
+  if (idmap === 'no' && !ownMaps) return 0
+  if (!ownMaps && !namespaces.own.has('user')) {
+    const message = 'id-mapped mounts must have both uid and gid mappings specified, or the container a user namespace'
+    throw specError(origin, message)
+  }
+  if (host.rootless) throw specError(origin, 'id-mapped mounts are not supported for rootless containers')
+  const tree = idmap === 'ridmap' ? MOUNT_HOW.IDMAP_RECURSIVE : 0
+  return MOUNT_HOW.HOST_SOURCE | MOUNT_HOW.IDMAP | tree
+}
+
+function planHostSys({ destination, options, origin }: MountEntry, { namespaces, host }: MountInput): Op {
   return {
     op: 'mount',
     source: '/sys',
@@ -111,7 +134,7 @@ function planHostSys({ destination, options, origin }: MountEntry): Op {
     fstype: '',
     data: '',
     // a part of a tree that came from another user namespace cannot be taken alone; its attributes then hold for all of it
-    how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE,
+    how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE | hostSource(namespaces, host),
     set: 0n,
     clear: 0n,
     recSet: options.attributes.set | options.recursive.set,

@@ -1,6 +1,7 @@
 /**
  * Namespaces: which are made with the clone, which are joined before it, and what a new user namespace needs. Invariant: the cgroup
- * namespace is never among the clone's flags, because its root is the cgroup that the process sits in when it is made.
+ * namespace is never among the clone's flags, because its root is the cgroup that the process sits in when it is made; nor is the time
+ * namespace, whose offsets can be set only before a process is in it.
  */
 import type { Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -29,6 +30,8 @@ export interface NamespacePlan {
   readonly clone: Op
   /** what the process makes new for itself, once it is root of its new user namespace */
   readonly unshare: readonly Op[]
+  /** makes its time namespace, after these: the offsets are its own to set, as root of its user namespace */
+  readonly clocks: readonly Op[]
 }
 
 /** Sorts the namespaces of a spec into those to make and those to join. */
@@ -43,7 +46,7 @@ export function planNamespaces(linux: Linux): NamespacePlan {
       join.push({ op: 'open_ns', path, type: CLONE_FLAGS[type], origin: `/linux/namespaces/${index}/path` })
     } else {
       created.add(type)
-      if (type !== 'cgroup') flags |= CLONE_FLAGS[type]
+      if (type !== 'cgroup' && type !== 'time') flags |= CLONE_FLAGS[type]
     }
   }
   if (join.length > 0) join.push({ op: 'join', origin: '/linux/namespaces' })
@@ -63,7 +66,17 @@ export function planNamespaces(linux: Linux): NamespacePlan {
       origin: '/linux/namespaces',
     },
     unshare: later === 0n ? [] : [{ op: 'unshare', flags: later, origin: '/linux/namespaces' }],
+    clocks: created.has('time')
+      ? [{ op: 'time_offsets', offsets: offsetsText(linux), origin: '/linux/timeOffsets' }]
+      : [],
   }
+}
+
+/** The text of timens_offsets (time_namespaces(7)). */
+function offsetsText({ timeOffsets = {} }: Linux): string {
+  return Object.entries(timeOffsets)
+    .map(([clock, { secs, nanosecs }]) => `${clock} ${secs} ${nanosecs}\n`)
+    .join('')
 }
 
 /** The text of uid_map or gid_map (user_namespaces(7)). */
@@ -71,10 +84,9 @@ export function mapText(mappings: readonly IdMapping[]): string {
   return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join('')
 }
 
-/** Refuses ids that have no counterpart outside the user namespace that the spec makes: the kernel would only say EINVAL. */
+/** Refuses ids that have no counterpart outside the user namespace, where its maps are known: the kernel would only say EINVAL. */
 export function requireMappedIds(linux: Linux, user: User, at: string): void {
-  const namespace = linux.namespaces.find(({ type }) => type === 'user')
-  if (namespace === undefined || namespace.path !== undefined) return
+  if (linux.uidMappings.length === 0 || linux.gidMappings.length === 0) return
   if (!isMapped(linux.uidMappings, user.uid)) {
     throw specError(`${at}/uid`, `cannot setuid to unmapped uid ${user.uid} in user namespace`)
   }

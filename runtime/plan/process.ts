@@ -138,7 +138,11 @@ export function credentials({ process, at, host }: ProcessInput): Op {
 
 function capabilityBits(names: readonly string[]): bigint {
   let bits = 0n
-  for (const name of names) bits |= 1n << BigInt(capabilityNumber(name) ?? 63)
+  for (const name of names) {
+    const number = capabilityNumber(name)
+    // a name that nobody knows has been warned about (warnings.ts)
+    if (number !== undefined) bits |= 1n << BigInt(number)
+  }
   return bits
 }
 

@@ -4,7 +4,7 @@
  * that cannot be compiled whole is an error; no container starts with less of a filter than was asked for.
  */
 import { join } from 'node:path'
-import { specError } from '../errors.ts'
+import { RuntimeError, specError } from '../errors.ts'
 import { SECCOMP_ARCHITECTURES } from '../spec/seccomp.ts'
 import type { LinuxSeccomp, SeccompArg } from '../spec/types.ts'
 import {
@@ -18,10 +18,10 @@ import {
 } from '../sys/libseccomp.ts'
 import { type CompiledFilter, readCached, sha256, writeCached } from './cache.ts'
 import { type KnownSyscalls, patchEnosys } from './enosys.ts'
-import { actionCode, conditionSets, filterFlags, needsEnosys } from './rules.ts'
+import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from './rules.ts'
 
 /** Changes whenever the same profile would compile to something else by our own doing. */
-const COMPILER_VERSION = 1
+const COMPILER_VERSION = 2
 /** Above this many rules the tests are ordered as a tree. */
 const TREE_ABOVE_RULES = 32
 const MAX_IN_MEMORY = 16
@@ -35,6 +35,8 @@ const compiled = new Map<string, CompiledFilter>()
 export interface CompileOptions {
   /** a directory of the runtime's own, made with mode 0700; left out: memory only */
   readonly cacheDir?: string
+  /** told the system calls that the library does not know, for which there is no rule therefore; only when a profile is compiled anew */
+  readonly onUnknown?: (names: readonly string[]) => void
 }
 
 /** The filter of a profile. @throws InvalidArgument, Unimplemented when libseccomp is missing */
@@ -43,7 +45,7 @@ export function compileSeccomp(profile: LinuxSeccomp, options: CompileOptions = 
   const path = options.cacheDir === undefined ? undefined : join(options.cacheDir, key)
   let filter = compiled.get(key) ?? (path === undefined ? undefined : readCached(path))
   if (filter === undefined) {
-    filter = { flags: filterFlags(profile), filter: compile(profile) }
+    filter = { flags: filterFlags(profile), filter: compile(profile, options.onUnknown) }
     if (path !== undefined) writeCached(path, filter)
   }
   remember(key, filter)
@@ -78,7 +80,8 @@ export function cacheKey({ defaultAction, defaultErrnoRet, architectures, flags,
   return sha256().update(canonical).digest('hex')
 }
 
-function compile(profile: LinuxSeccomp): Uint8Array {
+function compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown']): Uint8Array {
+  if (usesNotify(profile)) requireNotify()
   const defaultAction = actionCode(profile.defaultAction, profile.defaultErrnoRet)
   using context = new SeccompContext(defaultAction)
   const architectures = new Set([nativeArchitecture()])
@@ -88,6 +91,7 @@ function compile(profile: LinuxSeccomp): Uint8Array {
     context.addArchitecture(token, name)
     architectures.add(token)
   }
+  const unknown = new Set<string>()
   let rules = 0
   for (const { names, action, errnoRet, args } of profile.syscalls) {
     const code = actionCode(action, errnoRet)
@@ -97,18 +101,30 @@ function compile(profile: LinuxSeccomp): Uint8Array {
     for (const name of names) {
       const syscall = resolveSyscall(name)
       // unknown to this library: newer than it, or of no architecture of ours; enosys.ts covers the former
-      if (syscall === undefined) continue
+      if (syscall === undefined) {
+        unknown.add(name)
+        continue
+      }
       for (const tests of sets) {
         context.addRule(name, syscall, code, tests)
         rules++
       }
     }
   }
+  if (unknown.size > 0) onUnknown?.([...unknown])
   if (rules > TREE_ABOVE_RULES) context.useBinaryTree()
   const program = context.export()
   if (!needsEnosys(profile)) return patch(program, [])
   const named = new Set(profile.syscalls.flatMap(({ names }) => names))
   return patch(program, knownSyscalls([...architectures], [...named]))
+}
+
+/** Older libraries take the action for an unknown one. @throws Unimplemented */
+function requireNotify(): void {
+  const [major = 0, minor = 0] = seccompVersion().split('.').map(Number)
+  if (major > 2 || (major === 2 && minor >= 5)) return
+  const message = `seccomp notify unsupported: libseccomp ${seccompVersion()} is installed, 2.5.0 or later is needed`
+  throw new RuntimeError('Unimplemented', message, { detail: { source: 'spec', pointer: '/linux/seccomp' } })
 }
 
 function patch(program: Uint8Array, known: readonly KnownSyscalls[]): Uint8Array {

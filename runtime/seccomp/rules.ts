@@ -8,6 +8,8 @@ import type { LinuxSeccomp, SeccompAction, SeccompArg } from '../spec/types.ts'
 const EPERM = 1
 const ENOSYS = 38
 const FLAG_SPEC_ALLOW = 4
+const FLAG_NEW_LISTENER = 8
+const FLAG_WAIT_KILLABLE_RECV = 0x20
 
 /** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low half. */
 export function actionCode(action: SeccompAction, errno = EPERM): number {
@@ -40,10 +42,17 @@ export function conditionSets(args: readonly SeccompArg[]): readonly (readonly S
   return distinct ? [args] : args.map((arg) => [arg])
 }
 
+/** True when some call is handed to an agent: the filter then comes with a listener. */
+export function usesNotify({ syscalls }: LinuxSeccomp): boolean {
+  return syscalls.some(({ action }) => action === 'SCMP_ACT_NOTIFY')
+}
+
 /** SECCOMP_FILTER_FLAG_* bits. A profile that names no flags gets SPEC_ALLOW: no slower speculation for the filter's sake. */
-export function filterFlags({ flags }: LinuxSeccomp): number {
-  if (flags === undefined) return FLAG_SPEC_ALLOW
-  return flags.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0)
+export function filterFlags(profile: LinuxSeccomp): number {
+  const { flags } = profile
+  const named = flags?.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0) ?? FLAG_SPEC_ALLOW
+  // how to wait for an answer means nothing where nobody is asked, and the kernel refuses it
+  return usesNotify(profile) ? named | FLAG_NEW_LISTENER : named & ~FLAG_WAIT_KILLABLE_RECV
 }
 
 /** True when calls that the profile does not name are refused by it, so that newer ones must be told apart. */

@@ -13,39 +13,25 @@ import {
   mapField,
   objectField,
   pointerTo,
-  refuseField,
   refusePresence,
   requiredString,
   stringField,
   UINT32,
-  unsupported,
   wordField,
 } from './fields.ts'
 import type { Json, JsonObject } from './json.ts'
 import { PROPAGATION } from './mount-options.ts'
+import { readMappings, readNamespaces, readTimeOffsets } from './namespaces.ts'
+import { readNetDevices } from './net-devices.ts'
 import { readResources } from './resources.ts'
+import { readMemoryPolicy } from './scheduling.ts'
 import { readSeccomp } from './seccomp.ts'
 import { checkSysctl } from './sysctl.ts'
-import type { Device, IdMapping, Linux, Namespace, NamespaceType, Propagation } from './types.ts'
-
-/** Kinds of namespaces that the specification knows. */
-export const NAMESPACE_TYPES: readonly NamespaceType[] = [
-  'cgroup',
-  'ipc',
-  'mount',
-  'network',
-  'pid',
-  'time',
-  'user',
-  'uts',
-]
+import type { Device, Linux, Propagation } from './types.ts'
 
 /** Reads the Linux settings. @throws InvalidArgument, Unimplemented */
 export function readLinux(linux: JsonObject, at: string): Linux {
   refusePresence(linux, 'intelRdt', at)
-  refuseField(linux, 'netDevices', at)
-  refusePresence(linux, 'memoryPolicy', at)
-  refuseField(linux, 'timeOffsets', at)
   const namespaces = readNamespaces(linux, at)
   const owned: ReadonlySet<string> = new Set(namespaces.map(({ type }) => type))
   const resources = objectField(linux, 'resources', at)
@@ -64,78 +50,11 @@ export function readLinux(linux: JsonObject, at: string): Linux {
     readonlyPaths: readHiddenPaths(linux, 'readonlyPaths', at, owned),
     mountLabel: stringField(linux, 'mountLabel', at),
     personality: readPersonality(linux, at),
-    netDevices: {},
+    timeOffsets: readTimeOffsets(linux, at, namespaces),
+    netDevices: readNetDevices(linux, at, owned),
+    memoryPolicy: readMemoryPolicy(linux, at),
   })
   return result
-}
-
-function readNamespaces(linux: JsonObject, at: string): readonly Namespace[] {
-  const seen = new Set<string>()
-  return listField(linux, 'namespaces', at, (value, itemAt) => {
-    const item = asObject(value, itemAt)
-    const name = requiredString(item, 'type', itemAt, 'the namespace has no type')
-    const type = NAMESPACE_TYPES.find((known) => known === name)
-    if (type === undefined)
-      throw specError(pointerTo(itemAt, 'type'), `namespace ${JSON.stringify(name)} does not exist`)
-    if (seen.has(type)) throw specError(itemAt, `malformed spec file: duplicated ns "${type}"`)
-    seen.add(type)
-    const path = stringField(item, 'path', itemAt)
-    if (path !== undefined && !path.startsWith('/')) {
-      throw specError(pointerTo(itemAt, 'path'), `namespace path ${JSON.stringify(path)} is not absolute`)
-    }
-    if (type === 'time' && path === undefined) throw unsupported(itemAt, 'creating a time namespace')
-    return defined({ type, path })
-  })
-}
-
-function readMappings(
-  linux: JsonObject,
-  key: 'uidMappings' | 'gidMappings',
-  at: string,
-  namespaces: readonly Namespace[],
-): readonly IdMapping[] {
-  const pointer = pointerTo(at, key)
-  const mappings = listField(linux, key, at, readMapping)
-  const user = namespaces.find(({ type }) => type === 'user')
-  if (mappings.length > 0 && user === undefined) {
-    throw specError(pointer, "USER namespace mappings specified, but USER namespace isn't enabled in the config")
-  }
-  if (user === undefined || user.path !== undefined) return mappings
-  if (mappings.length === 0) throw specError(pointer, `a new user namespace needs ${key}`)
-  // user_namespaces(7): more lines than this are refused by the kernel
-  if (mappings.length > 340)
-    throw specError(pointer, `${mappings.length} mappings are more than the 340 that the kernel takes`)
-  if (!mappings.some(({ containerID }) => containerID === 0)) {
-    throw specError(pointer, 'container id 0 is not mapped, and the container cannot be set up without it')
-  }
-  refuseOverlap(mappings, pointer)
-  return mappings
-}
-
-function readMapping(value: Json, at: string): IdMapping {
-  const mapping = asObject(value, at)
-  const containerID = integerField(mapping, 'containerID', at, ID) ?? 0
-  const hostID = integerField(mapping, 'hostID', at, ID) ?? 0
-  const size = integerField(mapping, 'size', at, { min: 1, max: UINT32.max })
-  if (size === undefined) throw specError(pointerTo(at, 'size'), 'the mapping has no size')
-  if (containerID + size > UINT32.max || hostID + size > UINT32.max) {
-    throw specError(pointerTo(at, 'size'), `the mapping of ${size} ids goes beyond the last id`)
-  }
-  return { containerID, hostID, size }
-}
-
-function refuseOverlap(mappings: readonly IdMapping[], at: string): void {
-  for (const side of ['containerID', 'hostID'] as const) {
-    const sorted = mappings
-      .map((mapping) => ({ from: mapping[side], size: mapping.size }))
-      .sort((a, b) => a.from - b.from)
-    for (const [index, { from, size }] of sorted.entries()) {
-      const next = sorted[index + 1]
-      if (next !== undefined && from + size > next.from) {
-        throw specError(at, `two mappings share the ${side === 'hostID' ? 'host' : 'container'} id ${next.from}`)
-      }
-    }
-  }
 }
 
 function readDevice(value: Json, at: string): Device {
@@ -197,8 +116,9 @@ function readPersonality(linux: JsonObject, at: string): Linux['personality'] {
   const personality = objectField(linux, 'personality', at)
   if (personality === undefined) return undefined
   const pointer = pointerTo(at, 'personality')
-  refuseField(personality, 'flags', pointer)
   const domain = wordField(personality, 'domain', pointer, ['LINUX', 'LINUX32'], 'personality')
   if (domain === undefined) throw specError(pointerTo(pointer, 'domain'), 'the personality has no domain')
-  return { domain }
+  // the specification names no flag yet: one that is given is left out with a warning
+  const flags = listField(personality, 'flags', pointer, asString)
+  return { domain, ...(flags.length === 0 ? {} : { flags }) }
 }

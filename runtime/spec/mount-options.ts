@@ -83,7 +83,7 @@ const SUPERBLOCK: ReadonlyMap<string, { readonly undoes: string; readonly keep: 
 const WITHOUT_EFFECT: ReadonlySet<string> = new Set(['defaults', 'silent', 'loud'])
 
 /** Words of the specification that are refused, because nothing here could honour them. */
-const UNSUPPORTED: ReadonlySet<string> = new Set(['remount', 'idmap', 'ridmap'])
+const UNSUPPORTED: ReadonlySet<string> = new Set(['remount'])
 
 /** All words with a meaning of their own, sorted: what `features` lists. */
 export const MOUNT_OPTION_WORDS: readonly string[] = [
@@ -94,6 +94,8 @@ export const MOUNT_OPTION_WORDS: readonly string[] = [
   ...Object.keys(PROPAGATION),
   'bind',
   'rbind',
+  'idmap',
+  'ridmap',
   'tmpcopyup',
 ].sort()
 
@@ -105,6 +107,8 @@ export interface MountOptions {
   /** MS_* values, to be applied one after the other */
   readonly propagation: readonly bigint[]
   readonly copyUp: boolean
+  /** ids are mapped: of the one mount, or with "ridmap" of its sub-mounts too */
+  readonly idmap: 'no' | 'idmap' | 'ridmap'
   /** words about the superblock, for a new file system */
   readonly superblock: readonly string[]
   /** words that belong to the file system */
@@ -126,6 +130,7 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
   let attributes = UNCHANGED
   let recursive = UNCHANGED
   let copyUp = false
+  let idmap: MountOptions['idmap'] = 'no'
   let superblock: string[] = []
   const propagation: bigint[] = []
   const data: string[] = []
@@ -142,9 +147,10 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     } else if (Object.hasOwn(PROPAGATION, word)) propagation.push(PROPAGATION[word as Propagation])
     else if (word === 'bind' || word === 'rbind') bind = word
     else if (word === 'tmpcopyup') copyUp = true
+    else if (word === 'idmap' || word === 'ridmap') idmap = word
     else if (UNSUPPORTED.has(word) || word.startsWith('idmap=') || word.startsWith('ridmap=')) {
       unsupported.push({ word, index })
     } else if (word !== '' && !WITHOUT_EFFECT.has(word)) data.push(word)
   }
-  return { bind, attributes, recursive, propagation, copyUp, superblock, data, unsupported }
+  return { bind, attributes, recursive, propagation, copyUp, idmap, superblock, data, unsupported }
 }

@@ -11,7 +11,6 @@ import {
   requiredString,
   stringField,
   UINT64,
-  unsupported,
   wordField,
 } from './fields.ts'
 import type { Json, JsonObject } from './json.ts'
@@ -25,6 +24,7 @@ export const SECCOMP_ACTIONS: readonly SeccompAction[] = [
   'SCMP_ACT_KILL_PROCESS',
   'SCMP_ACT_KILL_THREAD',
   'SCMP_ACT_LOG',
+  'SCMP_ACT_NOTIFY',
   'SCMP_ACT_TRACE',
   'SCMP_ACT_TRAP',
 ]
@@ -45,6 +45,7 @@ export const SECCOMP_FLAGS: ReadonlyMap<string, number> = new Map([
   ['SECCOMP_FILTER_FLAG_TSYNC', 0],
   ['SECCOMP_FILTER_FLAG_LOG', 2],
   ['SECCOMP_FILTER_FLAG_SPEC_ALLOW', 4],
+  ['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', 0x20],
 ])
 
 /** Architecture words, with libseccomp's tokens, which but for x32 are the kernel's AUDIT_ARCH_* values. */
@@ -82,6 +83,13 @@ export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | und
     throw specError(pointerTo(at, 'defaultAction'), 'the seccomp profile has no default action')
   }
   const defaultAction = readAction(profile, 'defaultAction', at)
+  if (defaultAction === 'SCMP_ACT_NOTIFY') {
+    throw specError(pointerTo(at, 'defaultAction'), 'SCMP_ACT_NOTIFY cannot be used as default action')
+  }
+  const listenerPath = stringField(profile, 'listenerPath', at)
+  if (listenerPath === undefined && syscalls.some(({ action }) => action === 'SCMP_ACT_NOTIFY')) {
+    throw specError(pointerTo(at, 'listenerPath'), 'seccomp listenerPath is not set, and SCMP_ACT_NOTIFY needs it')
+  }
   return defined({
     defaultAction,
     defaultErrnoRet: readErrno(profile, 'defaultErrnoRet', at, defaultAction),
@@ -90,14 +98,13 @@ export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | und
       profile['flags'] === undefined || profile['flags'] === null
         ? undefined
         : listField(profile, 'flags', at, readFlag),
+    listenerPath,
+    listenerMetadata: stringField(profile, 'listenerMetadata', at),
     syscalls,
   })
 }
 
 function readAction(object: JsonObject, key: string, at: string): SeccompAction {
-  if (object[key] === 'SCMP_ACT_NOTIFY') {
-    throw unsupported(pointerTo(at, key), 'seccomp action "SCMP_ACT_NOTIFY"')
-  }
   const action = wordField(object, key, at, SECCOMP_ACTIONS, 'seccomp action')
   if (action === undefined) throw specError(pointerTo(at, key), 'the seccomp rule has no action')
   return action
@@ -131,6 +138,11 @@ function readRule(value: Json, at: string): SeccompRule {
   const empty = names.indexOf('')
   if (empty >= 0) throw specError(`${at}/names/${empty}`, 'the name of a system call must not be empty')
   const action = readAction(rule, 'action', at)
+  // the helper itself tells the runtime about the listener by write(2), and nobody could answer for it yet
+  const write = names.indexOf('write')
+  if (action === 'SCMP_ACT_NOTIFY' && write >= 0) {
+    throw specError(`${at}/names/${write}`, 'SCMP_ACT_NOTIFY cannot be used for the write syscall')
+  }
   return defined({
     names,
     action,

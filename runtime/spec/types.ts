@@ -113,7 +113,7 @@ export interface User {
   readonly additionalGids: readonly number[]
 }
 
-/** The five capability sets, by CAP_* name. */
+/** The five capability sets, by CAP_* name; a well-formed name that nobody knows is left out with a warning. */
 export interface Capabilities {
   readonly bounding: readonly string[]
   readonly effective: readonly string[]
@@ -154,7 +154,7 @@ export interface Linux {
   readonly maskedPaths: readonly string[]
   readonly readonlyPaths: readonly string[]
   readonly mountLabel?: string
-  readonly personality?: { readonly domain: 'LINUX' | 'LINUX32' }
+  readonly personality?: { readonly domain: 'LINUX' | 'LINUX32'; readonly flags?: readonly string[] }
   /** for a new time namespace */
   readonly timeOffsets?: Readonly<Partial<Record<'monotonic' | 'boottime', TimeOffset>>>
   /** network devices of the host to move into the container, by their name there */

@@ -6,7 +6,8 @@
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
-import { type SpawnOptions, signalChild, spawnProcess } from './process.ts'
+import { signalChild } from './process.ts'
+import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36
 const WNOHANG = 1
@@ -16,6 +17,8 @@ const waitpid = declare('int waitpid(int pid, void *status, int options)')
 /** How a process ended: exit status (128 + signal number when a signal killed it) and the wall-clock time at which it was reaped. */
 export interface Exit {
   readonly status: number
+  /** the signal that killed it, if one did */
+  readonly signal?: number
   readonly at: { readonly seconds: bigint; readonly nanos: number }
 }
 
@@ -44,6 +47,11 @@ export class Child {
     return this.#exit === undefined && signalChild(this.pid, signal)
   }
 
+  /** Signals the process group that it leads; false when the process itself has been reaped, since its number may belong to others then. */
+  killGroup(signal: number): boolean {
+    return this.#exit === undefined && signalChild(-this.pid, signal)
+  }
+
   /** For the reaper alone. */
   settle(exit: Exit): void {
     this.#exit = exit
@@ -51,7 +59,11 @@ export class Child {
   }
 }
 
-/** The reaper of this process; there must be one at most. */
+let current: Reaper | undefined
+/** how many hold a lease of it; 0 for one that was started by its owner */
+let leases = 0
+
+/** The reaper of this process; one at most is at work. */
 export class Reaper {
   readonly #logger: Logger
   readonly #children = new Map<number, Child>()
@@ -67,9 +79,29 @@ export class Reaper {
     this.#logger = logger
   }
 
+  /**
+   * The one that is at work in this process, or where there is none one that works until the lease ends: for whoever has a program to run
+   * and no container process to own.
+   */
+  static lease(): { readonly reaper: Reaper } & Disposable {
+    const leased = leases > 0
+    if (current !== undefined && !leased) return { reaper: current, [Symbol.dispose]() {} }
+    const reaper = current ?? new Reaper()
+    if (!leased) reaper.start()
+    leases++
+    return {
+      reaper,
+      [Symbol.dispose]() {
+        if (--leases === 0) reaper.close()
+      },
+    }
+  }
+
   /** Becomes child subreaper and begins to reap. */
   start(): void {
     if (this.#onSignal !== undefined) return
+    if (current !== undefined) throw new Error('this process has a reaper already')
+    current = this
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     this.#onSignal = () => this.reap()
     process.on('SIGCHLD', this.#onSignal)
@@ -79,6 +111,7 @@ export class Reaper {
   close(): void {
     if (this.#onSignal !== undefined) process.off('SIGCHLD', this.#onSignal)
     this.#onSignal = undefined
+    if (current === this) current = undefined
     clearInterval(this.#keepAlive)
   }
 
@@ -124,7 +157,8 @@ export class Reaper {
       }
       const raw = this.#status.readInt32LE(0)
       const signal = raw & 0x7f
-      const exit: Exit = { status: signal === 0 ? (raw >> 8) & 0xff : 128 + signal, at: realtime() }
+      const at = realtime()
+      const exit: Exit = signal === 0 ? { status: (raw >> 8) & 0xff, at } : { status: 128 + signal, signal, at }
       const child = this.#children.get(pid)
       if (child !== undefined) {
         this.#children.delete(pid)

@@ -1,5 +1,5 @@
 /**
- * The socket calls that Node has no API for: socketpair(2), receiving one fd by SCM_RIGHTS (unix(7)), peer credentials, and
+ * The socket calls that Node has no API for: socketpair(2), one fd by SCM_RIGHTS (unix(7)) in both directions, peer credentials, and
  * connecting to a unix socket without an event loop. All fds are CLOEXEC.
  */
 import koffi from 'koffi'
@@ -15,9 +15,11 @@ const SO_PEERCRED = 17
 const SCM_RIGHTS = 1
 const MSG_CMSG_CLOEXEC = 0x40000000
 const MSG_DONTWAIT = 0x40
+const MSG_NOSIGNAL = 0x4000
 
 const socketpair = declare('int socketpair(int domain, int type, int protocol, void *fds)')
 const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
+const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
 const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
 const socket = declare('int socket(int domain, int type, int protocol)')
 const connect = declare('int connect(int fd, void *address, unsigned int length)')
@@ -31,28 +33,49 @@ export function socketPair(): { ours: OwnedFd; theirs: OwnedFd } {
   return { ours: new OwnedFd(fds.readInt32LE(0)), theirs: new OwnedFd(fds.readInt32LE(4)) }
 }
 
+/** Places in a frame: struct msghdr (x86-64 and arm64: 56 bytes), its one iovec, room for one fd, and room for received bytes. */
+const IOV = 56
+const CONTROL = 72
+const CONTROL_BYTES = 24
+const DATA = 96
+
+/** A frame points into itself, so that it is alive as long as the call that uses it; bytes to be sent lie outside, with the caller. */
+function frameOf(data: Uint8Array | undefined, room: number): Buffer {
+  const frame = Buffer.alloc(DATA + room)
+  const at = koffi.address(frame)
+  frame.writeBigUInt64LE(at + BigInt(IOV), 16)
+  frame.writeBigUInt64LE(1n, 24)
+  frame.writeBigUInt64LE(at + BigInt(CONTROL), 32)
+  frame.writeBigUInt64LE(BigInt(CONTROL_BYTES), 40)
+  frame.writeBigUInt64LE(data === undefined ? at + BigInt(DATA) : koffi.address(data), IOV)
+  frame.writeBigUInt64LE(BigInt(data?.length ?? room), IOV + 8)
+  return frame
+}
+
 /** Receives one fd that a peer has already sent; undefined when none is there. Never blocks. */
 export function receiveFd(fd: number): OwnedFd | undefined {
-  // struct msghdr (x86-64 and arm64): name, namelen, iov, iovlen, control, controllen, flags: 56 bytes
-  const data = Buffer.alloc(64)
-  const control = Buffer.alloc(24)
-  const iov = Buffer.alloc(16)
-  const message = Buffer.alloc(56)
-  iov.writeBigUInt64LE(koffi.address(data), 0)
-  iov.writeBigUInt64LE(BigInt(data.length), 8)
-  message.writeBigUInt64LE(koffi.address(iov), 16)
-  message.writeBigUInt64LE(1n, 24)
-  message.writeBigUInt64LE(koffi.address(control), 32)
-  message.writeBigUInt64LE(BigInt(control.length), 40)
-  const received = recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
-  if (received < 0) {
+  const frame = frameOf(undefined, 64)
+  if (recvmsg(fd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) {
     const errno = lastErrno()
     if (errno === 11) return undefined
     throw syscallError('cannot receive a file descriptor', 'recvmsg', errno)
   }
-  const length = Number(message.readBigUInt64LE(40))
+  const control = frame.subarray(CONTROL, DATA)
+  const length = Number(frame.readBigUInt64LE(40))
   if (length < 20 || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) return undefined
   return new OwnedFd(control.readInt32LE(16))
+}
+
+/** Sends bytes and, with the first of them, one fd over a connected unix socket, without waiting; how many of the bytes went out. */
+export function sendFd(socketFd: number, data: Uint8Array, fd: number): number {
+  const frame = frameOf(data, 0)
+  frame.writeBigUInt64LE(20n, CONTROL)
+  frame.writeInt32LE(SOL_SOCKET, CONTROL + 8)
+  frame.writeInt32LE(SCM_RIGHTS, CONTROL + 12)
+  frame.writeInt32LE(fd, CONTROL + 16)
+  const sent = sendmsg(socketFd, frame, MSG_DONTWAIT | MSG_NOSIGNAL)
+  if (sent < 0) throw syscallError('cannot send a file descriptor', 'sendmsg', lastErrno())
+  return Math.min(sent, data.length)
 }
 
 /** Who is at the other end of a connected unix socket (SO_PEERCRED): pid, uid and gid at the time of connect(2). */

@@ -69,7 +69,7 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
 /** A created container is deleted by killing its init, which ends like any other: with an exit event. */
 async function killCreated({ container, init }: Task): Promise<void> {
   try {
-    container.signal(SIGKILL)
+    await container.signal(SIGKILL)
   } catch (error) {
     if (!isNotFound(error)) throw error
   }

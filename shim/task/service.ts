@@ -154,7 +154,7 @@ async function kill(task: Task, { execId, signal, all }: KillRequest): Promise<v
     return
   }
   if (process.state.kind === 'stopped') throw notFound('process already finished')
-  if (execId === '') task.container.signal(signal)
+  if (execId === '') await task.container.signal(signal)
   else if (process.running === undefined) throw classError(Code.FAILED_PRECONDITION, 'process not created')
   else process.running.signal(signal)
 }

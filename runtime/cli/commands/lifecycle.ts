@@ -24,7 +24,7 @@ export const kill: Command = {
     const container = Container.load(context.root, args.positionals[0] ?? '', context.logger)
     if (args.flag('all')) await container.signalAll(signal)
     else if (container.status() === 'stopped') throw new RuntimeError('FailedPrecondition', 'container not running')
-    else container.signal(signal)
+    else await container.signal(signal)
     return 0
   },
 }

@@ -46,7 +46,20 @@ const rich = (spec: Document): void => {
       { path: '/run/pipe', type: 'p', fileMode: 0o640, uid: 1, gid: 2 },
     ],
     personality: { domain: 'LINUX32' },
+    timeOffsets: { monotonic: { secs: 3600 }, boottime: { secs: -1, nanosecs: 5 } },
+    netDevices: { eth1: { name: 'lan0' } },
+    memoryPolicy: { mode: 'MPOL_INTERLEAVE', nodes: '0' },
   })
+  spec.linux.namespaces.push({ type: 'time' })
+  Object.assign(spec.process, {
+    scheduler: { policy: 'SCHED_BATCH', nice: 5 },
+    ioPriority: { class: 'IOPRIO_CLASS_BE', priority: 7 },
+  })
+  spec.hooks = {
+    createRuntime: [{ path: '/opt/hook' }],
+    createContainer: [{ path: '/opt/hook', args: ['hook', 'container'], timeout: 10 }],
+    startContainer: [{ path: '/bin/hook' }],
+  }
 }
 
 describe('whole plans', () => {

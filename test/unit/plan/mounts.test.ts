@@ -172,6 +172,12 @@ describe('devices', () => {
     expect(described(ops, 'symlink')[0]).toBe('symlink target="pts/ptmx" path="/dev/ptmx" replace=1')
   })
 
+  test('/dev/core leads to the kernel’s image where the host has one', () => {
+    const core = 'symlink target="/proc/kcore" path="/dev/core"'
+    expect(described(createPlan(undefined, { host: { ...HOST_V1, kcore: true } }), 'symlink')).toContain(core)
+    expect(described(createPlan(), 'symlink')).not.toContain(core)
+  })
+
   test('nothing is made in a /dev that is the host’s', () => {
     const ops = createPlan((spec) => (spec.mounts[1] = { destination: '/dev', source: '/dev', options: ['rbind'] }))
     expect(described(ops, 'device', 'symlink')).toEqual([])
@@ -186,7 +192,7 @@ describe('devices', () => {
       ]
     })
     for (const path of [...DEFAULTS, '/dev/fuse']) {
-      expect(mountOn(ops, path)).toBe(`mount source="${path}" target="${path}" how=bind`)
+      expect(mountOn(ops, path)).toBe(`mount source="${path}" target="${path}" how=bind|host_source`)
     }
     expect(described(ops, 'device')).toEqual(['device path="/run/pipe" mode=p0666 major=0 minor=0'])
   })
@@ -199,8 +205,19 @@ describe('sysfs', () => {
       spec.linux.namespaces = spec.linux.namespaces.filter(({ type }: Document) => type !== 'network')
     })
     expect(mountOn(ops, '/sys')).toBe(
-      'mount source="/sys" target="/sys" how=bind|recursive recSet=rdonly|nosuid|nodev|noexec',
+      'mount source="/sys" target="/sys" how=bind|recursive|host_source recSet=rdonly|nosuid|nodev|noexec',
     )
+  })
+
+  test.each([
+    ['a new user namespace and a joined network, which it does not own', 'user', 'network', 'bind|recursive'],
+    ['a joined user namespace and a new network, which it owns', 'network', 'user', 'plain_directory'],
+  ])('with %s', (_, created, joined, how) => {
+    const ops = createPlan((spec) => {
+      addUserNamespace(spec)
+      spec.linux.namespaces = [{ type: 'mount' }, { type: created }, { type: joined, path: `/run/ns/${joined}` }]
+    })
+    expect(mountOn(ops, '/sys')).toContain(`how=${how}`)
   })
 
   test('is its own with a network of its own', () => {
@@ -256,6 +273,20 @@ describe('a cgroup mount', () => {
     expect(onCgroup(withMount(entry, { host: HOST_V2, cgroup }, cgroupNamespace))).toEqual([
       'mount source="cgroup" target="/sys/fs/cgroup" fstype="cgroup2" set=rdonly|nosuid|noexec',
     ])
+  })
+
+  test('v2: a bind of the host’s in a user namespace that cannot own the one that it joins', () => {
+    const ops = createPlan(
+      (spec) => {
+        addUserNamespace(spec)
+        spec.linux.namespaces.push({ type: 'cgroup', path: '/run/ns/cgroup' })
+        spec.mounts.push({ destination: '/sys/fs/cgroup', type: 'cgroup', options: ['ro'] })
+      },
+      { host: HOST_V2 },
+    )
+    expect(mountOn(ops, '/sys/fs/cgroup')).toContain(
+      'source="/sys/fs/cgroup" target="/sys/fs/cgroup" how=bind|recursive',
+    )
   })
 
   test('v2: a bind of the host’s without one', () => {

@@ -17,6 +17,7 @@ export const HOST_V1: HostFacts = {
   ],
   apparmor: false,
   selinux: false,
+  kcore: false,
   rootless: false,
   unprivileged: false,
   lastCap: 40,
@@ -35,6 +36,7 @@ export const FILTER = { flags: 4, filter: new Uint8Array(16) }
 /** The plan of the default container after a change to its spec and to the rest of the input. */
 export function createPlan(change: (spec: Document) => void = () => {}, input: Partial<CreateInput> = {}): Op[] {
   return buildCreatePlan({
+    id: 'box',
     spec: parseSpec(specText(change), 'test'),
     bundle: '/run/bundle',
     rootfs: '/run/bundle/rootfs',
@@ -42,6 +44,7 @@ export function createPlan(change: (spec: Document) => void = () => {}, input: P
     fifo: '/run/state/box/exec.fifo',
     noPivot: false,
     keyring: '_ses.box',
+    extraFds: 0,
     host: HOST_V1,
     ...input,
   })
@@ -60,6 +63,7 @@ export function execPlan(
     cgroup: { kind: 'tasks', paths: ['/sys/fs/cgroup/memory/default/box/tasks'] },
     init: { pid: 4242, startTime: 987654321n, namespaces: 0x6c020000 },
     keyring: '_ses.box',
+    extraFds: 0,
     host: HOST_V1,
     ...input,
   })

@@ -235,6 +235,28 @@ describe.runIf(onX86)('compileSeccomp()', () => {
     expect(run(profile, { arch: X86_64, nr: nr(name) })).toBe(result)
   })
 
+  test('a call can be handed to an agent', () => {
+    const profile = parsed({
+      defaultAction: 'SCMP_ACT_ALLOW',
+      listenerPath: '/run/agent',
+      syscalls: [rule('mkdir', 'SCMP_ACT_NOTIFY')],
+    })
+    const { flags, filter } = compileSeccomp(profile)
+    expect(flags & 8).toBe(8)
+    expect(runBpf(filter, { arch: X86_64, nr: nr('mkdir') })).toBe(0x7fc00000)
+    expect(runBpf(filter, { arch: X86_64, nr: nr('read') })).toBe(ALLOW)
+  })
+
+  test('names that the library does not know are told', () => {
+    const profile = parsed({
+      defaultAction: 'SCMP_ACT_ALLOW',
+      syscalls: [{ ...rule('frobnicate', 'SCMP_ACT_KILL'), names: ['frobnicate', 'mount'] }, rule('frobnicate')],
+    })
+    const told: (readonly string[])[] = []
+    compileSeccomp(profile, { onUnknown: (names) => told.push(names) })
+    expect(told).toEqual([['frobnicate']])
+  })
+
   test('an open profile has no call that does not exist', () => {
     const profile = { defaultAction: 'SCMP_ACT_ALLOW', syscalls: [rule('mount', 'SCMP_ACT_ERRNO')] }
     expect(run(profile, { arch: X86_64, nr: 5000 })).toBe(ALLOW)

@@ -1,6 +1,6 @@
 /** What the words of a profile mean, without any library. */
 import { describe, expect, test } from 'vitest'
-import { actionCode, conditionSets, filterFlags, needsEnosys } from '../../../runtime/seccomp/rules.ts'
+import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from '../../../runtime/seccomp/rules.ts'
 import type { SeccompAction, SeccompArg } from '../../../runtime/spec/types.ts'
 
 const profile = { defaultAction: 'SCMP_ACT_ERRNO', architectures: [], syscalls: [] } as const
@@ -17,6 +17,7 @@ describe('actionCode()', () => {
     ['SCMP_ACT_ERRNO', 0, 0x00050000],
     ['SCMP_ACT_TRACE', 4095, 0x7ff00fff],
     ['SCMP_ACT_LOG', undefined, 0x7ffc0000],
+    ['SCMP_ACT_NOTIFY', undefined, 0x7fc00000],
     ['SCMP_ACT_ALLOW', undefined, 0x7fff0000],
   ])('%s with errno %s', (action, errno, code) => {
     expect(actionCode(action, errno)).toBe(code)
@@ -44,8 +45,21 @@ describe('filterFlags()', () => {
     [['SECCOMP_FILTER_FLAG_LOG'], 2],
     [['SECCOMP_FILTER_FLAG_TSYNC'], 0],
     [['SECCOMP_FILTER_FLAG_LOG', 'SECCOMP_FILTER_FLAG_SPEC_ALLOW'], 6],
+    // about answers that nobody gives
+    [['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV'], 0],
   ])('%j is %i', (flags, bits) => {
     expect(filterFlags(flags === undefined ? profile : { ...profile, flags })).toBe(bits)
+  })
+
+  test.each([
+    [undefined, 4 | 8],
+    [[], 8],
+    [['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', 'SECCOMP_FILTER_FLAG_LOG'], 0x20 | 8 | 2],
+  ])('with an agent to notify %j is %i', (flags, bits) => {
+    const syscalls = [{ names: ['mkdir'], action: 'SCMP_ACT_NOTIFY', args: [] }] as const
+    const notifying = { ...profile, syscalls }
+    expect(usesNotify(notifying)).toBe(true)
+    expect(filterFlags(flags === undefined ? notifying : { ...notifying, flags })).toBe(bits)
   })
 })
 

@@ -10,6 +10,7 @@ import { ProcessDetails, TaskExit, TaskStatus } from 'ttrpc-ts/containerd'
 import { test as base, describe, expect } from 'vitest'
 import {
   type Exit,
+  type ProcessResult,
   parseSpec,
   Reaper,
   type RunningProcess,
@@ -58,6 +59,10 @@ class FakeProcess implements RunningProcess {
     if (this.exit !== undefined) throw new RuntimeError('NotFound', 'process already finished')
     this.signals.push(signal)
     if (signal === 9) this.end(KILLED)
+  }
+
+  async wait(): Promise<ProcessResult> {
+    return { exitCode: (await this.exited).status, oomKilled: false }
   }
 
   end(exit: Exit): void {
@@ -118,7 +123,7 @@ function makeWorld(bundle: string): World {
       note('exec')
       return (await on.exec?.()) ?? new FakeProcess(nextPid++)
     },
-    signal: (signal) => {
+    signal: async (signal) => {
       note(`kill ${signal}`)
       init.signal(signal)
     },

@@ -1,4 +1,7 @@
 /** A config.json as containerd makes it for `ctr run` of a plain image: the base that tests change in one place each. */
+import { expect } from 'vitest'
+import { RuntimeError } from '../../../runtime/errors.ts'
+import { parseSpec } from '../../../runtime/spec/load.ts'
 
 const CAPABILITIES = [
   'CAP_CHOWN',
@@ -89,6 +92,29 @@ export function specText(change: (spec: Document) => void = () => {}): string {
   const spec = defaultSpec()
   change(spec)
   return JSON.stringify(spec)
+}
+
+/** The refusal of a document. */
+export function refusal(text: string, parse: (text: string, where: string) => unknown = parseSpec): RuntimeError {
+  try {
+    parse(text, 'test')
+  } catch (error) {
+    if (error instanceof RuntimeError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
+/** A row of a table of refusals: what is wrong, where, words of the message, and how the base document comes to it. */
+export type RefusedCase = [what: string, pointer: string, message: string, change: (spec: Document) => void]
+
+/** Checks one such row. */
+export function expectRefusal([, pointer, message, change]: RefusedCase): void {
+  const error = refusal(specText(change))
+  expect(error).toMatchObject({ code: 'InvalidArgument', detail: { source: 'spec', pointer } })
+  expect(error.message).toContain(message)
+  expect(error.message).toContain(`(at ${pointer})`)
+  expect(error.message).not.toContain('\n')
 }
 
 /** Namespaces and mappings of a container with a user namespace of its own. */

@@ -94,7 +94,13 @@ describe('parseMountOptions()', () => {
     expect(parseMountOptions(['tmpcopyup'])).toMatchObject({ copyUp: true, data: [] })
   })
 
-  test.each(['remount', 'idmap', 'ridmap', 'idmap=uids=0-1-2', 'ridmap=x'])('%s cannot be honoured', (word) => {
+  test('idmap and ridmap say whose ids are mapped, the later one of both', () => {
+    expect(parseMountOptions(['rbind']).idmap).toBe('no')
+    expect(parseMountOptions(['rbind', 'idmap']).idmap).toBe('idmap')
+    expect(parseMountOptions(['idmap', 'rbind', 'ridmap'])).toMatchObject({ idmap: 'ridmap', data: [] })
+  })
+
+  test.each(['remount', 'idmap=uids=0-1-2', 'ridmap=x'])('%s cannot be honoured', (word) => {
     expect(parseMountOptions(['ro', word]).unsupported).toEqual([{ word, index: 1 }])
   })
 

@@ -1,0 +1,232 @@
+/*
+ * Hooks that run in the container's namespaces: a program of the host's before the root is changed (createContainer), one of the image's
+ * with the program's credentials and behind its filter (startContainer). Invariant: a hook is given three pipes and nothing else of ours,
+ * and whatever it prints, leaves running or does not read, it costs us a fixed amount of memory and, with a timeout, of time.
+ */
+#include "init.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+/* The pipes, in the order of the fds that the hook sees; the last one closes by itself when execve succeeds, else it carries the errno. */
+enum { IN, OUT, ERR, UNEXECUTED, PIPES };
+
+/* Reads after the hook's end: as much as a pipe can hold (fs.pipe-max-size is 1 MiB), in case a process that it left goes on writing. */
+#define READ_BYTES 16384
+#define LAST_READS 64
+
+struct tail {
+    size_t size;
+    char text[LIMIT_HOOK_OUTPUT_MAX_BYTES + 1];
+};
+
+struct hook {
+    pid_t pid;
+    int status;
+    bool timed_out;
+    struct pollfd ours[PIPES];
+    struct { const char *at; size_t left; } state[3];
+    unsigned part; /* of the state, that is being written */
+    struct tail tails[PIPES];
+};
+
+static void keep_tail(struct tail *tail, const char *bytes, size_t size)
+{
+    const size_t most = LIMIT_HOOK_OUTPUT_MAX_BYTES;
+    if (size > most) {
+        bytes += size - most;
+        size = most;
+    }
+    size_t old = tail->size < most - size ? tail->size : most - size;
+    memmove(tail->text, tail->text + tail->size - old, old);
+    memcpy(tail->text + old, bytes, size);
+    tail->size = old + size;
+}
+
+/* A word for the sentence: no NUL in it, no line end behind it. */
+static const char *tail_text(struct tail *tail)
+{
+    while (tail->size > 0 && tail->text[tail->size - 1] == '\n')
+        tail->size--;
+    tail->text[tail->size] = 0;
+    for (size_t i = 0; i < tail->size; i++)
+        tail->text[i] = tail->text[i] == 0 ? ' ' : tail->text[i];
+    return tail->text;
+}
+
+/* A pipe with room takes PIPE_BUF bytes without waiting. A hook that does not want to read its state is no failure: SIGPIPE is caught. */
+static void write_state(struct hook *h)
+{
+    while (h->part < 3 && h->state[h->part].left == 0)
+        h->part++;
+    if (h->part < 3) {
+        size_t size = h->state[h->part].left < PIPE_BUF ? h->state[h->part].left : PIPE_BUF;
+        ssize_t wrote = write(h->ours[IN].fd, h->state[h->part].at, size);
+        if (wrote < 0 && errno == EINTR)
+            return;
+        if (wrote > 0) {
+            h->state[h->part].at += wrote;
+            h->state[h->part].left -= (size_t)wrote;
+            return;
+        }
+    }
+    close_fd(&h->ours[IN].fd);
+}
+
+static void read_output(struct hook *h, int which)
+{
+    char bytes[READ_BYTES];
+    ssize_t got = read(h->ours[which].fd, bytes, sizeof bytes);
+    if (got > 0)
+        keep_tail(&h->tails[which], bytes, (size_t)got);
+    else if (got == 0 || errno != EINTR)
+        close_fd(&h->ours[which].fd);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now = { 0 };
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/*
+ * Until the hook itself has ended. SIGCHLD is blocked but while ppoll waits, so that an end between two looks is not missed; a pidfd would
+ * say it too, but filters that know no pidfd_open are still about.
+ */
+static int serve_hook(struct hook *h, uint32_t timeout)
+{
+    const int64_t deadline = now_ns() + (int64_t)timeout * 1000000000;
+    sigset_t none;
+    (void)sigemptyset(&none);
+    bool ended = false;
+    for (int rounds = 0; rounds < LAST_READS; rounds += ended) {
+        int64_t left = ended ? 0 : deadline - now_ns();
+        if (!ended && timeout > 0 && left <= 0) {
+            h->timed_out = true;
+            (void)kill(-h->pid, SIGKILL);
+            (void)kill(h->pid, SIGKILL); /* it may not have made its group yet */
+            left = 0;
+        }
+        if (!ended) {
+            pid_t got = waitpid(h->pid, &h->status, h->timed_out ? 0 : WNOHANG);
+            if (got < 0 && errno != EINTR)
+                return -errno;
+            ended = got == h->pid;
+            left = ended ? 0 : left;
+        }
+        struct timespec wait = { .tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000) };
+        int ready = ppoll(h->ours, PIPES, ended || timeout > 0 ? &wait : NULL, &none);
+        if (ready < 0 && errno != EINTR)
+            return -errno;
+        if (ready <= 0 && ended)
+            return 0;
+        for (int i = 0; ready > 0 && i < PIPES; i++) {
+            if (h->ours[i].fd < 0 || h->ours[i].revents == 0)
+                continue;
+            if (i == IN)
+                write_state(h);
+            else
+                read_output(h, i);
+        }
+    }
+    return 0;
+}
+
+/*
+ * Who can influence: path, argv and env are the client's. Privilege: what the container's process has at this point of the plan. Order: the
+ * directory while its fd is open; then every other fd goes before the path is resolved, because it may be /proc/self/fd/N
+ * (CVE-2024-21626); the signal mask last. Not dumpable until execve, which makes a new memory.
+ */
+static _Noreturn void become_hook(const struct ctx *c, const char *path, char **argv, char **env, int pipes[PIPES][2])
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)setpgid(0, 0);
+    int err = c->cwd_done ? 0 : sys_result(fchdir(c->root));
+    for (int fd = 0; fd < UNEXECUTED && err >= 0; fd++)
+        err = sys_result(dup3(pipes[fd][fd == IN ? 0 : 1], fd, 0));
+    if (err >= 0 && pipes[UNEXECUTED][1] != UNEXECUTED)
+        err = sys_result(dup3(pipes[UNEXECUTED][1], UNEXECUTED, O_CLOEXEC));
+    if (sys_close_range(PIPES, ~0U, 0) < 0)
+        for (int fd = PIPES; fd < 1024; fd++) /* a filter may refuse close_range; all of them are CLOEXEC anyway */
+            (void)close(fd);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    if (err >= 0) {
+        (void)execve(path, argv, env);
+        err = -errno;
+    }
+    (void)sys_write_all(UNEXECUTED, &err, sizeof err);
+    _exit(127);
+}
+
+static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook *op)
+{
+    char *alone[] = { (char *)(uintptr_t)op->path.s, NULL };
+    bool as_program = op->env.count == 1 && op->env.v[0][0] == 0;
+    char **argv = op->args.count > 0 ? op->args.v : alone;
+    char **env = as_program && c->program != NULL ? c->program->env.v : op->env.v;
+    int pipes[PIPES][2], err = as_program && c->program == NULL ? -EINVAL : 0, made = 0;
+    while (made < PIPES && err == 0) {
+        err = sys_result(pipe2(pipes[made], O_CLOEXEC));
+        made += err == 0;
+    }
+    h->pid = err < 0 ? err : sys_result(fork());
+    if (h->pid == 0)
+        become_hook(c, op->path.s, argv, env, pipes);
+    for (int i = 0; i < made; i++) {
+        h->ours[i] = (struct pollfd){ .fd = pipes[i][i == IN ? 1 : 0], .events = i == IN ? POLLOUT : POLLIN };
+        (void)close(pipes[i][i == IN ? 0 : 1]);
+    }
+    return h->pid < 0 ? h->pid : 0;
+}
+
+/* What was wrong, in the words that tools know. The sentence is complete; its errno is only there to be not zero. */
+static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int err)
+{
+    char text[64], why[96];
+    if (err == 0 && h->tails[UNEXECUTED].size == sizeof err) {
+        memcpy(&err, h->tails[UNEXECUTED].text, sizeof err);
+        return step(c, err, "error running %s hook #%u: exec %s: %s", op->name.s, op->index, op->path.s, reason(err, text));
+    }
+    if (err < 0)
+        return step(c, err, "error running %s hook #%u: %s", op->name.s, op->index, reason(err, text));
+    if (!h->timed_out && WIFEXITED(h->status) && WEXITSTATUS(h->status) == 0)
+        return 0;
+    if (h->timed_out)
+        (void)snprintf(why, sizeof why, "timed out after %u s", op->timeout);
+    else if (WIFSIGNALED(h->status))
+        (void)snprintf(why, sizeof why, "killed by signal %d", WTERMSIG(h->status));
+    else
+        (void)snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(h->status));
+    return step(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s", op->name.s, op->index, why,
+        tail_text(&h->tails[OUT]), tail_text(&h->tails[ERR]));
+}
+
+int op_hook(struct ctx *c, const struct op_hook *op)
+{
+    char pid[16];
+    sigset_t child_ended, before;
+    if (await_announced(c) < 0) /* nobody would know whose hook it is */
+        return STOP;
+    (void)snprintf(pid, sizeof pid, "%d", (int)getpid());
+    struct hook h = { .state = { { op->state_head.s, op->state_head.len }, { pid, strlen(pid) }, { op->state_tail.s, op->state_tail.len } } };
+    for (int i = 0; i < PIPES; i++)
+        h.ours[i].fd = -1;
+    (void)sigemptyset(&child_ended);
+    (void)sigaddset(&child_ended, SIGCHLD);
+    int err = sys_result(sigprocmask(SIG_BLOCK, &child_ended, &before));
+    if (err == 0)
+        err = start_hook(c, &h, op);
+    if (err == 0)
+        err = serve_hook(&h, op->timeout);
+    for (int i = 0; i < PIPES; i++)
+        close_fd(&h.ours[i].fd);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return explain(c, &h, op, err);
+}

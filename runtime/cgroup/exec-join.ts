@@ -1,0 +1,81 @@
+/**
+ * Where a further process of a container goes: the container's cgroup, a sub-cgroup that the caller names, or, when the container's own
+ * can take no process any more, the one that its init is in now. Invariant: never outside of the container's cgroup, except to follow
+ * the init that was moved.
+ */
+import { posix } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { errnoOf } from '../sys/errno.ts'
+import type { Cgroup, CgroupJoin } from './cgroup.ts'
+import { ERRNO, readText } from './files.ts'
+import { CGROUP_ROOT, parseOwnCgroups, UNIFIED } from './hierarchy.ts'
+
+/** Sub-cgroups by controller; under "" one for all. */
+export type SubCgroups = Readonly<Record<string, string>>
+
+/** How the process joins. @throws InvalidArgument for a sub-cgroup that is outside of the container's, unknown or not there */
+export function execJoin(cgroup: Cgroup, initPid: number, subCgroups: SubCgroups = {}): CgroupJoin {
+  const join = cgroup.join()
+  if (Object.keys(subCgroups).length > 0) return joinBelow(cgroup, join, subCgroups)
+  if (join.kind !== 'dir') return join
+  const dir = isBusy(join.path) ? currentDir(initPid) : undefined
+  return dir === undefined ? join : { kind: 'dir', path: dir }
+}
+
+function refuse(reason: string): RuntimeError {
+  return new RuntimeError('InvalidArgument', `error adding pid to cgroups: ${reason}`)
+}
+
+function joinBelow(cgroup: Cgroup, join: CgroupJoin, subs: SubCgroups): CgroupJoin {
+  const all = subs[UNIFIED]
+  if (join.kind === 'dir' || join.kind === 'none') {
+    const controller = Object.keys(subs).find((key) => key !== UNIFIED)
+    if (controller !== undefined) throw refuse(`unknown controller ${controller} in sub-cgroup paths`)
+    if (join.kind === 'none') throw refuse('the container has no cgroup')
+    return { kind: 'dir', path: below(join.path, all ?? '') }
+  }
+  // by directory, since controllers may share one
+  const changed = new Map<string, string>()
+  for (const [controller, sub] of Object.entries(subs)) {
+    if (controller === UNIFIED) continue
+    const base = cgroup.paths[controller]
+    if (base === undefined) throw refuse(`unknown controller ${controller} in sub-cgroup paths`)
+    const path = below(base, sub)
+    if ((changed.get(base) ?? path) !== path) {
+      throw refuse(`controller ${controller} is in one hierarchy with another, for which another sub-cgroup is given`)
+    }
+    changed.set(base, path)
+  }
+  const move = (base: string): string => changed.get(base) ?? (all === undefined ? base : below(base, all))
+  const paths = join.paths.map((tasks) => `${move(posix.dirname(tasks))}/tasks`)
+  return join.dir === undefined ? { kind: 'tasks', paths } : { kind: 'tasks', paths, dir: move(join.dir) }
+}
+
+/** The directory of a sub-cgroup. */
+function below(base: string, sub: string): string {
+  const path = posix.join(base, sub).replace(/\/$/, '')
+  if (path !== base && !path.startsWith(`${base}/`)) throw refuse(`bad sub cgroup path: ${sub}`)
+  try {
+    readText(`${path}/cgroup.procs`)
+  } catch (error) {
+    if (errnoOf(error) !== ERRNO.ENOENT) throw error
+    throw refuse(`open ${path}/cgroup.procs: no such file or directory`)
+  }
+  return path
+}
+
+/** A v2 cgroup that gives controllers to sub-cgroups takes no processes itself (EBUSY), and one that was removed neither. */
+function isBusy(dir: string): boolean {
+  try {
+    return readText(`${dir}/cgroup.subtree_control`).trim() !== ''
+  } catch (error) {
+    if (errnoOf(error) === ERRNO.ENOENT || errnoOf(error) === ERRNO.ENODEV) return true
+    throw error
+  }
+}
+
+/** The v2 cgroup that a process is in, as far as our own cgroup namespace shows it. */
+function currentDir(pid: number): string | undefined {
+  const path = parseOwnCgroups(readText(`/proc/${pid}/cgroup`)).get('')
+  return path === undefined || path.startsWith('/..') ? undefined : posix.join(CGROUP_ROOT, path)
+}

@@ -1,0 +1,83 @@
+/**
+ * The hooks that run on the host's side: prestart and createRuntime while a container is made, poststart and poststop. They run one
+ * after the other in the order of the list. Invariant: the first hook that fails ends its list, but for poststop: there the
+ * container is gone already, so a failure is a warning and the next one still runs.
+ */
+import { existsSync } from 'node:fs'
+import { LIMITS } from '../../proto/init-plan.ts'
+import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { Hook, HookName } from '../spec/types.ts'
+import { Reaper } from '../sys/reaper.ts'
+import type { OciState } from './oci-state.ts'
+import { type ProgramResult, runProgram } from './program.ts'
+
+/** What a timer of Node can hold: 24 days. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+/** The hooks of this side, by name. */
+export type HostHookName = Exclude<HookName, 'createContainer' | 'startContainer'>
+
+/** One list of hooks to run. */
+export interface HookRun {
+  readonly name: HostHookName
+  readonly hooks: readonly Hook[]
+  /** the document on their standard input */
+  readonly state: OciState
+  readonly logger: Logger
+  /** aborting kills the hook that runs */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Runs hooks; nothing to do costs nothing. @throws Internal for the first that fails, except for poststop */
+export async function runHooks({ name, hooks, state, logger, signal }: HookRun): Promise<void> {
+  if (hooks.length === 0) return
+  const input = JSON.stringify(state)
+  // the working directory of runc's hooks, as long as it is there
+  const cwd = existsSync(state.bundle) ? state.bundle : '/'
+  for (const [index, hook] of hooks.entries()) {
+    try {
+      await runHook(hook, { input, cwd, signal })
+      logger.debug({ hook: name, index }, 'hook has run')
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      const failure = new RuntimeError('Internal', `error running ${name} hook #${index}: ${reason}`, { cause: error })
+      if (name !== 'poststop') throw failure
+      logger.warn({ container: state.id }, failure.message)
+    }
+  }
+}
+
+async function runHook(
+  { path, args, env, timeout }: Hook,
+  { input, cwd, signal }: { input: string; cwd: string; signal: AbortSignal | undefined },
+): Promise<void> {
+  using lease = Reaper.lease()
+  const result = await runProgram({
+    reaper: lease.reaper,
+    path,
+    argv: args.length === 0 ? [path] : args,
+    env,
+    cwd,
+    input,
+    outputBytes: LIMITS.HOOK_OUTPUT_MAX_BYTES,
+    ...(timeout === undefined ? {} : { timeoutMs: Math.min(timeout * 1000, LONGEST_TIMER_MS) }),
+    signal,
+  })
+  signal?.throwIfAborted()
+  const failed = ending(result, timeout)
+  if (failed === undefined) return
+  const { stdout, stderr } = result
+  throw new RuntimeError('Internal', `${failed}, stdout: ${printable(stdout)}, stderr: ${printable(stderr)}`)
+}
+
+function ending({ exit, timedOut }: ProgramResult, timeout: number | undefined): string | undefined {
+  if (timedOut) return `timed out after ${timeout} s`
+  if (exit.signal !== undefined) return `killed by signal ${exit.signal}`
+  return exit.status === 0 ? undefined : `exit status ${exit.status}`
+}
+
+/** Whatever a hook prints, the error stays one line. */
+function printable(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, (control) => (control === '\n' ? '\\n' : encodeURIComponent(control)))
+}

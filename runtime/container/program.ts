@@ -1,0 +1,138 @@
+/**
+ * Running a program of somebody else to its end: a hook, a helper of the system. Its input is a memory file, so that nothing is lost or
+ * waited for when it reads none of it; its output is drained all the time and only the end of it is kept. Invariants: when the promise
+ * settles, the program has been reaped; a child that it leaves behind with our pipe in its hands keeps nobody waiting.
+ */
+import { constants, openSync, readSync, writeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { OwnedFd, pipePair } from '../sys/fd.ts'
+import { memfdCreate } from '../sys/libc.ts'
+import type { Exit, Reaper } from '../sys/reaper.ts'
+
+const SIGKILL = 9
+/** What a pipe can hold (pipe(7)): no more than this was written before the program ended. */
+const PIPE_BYTES = 65536
+
+/** What to run. */
+export interface ProgramOptions {
+  readonly reaper: Reaper
+  /** absolute */
+  readonly path: string
+  /** all of it, the first word included */
+  readonly argv: readonly string[]
+  /** all of it */
+  readonly env: readonly string[]
+  readonly cwd: string
+  /** its standard input; left out: /dev/null */
+  readonly input?: string
+  /** how much of the end of each output stream is kept */
+  readonly outputBytes: number
+  /** the program and its process group are killed then; left out: no bound */
+  readonly timeoutMs?: number
+  /** aborting kills the program and its process group */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** How it ended and the last of what it said. */
+export interface ProgramResult {
+  readonly exit: Exit
+  readonly stdout: string
+  readonly stderr: string
+  readonly timedOut: boolean
+}
+
+/** The end of a stream. */
+class Tail {
+  readonly #limit: number
+  readonly #fd: number
+  readonly #socket: Socket
+  #kept: Buffer = Buffer.alloc(0)
+
+  constructor(read: OwnedFd, limit: number) {
+    this.#limit = limit
+    this.#fd = read.take()
+    this.#socket = new Socket({ fd: this.#fd, readable: true, writable: false })
+    this.#socket.on('data', (chunk: Buffer) => this.#keep(chunk))
+    this.#socket.on('error', () => {
+      // a pipe whose other end was closed; what was read is kept
+    })
+  }
+
+  #keep(chunk: Buffer): void {
+    const last = chunk.subarray(-this.#limit)
+    const room = this.#limit - last.length
+    // a copy, since the chunk is a window into a far larger buffer
+    this.#kept = Buffer.concat([room > 0 ? this.#kept.subarray(-room) : Buffer.alloc(0), last])
+  }
+
+  /** The program has ended: takes what is still in the pipe and lets go of it. */
+  end(): string {
+    if (!this.#socket.destroyed) {
+      try {
+        const rest = Buffer.alloc(PIPE_BYTES)
+        for (let left = PIPE_BYTES; left > 0; ) {
+          const count = readSync(this.#fd, rest, 0, left, null)
+          if (count === 0) break
+          this.#keep(rest.subarray(0, count))
+          left -= count
+        }
+      } catch {
+        // EAGAIN: it is empty, and somebody else still has the other end
+      }
+      this.#socket.destroy()
+    }
+    return this.#kept.toString('utf8').trimEnd()
+  }
+}
+
+/** Runs a program to its end. @throws what posix_spawn met, before anything was started */
+export async function runProgram(options: ProgramOptions): Promise<ProgramResult> {
+  const { reaper, path, argv, env, cwd, outputBytes, timeoutMs, signal } = options
+  signal?.throwIfAborted()
+  using input = inputFile(options.input)
+  const out = pipePair()
+  const err = pipePair()
+  let child: ReturnType<Reaper['spawn']>
+  try {
+    const fds = [
+      { from: input.fd, to: 0 },
+      { from: out.write.fd, to: 1 },
+      { from: err.write.fd, to: 2 },
+    ]
+    child = reaper.spawn({ path, argv, env, fds, foreign: { cwd } })
+  } catch (error) {
+    out.read.close()
+    err.read.close()
+    throw error
+  } finally {
+    out.write.close()
+    err.write.close()
+  }
+  const stdout = new Tail(out.read, outputBytes)
+  const stderr = new Tail(err.read, outputBytes)
+  let timedOut = false
+  const kill = (): void => void child.killGroup(SIGKILL)
+  const timer =
+    timeoutMs === undefined
+      ? undefined
+      : setTimeout(() => {
+          timedOut = true
+          kill()
+        }, timeoutMs)
+  signal?.addEventListener('abort', kill, { once: true })
+  try {
+    const exit = await child.exited
+    return { exit, stdout: stdout.end(), stderr: stderr.end(), timedOut }
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', kill)
+  }
+}
+
+function inputFile(text: string | undefined): OwnedFd {
+  if (text === undefined) return new OwnedFd(openSync('/dev/null', constants.O_RDONLY))
+  const file = new OwnedFd(memfdCreate('input'))
+  const bytes = Buffer.from(text)
+  for (let done = 0; done < bytes.length; ) done += writeSync(file.fd, bytes, done, bytes.length - done, done)
+  return file
+}

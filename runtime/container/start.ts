@@ -1,0 +1,36 @@
+/** The exec fifo: opening it for reading is what lets a created init go on, and its one byte says that the program is about to run. */
+import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { errnoOf } from '../sys/errno.ts'
+import { openProcess, pollReadable } from '../sys/process.ts'
+import type { RunningProcess } from './process.ts'
+
+/** Opens the fifo, waits until `executed` says that the program runs, and removes it: from then on the container is no longer "created". */
+export async function releaseFifo(path: string, executed: (fifo: number) => Promise<void>): Promise<void> {
+  const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    await executed(fifo)
+  } finally {
+    closeSync(fifo)
+  }
+  unlinkSync(path)
+}
+
+/** For a container of another process: its init writes one byte just before it executes the program. @throws FailedPrecondition */
+export async function awaitFifo(fifo: number, init: RunningProcess, startTime: bigint): Promise<void> {
+  using pidfd = openProcess(init.pid, startTime)
+  const byte = Buffer.alloc(1)
+  for (;;) {
+    await pollReadable(pidfd === undefined ? [fifo] : [fifo, pidfd.fd], -1)
+    let count = 0
+    try {
+      count = readSync(fifo, byte, 0, 1, null)
+    } catch (error) {
+      if (errnoOf(error) !== 11) throw error
+      if (init.alive) continue
+    }
+    if (count === 1) return
+    if (!init.alive) throw new RuntimeError('FailedPrecondition', 'container process is already dead')
+    throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
+  }
+}

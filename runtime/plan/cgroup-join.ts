@@ -1,0 +1,24 @@
+/** How a process comes into its cgroups, and what may happen only then. Invariant: a plan that opens a cgroup waits for it exactly once. */
+import type { Op } from '../../proto/init-plan.ts'
+import type { CgroupJoin } from '../cgroup/cgroup.ts'
+import { CLONE_FLAGS } from './namespaces.ts'
+
+/** Opens the cgroups on the host's side. */
+export function openCgroup(cgroup: CgroupJoin): readonly Op[] {
+  if (cgroup.kind === 'dir') return [{ op: 'cgroup_dir', path: cgroup.path, origin: '/linux/cgroupsPath' }]
+  if (cgroup.kind === 'none') return []
+  const tasks: Op[] = cgroup.paths.map((path) => ({ op: 'cgroup_tasks', path, origin: '/linux/cgroupsPath' }))
+  // a hybrid host's v2 tree, beside the hierarchies of v1
+  if (cgroup.dir !== undefined) tasks.unshift({ op: 'cgroup_dir', path: cgroup.dir, origin: '/linux/cgroupsPath' })
+  return tasks
+}
+
+/** Waits until the process is in them. On v1 that can take milliseconds, so it comes as late as the rest allows. */
+export function waitForCgroup(cgroup: CgroupJoin): readonly Op[] {
+  return cgroup.kind === 'none' ? [] : [{ op: 'wait_cgroup' }]
+}
+
+/** The root of a new cgroup namespace is the cgroup that the process is in. */
+export function enterCgroupNamespace(): Op {
+  return { op: 'unshare', flags: CLONE_FLAGS.cgroup, origin: '/linux/namespaces' }
+}

@@ -1,0 +1,59 @@
+/**
+ * The hooks that concern the plan: those of the runtime's namespaces are only waited for, those of the container's are run by the
+ * container process itself. Each gets the container's state on its standard input; the pid in it is known only where it is run.
+ */
+import { type Op, SYNC_POINTS } from '../../proto/init-plan.ts'
+import type { Hooks, Spec } from '../spec/types.ts'
+import type { CreateInput } from './input.ts'
+
+/** In the list of a hook's environment, alone: the program's own environment (see the hook op). */
+const PROGRAM_ENVIRONMENT: readonly string[] = ['']
+
+/** True when some hook runs while the container is being set up: its process must be in its cgroup by then. */
+export function hasCreateHooks({ prestart, createRuntime, createContainer }: Hooks): boolean {
+  return prestart.length + createRuntime.length + createContainer.length > 0
+}
+
+/** Before the pivot: first the runtime's own hooks, while we wait, then those that run here with the host's paths still in sight. */
+export function createHooks(input: CreateInput): readonly Op[] {
+  const { prestart, createRuntime } = input.spec.hooks
+  const waits = prestart.length + createRuntime.length > 0
+  return [
+    ...(waits ? [{ op: 'sync', point: SYNC_POINTS.RUNTIME_HOOKS, origin: '/hooks' } as const] : []),
+    ...run(input, 'createContainer', 'creating'),
+  ]
+}
+
+/** After the start, with all that the program will have and nothing more. */
+export function startHooks(input: CreateInput): readonly Op[] {
+  return run(input, 'startContainer', 'created')
+}
+
+function run(input: CreateInput, name: 'createContainer' | 'startContainer', status: string): readonly Op[] {
+  const hooks = input.spec.hooks[name]
+  if (hooks.length === 0) return []
+  const [stateHead, stateTail] = state(input.spec, input, status)
+  return hooks.map(({ path, args, env, timeout = 0 }, index) => ({
+    op: 'hook',
+    name,
+    index,
+    path,
+    args,
+    env: name === 'startContainer' && env.length === 0 ? PROGRAM_ENVIRONMENT : env,
+    timeout,
+    stateHead,
+    stateTail,
+    origin: `/hooks/${name}/${index}`,
+  }))
+}
+
+/** The state document (runtime.md of the specification) before and after the digits of its pid. */
+function state(
+  { ociVersion, annotations }: Spec,
+  { id, bundle }: CreateInput,
+  status: string,
+): readonly [head: string, tail: string] {
+  const head = JSON.stringify({ ociVersion, id, status })
+  const tail = JSON.stringify({ bundle, ...(Object.keys(annotations).length === 0 ? {} : { annotations }) })
+  return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`]
+}

@@ -1,0 +1,42 @@
+/** `hooks` of config.json: programs that run at six points of a container's life. What they are given is theirs to the letter. */
+import { specError } from '../errors.ts'
+import {
+  asObject,
+  asString,
+  defined,
+  integerField,
+  listField,
+  objectField,
+  pointerTo,
+  requiredString,
+} from './fields.ts'
+import type { Json, JsonObject } from './json.ts'
+import { readVariable } from './process.ts'
+import type { Hook, HookName, Hooks } from './types.ts'
+
+/** Reads the six lists. @throws InvalidArgument */
+export function readHooks(spec: JsonObject): Hooks {
+  const hooks = objectField(spec, 'hooks', '') ?? {}
+  const list = (name: HookName) => listField(hooks, name, '/hooks', readHook)
+  return {
+    prestart: list('prestart'),
+    createRuntime: list('createRuntime'),
+    createContainer: list('createContainer'),
+    startContainer: list('startContainer'),
+    poststart: list('poststart'),
+    poststop: list('poststop'),
+  }
+}
+
+function readHook(value: Json, at: string): Hook {
+  const hook = asObject(value, at)
+  const path = requiredString(hook, 'path', at, 'the hook has no path')
+  if (!path.startsWith('/')) throw specError(pointerTo(at, 'path'), `hook path ${JSON.stringify(path)} is not absolute`)
+  return defined({
+    path,
+    args: listField(hook, 'args', at, asString),
+    env: listField(hook, 'env', at, readVariable),
+    // seconds; nobody waits for longer than the 68 years that fit
+    timeout: integerField(hook, 'timeout', at, { min: 1, max: 0x7fffffff }),
+  })
+}

@@ -1,0 +1,108 @@
+/**
+ * What a spec means on this host: the checks that need a look at namespaces which it joins by path. They hold at the time of create
+ * only; a spec that is read back from a container's state is not checked again, since what it joined may be gone.
+ */
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { specError } from '../errors.ts'
+import { errnoName, errnoOf } from '../sys/errno.ts'
+import { pointerTo } from './fields.ts'
+import type { IdMapping, Linux, NamespaceType, Spec } from './types.ts'
+
+/** Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in. @throws InvalidArgument */
+export function resolveOnHost(spec: Spec): Spec {
+  refuseHostNetwork(spec.linux)
+  const linux = withJoinedMappings(spec.linux)
+  return linux === spec.linux ? spec : { ...spec, linux }
+}
+
+/** A namespace to be joined: where in the list it stands. */
+function joined({ namespaces }: Linux, type: NamespaceType): { path: string; at: string } | undefined {
+  const index = namespaces.findIndex((namespace) => namespace.type === type)
+  const path = namespaces[index]?.path
+  return path === undefined ? undefined : { path, at: `/linux/namespaces/${index}/path` }
+}
+
+/** Device and inode of a namespace, which identify it. */
+function identity(path: string, at: string): string {
+  try {
+    const { dev, ino } = statSync(path)
+    return `${dev}:${ino}`
+  } catch (error) {
+    throw specError(at, `namespace path: cannot look at "${path}": ${errnoName(errnoOf(error))}`)
+  }
+}
+
+/** A joined network namespace may be the host's own one, whose parameters and devices are not the container's. */
+function refuseHostNetwork(linux: Linux): void {
+  const network = joined(linux, 'network')
+  const key = Object.keys(linux.sysctl).find((name) => /^net[./]/.test(name))
+  const moves = Object.keys(linux.netDevices).length > 0
+  if (network === undefined || (key === undefined && !moves)) return
+  if (identity(network.path, network.at) !== identity('/proc/self/ns/net', network.at)) return
+  if (moves) throw specError('/linux/netDevices', 'unable to move network devices without a private NET namespace')
+  throw specError(pointerTo('/linux/sysctl', key ?? ''), `sysctl "${key}" is not allowed in host network namespace`)
+}
+
+/** The maps of a joined user namespace are its own: a spec may repeat them, as managers of pods do, but not change them. */
+function withJoinedMappings(linux: Linux): Linux {
+  const user = joined(linux, 'user')
+  if (user === undefined) return linux
+  const process = processIn(user.path, user.at)
+  const given = linux.uidMappings.length > 0 || linux.gidMappings.length > 0
+  if (process === undefined) {
+    if (!given) return linux
+    const message = `cannot compare the mappings with those of "${user.path}": no process lives in that user namespace`
+    throw specError('/linux/uidMappings', message)
+  }
+  const maps = {
+    uidMappings: readMap(`${process}/uid_map`, user.at),
+    gidMappings: readMap(`${process}/gid_map`, user.at),
+  }
+  if (!given) return { ...linux, ...maps }
+  for (const key of ['uidMappings', 'gidMappings'] as const) {
+    if (sameMap(linux[key], maps[key])) continue
+    const message = 'user namespaces enabled, but both namespace path and non-matching mapping specified'
+    throw specError(`/linux/${key}`, message)
+  }
+  return linux
+}
+
+/** The folder in /proc of some process in a user namespace: the maps of a namespace can only be read there. */
+function processIn(path: string, at: string): string | undefined {
+  const wanted = identity(path, at)
+  const named = /^(\/proc\/(?:\d+|self|thread-self))\/ns\/user$/.exec(path)?.[1]
+  if (named !== undefined) return named
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    try {
+      const { dev, ino } = statSync(`/proc/${pid}/ns/user`)
+      if (`${dev}:${ino}` === wanted) return `/proc/${pid}`
+    } catch {
+      // it has ended meanwhile, or is somebody else's: not the one to read from
+    }
+  }
+  return undefined
+}
+
+function readMap(path: string, at: string): readonly IdMapping[] {
+  let text: string
+  try {
+    text = readFileSync(path, 'latin1')
+  } catch (error) {
+    throw specError(at, `cannot read the id map "${path}" of the user namespace: ${errnoName(errnoOf(error))}`)
+  }
+  return text
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .filter((numbers) => numbers.length === 3)
+    .map(([containerID = 0, hostID = 0, size = 0]) => ({ containerID, hostID, size }))
+}
+
+function sameMap(a: readonly IdMapping[], b: readonly IdMapping[]): boolean {
+  const canonical = (mappings: readonly IdMapping[]) =>
+    [...mappings]
+      .sort((x, y) => x.containerID - y.containerID)
+      .map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}`)
+      .join('\n')
+  return canonical(a) === canonical(b)
+}

@@ -1,0 +1,42 @@
+/**
+ * What a spec asks for and does not get, without that being an error: the specification wants a warning and a container. Derived from the
+ * spec whenever somebody has a log to write to, so that a Spec stays plain data. Pure.
+ */
+import { capabilityNumber } from './capabilities.ts'
+import type { Capabilities, OciProcess, Spec } from './types.ts'
+
+/** The warnings of a spec; `lastCapability` is the number of the highest capability that the kernel knows. */
+export function specWarnings(spec: Spec, lastCapability: number): readonly string[] {
+  const warnings = [...processWarnings(spec.process, lastCapability)]
+  for (const [index, { destination }] of spec.mounts.entries()) {
+    if (destination.startsWith('/')) continue
+    warnings.push(
+      `mount destination ${JSON.stringify(destination)} is not absolute: taken from / (at /mounts/${index})`,
+    )
+  }
+  const flags = spec.linux.personality?.flags ?? []
+  if (flags.length > 0)
+    warnings.push(`personality flags are ignored: ${flags.join(', ')} (at /linux/personality/flags)`)
+  return warnings
+}
+
+/** The warnings of one process. */
+export function processWarnings({ capabilities }: OciProcess, lastCapability: number): readonly string[] {
+  if (capabilities === undefined) return []
+  const unknown = new Set<string>()
+  for (const set of Object.values(capabilities)) {
+    for (const name of set) if ((capabilityNumber(name) ?? 64) > lastCapability) unknown.add(name)
+  }
+  const warnings: string[] = []
+  if (unknown.size > 0) warnings.push(`ignoring unknown or unavailable capabilities: ${[...unknown].join(', ')}`)
+  const vain = vainAmbient(capabilities).filter((name) => !unknown.has(name))
+  if (vain.length > 0) {
+    warnings.push(`ignoring ambient capabilities that are not both permitted and inheritable: ${vain.join(', ')}`)
+  }
+  return warnings
+}
+
+/** The kernel lets a capability be ambient only when it is permitted and inheritable too. */
+function vainAmbient({ ambient, permitted, inheritable }: Capabilities): readonly string[] {
+  return ambient.filter((name) => !permitted.includes(name) || !inheritable.includes(name))
+}

@@ -1,0 +1,86 @@
+/**
+ * Starting a process by posix_spawn(3): the one way in which a child is ever started, since libuv's child processes would be waited for
+ * behind the reaper's back. Invariant: a child gets exactly the fds it is given; everything else here is CLOEXEC.
+ */
+import { closeSync } from 'node:fs'
+import { syscallError } from './errno.ts'
+import { declare, fcntl } from './libc.ts'
+
+const F_DUPFD_CLOEXEC = 1030
+/** POSIX_SPAWN_SETPGROUP, _SETSIGDEF and _SETSIGMASK (spawn.h). */
+const OWN_GROUP_AND_DEFAULT_SIGNALS = 0x02 | 0x04 | 0x08
+
+const posixSpawn = declare(
+  'int posix_spawn(void *pid, const char *path, const void *actions, const void *attr, const char **argv, const char **envp)',
+)
+const actionsInit = declare('int posix_spawn_file_actions_init(void *actions)')
+const actionsDestroy = declare('int posix_spawn_file_actions_destroy(void *actions)')
+const actionsDup2 = declare('int posix_spawn_file_actions_adddup2(void *actions, int fd, int target)')
+const actionsChdir = declare('int posix_spawn_file_actions_addchdir_np(void *actions, const char *path)')
+const actionsCloseFrom = declare('int posix_spawn_file_actions_addclosefrom_np(void *actions, int from)')
+const attrInit = declare('int posix_spawnattr_init(void *attr)')
+const attrSetFlags = declare('int posix_spawnattr_setflags(void *attr, short flags)')
+const attrSetSigDefault = declare('int posix_spawnattr_setsigdefault(void *attr, const void *set)')
+
+/** What to start: `fds` maps our (borrowed) descriptors to the child's numbers. */
+export interface SpawnOptions {
+  readonly path: string
+  readonly argv: readonly string[]
+  readonly env: readonly string[]
+  readonly fds: readonly { readonly from: number; readonly to: number }[]
+  /**
+   * For a program that is not ours: it runs in this folder, leads a process group of its own, finds every signal unblocked and at its
+   * default, and gets none of the fds that we ourselves were started with.
+   */
+  readonly foreign?: { readonly cwd: string }
+}
+
+/** Starts a child and returns its pid; the caller's reaper must be told of it before returning to the event loop. */
+export function spawnProcess(options: SpawnOptions): number {
+  const { path, fds, foreign } = options
+  const actions = Buffer.alloc(256)
+  const pid = Buffer.alloc(4)
+  const scratch: number[] = []
+  // above every number that the child is given, so that a dup2 never overwrites a source that is still needed
+  const above = Math.max(...fds.map(({ to }) => to)) + 1
+  actionsInit(actions)
+  try {
+    for (const { from, to } of fds) {
+      let source = from
+      if (from !== to && from < above) {
+        source = fcntl(from, F_DUPFD_CLOEXEC, above)
+        scratch.push(source)
+      }
+      actionsDup2(actions, source, to)
+    }
+    if (foreign !== undefined) {
+      actionsChdir(actions, foreign.cwd)
+      closeFrom(actions, above)
+    }
+    const attr = foreign === undefined ? null : foreignAttributes()
+    const errno = posixSpawn(pid, path, actions, attr, [...options.argv, null], [...options.env, null])
+    if (errno !== 0) throw syscallError(`cannot start "${path}"`, 'posix_spawn', errno, path)
+    return pid.readInt32LE(0)
+  } finally {
+    actionsDestroy(actions)
+    for (const fd of scratch) closeSync(fd)
+  }
+}
+
+/** What others left open without CLOEXEC when they started us. */
+function closeFrom(actions: Buffer, first: number): void {
+  try {
+    actionsCloseFrom(actions, first)
+  } catch {
+    // fallback: glibc before 2.34 cannot; then the child sees what we were given, as with any other program
+  }
+}
+
+/** Node ignores SIGPIPE, and a child would inherit that. The attributes hold no memory of their own (glibc), so nothing is destroyed. */
+function foreignAttributes(): Buffer {
+  const attr = Buffer.alloc(512)
+  attrInit(attr)
+  attrSetSigDefault(attr, Buffer.alloc(128, 0xff))
+  attrSetFlags(attr, OWN_GROUP_AND_DEFAULT_SIGNALS)
+  return attr
+}

@@ -1,0 +1,120 @@
+/** What a spec means on this host, and what is said about it in a log: joined namespaces, and requests that are left out. */
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { resolveOnHost } from '../../../runtime/spec/host.ts'
+import { parseSpec } from '../../../runtime/spec/load.ts'
+import type { Spec } from '../../../runtime/spec/types.ts'
+import { specWarnings } from '../../../runtime/spec/warnings.ts'
+import { type Document, refusal, specText } from './fixture.ts'
+
+const join = (type: string, path: string, linux: Document = {}) => {
+  return (spec: Document) => {
+    spec.linux.namespaces = spec.linux.namespaces.filter((namespace: Document) => namespace.type !== type)
+    spec.linux.namespaces.push({ type, path })
+    Object.assign(spec.linux, linux)
+  }
+}
+const read = (change: (spec: Document) => void): Spec => parseSpec(specText(change), 'test')
+const refused = (change: (spec: Document) => void) => refusal('', () => resolveOnHost(read(change)))
+
+/** This process's own map, as a spec would write it. */
+const ownMap = (name: string) =>
+  readFileSync(`/proc/self/${name}`, 'latin1')
+    .trim()
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .map(([containerID, hostID, size]) => ({ containerID, hostID, size }))
+
+describe('resolveOnHost()', () => {
+  test('leaves a spec alone that joins nothing', () => {
+    const spec = read(() => {})
+    expect(resolveOnHost(spec)).toBe(spec)
+  })
+
+  test('refuses network parameters for a joined namespace that is our own', () => {
+    const error = refused(join('network', '/proc/self/ns/net', { sysctl: { 'net.ipv4.ip_forward': '1' } }))
+    expect(error.message).toContain('not allowed in host network namespace')
+    expect(error.detail).toEqual({ source: 'spec', pointer: '/linux/sysctl/net.ipv4.ip_forward' })
+  })
+
+  test('refuses network devices for it, too', () => {
+    const error = refused(join('network', '/proc/self/ns/net', { netDevices: { eth0: {} } }))
+    expect(error.message).toContain('without a private NET namespace')
+    expect(error.detail).toEqual({ source: 'spec', pointer: '/linux/netDevices' })
+  })
+
+  test('takes the maps of a joined user namespace from there', () => {
+    const { linux } = resolveOnHost(read(join('user', '/proc/self/ns/user')))
+    // of another pid namespace's name for us, or of a process that happens to live in it
+    expect(linux).toMatchObject({ uidMappings: ownMap('uid_map'), gidMappings: ownMap('gid_map') })
+  })
+
+  test('finds the maps of a user namespace that is named by another file', () => {
+    const { linux } = resolveOnHost(read(join('user', '/proc/self/task/../ns/user')))
+    expect(linux.uidMappings).toEqual(ownMap('uid_map'))
+  })
+
+  test('accepts maps that repeat those of the joined namespace, and no others', () => {
+    const mappings = [{ containerID: 0, hostID: 5, size: 7 }]
+    const same = { uidMappings: ownMap('uid_map'), gidMappings: ownMap('gid_map') }
+    expect(() => resolveOnHost(read(join('user', '/proc/self/ns/user', same)))).not.toThrow()
+    const error = refused(join('user', '/proc/self/ns/user', { uidMappings: mappings, gidMappings: mappings }))
+    expect(error.message).toContain('both namespace path and non-matching mapping specified')
+    expect(error.detail).toEqual({ source: 'spec', pointer: '/linux/uidMappings' })
+  })
+
+  test.each(['user', 'network'])('names a %s namespace that does not exist', (type) => {
+    const error = refused(join(type, '/proc/0/ns/x', { sysctl: { 'net.ipv4.ip_forward': '1' } }))
+    expect(error.message).toContain('namespace path: cannot look at "/proc/0/ns/x": ENOENT')
+    expect(error.detail).toMatchObject({ pointer: expect.stringMatching(/^\/linux\/namespaces\/\d\/path$/) })
+  })
+})
+
+describe('specWarnings()', () => {
+  test('nothing to say about the base document', () => {
+    expect(
+      specWarnings(
+        read(() => {}),
+        40,
+      ),
+    ).toEqual([])
+  })
+
+  test('capabilities that nobody knows, or the kernel does not, once each', () => {
+    const warnings = specWarnings(
+      read((spec) => {
+        spec.process.capabilities = { bounding: ['CAP_FLY', 'CAP_BPF'], permitted: ['CAP_FLY'], ambient: ['CAP_FLY'] }
+      }),
+      38,
+    )
+    expect(warnings).toEqual(['ignoring unknown or unavailable capabilities: CAP_FLY, CAP_BPF'])
+  })
+
+  test('ambient capabilities that cannot be', () => {
+    const capabilities = {
+      permitted: ['CAP_CHOWN', 'CAP_KILL'],
+      inheritable: ['CAP_CHOWN'],
+      ambient: ['CAP_CHOWN', 'CAP_KILL'],
+    }
+    expect(
+      specWarnings(
+        read((spec) => (spec.process.capabilities = capabilities)),
+        40,
+      ),
+    ).toEqual(['ignoring ambient capabilities that are not both permitted and inheritable: CAP_KILL'])
+  })
+
+  test('flags of a personality, and a destination that is not absolute', () => {
+    const warnings = specWarnings(
+      read((spec) => {
+        spec.linux.personality = { domain: 'LINUX', flags: ['A', 'B'] }
+        spec.mounts.push({ destination: 'data', source: '/x', options: ['bind'] })
+      }),
+      40,
+    )
+    expect(warnings).toEqual([
+      'mount destination "data" is not absolute: taken from / (at /mounts/7)',
+      'personality flags are ignored: A, B (at /linux/personality/flags)',
+    ])
+  })
+})
