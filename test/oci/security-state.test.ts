@@ -134,7 +134,6 @@ describe('a message', needs('root', 'busybox'), () => {
       ['delete', `--${evil}`, 'c'],
       [evil],
     ]
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
     const control = /[\x00-\x09\x0b-\x1f\x7f-\x9f]/
     for (const [index, args] of attempts.entries()) {
       const { code, stderr } = await runts.run('--log', plain, ...args)
