@@ -1,7 +1,8 @@
 /*
  * ts-init: sets up one container process from a plan and becomes its program. The story of the processes:
  *
- *   runtime --posix_spawn--> stage 0                                    fds: 0-2 the container's stdio, 3 plan, 4 status, 5 console
+ *   runtime --posix_spawn--> stage 0                                    fds: 0-2 the container's stdio, 3 plan, 4 status, 5 console,
+ *                              |                                             6.. what else the program gets
  *                              | reads and checks the whole plan
  *                              | host operations: opens cgroups, fifo, namespaces; joins namespaces
  *                              | clone3(CLONE_PARENT) ---------------> container side   (child of the runtime, which reaps it)
@@ -46,9 +47,8 @@ static void reset_signals(void)
 }
 
 /*
- * Who can influence: the runtime's process may have leaked any fd or signal setting to us. Privilege: all that the runtime has. First of
- * all: not dumpable, so that no process of a container that we are going to join can trace us or look at our fds (CVE-2016-9962); then
- * no fd but the agreed ones.
+ * Who can influence: the runtime's process may have leaked any signal setting to us. Privilege: all that the runtime has. First of all: not
+ * dumpable, so that no process of a container that we are going to join can trace us or look at our fds (CVE-2016-9962).
  */
 static int prepare(struct ctx *c)
 {
@@ -61,9 +61,6 @@ static int prepare(struct ctx *c)
     c->dumpable_for_runtime = sys_capget(caps) < 0 || (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
     reset_signals();
     (void)umask(022);
-    err = sys_close_range(FD_CONSOLE + 1, ~0U, 0);
-    if (err < 0)
-        return step(c, err, "close inherited fds with close_range(2), which needs Linux 5.9 or newer");
     for (int fd = 0; fd <= FD_STATUS; fd++)
         if (fcntl(fd, F_GETFD) < 0)
             return step(c, -errno, "fd %d is not open", fd);
@@ -106,16 +103,50 @@ static int read_plan(struct ctx *c, struct plan *ret)
         return step(c, err, "use the plan: %s", why);
     }
     ret->bytes = bytes;
-    int plan_fd = FD_PLAN;
-    close_fd(&plan_fd);
+    return 0;
+}
+
+/* The socket that lies where the program's fds will be, moved above them. */
+static int move_fd(struct ctx *c, int *fd, int least)
+{
+    int moved = sys_result(fcntl(*fd, F_DUPFD_CLOEXEC, least));
+    if (moved < 0)
+        return step(c, moved, "make room for the fds of the program");
+    *fd = moved;
+    return 0;
+}
+
+/*
+ * Who can influence: the runtime's process may have leaked any fd to us; only the plan says how many of them the program is to have, so
+ * nothing was done before it was read. Order: all others are closed first; then the program's are put in their places, now and not at the
+ * end, because behind a seccomp filter no more than close_range and execve may be allowed. Only these few are not close-on-exec.
+ */
+static int settle_fds(struct ctx *c)
+{
+    int extra = (int)c->plan->ops[c->plan->count - 1].exec.fds, end = FD_EXTRA + extra;
     bool terminal = false;
-    for (uint32_t i = 0; i < ret->count; i++)
-        terminal = terminal || ret->ops[i].code == OP_TERMINAL;
+    int err = sys_close_range((unsigned)end, ~0U, 0);
+    if (err < 0)
+        return step(c, err, "close inherited fds with close_range(2), which needs Linux 5.9 or newer");
+    for (uint32_t i = 0; i < c->plan->count; i++)
+        terminal = terminal || c->plan->ops[i].code == OP_TERMINAL;
     if (terminal && fcntl(FD_CONSOLE, F_GETFD) < 0)
         return step(c, -errno, "fd %d is not open, but the plan has a terminal", FD_CONSOLE);
+    for (int fd = FD_EXTRA; fd < end; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            return step(c, -errno, "fd %d is not open, but the program is to have it", fd);
+    (void)close(FD_PLAN);
     if (!terminal)
-        (void)close(FD_CONSOLE);
-    return 0;
+        close_fd(&c->console);
+    if (extra == 0)
+        return 0;
+    err = move_fd(c, &c->status, end);
+    if (err == 0 && terminal)
+        err = move_fd(c, &c->console, end);
+    for (int fd = FD_EXTRA; err == 0 && fd < end; fd++)
+        if (dup3(fd, fd - FD_EXTRA + 3, 0) < 0)
+            err = step(c, -errno, "give the program fd %d", fd - FD_EXTRA + 3);
+    return err == 0 ? sys_close_range((unsigned)extra + 3, (unsigned)end - 1, 0) : err;
 }
 
 static int run_op(struct ctx *c, const struct op *op)
@@ -127,6 +158,7 @@ static int run_op(struct ctx *c, const struct op *op)
     case OP_CGROUP_TASKS: return op_cgroup_tasks(c, &op->cgroup_tasks);
     case OP_OPEN_FIFO: return op_open_fifo(c, &op->open_fifo);
     case OP_OPEN_NS: return op_open_ns(c, &op->open_ns);
+    case OP_HOST_AGENT: return op_host_agent(c);
     case OP_JOIN: return op_join(c);
     case OP_JOIN_PROCESS: return op_join_process(c, &op->join_process);
     case OP_CLONE: return op_clone(c, &op->clone);
@@ -135,6 +167,8 @@ static int run_op(struct ctx *c, const struct op *op)
     case OP_UNSHARE: return op_unshare(c, &op->unshare);
     case OP_KEYRING: return op_keyring(c, &op->keyring);
     case OP_LOOPBACK_UP: return op_loopback_up(c);
+    case OP_NET_DEVICE: return op_net_device(c, &op->net_device);
+    case OP_TIME_OFFSETS: return op_time_offsets(c, &op->time_offsets);
     case OP_ROOT_PROPAGATION: return op_root_propagation(c, &op->root_propagation);
     case OP_ROOTFS: return op_rootfs(c, &op->rootfs);
     case OP_MOUNT: return op_mount(c, &op->mount);
@@ -164,18 +198,21 @@ static int run_op(struct ctx *c, const struct op *op)
     case OP_PROGRAM: return op_program(c, &op->program);
     case OP_READY: return op_ready(c);
     case OP_AWAIT_START: return op_await_start(c);
-    case OP_EXEC: return op_exec(c);
+    case OP_EXEC: return op_exec(c, &op->exec);
     case OP_HOOK: return op_hook(c, &op->hook);
     case OP_SCHEDULER: return op_scheduler(c, &op->scheduler);
     case OP_IO_PRIORITY: return op_io_priority(c, &op->io_priority);
     case OP_MEMORY_POLICY: return op_memory_policy(c, &op->memory_policy);
     case OP_INITIAL_AFFINITY: return op_affinity(c, &op->initial_affinity.mask);
     case OP_AFFINITY: return op_affinity(c, &op->affinity.mask);
-    case OP_HOST_AGENT:
-    case OP_TIME_OFFSETS:
-    case OP_NET_DEVICE:
     default: return step(c, -EINVAL, "run an operation that is unknown");
     }
+}
+
+/* The operations that the host agent takes part in, or may. */
+static bool asks_agent(const struct op *op)
+{
+    return op->code == OP_NET_DEVICE || op->code == OP_TIME_OFFSETS || (op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0);
 }
 
 /*
@@ -184,7 +221,7 @@ static int run_op(struct ctx *c, const struct op *op)
  */
 static bool needs_host_proc(const struct op *op)
 {
-    return op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX ||
+    return asks_agent(op) || op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX ||
         (op->code == OP_KEYRING && op->keyring.label.len > 0);
 }
 
@@ -225,7 +262,7 @@ static void fail_point(const struct op *op, const char *past)
 /* Runs the plan. Returns 0 in stage 0 when the child is on its way; on the container side it returns only on failure. */
 static int run_plan(struct ctx *c)
 {
-    uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_proc = last_need(c->plan, needs_proc);
+    uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_proc = last_need(c->plan, needs_proc), last_agent = last_need(c->plan, asks_agent);
     bool narrow = false;
     for (uint32_t i = 0; i < c->plan->count; i++) {
         const struct op *op = &c->plan->ops[i];
@@ -237,6 +274,8 @@ static int run_plan(struct ctx *c)
         fail_point(op, "+");
         if (op->code == OP_CLONE && !c->container)
             return serve_child(c, &op->clone);
+        if (c->container && i >= last_agent)
+            close_fd(&c->agent);
         if (c->container && i >= last_host_proc && !narrow) {
             proc_narrow(c);
             narrow = true;
@@ -262,11 +301,14 @@ int main(void)
     struct plan plan;
     struct ctx c = {
         .plan = &plan, .at = UINT32_MAX, .proc = -1, .own_fds = -1, .root = -1, .fifo = -1, .sync = -1, .null = -1, .empty = -1,
+        .agent = -1, .status = FD_STATUS, .console = FD_CONSOLE,
         .cgroup_dir = { .fd = -1 },
     };
     int err = prepare(&c);
     if (err == 0)
         err = read_plan(&c, &plan);
+    if (err == 0)
+        err = settle_fds(&c);
     if (err == 0)
         err = proc_open(&c);
     if (err == 0)

@@ -28,11 +28,15 @@ struct ctx {
     int root;        /* the root directory of the container: paths of the plan are resolved below it */
     int fifo;        /* the exec fifo, O_PATH */
     int sync;        /* socket between stage 0 and the container side */
+    int agent;       /* container side: socket to the host agent, until the last operation that asks it */
+    int status;      /* the status socket, and the console socket: not at their agreed places where the program gets more fds */
+    int console;
     int null;        /* the root's /dev/null, verified, O_PATH */
     int empty;       /* the read-only tmpfs that masks directories, once one is attached */
     bool container;  /* this process is the container side */
     bool announced;  /* container side: stage 0 has reported our pid */
     bool cwd_done;
+    bool strangers;  /* processes that are not ours may have power over this one: it has entered a user namespace that was there */
     bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
     const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
     struct held cgroup_dir;                  /* fd -1: none */
@@ -41,6 +45,7 @@ struct ctx {
     struct held namespaces[PLAN_MAX_NAMESPACES];
     uint32_t namespace_count;
     pid_t child;                             /* stage 0: the container process */
+    pid_t agent_pid;                         /* stage 0: the host agent, its own child */
     bool plain_clone;                        /* stage 0: the child is not in cgroup_dir yet */
     const struct op_program *program;
     char executable[PATH_MAX];
@@ -68,7 +73,11 @@ int path_null_device(struct ctx *c);
 bool is_null_device(const struct stat *st);
 /* path.c: procfs */
 int proc_open(struct ctx *c);
+int proc_write_at(int directory, const char *path, const char *text, size_t size);
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size);
+int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size);
+int proc_open_ns(const struct ctx *c, const char *pid, const char *name);
+void proc_prepare(struct ctx *c);
 void proc_narrow(struct ctx *c);
 int proc_reopen(const struct ctx *c, int fd, int flags);
 
@@ -89,6 +98,16 @@ int await_announced(struct ctx *c);
 int op_wait_cgroup(struct ctx *c);
 int op_unshare(struct ctx *c, const struct op_unshare *op);
 int op_loopback_up(struct ctx *c);
+int op_time_offsets(struct ctx *c, const struct op_time_offsets *op);
+
+/* host_agent.c, net_device.c: the agent, and the operations that ask it */
+int op_host_agent(struct ctx *c);
+void await_agent(const struct ctx *c);
+int host_source(struct ctx *c, const struct op_mount *op);
+int host_time_offsets(struct ctx *c);
+int op_net_device(struct ctx *c, const struct op_net_device *op);
+int move_device(struct ctx *c, const struct op_net_device *op, int target);
+int set_link(int inet, const char *name, bool up);
 
 /* ops_mount.c */
 int op_mount(struct ctx *c, const struct op_mount *op);
@@ -135,11 +154,11 @@ int op_affinity(struct ctx *c, const struct plan_bytes *mask);
 int op_hook(struct ctx *c, const struct op_hook *op);
 
 /* ops_exec.c */
-int await_runtime(void);
+int await_runtime(const struct ctx *c);
 int op_sync(struct ctx *c, const struct op_sync *op);
 int op_program(struct ctx *c, const struct op_program *op);
 int op_ready(struct ctx *c);
 int op_await_start(struct ctx *c);
-int op_exec(struct ctx *c);
+int op_exec(struct ctx *c, const struct op_exec *op);
 
 #endif

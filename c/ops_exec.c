@@ -13,21 +13,21 @@
 #define MAX_PASSWD_BYTES (1024 * 1024)
 
 /* The runtime answers with one byte; end of file means that it gave up. */
-int await_runtime(void)
+int await_runtime(const struct ctx *c)
 {
     char byte;
-    return sys_read_full(FD_STATUS, &byte, 1) == 1 ? 0 : STOP;
+    return sys_read_full(c->status, &byte, 1) == 1 ? 0 : STOP;
 }
 
 int op_sync(struct ctx *c, const struct op_sync *op)
 {
-    return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime();
+    return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime(c);
 }
 
 /* A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk. */
 int op_ready(struct ctx *c)
 {
-    return report(c, RECORD_READY) < 0 ? STOP : await_runtime();
+    return report(c, RECORD_READY) < 0 ? STOP : await_runtime(c);
 }
 
 /* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
@@ -126,6 +126,17 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
 }
 
 /*
+ * A runtime without privileges must look at a created container's namespaces to run a further process in it, which it can only while we
+ * are dumpable; here, because a filter that follows may forbid it. Who can influence: whoever has all power over our user namespace could
+ * trace us until execve, and would hold nothing by that but the fifo of a container that is his. The host's procfs is closed by now.
+ */
+static void stay_visible(struct ctx *c)
+{
+    if (c->dumpable_for_runtime && c->fifo >= 0 && c->proc < 0)
+        (void)sys_prctl(PR_SET_DUMPABLE, 1, 0);
+}
+
+/*
  * Who can influence: names are the client's, files the image's. Privilege: normally the program's own by now. All of this happens in the
  * container's root; it only chooses words for a failure early, execve is what really checks.
  */
@@ -147,6 +158,7 @@ int op_program(struct ctx *c, const struct op_program *op)
         *home = c->home; /* at the end this is the spare slot; the one behind it stays NULL */
     }
     c->program = op;
+    stay_visible(c);
     if (strchr(name, '/') == NULL)
         return find_in_path(c, name, path);
     char text[64];
@@ -173,21 +185,23 @@ int op_await_start(struct ctx *c)
 }
 
 /*
- * Who can influence: argv, env and the path are the client's. Order: everything but stdio and the status socket is closed before the path
- * is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket closes by itself when execve succeeds, which is how
- * the runtime learns of it. A runtime that is no longer listening (a command line that created and left) is no reason to fail here; a
- * stage 0 that died before it said whose process this is, is one: nobody would know of the program.
+ * Who can influence: argv, env and the path are the client's. Order: everything but the program's own fds and the status socket is closed
+ * before the path is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket, which lies above the program's fds,
+ * closes by itself when execve succeeds, which is how the runtime learns of it. A runtime that is no longer listening (a command line that
+ * created and left) is no reason to fail here; a stage 0 that died before it said whose process this is, is one: nobody would know of the
+ * program.
  */
-int op_exec(struct ctx *c)
+int op_exec(struct ctx *c, const struct op_exec *op)
 {
     char text[64];
+    unsigned first = 3 + op->fds, status = (unsigned)c->status;
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);
-    if (sys_close_range(FD_STATUS + 1, ~0U, 0) < 0 || sys_close_range(3, FD_STATUS - 1, 0) < 0)
-        for (int fd = 3; fd < 1024; fd++) /* a filter may refuse close_range */
-            if (fd != FD_STATUS)
-                (void)close(fd);
+    if (sys_close_range(status + 1, ~0U, 0) < 0 || sys_close_range(first, status - 1, 0) < 0)
+        for (unsigned fd = first; fd < 1024; fd++) /* a filter may refuse close_range */
+            if (fd != status)
+                (void)close((int)fd);
     (void)execve(c->executable, c->program->args.v, c->program->env.v);
     int err = -errno;
     return step(c, err, "exec %s: %s", c->executable, reason(err, text));

@@ -113,7 +113,10 @@ static int open_source(struct ctx *c, const struct op_mount *op, bool *ret_direc
 {
     struct stat st;
     unsigned recursive = (op->how & MOUNT_HOW_RECURSIVE) != 0 ? (unsigned)AT_RECURSIVE : 0;
-    cleanup_fd int tree = sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    bool host = (op->how & MOUNT_HOW_HOST_SOURCE) != 0;
+    cleanup_fd int tree = host ? host_source(c, op) : sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    if (tree < 0 && host)
+        return take_fd(&tree);
     int err = tree < 0 ? tree : sys_fstat(tree, &st);
     if (err < 0)
         return step(c, err, "mount \"%s\" on \"%s\": source", op->source.s, op->target.s);

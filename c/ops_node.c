@@ -106,23 +106,11 @@ static int bind_console(struct ctx *c, int slave)
     return tree < 0 ? take_fd(&tree) : sys_attach(tree, target);
 }
 
-static int send_master(int master, unsigned number)
+static int send_master(int console, int master, unsigned number)
 {
     char name[32];
-    union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
     size_t size = (size_t)snprintf(name, sizeof name, "/dev/pts/%u", number);
-    struct iovec data = { .iov_base = name, .iov_len = size };
-    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &master, sizeof master);
-    ssize_t sent;
-    do {
-        sent = sendmsg(FD_CONSOLE, &message, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : 0;
+    return sys_send_fds(console, name, size, &master, 1);
 }
 
 /*
@@ -158,10 +146,10 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     err = op->console != 0 ? bind_console(c, slave) : 0;
     if (err < 0)
         return step(c, err, "mount the terminal on \"/dev/console\"");
-    err = send_master(master, number);
+    err = send_master(c->console, master, number);
     if (err < 0)
         return step(c, err, "send the terminal's master");
-    (void)close(FD_CONSOLE);
+    close_fd(&c->console);
     for (int fd = 0; fd <= 2; fd++)
         if (dup3(slave, fd, 0) < 0)
             return step(c, -errno, "make the terminal fd %d", fd);

@@ -5,7 +5,6 @@
  */
 #include "init.h"
 
-#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@ int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op)
 {
     char text[16];
     int size = snprintf(text, sizeof text, "%d", op->value);
-    int err = proc_write(c, "self/oom_score_adj", text, (size_t)size);
+    int err = proc_write_own(c, "self/oom_score_adj", text, (size_t)size);
     return err < 0 ? step(c, err, "set oom_score_adj to %d", op->value) : 0;
 }
 
@@ -132,6 +131,7 @@ int op_join(struct ctx *c)
     int err = join_pass(c, others, user);
     if (err == 0 && user)
         err = join_pass(c, CLONE_NEWUSER, false);
+    c->strangers = c->strangers || user;
     if (err == 0 && user)
         err = become_root(c);
     return err != 0 ? err : join_pass(c, others, false);
@@ -176,6 +176,7 @@ int op_join_process(struct ctx *c, const struct op_join_process *op)
         err = sys_setns(pidfd, op->flags);
     if (err < 0)
         return step(c, err, "join the namespaces of process %u", op->pid);
+    c->strangers = c->strangers || (op->flags & CLONE_NEWUSER) != 0;
     return (op->flags & CLONE_NEWUSER) != 0 ? become_root(c) : 0;
 }
 
@@ -216,10 +217,18 @@ static int enter_cgroups(struct ctx *c)
     return 0;
 }
 
+static bool has_maps(const struct op_clone *op)
+{
+    return op->uid_map.len > 0 || op->gid_map.len > 0 || op->runtime_maps != 0;
+}
+
 /*
  * Who can influence: nobody outside; no code of the container runs yet. Privilege: the runtime's, or that of the joined user namespace.
  * CLONE_PARENT makes the child the runtime's own, which alone reaps it; its exit signal is then taken from us (SIGCHLD). The child must
  * not see our end of the socket, or it would never read an end of file when we fail.
+ * Where another than root writes the maps, the child is born dumpable and stays so until they are written, because the files of an
+ * undumpable process belong to root, and newuidmap compares their owner with who calls it. Meanwhile the user's own processes may trace
+ * it, as they may the runtime; those of his containers may not: they have no power over a user namespace beside theirs.
  */
 int op_clone(struct ctx *c, const struct op_clone *op)
 {
@@ -231,6 +240,9 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     struct clone_args args = { .flags = CLONE_PARENT | op->flags };
     struct clone_args into = args;
     int pid = -EOPNOTSUPP;
+    bool visible = op->runtime_maps != 0 && geteuid() != 0;
+    if (visible)
+        (void)sys_prctl(PR_SET_DUMPABLE, 1, 0);
     if (c->cgroup_dir.fd >= 0) {
         into.flags |= CLONE_INTO_CGROUP;
         into.cgroup = (uint64_t)(unsigned)c->cgroup_dir.fd;
@@ -239,6 +251,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     }
     if (pid < 0)
         pid = sys_clone3(&args);
+    int hidden = pid != 0 && visible ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
     if (pid < 0) {
         (void)close(ends[0]);
         (void)close(ends[1]);
@@ -246,9 +259,10 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     }
     if (pid > 0) {
         (void)close(ends[1]);
+        close_fd(&c->agent); /* one end is left, which decides how long the agent lives */
         c->sync = ends[0];
         c->child = pid;
-        return 0;
+        return hidden < 0 ? step(c, hidden, "stay undumpable") : 0;
     }
     (void)close(ends[0]);
     c->sync = ends[1];
@@ -257,10 +271,11 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     int err = enter_cgroups(c);
     if (err != 0)
         return err;
-    if (op->uid_map.len > 0 || op->gid_map.len > 0) {
-        if (await_announced(c) < 0 || await_byte(c, MAPS_DONE) < 0)
-            return STOP;
-    }
+    if (has_maps(op) && (await_announced(c) < 0 || await_byte(c, MAPS_DONE) < 0))
+        return STOP;
+    hidden = visible ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
+    if (hidden < 0)
+        return step(c, hidden, "become undumpable");
     c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
     return c->root < 0 ? step(c, c->root, "open the root directory") : 0;
 }
@@ -297,20 +312,25 @@ static int tell(const struct ctx *c, char byte)
     return sent == 1 ? 0 : STOP;
 }
 
-/* What stage 0 still does after the clone. gid_map is written by a process that has CAP_SETGID outside, so setgroups stays allowed. */
+/*
+ * What stage 0 still does after the clone. gid_map is written by a process that has CAP_SETGID outside, so setgroups stays allowed; who
+ * has not leaves the maps to the runtime, which finds somebody who has or denies setgroups.
+ */
 int serve_child(struct ctx *c, const struct op_clone *op)
 {
     int err = report_u32(c, RECORD_CHILD, (uint32_t)c->child) < 0 ? STOP : tell(c, CHILD_REPORTED);
-    if (err == 0)
+    if (err == 0 && op->runtime_maps != 0)
+        err = report_u32(c, RECORD_REACHED, SYNC_ID_MAPS) < 0 ? STOP : await_runtime(c);
+    if (err == 0 && op->runtime_maps == 0)
         err = write_map(c, "uid_map", &op->uid_map);
-    if (err == 0)
+    if (err == 0 && op->runtime_maps == 0)
         err = write_map(c, "gid_map", &op->gid_map);
-    if (err == 0 && (op->uid_map.len > 0 || op->gid_map.len > 0))
+    if (err == 0 && has_maps(op))
         err = tell(c, MAPS_DONE);
     if (err == 0)
         err = move_child(c);
-    if (err == 0 && tell(c, CGROUPS_DONE) != 0)
-        return 0;
+    if (err == 0 && tell(c, CGROUPS_DONE) == 0)
+        await_agent(c);
     return err;
 }
 
@@ -331,12 +351,29 @@ int op_unshare(struct ctx *c, const struct op_unshare *op)
 
 int op_loopback_up(struct ctx *c)
 {
-    struct ifreq request = { .ifr_name = "lo" };
     cleanup_fd int fd = sys_result(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    int err = fd < 0 ? fd : sys_ioctl(fd, SIOCGIFFLAGS, &request);
-    if (err == 0) {
-        request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
-        err = sys_ioctl(fd, SIOCSIFFLAGS, &request);
-    }
+    int err = fd < 0 ? fd : set_link(fd, "lo", true);
     return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
+}
+
+/*
+ * Who can influence: the text is the client's; the kernel checks it, once and for the namespace that our children would get, which is ours
+ * alone. Privilege: root in the container's user namespace, which owns the new one. Offsets can be set until a process is in it, so it is
+ * entered last; that takes no child, because we have one thread.
+ */
+int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
+{
+    int err = sys_unshare(CLONE_NEWTIME);
+    if (err < 0)
+        return step(c, err, "make a time namespace");
+    err = op->offsets.len > 0 ? proc_write_own(c, "self/timens_offsets", op->offsets.s, op->offsets.len) : 0;
+    if (err == -EACCES && c->agent >= 0)
+        err = host_time_offsets(c);
+    else if (err < 0)
+        (void)step(c, err, "set the offsets of the time namespace");
+    if (err < 0)
+        return err;
+    cleanup_fd int fd = proc_open_ns(c, "self", "time_for_children");
+    err = fd < 0 ? fd : sys_setns(fd, CLONE_NEWTIME);
+    return err < 0 ? step(c, err, "enter the time namespace") : 0;
 }

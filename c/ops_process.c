@@ -119,7 +119,7 @@ int op_selinux(struct ctx *c, const struct op_selinux *op)
  */
 static int hand_over_listener(struct ctx *c, int listener)
 {
-    if (report_u32(c, RECORD_LISTENER, (uint32_t)listener) < 0 || await_runtime() != 0)
+    if (report_u32(c, RECORD_LISTENER, (uint32_t)listener) < 0 || await_runtime(c) != 0)
         return STOP;
     (void)close(listener);
     return 0;

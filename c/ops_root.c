@@ -164,6 +164,7 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     static const char *const names[] = { "pivot_root", "move the root", "chroot" };
     if (op->mode > PIVOT_MODE_CHROOT)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
+    proc_prepare(c);
     int err = op->mode == PIVOT_MODE_MOVE ? sys_mount(NULL, "/", NULL, MS_SLAVE, NULL) : 0;
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = hide_host_mounts(c);

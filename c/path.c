@@ -234,9 +234,9 @@ int proc_open(struct ctx *c)
  * Who can influence: `path` is ours or comes from the plan (sysctl names); what is mounted over parts of procfs, an administrator or,
  * through shared mounts, a container. RESOLVE_NO_XDEV refuses all of that, RESOLVE_BENEATH the rest (CVE-2025-52881).
  */
-int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
+int proc_write_at(int directory, const char *path, const char *text, size_t size)
 {
-    cleanup_fd int fd = sys_openat2(c->proc, path, O_WRONLY, 0, BELOW_PROC);
+    cleanup_fd int fd = sys_openat2(directory, path, O_WRONLY, 0, BELOW_PROC);
     if (fd < 0)
         return take_fd(&fd);
     ssize_t wrote;
@@ -248,21 +248,81 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
     return (size_t)wrote == size ? 0 : -EIO;
 }
 
+int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
+{
+    return proc_write_at(c->proc, path, text, size);
+}
+
+/*
+ * Files of our own below "self/". Where we are not what procfs takes an undumpable process for, which is root where ts-init was executed,
+ * they are ours only while we are dumpable. Who can influence meanwhile: processes with all power over our user namespace could trace us.
+ * In one of our own those are processes above it that have that power anyway; where one was joined they may be hostile, and we do not.
+ */
+int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size)
+{
+    int err = proc_write(c, path, text, size);
+    if (err != -EACCES || c->strangers)
+        return err;
+    err = sys_prctl(PR_SET_DUMPABLE, 1, 0);
+    if (err == 0)
+        err = proc_write(c, path, text, size);
+    int undo = sys_prctl(PR_SET_DUMPABLE, 0, 0);
+    return err < 0 ? err : undo;
+}
+
+/* A namespace of a process, or of our "self". The directory is looked up without links, only its entry is the magic link that we want. */
+int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "%s/ns", pid);
+    cleanup_fd int directory = sys_openat2(c->proc, path, O_PATH | O_DIRECTORY, 0, BELOW_PROC);
+    return directory < 0 ? take_fd(&directory) : sys_openat(directory, name, O_RDONLY, 0);
+}
+
 static int open_own_fds(int proc)
 {
     return sys_openat2(proc, "self/fd", O_PATH | O_DIRECTORY, 0, BELOW_PROC);
 }
 
 /*
- * Lets go of the host's procfs where the container has one that knows this process: a created container waits for its start with what
- * is held now. Who can influence: the container decides what its /proc is. A procfs that is not our pid namespace's or an outer one's has
- * no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts, so at worst it is no use: then the host's stays.
+ * Our own fds in the container's procfs. Who can influence: the container decides what its /proc is. A procfs that is not our pid
+ * namespace's or an outer one's has no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts: then it is no use.
+ */
+static int container_own_fds(const struct ctx *c)
+{
+    cleanup_fd int own = path_open(c->root, "/proc", O_PATH | O_DIRECTORY);
+    return check_proc(own) < 0 ? -ENODEV : open_own_fds(own);
+}
+
+/*
+ * For a container whose own /proc is no use: the same in a procfs of our pid namespace that is mounted nowhere and shows nothing but
+ * processes. In a user namespace the kernel makes one only while a whole one is in sight, so this is called before the host's goes out of it.
+ */
+void proc_prepare(struct ctx *c)
+{
+    cleanup_fd int usable = container_own_fds(c);
+    if (usable >= 0 || c->own_fds >= 0)
+        return;
+    cleanup_fd int fs = sys_fsopen("proc");
+    int err = fs < 0 ? fs : sys_fsconfig(fs, FSCONFIG_SET_STRING, "subset", "pid");
+    if (err == 0)
+        err = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
+    cleanup_fd int tree = err < 0 ? err : sys_fsmount(fs, 0);
+    c->own_fds = tree < 0 ? -1 : open_own_fds(tree);
+}
+
+/*
+ * Lets go of the host's procfs, because a created container waits for its start with what is held now. Where neither the container's /proc
+ * nor one of our own is to be had, it stays.
  */
 void proc_narrow(struct ctx *c)
 {
-    cleanup_fd int own = path_open(c->root, "/proc", O_PATH | O_DIRECTORY);
-    close_fd(&c->own_fds);
-    c->own_fds = check_proc(own) < 0 ? -ENODEV : open_own_fds(own);
+    proc_prepare(c);
+    int own = container_own_fds(c);
+    if (own >= 0) {
+        close_fd(&c->own_fds);
+        c->own_fds = own;
+    }
     if (c->own_fds >= 0)
         close_fd(&c->proc);
     else

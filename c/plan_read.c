@@ -152,8 +152,20 @@ static bool take_op(struct cursor *in, struct op *ret, char ***pointers, size_t 
 
 /* What the order of the operations must be for the process diagram of init.c to hold. Returns what is wrong with it, or NULL. */
 struct order {
-    uint32_t clones, programs, roots, pivots, waits, fifos, fifo_opens, terminals, credentials, namespaces, joins, cgroups, cgroup_dirs;
+    uint32_t clones, programs, roots, pivots, waits, fifos, fifo_opens, terminals, credentials, namespaces, joins, cgroups, cgroup_dirs, agents, entered;
 };
+
+static const char *check_mount(const struct order *seen, const struct op_mount *op)
+{
+    bool host = (op->how & MOUNT_HOW_HOST_SOURCE) != 0, idmap = (op->how & MOUNT_HOW_IDMAP) != 0;
+    if (seen->roots == 0 || seen->pivots > 0)
+        return "mount must be between rootfs and pivot";
+    if (host && (seen->agents == 0 || (op->how & MOUNT_HOW_BIND) == 0))
+        return "a source of the host is for a bind and needs the host agent";
+    if ((idmap && !host) || (!idmap && (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0))
+        return "ids are mapped by the host agent only";
+    return idmap && (op->uid_map.len == 0) != (op->gid_map.len == 0) ? "one of two id maps is missing" : NULL;
+}
 
 static const char *check_op(struct order *seen, const struct op *op, uint8_t stage, bool last)
 {
@@ -169,6 +181,7 @@ static const char *check_op(struct order *seen, const struct op *op, uint8_t sta
         return ++seen->namespaces > PLAN_MAX_NAMESPACES ? "too many namespaces" : NULL;
     case OP_JOIN:
     case OP_JOIN_PROCESS:
+        seen->entered++;
         seen->joins = op->code == OP_JOIN ? seen->namespaces : seen->joins;
         return NULL;
     case OP_CGROUP_DIR:
@@ -186,7 +199,11 @@ static const char *check_op(struct order *seen, const struct op *op, uint8_t sta
     case OP_PIVOT:
         return seen->roots == 0 || ++seen->pivots > 1 ? "pivot must follow one rootfs, once" : NULL;
     case OP_MOUNT:
-        return seen->roots == 0 || seen->pivots > 0 ? "mount must be between rootfs and pivot" : NULL;
+        return check_mount(seen, &op->mount);
+    case OP_HOST_AGENT:
+        return ++seen->agents > 1 || seen->entered > 0 ? "host_agent must come once and before any join" : NULL;
+    case OP_NET_DEVICE:
+        return seen->agents == 0 ? "net_device needs the host agent" : NULL;
     case OP_DEVICE:
     case OP_SYMLINK:
         return seen->roots == 0 ? "device and symlink must follow rootfs" : NULL;
@@ -201,6 +218,8 @@ static const char *check_op(struct order *seen, const struct op *op, uint8_t sta
     case OP_EXEC:
         if (seen->programs == 0)
             return "exec without a program";
+        if (op->exec.fds > LIMIT_EXTRA_FDS_MAX)
+            return "the program is to have too many fds";
         return seen->cgroups + seen->cgroup_dirs > 0 && seen->waits == 0 ? "a cgroup is joined but never waited for" : NULL;
     case OP_OOM_SCORE_ADJ:
     case OP_RAISE_RLIMIT:
@@ -228,10 +247,8 @@ static const char *check_op(struct order *seen, const struct op *op, uint8_t sta
     case OP_SECCOMP:
     case OP_PERSONALITY:
     case OP_READY:
-    case OP_HOST_AGENT:
     case OP_INITIAL_AFFINITY:
     case OP_TIME_OFFSETS:
-    case OP_NET_DEVICE:
     case OP_HOOK:
     case OP_SCHEDULER:
     case OP_IO_PRIORITY:

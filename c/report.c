@@ -47,7 +47,7 @@ static int send_record(struct ctx *c, enum record_type type, const uint32_t *wor
         size += put_text(record + size, sizeof record - size, text);
     (void)put_u32(record, (uint32_t)type);
     (void)put_u32(record + 4, (uint32_t)(size - 8));
-    return sys_write_all(FD_STATUS, record, size);
+    return sys_write_all(c->status, record, size);
 }
 
 int report(struct ctx *c, enum record_type type)

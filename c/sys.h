@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -128,6 +129,14 @@ static inline int sys_mount_setattr(int fd, bool recursive, uint64_t set, uint64
     return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
 }
 
+/* Maps the ids of the detached tree `fd` by the maps of a user namespace. */
+static inline int sys_mount_idmap(int fd, bool recursive, int user_namespace)
+{
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user_namespace };
+    unsigned flags = (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0);
+    return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
+}
+
 static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
     return sys_result(syscall(__NR_mount, source, target, type, flags, data));
@@ -212,6 +221,43 @@ static inline int sys_keyctl(int operation, unsigned long a, unsigned long b, un
 static inline int sys_ioctl(int fd, unsigned request, void *argument)
 {
     return sys_result(syscall(__NR_ioctl, fd, request, argument));
+}
+
+/* Sends bytes and at most two fds in one message. */
+static inline int sys_send_fds(int socket, const void *bytes, size_t size, const int *fds, size_t count)
+{
+    union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(2 * sizeof(int))]; } control = { .head = {
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int)) } };
+    struct iovec data = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = size };
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+    if (count > 0) {
+        memcpy(CMSG_DATA(&control.head), fds, count * sizeof(int));
+        message.msg_control = &control;
+        message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
+    }
+    ssize_t sent;
+    do {
+        sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}
+
+/* Receives what sys_send_fds sent; `fds` that did not come are left alone. Returns the count of bytes. */
+static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int fds[2])
+{
+    union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(2 * sizeof(int))]; } control;
+    struct iovec data = { .iov_base = bytes, .iov_len = size };
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    ssize_t got;
+    do {
+        got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return -errno;
+    const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS && head->cmsg_len <= CMSG_LEN(2 * sizeof(int)))
+        memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
+    return got;
 }
 
 /* Writes all of `size` bytes. */

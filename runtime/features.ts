@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CAPABILITIES } from './spec/capabilities.ts'
+import { SPEC_VERSION } from './spec/example.ts'
 import { MOUNT_OPTION_WORDS } from './spec/mount-options.ts'
 import { NAMESPACE_TYPES } from './spec/namespaces.ts'
 import { MEMORY_FLAGS, MEMORY_MODES } from './spec/scheduling.ts'
@@ -22,7 +23,7 @@ export function features(): Record<string, unknown> {
   const flags = [...SECCOMP_FLAGS.keys()]
   return {
     ociVersionMin: '1.0.0',
-    ociVersionMax: '1.3.0',
+    ociVersionMax: SPEC_VERSION,
     hooks: [...HOOK_NAMES],
     mountOptions: [...MOUNT_OPTION_WORDS].sort(),
     linux: {

@@ -1,7 +1,8 @@
 /**
  * Builds everything that a running shim needs into build/, in the layout that scripts/install copies: the C programs through make,
  * one CommonJS bundle per entry point through esbuild, koffi's native addon beside them, and the files that are made from those.
- * Every step looks at time stamps first, so that a build with nothing to do takes well under a second.
+ * Every step looks at time stamps first, so that a build with nothing to do takes well under a second. With --failpoints the same goes
+ * to build/failpoints/, for the tests that kill it.
  */
 import { spawnSync } from 'node:child_process'
 import {
@@ -21,16 +22,26 @@ import { dirname, join, relative } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 
 const ROOT = join(import.meta.dirname, '..')
-const BIN = join(ROOT, 'build/bin')
-const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
-const META = join(ROOT, 'build/meta')
+/** a second build beside the product, whose programs kill themselves where RUNTS_FAIL_AT says (runtime/failpoint.ts) */
+const FAILPOINTS = process.argv.includes('--failpoints')
+const OUT = join(ROOT, FAILPOINTS ? 'build/failpoints' : 'build')
+const BIN = join(OUT, 'bin')
+const LIB = join(OUT, 'lib/containerd-shim-ts')
+const META = join(OUT, 'meta')
 
-/** The scripts that find Node and the bundle from their own place, so that a copied tree works anywhere. */
+/**
+ * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
+ * would cost as much as all of its own work. V8's helper threads (--v8-pool-size) would not live long enough to help.
+ */
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it.
-self=$(readlink -f "$0") || exit 1
-lib=\${self%/bin/*}/lib/containerd-shim-ts
-exec "$lib/node" "$lib/runts.cjs" "$@"
+self=$0
+[ ! -L "$self" ] || self=$(readlink -f "$self") || exit 1
+case $self in */*) ;; *) self=./$self ;; esac
+lib=\${self%/*}/../lib/containerd-shim-ts
+# what a user has set for programs of their own must not change how this one runs
+unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
+exec "$lib/node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [
@@ -141,7 +152,11 @@ async function bundle(entry: string, name: string, koffiVersion: string): Promis
     legalComments: 'eof',
     logLevel: 'warning',
     // CommonJS has no import.meta; the bundle's own folder is what the sources mean by it
-    define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
+    define: {
+      'import.meta.dirname': '__dirname',
+      'import.meta.filename': '__filename',
+      RUNTS_FAILPOINTS: String(FAILPOINTS),
+    },
     plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads],
   })
   mkdirSync(META, { recursive: true })
@@ -174,7 +189,10 @@ function codeCache(name: string): void {
 
 function make(): void {
   // -s: the compiler lines are long; a failing command prints itself
-  const result = spawnSync('make', ['-s', '-C', 'c'], { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] })
+  const result = spawnSync('make', ['-s', '-C', 'c', FAILPOINTS ? 'failpoints' : 'all'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
   if (result.status !== 0)
     throw new Error(`make -C c failed${result.error === undefined ? '' : `: ${result.error.message}`}`)
 }
@@ -189,6 +207,13 @@ function linkNode(): void {
   }
   rmSync(link, { force: true })
   symlinkSync(target, link)
+}
+
+/** What `runts --version` calls the commit: only a tree that git knows has one. */
+function writeCommit(): void {
+  const { status, stdout } = spawnSync('git', ['-C', ROOT, 'rev-parse', 'HEAD'], { encoding: 'utf8' })
+  if (status === 0) writeIfChanged(join(LIB, 'COMMIT'), stdout, 0o644)
+  else rmSync(join(LIB, 'COMMIT'), { force: true })
 }
 
 /** The launcher answers -info with this file, so it never starts Node for it. */
@@ -208,6 +233,7 @@ async function main(): Promise<void> {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   writeIfChanged(join(LIB, 'VERSION'), `${version}\n`, 0o644)
   writeIfChanged(join(BIN, 'runts'), RUNTS, 0o755)
+  writeCommit()
   linkNode()
   const koffi = koffiPackage()
   const addon = join(LIB, 'koffi.node')
@@ -221,8 +247,11 @@ async function main(): Promise<void> {
     await bundle(entry, name, koffi.version)
     codeCache(name)
   }
+  // the library for whoever is not of this tree: node takes no TypeScript from node_modules
+  writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
+  await bundle('runtime/index.ts', 'runtime', koffi.version)
   writeFeatures()
-  say(`build/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
+  say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
 }
 
 try {

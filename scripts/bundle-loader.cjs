@@ -18,7 +18,11 @@ const script = new Script(`(function (require, __filename, __dirname) {${readFil
   filename,
   cachedData,
 })
-const run = () => script.runInThisContext()(require, filename, __dirname)
+// Modules of Node that many commands never use, and that cost milliseconds to load: they are when something of them is first asked for.
+const LAZY = new Set(['node:net', 'node:os', 'node:timers/promises', 'node:tty'])
+const requireLazily = (load) => (name) =>
+  LAZY.has(name) ? new Proxy({}, { get: (_, key) => load(name)[key] }) : load(name)
+const run = (load = require) => script.runInThisContext()(requireLazily(load), filename, __dirname)
 
 if (require.main === module) run()
 else module.exports = { script, run }

@@ -74,7 +74,6 @@ const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((
     place: /^runtime\/sys\//,
     may: [isNode, below('runtime/sys'), among('koffi', 'runtime/errors.ts', 'runtime/logger.ts')],
   },
-  { place: /^runtime\/cli\/main\.ts$/, may: [isNode, below('runtime/cli'), among('runtime/index.ts', 'pino')] },
   { place: /^runtime\/cli\//, may: [isNode, below('runtime/cli'), among('runtime/index.ts')] },
   {
     place: /^runtime\//,

@@ -12,20 +12,47 @@ import { EventsService, TaskService } from 'ttrpc-ts/containerd'
 import { declare, mkfifo } from '../runtime/sys/libc.ts'
 import { nodeFlags } from './node-flags.ts'
 
-/** In the child: run the bundle, and on a line of standard input write the cache. It leaves by SIGKILL: the bundle owns its exits. */
-const CHILD = `
+/** In the child: run the server, and on a line of standard input write the cache. It leaves by SIGKILL: the bundle owns its exits. */
+const SERVER = `
   const { writeFileSync } = require('node:fs')
   const [loader, out] = process.argv.splice(1, 2)
   process.argv.splice(1, 0, loader)
   const bundle = require(loader)
-  const write = () => {
+  bundle.run()
+  process.stdin.once('data', () => {
+    writeFileSync(out, bundle.script.createCachedData())
+    process.kill(process.pid, 'SIGKILL')
+  })
+`
+
+/**
+ * In the child: run the program once per command line of a container's life, each in the same process, so that one cache holds what all
+ * of them compile. A program ends by _exit(2), which koffi calls for it: in its place the next one is started.
+ */
+const PROGRAM = `
+  const { writeFileSync } = require('node:fs')
+  const [loader, out, commands] = process.argv.slice(1)
+  const left = JSON.parse(commands)
+  const bundle = require(loader)
+  const next = () => {
+    process.removeAllListeners('SIGCHLD')
+    const args = left.shift()
+    if (args !== undefined) {
+      process.argv = [process.argv[0], loader, ...args]
+      return bundle.run(load)
+    }
     writeFileSync(out, bundle.script.createCachedData())
     process.kill(process.pid, 'SIGKILL')
   }
-  bundle.run()
-  // a command line that ends at once has done its work by now; a server is given some, and told when that is over
-  if (process.argv.at(-1) === 'serve') process.stdin.once('data', write)
-  else write()
+  const load = (name) => {
+    const native = require(name)
+    if (!name.endsWith('/koffi.node')) return native
+    const exits = (library) => ({ func: (text) => (/_exit/.test(text) ? () => setImmediate(next) : library.func(text)) })
+    return { ...native, load: (path) => (path === null ? exits(native.load(path)) : native.load(path)) }
+  }
+  // an _exit that returns is a fault, which the program has not been written for
+  process.on('unhandledRejection', () => {})
+  next()
 `
 
 /** A container of the common kind. Its program is our own static helper, which ends at once because it is given no plan. */
@@ -105,6 +132,23 @@ async function warmShim(socket: string, dir: string): Promise<void> {
   }
 }
 
+/** The command lines of a container's life, for `runts`; one that fails here leaves less in the cache. */
+function life(dir: string): string[][] {
+  const log = join(dir, 'log')
+  const commands = [
+    ['run', '-b', dir, 'code-cache-1'],
+    ['create', '-b', dir, '--pid-file', join(dir, 'pid'), 'code-cache-2'],
+    ['state', 'code-cache-2'],
+    ['exec', 'code-cache-2', '/ts-init'],
+    ['start', 'code-cache-2'],
+    ['list'],
+    ['kill', 'code-cache-2', 'KILL'],
+    ['delete', '--force', 'code-cache-2'],
+    ['plan', dir],
+  ]
+  return commands.map((command) => ['--root', join(dir, 'root'), '--log', log, '--log-format', 'json', ...command])
+}
+
 const socket = declare('int socket(int domain, int type, int protocol)')
 const bind = declare('int bind(int fd, void *address, unsigned int length)')
 const listen = declare('int listen(int fd, int backlog)')
@@ -131,19 +175,21 @@ try {
   await events.listen({ path: eventsPath })
   bundle(work, lib)
   const names = ['-namespace', 'code-cache', '-id', 'code-cache', '-address', join(work, 'none'), '-bundle', work]
-  const args = name === 'shim' ? [...names, '-ttrpc', eventsPath, '-socket', path, 'serve'] : ['plan', work]
+  const isServer = name === 'shim'
+  const args = isServer ? [...names, '-ttrpc', eventsPath, '-socket', path, 'serve'] : [JSON.stringify(life(work))]
   const child = spawn(
     process.execPath,
-    [...nodeFlags(), '-e', CHILD, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
+    [...nodeFlags(), '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
     {
-      stdio: ['pipe', 'ignore', 'inherit', fd],
+      // what goes wrong in a warm-up is no failure: a program of no plan, a host where containers cannot be made
+      stdio: ['pipe', 'ignore', isServer ? 'inherit' : 'ignore', fd],
       env: { CONTAINERD_SHIM_TS_ROOT: join(work, 'state') },
     },
   )
   const ended = new Promise((resolve) => child.once('exit', resolve))
   // a bundle that hangs must not hang the build
   const watchdog = setTimeout(() => child.kill('SIGKILL'), 20_000)
-  if (name === 'shim') await warmShim(path, work)
+  if (isServer) await warmShim(path, work)
   child.stdin?.write('write\n')
   await ended
   clearTimeout(watchdog)

@@ -6,11 +6,11 @@
 import { unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
-import { Container, errnoName, errnoOf, exitNow, RuntimeError, realtime, unmountTree } from '../runtime/index.ts'
+import { deleteContainer, errnoName, errnoOf, exitNow, RuntimeError, realtime, unmountTree } from '../runtime/index.ts'
 import { type ExitRecord, readExit, readFile, readRoot, stateRoot } from './bundle.ts'
 import type { Flags } from './flags.ts'
 import { rootfsOf } from './rootfs.ts'
-import { isNotFound, messageOf } from './status.ts'
+import { messageOf } from './status.ts'
 
 /** A process that was killed by signal 9, which is what happens here to whatever still runs. */
 const KILLED_STATUS = 137
@@ -23,7 +23,7 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   const failures: string[] = []
   let pid = 0
   try {
-    pid = await removeContainer(readRoot(bundle) ?? stateRoot('', namespace), id)
+    pid = await deleteContainer(readRoot(bundle) ?? stateRoot('', namespace), id, { force: true })
   } catch (error) {
     failures.push(messageOf(error))
   }
@@ -37,22 +37,6 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   answer(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } })
   if (failures.length > 0) writeSync(2, `containerd-shim-ts-v2: ${failures.join('; ')}\n`)
   return exitNow(failures.length === 0 ? 0 : 1)
-}
-
-/** Kills and removes the container; the pid that its init had, 0 when nothing is known. */
-async function removeContainer(root: string, id: string): Promise<number> {
-  let container: Container
-  try {
-    container = Container.load(root, id)
-  } catch (error) {
-    if (!isNotFound(error)) throw error
-    // a create that was interrupted before its state was written
-    Container.discard(root, id)
-    return 0
-  }
-  const { pid } = container.init
-  await container.destroy({ force: true })
-  return Math.max(pid, 0)
 }
 
 /** The socket that the bundle names, and the one that the rule gives (shim v2: a hash of daemon, namespace and id). */

@@ -29,6 +29,7 @@ export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './
 export type { CgroupStats } from './stats.ts'
 
 const SIGKILL = 9
+const NO_CGROUP = 'the container: it has no cgroup of its own'
 const KILL_ROUNDS = 10
 const KILL_ROUND_MS = 1
 
@@ -47,6 +48,10 @@ export interface CgroupCreateOptions {
   /** the systemd driver, which is not supported */
   readonly systemd: boolean
   readonly logger?: Logger | undefined
+  /** told of the directories before any of them is made */
+  readonly onPaths?: (paths: CgroupPaths) => void
+  /** do without a cgroup that we have no permission to make, where the spec asks for none and for no limits */
+  readonly tolerant?: boolean
 }
 
 /** The cgroup of a container. */
@@ -64,10 +69,12 @@ export class Cgroup {
   static create(options: CgroupCreateOptions): Cgroup {
     refuseSystemdPath(options.path, options.systemd)
     const logger = options.logger ?? silentLogger
-    const request = { path: options.path, id: options.id, resources: options.resources }
+    const { path, id, resources, tolerant = false, onPaths: announce = () => {} } = options
+    const request = { path, id, resources, tolerant, announce }
     const mode = detectMode()
     const cgroup = new Cgroup(mode === 'v2' ? createV2(request) : createV1(request, mode), logger)
-    cgroup.#warnOfIgnored(options.resources)
+    cgroup.#warnOfIgnored(resources)
+    if (!cgroup.exists) logger.debug({ container: id }, 'no permission for cgroups: the container has none of its own')
     return cgroup
   }
 
@@ -93,6 +100,11 @@ export class Cgroup {
   /** The directory whose list of processes is believed: on v1 the one that a container has the least reason to change. */
   get #main(): string | undefined {
     return this.#v2 ?? this.paths['devices'] ?? Object.values(this.paths)[0]
+  }
+
+  /** Whether there is one at all: a container of a user without permission for cgroups has none. */
+  get exists(): boolean {
+    return this.#main !== undefined
   }
 
   /** The path within its hierarchy, for messages. */
@@ -128,8 +140,8 @@ export class Cgroup {
     if (v2 !== undefined) await freezeV2(v2, this.name)
     else if (freezer !== undefined) await freezeV1(freezer, this.name)
     else {
-      const message = `cannot freeze cgroup "${this.name}": the freezer hierarchy is not mounted`
-      throw new RuntimeError('FailedPrecondition', message)
+      const what = this.exists ? `cgroup "${this.name}": the freezer hierarchy is not mounted` : NO_CGROUP
+      throw new RuntimeError('FailedPrecondition', `cannot freeze ${what}`)
     }
   }
 

@@ -9,7 +9,7 @@ import { attachDeviceProgram, attachedDevicePrograms, detachDeviceProgram, loadD
 import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
 import { type DevicePolicy, toEbpf } from './devices.ts'
 import { ERRNO } from './files.ts'
-import { inUserNamespace } from './hierarchy.ts'
+import { lacksDeviceRules } from './hierarchy.ts'
 
 /** Puts a policy in force on a v2 cgroup; a fresh one is known to have no program of its own. */
 export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: string, fresh: boolean): void {
@@ -19,8 +19,7 @@ export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: stri
     replacePrograms(cgroup, toEbpf(policy), fresh)
   } catch (error) {
     const errno = errnoOf(error)
-    // Nobody in a user namespace may load such programs; those of the parents hold there.
-    if (errno === ERRNO.EPERM && inUserNamespace()) return
+    if (errno === ERRNO.EPERM && lacksDeviceRules()) return
     if (errno === 0) throw error
     const detail = { source: 'syscall', call: 'bpf', errno, path: dir } as const
     const message = `cannot set device rules on cgroup "${name}": ${errnoName(errno)}`

@@ -142,9 +142,9 @@ function isKnown(controller: string): boolean {
   return controller === UNIFIED || controller.startsWith('name=') || KNOWN_CONTROLLERS.has(controller)
 }
 
-/** Whether we are root only in a user namespace, where the kernel refuses device rules to everyone. */
-export function inUserNamespace(): boolean {
-  return !/^\s*0\s+0\s+4294967295\s*$/.test(readText('/proc/self/uid_map'))
+/** Whether the kernel refuses device rules to us: it does to everyone but root of the machine, and those of the parents hold. */
+export function lacksDeviceRules(): boolean {
+  return process.geteuid?.() !== 0 || !/^\s*0\s+0\s+4294967295\s*$/.test(readText('/proc/self/uid_map'))
 }
 
 /** A path of /proc/self/cgroup as seen below a mount whose root is not the hierarchy's (a container's own view). */

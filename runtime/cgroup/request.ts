@@ -4,7 +4,9 @@
  */
 import { RuntimeError } from '../errors.ts'
 import type { LinuxResources } from '../spec/types.ts'
+import { errnoOf } from '../sys/errno.ts'
 import { DEFAULT_DEVICE_RULES, type DevicePolicy, emulate } from './devices.ts'
+import { ERRNO } from './files.ts'
 import { processesIn } from './tree.ts'
 
 /** What a cgroup is made for. */
@@ -12,6 +14,10 @@ export interface CreateRequest {
   readonly path: string | undefined
   readonly id: string
   readonly resources: LinuxResources | undefined
+  /** do without the directories that we have no permission to make, where the spec asks for none */
+  readonly tolerant: boolean
+  /** told of the directories before any of them is made */
+  readonly announce: (paths: CgroupPaths) => void
 }
 
 /** Paths by controller, as state.json keeps them. */
@@ -35,6 +41,12 @@ export function refuseUsed(dir: string, name: string): void {
   if (count === 0) return
   const message = `cannot create cgroup "${name}": container's cgroup is not empty: ${count} process(es) found`
   throw new RuntimeError('FailedPrecondition', message)
+}
+
+/** Whether a failure is the lack of permission that a container may do without a cgroup for: it has not asked for a certain one. */
+export function isForgivable(request: CreateRequest, error: unknown): boolean {
+  const permission: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.EROFS]
+  return request.tolerant && request.path === undefined && permission.includes(errnoOf(error))
 }
 
 /** The refusal of a leftover cgroup in which no process could ever start. */

@@ -18,16 +18,17 @@ import {
   toV1DeviceWrites,
 } from './devices.ts'
 import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeValues } from './files.ts'
-import { type CgroupMode, displayName, innerPath, inUserNamespace, readHierarchies } from './hierarchy.ts'
+import { type CgroupMode, displayName, innerPath, lacksDeviceRules, readHierarchies } from './hierarchy.ts'
 import {
   type CgroupPaths,
   type CreateRequest,
   devicePolicyOf,
   frozenError,
+  isForgivable,
   refuseUsed,
   resourcesOr,
 } from './request.ts'
-import { toV1Writes } from './resources.ts'
+import { type ResourceWrite, toV1Writes } from './resources.ts'
 import { makeDirectory, unmake } from './tree.ts'
 
 const FREEZE_ATTEMPTS = 1000
@@ -49,10 +50,11 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
     mountpoints.set(dir, mountpoint)
   }
   const devices = paths['devices']
-  if (devices === undefined) {
+  if (devices === undefined && !request.tolerant) {
     throw new RuntimeError('FailedPrecondition', 'cannot create a cgroup: the devices hierarchy is not mounted')
   }
-  const name = displayName('devices', devices)
+  const name = displayName('devices', devices ?? '')
+  request.announce(paths)
   const made: string[] = []
   try {
     for (const dir of mountpoints.keys()) {
@@ -60,14 +62,19 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
         if (makeDirectory(dir)) made.push(dir)
         else refuseUsed(dir, name)
       } catch (error) {
-        throw cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+        if (!isForgivable(request, error)) throw cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+        for (const controller of Object.keys(paths)) if (paths[controller] === dir) delete paths[controller]
+        mountpoints.delete(dir)
       }
     }
+    requireJoined(writes, paths, request)
     const { cpuset, freezer } = paths
     const fresh = made.length === mountpoints.size
     if (!fresh && freezer !== undefined && isFrozenV1(freezer)) throw frozenError(name)
     if (cpuset !== undefined) fillCpuset(cpuset, mountpoints.get(cpuset) ?? '', resources, made.includes(cpuset), name)
-    if (made.includes(devices)) setFirstDevices(devices, policy, name)
+    if (paths['devices'] === undefined || devices === undefined) {
+      // no rules of our own: those of the cgroup that we are in hold
+    } else if (made.includes(devices)) setFirstDevices(devices, policy, name)
     else setDevices(devices, currentDevices(devices), policy, name)
     applyWrites(writes, v1Target(paths, fresh))
   } catch (error) {
@@ -75,6 +82,14 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
     throw error
   }
   return paths
+}
+
+/** A limit in a hierarchy that we have no permission for cannot be kept. */
+function requireJoined(writes: readonly ResourceWrite[], paths: CgroupPaths, { tolerant }: CreateRequest): void {
+  const lost = writes.find(({ controller, optional }) => optional !== true && paths[controller] === undefined)
+  if (!tolerant || lost === undefined) return
+  const message = `cannot set ${lost.controller} limit: container could not join or create cgroup`
+  throw new RuntimeError('PermissionDenied', message)
 }
 
 /** Where the writes for v1 go. */
@@ -129,14 +144,14 @@ function setFirstDevices(dir: string, to: DevicePolicy, name: string): void {
   if (writeDevices(dir, writes, name) && to.allowByDefault) checkDevices(dir, to, name)
 }
 
-/** False when the rules are not ours to set: in a user namespace the kernel lets nobody, and the parent's hold. */
+/** False when the rules are not ours to set. */
 function writeDevices(dir: string, writes: readonly DeviceWrite[], name: string): boolean {
   const what = `cannot set device rules on cgroup "${name}"`
   try {
     for (const { file, values } of byFile(writes)) writeRules(`${dir}/${file}`, values, what)
     return true
   } catch (error) {
-    if (errnoOf(error) === ERRNO.EPERM && inUserNamespace()) return false
+    if (errnoOf(error) === ERRNO.EPERM && lacksDeviceRules()) return false
     throw error
   }
 }

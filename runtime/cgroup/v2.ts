@@ -2,6 +2,7 @@
  * cgroup v2: one directory in one tree. A controller works in a directory only when every directory above hands it down, so on the way
  * to the leaf each parent is told to. Invariant as in v1.ts: the leaf exists with all limits set and nobody in it, or it does not exist.
  */
+import { accessSync, constants } from 'node:fs'
 import { posix } from 'node:path'
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
@@ -15,6 +16,7 @@ import {
   type CreateRequest,
   devicePolicyOf,
   frozenError,
+  isForgivable,
   refuseUsed,
   resourcesOr,
 } from './request.ts'
@@ -35,13 +37,19 @@ export function createV2(request: CreateRequest): CgroupPaths {
   const policy = devicePolicyOf(resources)
   const dir = CGROUP_ROOT + innerPath(request.path, request.id, parentOfOwn(request.path))
   const name = displayName(UNIFIED, dir)
+  request.announce({ [UNIFIED]: dir })
   let made = false
   try {
     try {
+      if (request.tolerant) requireMove(posix.dirname(dir))
       makeParents(posix.dirname(dir))
       made = makeDirectory(dir)
     } catch (error) {
-      throw cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+      const failure = cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+      if (!isForgivable(request, error)) throw failure
+      if (writes.length === 0) return {}
+      const needs = 'rootless needs no limits + no cgrouppath when no permission is granted for cgroups'
+      throw new RuntimeError('PermissionDenied', `${needs}: ${failure instanceof Error ? failure.message : failure}`)
     }
     if (!made) {
       refuseUsed(dir, name)
@@ -55,6 +63,14 @@ export function createV2(request: CreateRequest): CgroupPaths {
     throw error
   }
   return { [UNIFIED]: dir }
+}
+
+/** A process moves only with permission to write the list of processes of the cgroup above both its old and its new one. */
+function requireMove(parent: string): void {
+  const own = readHierarchies('v2').find(({ controllers }) => controllers.includes(UNIFIED))?.ownPath ?? '/'
+  let common = parent
+  while (common !== CGROUP_ROOT && !`${CGROUP_ROOT}${own}/`.startsWith(`${common}/`)) common = posix.dirname(common)
+  accessSync(`${common}/cgroup.procs`, constants.W_OK)
 }
 
 /** A relative path starts beside our own cgroup, which has processes and therefore must stay a leaf. */

@@ -2,14 +2,16 @@
 import { readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { basename, dirname, join } from 'node:path'
-import { type Logger, RuntimeError } from '../index.ts'
-import type { CommandSpec, ParsedArgs } from './flags.ts'
+import { Container, errnoName, errnoOf, type Logger, RuntimeError } from '../index.ts'
+import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
+import type { Globals } from './globals.ts'
+import type { Log } from './log.ts'
 
 /** The settings that precede the command. */
-export interface Context {
-  readonly root: string
-  readonly debug: boolean
-  readonly logger: Logger
+export interface Context extends Globals {
+  readonly logger: Log
+  /** for what the container's own side reports */
+  readonly containerLogger: Logger
 }
 
 /** One command: its grammar and its action, which returns the exit status. */
@@ -21,34 +23,94 @@ export interface Command {
 /** Writes text to standard output, all of it, before it returns. */
 export function print(text: string): void {
   const bytes = Buffer.from(text)
-  for (let done = 0; done < bytes.length; ) done += writeSync(1, bytes, done)
-}
-
-/** A signal by number or name ("9", "KILL", "sigkill"). @throws InvalidArgument */
-export function parseSignal(text: string): number {
-  const known = new Map<string, number>(Object.entries(constants.signals))
-  const number = /^\d+$/.test(text) ? Number(text) : known.get(`SIG${text.toUpperCase().replace(/^SIG/, '')}`)
-  if (number === undefined || number > 64) throw new RuntimeError('InvalidArgument', `unknown signal "${text}"`)
-  return number
-}
-
-/** Writes a pid file so that a reader sees either nothing or the whole number. */
-export function writePidFile(path: string, pid: number): void {
-  const temporary = join(dirname(path), `.${basename(path)}`)
-  rmSync(temporary, { force: true })
-  writeFileSync(temporary, String(pid), { mode: 0o666, flag: 'wx' })
-  renameSync(temporary, path)
-}
-
-/** Reads a file that the user named. @throws InvalidArgument with the path */
-export function readUserFile(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    const reason = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    throw new RuntimeError('InvalidArgument', `cannot read "${path}": ${reason}`, { cause: error })
+  for (let done = 0; done < bytes.length; ) {
+    try {
+      done += writeSync(1, bytes, done)
+    } catch (error) {
+      // a reader that has seen enough is no failure; one that is slow (a pipe that somebody made non-blocking) is waited for
+      if (errnoOf(error) === 32) return
+      if (errnoOf(error) !== 11) throw error
+    }
   }
 }
+
+/** The container that a command line names first. @throws NotFound */
+export function loadContainer(context: Context, args: ParsedArgs): Container {
+  return Container.load(context.root, args.positionals[0] ?? '', context.logger)
+}
+
+/** glibc's range of real-time signals (signal(7)): the kernel's first two belong to its threads. */
+const SIGRTMIN = 34
+const SIGRTMAX = 64
+
+/** A signal by number or name ("9", "KILL", "sigkill", "RTMIN+3"). @throws InvalidArgument */
+export function parseSignal(text: string): number {
+  const unknown = (): RuntimeError => new RuntimeError('InvalidArgument', `unknown signal "${text}"`)
+  if (/^\d+$/.test(text)) {
+    if (Number(text) > SIGRTMAX) throw unknown()
+    return Number(text)
+  }
+  const name = text.toUpperCase().replace(/^SIG/, '')
+  const realTime = /^RT(MIN|MAX)([+-]\d{1,2})?$/.exec(name)
+  if (realTime !== null) {
+    const signal = (realTime[1] === 'MIN' ? SIGRTMIN : SIGRTMAX) + Number(realTime[2] ?? 0)
+    if (signal < SIGRTMIN || signal > SIGRTMAX) throw unknown()
+    return signal
+  }
+  const known = new Map<string, number>(Object.entries(constants.signals)).get(`SIG${name}`)
+  if (known === undefined) throw unknown()
+  return known
+}
+
+/** Writes a pid file so that a reader sees either nothing or the whole number. @throws InvalidArgument with the path */
+export function writePidFile(path: string, pid: number): void {
+  const temporary = join(dirname(path), `.${basename(path)}`)
+  try {
+    rmSync(temporary, { force: true })
+    writeFileSync(temporary, String(pid), { mode: 0o666, flag: 'wx' })
+    renameSync(temporary, path)
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot write the pid file "${path}": ${errnoName(errnoOf(error))}`, {
+      cause: error,
+    })
+  }
+}
+
+/** Reads a file that the user named; "-" is standard input. @throws InvalidArgument with the path */
+export function readUserFile(path: string): string {
+  try {
+    return readFileSync(path === '-' ? 0 : path, 'utf8')
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
+  }
+}
+
+/** The `--format` of a command that prints a table or JSON. @throws InvalidArgument */
+export function outputFormat(command: string, args: ParsedArgs): 'table' | 'json' {
+  const format = args.text('format') ?? 'table'
+  if (format === 'table' || format === 'json') return format
+  throw new RuntimeError('InvalidArgument', `${command}: invalid --format "${format}": must be table or json`)
+}
+
+/** Options that create, run and exec share. */
+export const PROCESS_OPTIONS = {
+  'console-socket': {
+    type: 'string',
+    value: 'FILE',
+    doc: 'unix socket that receives the master of the terminal (SCM_RIGHTS)',
+  },
+  'pidfd-socket': {
+    type: 'string',
+    value: 'FILE',
+    doc: 'unix socket that receives a pidfd of the process (SCM_RIGHTS)',
+  },
+  'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the process here' },
+  'preserve-fds': {
+    type: 'string',
+    value: 'N',
+    doc: 'pass N more descriptors to the program: 3, 4, …; after those of LISTEN_FDS where that is set (default 0)',
+  },
+} as const satisfies Options
 
 /** Options that create and run share. */
 export const CREATE_OPTIONS = {
@@ -58,8 +120,15 @@ export const CREATE_OPTIONS = {
     value: 'DIR',
     doc: 'the bundle: a folder with config.json (default: the working directory)',
   },
-  'console-socket': { type: 'string', value: 'PATH', doc: 'unix socket that receives the master of the terminal' },
-  'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the container process here' },
-  'no-pivot': { type: 'boolean', doc: 'move the root to / instead of pivot_root (for a root on an initramfs)' },
+  ...PROCESS_OPTIONS,
+  'no-pivot': {
+    type: 'boolean',
+    doc: 'move the root to / instead of pivot_root: for a root file system on an initramfs; it isolates less',
+  },
   'no-new-keyring': { type: 'boolean', doc: 'keep the session keyring of the caller' },
-} as const satisfies CommandSpec['options']
+} as const satisfies Options
+
+/** The option of the commands that print a table or JSON. */
+export const FORMAT_OPTION = {
+  format: { type: 'string', short: 'f', value: 'table|json', doc: 'output format (default table)' },
+} as const satisfies Options

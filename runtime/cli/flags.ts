@@ -1,8 +1,9 @@
 /**
- * The command line's grammar: one table per command serves parsing and help. Options come first or between positionals; where a command
- * takes a program (`rest`), everything from the program's name on belongs to it. Parsing itself is Node's util.parseArgs.
+ * The command line's grammar: one table per command serves parsing, help and completion. It is the grammar of Go's flag package, which
+ * runc's users and tools rely on: one dash or two before any name, a value as the next word or after `=`, `=true` for a switch too.
+ * (util.parseArgs was tried: it reads `-root` as a cluster and the value of `-f=json` as "=json".) Options may stand between positionals;
+ * where a command takes a program (`rest`), everything from there on belongs to it.
  */
-import { parseArgs } from 'node:util'
 import { RuntimeError } from '../index.ts'
 
 /** One option of a command. */
@@ -10,21 +11,32 @@ export interface OptionSpec {
   readonly type: 'string' | 'boolean'
   readonly short?: string
   readonly multiple?: boolean
-  /** placeholder of the value in the help text */
+  readonly required?: boolean
+  /** placeholder of the value in the help text; FILE and DIR are completed as such, a|b as these words */
   readonly value?: string
   readonly doc: string
 }
+
+/** Options by name. */
+export type Options = Readonly<Record<string, OptionSpec>>
 
 /** What a command accepts. */
 export interface CommandSpec {
   readonly name: string
   readonly summary: string
+  /** further paragraphs of the help text */
+  readonly details?: readonly string[]
+  /** command lines that can be copied */
+  readonly examples?: readonly string[]
   /** names of the positionals, optional ones in brackets */
   readonly positionals: readonly string[]
-  /** the last positional takes all that follows, options too */
-  readonly rest?: boolean
-  readonly options: Readonly<Record<string, OptionSpec>>
+  /** the last positional takes all that follows, options too: from its first `word` on, or `any`thing after the one before */
+  readonly rest?: 'word' | 'any'
+  readonly options: Options
 }
+
+/** Option values as they stand on the command line, by name. */
+export type Values = Map<string, string[]>
 
 /** The parsed arguments of one command. */
 export interface ParsedArgs {
@@ -32,101 +44,111 @@ export interface ParsedArgs {
   flag(name: string): boolean
   text(name: string): string | undefined
   texts(name: string): readonly string[]
+  /** A number that is no fraction and not negative. @throws InvalidArgument */
+  count(name: string): number | undefined
 }
+
+const HELP: OptionSpec = { type: 'boolean', short: 'h', doc: 'print this text' }
+/** The words that Go's strconv.ParseBool knows. */
+const BOOLEANS = new Map<string, boolean>([
+  ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((word) => [word, true] as const),
+  ...['0', 'f', 'F', 'false', 'FALSE', 'False'].map((word) => [word, false] as const),
+])
 
 function invalid(message: string): RuntimeError {
   return new RuntimeError('InvalidArgument', message)
 }
 
-/** The first sentence of what util.parseArgs says, in the form of our own messages. */
-export function parseReason(error: unknown): string {
-  const reason = error instanceof Error ? (error.message.split('. ')[0] ?? '').replace(/\.$/, '') : String(error)
-  return `${reason.charAt(0).toLowerCase()}${reason.slice(1)}`
+/** All options of a command, with the help that every one has. */
+export function allOptions(options: Options): Options {
+  return { ...options, help: HELP }
 }
 
-type Config = Record<string, { type: 'string' | 'boolean'; short?: string; multiple?: boolean }>
+function lookUp(options: Options, name: string): [string, OptionSpec] | undefined {
+  const option = Object.hasOwn(options, name) ? options[name] : undefined
+  return option === undefined
+    ? Object.entries(options).find(([, { short }]) => short === name && name !== '')
+    : [name, option]
+}
 
-function config(spec: CommandSpec): Config {
-  const all: Config = { help: { type: 'boolean', short: 'h' } }
-  for (const [name, option] of Object.entries(spec.options)) {
-    all[name] = {
-      type: option.type,
-      ...(option.short === undefined ? {} : { short: option.short }),
-      ...(option.multiple === undefined ? {} : { multiple: option.multiple }),
+/**
+ * Reads options into `values` until argv ends, `--`, or the word after `words` others; answers those words and where the rest begins.
+ * What was read before a fault is in `values`. @throws InvalidArgument naming the option
+ */
+export function readOptions(
+  options: Options,
+  argv: readonly string[],
+  values: Values,
+  words = Number.POSITIVE_INFINITY,
+  eager = false,
+): { words: string[]; end: number } {
+  const found: string[] = []
+  let i = 0
+  for (; i < argv.length && !(eager && found.length === words); i++) {
+    const word = argv[i] ?? ''
+    if (word === '--') return { words: found, end: i + 1 }
+    const match = /^(--?[^=-][^=]*)(?:=(.*))?$/s.exec(word)
+    if (match === null) {
+      if (word.startsWith('--')) throw invalid(`unknown option '${word}'`)
+      if (found.length === words) break
+      found.push(word)
+      continue
     }
+    const [, typed = '', attached] = match
+    const known = lookUp(options, typed.replace(/^--?/, ''))
+    if (known === undefined) throw invalid(`unknown option '${typed}'`)
+    const [name, option] = known
+    let value = attached
+    if (option.type === 'boolean') {
+      value ??= 'true'
+      if (!BOOLEANS.has(value)) throw invalid(`option '${typed}' is a switch: "${value}" is neither true nor false`)
+    } else if (value === undefined) {
+      value = argv[++i]
+      if (value === undefined) throw invalid(`option '${typed}' needs a value: ${option.value ?? 'VALUE'}`)
+    }
+    values.set(name, option.multiple === true ? [...(values.get(name) ?? []), value] : [value])
   }
-  return all
+  return { words: found, end: i }
 }
 
-/** Where the n-th positional stands in argv, or argv's length. */
-function positionalIndex(spec: CommandSpec, argv: readonly string[], n: number): number {
-  const { tokens } = parseArgs({
-    args: [...argv],
-    options: config(spec),
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-  })
-  let seen = 0
-  for (const token of tokens) {
-    if (token.kind === 'option-terminator') return seen === n ? token.index : argv.length
-    if (token.kind === 'positional' && seen++ === n) return token.index
+/** Values as a command asks for them. */
+export function parsedArgs(positionals: readonly string[], values: Values, where: string): ParsedArgs {
+  const text = (name: string): string | undefined => values.get(name)?.at(-1)
+  return {
+    positionals,
+    flag: (name) => BOOLEANS.get(text(name) ?? 'false') === true,
+    text,
+    texts: (name) => values.get(name) ?? [],
+    count(name) {
+      const value = text(name)
+      if (value === undefined) return undefined
+      if (!/^\d{1,9}$/.test(value)) throw invalid(`${where}: invalid --${name} "${value}": must be a number`)
+      return Number(value)
+    },
   }
-  return argv.length
 }
 
 /** Parses a command's arguments. @throws InvalidArgument naming the option or the missing argument */
 export function parseCommand(spec: CommandSpec, argv: readonly string[]): ParsedArgs {
   const wanted = spec.positionals.length
-  const cut = spec.rest === true ? positionalIndex(spec, argv, wanted - 1) : argv.length
-  let values: Record<string, unknown>
+  const values: Values = new Map()
   let positionals: string[]
   try {
-    const parsed = parseArgs({ args: argv.slice(0, cut), options: config(spec), strict: true, allowPositionals: true })
-    values = parsed.values
-    positionals = parsed.positionals
+    const words = spec.rest === undefined ? Number.POSITIVE_INFINITY : wanted - 1
+    const read = readOptions(allOptions(spec.options), argv, values, words, spec.rest === 'any')
+    positionals = [...read.words, ...argv.slice(read.end)]
   } catch (error) {
-    throw invalid(`${spec.name}: ${parseReason(error)}`)
+    // somebody who asks for help need not have got the rest right
+    if (argv.includes('--help') || argv.includes('-h')) return parsedArgs([], new Map([['help', ['true']]]), spec.name)
+    throw error instanceof RuntimeError ? invalid(`${spec.name}: ${error.message}`) : error
   }
-  const rest = argv.slice(cut)
-  if (rest[0] === '--') rest.shift()
-  positionals = [...positionals, ...rest]
-  const help = values['help'] === true
-  const required = spec.positionals.filter((name) => !name.startsWith('['))
-  if (!help && positionals.length < required.length) {
-    throw invalid(`${spec.name}: missing argument <${required[positionals.length] ?? ''}>`)
-  }
+  const args = parsedArgs(positionals, values, spec.name)
+  if (args.flag('help')) return args
+  const missing = spec.positionals.filter((name) => !name.startsWith('['))[positionals.length]
+  if (missing !== undefined) throw invalid(`${spec.name}: missing argument <${missing}>`)
+  const unsaid = Object.entries(spec.options).find(([name, { required }]) => required === true && !values.has(name))
+  if (unsaid !== undefined) throw invalid(`${spec.name}: missing option --${unsaid[0]} ${unsaid[1].value ?? 'VALUE'}`)
   const surplus = positionals[wanted]
-  if (!help && spec.rest !== true && surplus !== undefined)
-    throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
-  return {
-    positionals,
-    flag: (name) => values[name] === true,
-    text: (name) => {
-      const value = values[name]
-      return typeof value === 'string' ? value : undefined
-    },
-    texts: (name) => {
-      const value = values[name]
-      return Array.isArray(value) ? value.filter((item): item is string => typeof item === 'string') : []
-    },
-  }
-}
-
-/** Help text of one command. */
-export function commandHelp(spec: CommandSpec): string {
-  const words = spec.positionals.map((name) => (name.startsWith('[') ? name : `<${name}>`))
-  const lines = [
-    `usage: runts ${spec.name} [options] ${words.join(' ')}${spec.rest === true ? '...' : ''}`,
-    '',
-    spec.summary,
-    '',
-  ]
-  const rows = Object.entries(spec.options).map(([name, option]) => {
-    const long = `--${name}${option.type === 'string' ? ` ${option.value ?? 'VALUE'}` : ''}`
-    return [option.short === undefined ? `    ${long}` : `-${option.short}, ${long}`, option.doc] as const
-  })
-  const width = Math.max(10, ...rows.map(([left]) => left.length))
-  for (const [left, doc] of rows) lines.push(`  ${left.padEnd(width)}  ${doc}`)
-  return `${lines.join('\n').trimEnd()}\n`
+  if (spec.rest === undefined && surplus !== undefined) throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
+  return args
 }

@@ -7,21 +7,33 @@ import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { parseSpec } from '../spec/load.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
+import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
 import { runHooks } from './hooks.ts'
 import { foreignNamespaces } from './host.ts'
 import { newNamespaces } from './ids.ts'
-import { Lane } from './lane.ts'
+import { type LockMode, locked } from './lock.ts'
 import { type OciState, ociState } from './oci-state.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
+import { readSavedSpec } from './saved-spec.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
-import { fifoPath, listIds, ownerOf, readConfig, readState, removeState, type SavedState } from './store.ts'
+import {
+  fifoPath,
+  hasState,
+  listIds,
+  notFound,
+  ownerOf,
+  readState,
+  removeState,
+  type SavedState,
+  stateDir,
+} from './store.ts'
 
 const SIGKILL = 9
 /** How long delete waits for a killed init to vanish. */
@@ -49,11 +61,11 @@ export class Container {
   readonly #state: ContainerState
   /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
   #run: PlanProcess | undefined
-  /** pause, resume and destroy, one at a time; start and exec stay outside, since they can wait for a resume or for the destroy */
-  readonly #lane = new Lane()
-  /** helpers of execs whose program does not run yet */
-  readonly #pending = new Set<PlanProcess>()
+  /** why no process can be run in it: its spec is not known to the end */
+  readonly #lacking: RuntimeError | undefined
   #started = false
+  /** one destroy after the other: the second finds nothing to do */
+  #destroying: Promise<void> = Promise.resolve()
   #destroyed = false
   #foreign: number | undefined
   /** OOM kills that a process's end was put down to */
@@ -63,6 +75,7 @@ export class Container {
     root: string
     state: ContainerState
     spec: Spec
+    lacking?: RuntimeError
     cgroup: Cgroup
     init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
@@ -79,6 +92,7 @@ export class Container {
     this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
+    this.#lacking = parts.lacking
   }
 
   /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
@@ -101,29 +115,19 @@ export class Container {
     }
   }
 
-  /** A container that another process created. @throws NotFound */
+  /** A container that another process created. @throws NotFound, Unavailable while it is being made */
   static load(root: string, id: string, logger: Logger = silentLogger): Container {
+    if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
-    const spec = parseSpec(readConfig(root, id), 'config.json')
+    const saved = readSavedSpec(root, state)
     const cgroup = Cgroup.load(state.cgroupPaths)
-    return new Container({
-      root,
-      state,
-      spec,
-      cgroup,
-      logger,
-      init: () => new ForeignProcess(state.pid, state.startTime),
-    })
+    const init = () => new ForeignProcess(state.pid, state.startTime)
+    return new Container({ root, state, ...saved, cgroup, logger, init })
   }
 
   /** Ids of the containers below a root; an entry may vanish at any time. */
   static list(root: string): string[] {
     return listIds(root)
-  }
-
-  /** Its folder on disk holds no usable state (an interrupted create): removes what is there. */
-  static discard(root: string, id: string): void {
-    removeState(root, id)
   }
 
   /** Resolves when the helper's own work is over: for a caller that exits after it. */
@@ -151,8 +155,9 @@ export class Container {
     readonly owner: string
   } {
     const { id, bundle, spec, rootfs, created, root } = this
-    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
-    return { pid: 0, ...state, rootfs, created, owner: ownerOf(root, id) }
+    const { pid, status, annotations, ...rest } = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    const noted = annotations === undefined ? {} : { annotations }
+    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id) }
   }
 
   /**
@@ -160,6 +165,17 @@ export class Container {
    * @throws FailedPrecondition unless the container is created
    */
   async start(): Promise<void> {
+    await this.#locked('exclusive', () => this.#start())
+    // not under the lock: a hook may use the container
+    try {
+      await this.#runHooks('poststart', 'running')
+    } catch (error) {
+      await this.#killInit()
+      throw error
+    }
+  }
+
+  async #start(): Promise<void> {
     const status = this.status()
     if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
     if (status !== 'created')
@@ -169,29 +185,21 @@ export class Container {
       this.#started = true
       return run === undefined ? awaitFifo(fifo, this.init, this.#state.startTime) : run.handshake.executed
     })
-    try {
-      await this.#runHooks('poststart', 'running')
-    } catch (error) {
-      await this.#killInit()
-      throw error
-    }
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    const { id, bundle, spec, rootfs, cgroup, init } = this
+    if (this.#lacking !== undefined) throw this.#lacking
+    const { id, root, bundle, spec, rootfs, cgroup, init } = this
     const namespaces = (): number => {
       this.#foreign ??= foreignNamespaces(init.pid)
       return this.#foreign
     }
     const { startTime } = this.#state
     const logger = this.#logger
-    const pending = this.#pending
     const oomKilled = this.#oomKilled
-    return execIn(
-      { id, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, pending, oomKilled },
-      options,
-    )
+    const target = { id, root, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
+    return this.#locked('shared', () => execIn(target, options))
   }
 
   /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
@@ -225,34 +233,35 @@ export class Container {
 
   /** Signals every process of the container; none left is fine. */
   async signalAll(signal: number): Promise<void> {
-    await this.cgroup.killAll(signal)
+    if (this.cgroup.exists) await this.cgroup.killAll(signal)
+    else if (this.init.alive) this.signal(signal)
   }
 
   /** Freezes every process. @throws FailedPrecondition unless created or running */
-  pause(): Promise<void> {
-    return this.#lane.run(async () => {
+  async pause(): Promise<void> {
+    await this.#locked('exclusive', () => {
       const status = this.status()
-      if (status !== 'running' && status !== 'created') {
-        throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
-      }
-      await this.cgroup.freeze()
+      if (status === 'running' || status === 'created') return this.cgroup.freeze()
+      throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
     })
   }
 
   /** Thaws. @throws FailedPrecondition unless paused */
-  resume(): Promise<void> {
-    return this.#lane.run(async () => {
+  async resume(): Promise<void> {
+    // shared: an exec into the paused container holds the lock until we let it run
+    await this.#locked('shared', () => {
       const status = this.status()
-      if (status !== 'paused')
-        throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
-      await this.cgroup.thaw()
+      if (status === 'paused') return this.cgroup.thaw()
+      throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
     })
   }
 
   /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
-  set(resources: LinuxResources): void {
-    if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
-    this.cgroup.set(resources)
+  async set(resources: LinuxResources): Promise<void> {
+    await this.#locked('exclusive', () => {
+      if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
+      this.cgroup.set(resources)
+    })
   }
 
   /** Counters of the container's cgroups. */
@@ -284,15 +293,31 @@ export class Container {
   }
 
   /**
-   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what is
-   * removed already is fine. @throws FailedPrecondition when it still runs
+   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what this
+   * process has removed already is fine. @throws FailedPrecondition when it still runs, NotFound when another process has removed it
    */
   destroy(options: { readonly force?: boolean } = {}): Promise<void> {
-    return this.#lane.run(() => this.#destroy(options.force === true))
+    const work = (): Promise<void> => this.#destroy(options.force === true)
+    const result = this.#destroying.then(work, work)
+    this.#destroying = result
+    return result
   }
 
   async #destroy(force: boolean): Promise<void> {
     if (this.#destroyed) return
+    // a command that holds the lock may wait for this very process: force does not wait for it
+    if (force && this.init.alive) await this.#killInit()
+    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
+    else {
+      await this.#locked('exclusive', async () => {
+        if (!this.#isCurrent()) throw notFound(this.id)
+        failpoint('delete:locked')
+        await this.#remove(force)
+      })
+    }
+  }
+
+  async #remove(force: boolean): Promise<void> {
     const status = this.status()
     if (status !== 'stopped') {
       if (status !== 'created' && !force) {
@@ -303,15 +328,22 @@ export class Container {
       }
       await this.#killInit()
     }
-    // who is just about to join would find its cgroup gone, or keep it from going
-    await Promise.all([...this.#pending].map((exec) => exec.abort()))
+    failpoint('delete:killed')
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
     if (this.cgroup.procs().length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
+    failpoint('delete:cgroup')
     removeState(this.root, this.id)
+    failpoint('delete:done')
     this.#destroyed = true
     await this.release()
     await this.#runHooks('poststop', 'stopped')
+  }
+
+  /** Whether the folder on disk is still about this container, and not about a later one of the same id. */
+  #isCurrent(): boolean {
+    const { pid, startTime } = readState(this.root, this.id)
+    return pid === this.init.pid && startTime === this.#state.startTime
   }
 
   /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */
@@ -328,12 +360,13 @@ export class Container {
     const hooks = this.spec.hooks[name]
     if (hooks.length === 0) return
     const { id, bundle, spec } = this
-    await runHooks({
-      name,
-      hooks,
-      state: ociState({ id, bundle, spec, pid: this.init.pid }, status),
-      logger: this.#logger,
-    })
+    const state = ociState({ id, bundle, spec, pid: this.init.pid }, status)
+    await runHooks({ name, hooks, state, logger: this.#logger })
+  }
+
+  /** Runs `work` while no other command works on the container. */
+  #locked<T>(mode: LockMode, work: () => T | Promise<T>): Promise<T> {
+    return locked(this.root, this.id, mode, work)
   }
 
   async #killInit(): Promise<void> {

@@ -5,23 +5,27 @@
 import { resolve } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
-import { silentLogger } from '../logger.ts'
+import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { resolveOnHost } from '../spec/host.ts'
-import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
+import { Claim } from './claim.ts'
 import { gateSpec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
+import { planIdMaps, writeIdMaps } from './id-maps.ts'
+import { newNamespaces } from './ids.ts'
+import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
-import { claimState, removeState, type SavedState, saveState } from './store.ts'
+import { removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
 export interface CreatedParts {
@@ -35,29 +39,38 @@ export interface CreatedParts {
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
-  const host = hostFacts()
-  const spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
-  for (const warning of specWarnings(spec, host.lastCap)) logger.warn({ container: id }, warning)
+  const facts = hostFacts()
+  let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
+  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
   const rootfs = rootfsPath(spec, bundle)
+  const idMaps = planIdMaps(spec)
+  const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
   options.signal?.throwIfAborted()
-  claimState(root, id)
+  using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
   let agent: OwnedFd | undefined
   let pidfdSocket: OwnedFd | undefined
-  const facts = { id, bundle, spec }
+  const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
     const fifo = makeFifo(root, id, spec)
+    if (options.notify === true) spec = withNotifySocket(spec, root, id)
+    failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,
       systemd: false,
       resources,
+      logger,
+      tolerant: isTolerant(options),
+      onPaths: (paths) => claim.willMakeCgroup(paths),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
-    const seccomp = seccompOf(spec, logger)
+    failpoint('create:cgroup')
+    warnOfSurvivors(cgroup, spec, logger)
+    const seccomp = seccompOf(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
@@ -80,21 +93,27 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       logger: options.containerLogger ?? logger,
       extraFds,
       onChild: (pid) => {
+        claim.madeProcess(pid)
         if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
       },
       stops: {
+        ...(idMaps === undefined
+          ? {}
+          : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
         async onRuntimeHooks({ pid, signal }) {
-          const state = ociState({ ...facts, pid }, 'creating')
+          const state = ociState({ ...container, pid }, 'creating')
           for (const name of ['prestart', 'createRuntime'] as const) {
             await runHooks({ name, hooks: spec.hooks[name], state, logger, signal })
           }
         },
         onListener: ({ pid, signal }, fd) =>
-          sendListener(agent, { ...facts, pid, fd, init: pid, status: 'creating' }, signal),
+          sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
       },
     })
+    failpoint('create:spawned')
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
+    failpoint('create:ready')
     options.signal?.throwIfAborted()
     const { pid } = run.process
     const startTime = processStat(pid)?.startTime
@@ -108,13 +127,17 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       created: new Date().toISOString(),
       bundle,
       rootfs,
+      rootless: facts.rootless,
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
       ),
     }
-    saveState(root, state, stringifyJson(spec))
+    saveState(root, state, spec)
+    failpoint('create:saved')
+    claim.complete()
     run.handshake.proceed()
+    failpoint('create:done')
     return { state, spec, cgroup, run }
   } catch (error) {
     const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
@@ -126,7 +149,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       await runHooks({
         name: 'poststop',
         hooks: spec.hooks.poststop,
-        state: ociState({ ...facts, pid: 0 }, 'stopped'),
+        state: ociState({ ...container, pid: 0 }, 'stopped'),
         logger,
       })
     }
@@ -141,6 +164,20 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     pidfdSocket?.close()
     options.signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** Whether we may do without a cgroup: asked for, or not root of the machine. */
+function isTolerant({ rootless = 'auto' }: CreateOptions): boolean {
+  return rootless === 'auto' ? hostFacts().rootless : rootless
+}
+
+/** Neither a pid namespace nor a cgroup tells which processes are the container's: those that init leaves behind cannot be killed. */
+function warnOfSurvivors(cgroup: Cgroup, spec: Spec, logger: Logger): void {
+  if (cgroup.exists || newNamespaces(spec).has('pid')) return
+  logger.warn(
+    {},
+    "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged (as it is impossible to properly kill all container's processes)",
+  )
 }
 
 function oomKilled(cgroup: Cgroup): boolean {

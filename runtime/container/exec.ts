@@ -5,6 +5,7 @@
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
@@ -12,7 +13,7 @@ import type { Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
 import { gateExec } from './gates.ts'
 import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
-import { hostFacts } from './host.ts'
+import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import type { ExecOptions } from './options.ts'
 import { keyringName, seccompOf, sized } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
@@ -20,6 +21,8 @@ import { OwnProcess, type RunningProcess } from './process.ts'
 /** What is known of the container that the process joins. */
 export interface ExecTarget {
   readonly id: string
+  /** where the state of containers is kept */
+  readonly root: string
   readonly bundle: string
   readonly spec: Spec
   readonly rootfs: string
@@ -30,10 +33,15 @@ export interface ExecTarget {
   /** CLONE_NEW* flags of the namespaces in which init differs from us */
   readonly namespaces: () => number
   readonly logger: Logger
-  /** holds the helpers that are at work, so that whoever ends the container can end them */
-  readonly pending: Set<PlanProcess>
   /** whether the kernel has killed one more process for want of memory */
   readonly oomKilled: () => boolean
+}
+
+/** The host's facts, as they are in the user namespace that the process joins. */
+function execFacts({ linux }: Spec, pid: number): HostFacts {
+  const facts = hostFacts()
+  const foreign = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
+  return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
 }
 
 /** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
@@ -45,11 +53,11 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   }
   const logger = options.containerLogger ?? target.logger
   const { spec, process } = gateExec({ spec: target.spec, process: options.process }, options.gates, target.logger)
-  const host = hostFacts()
+  const host = execFacts(spec, init.pid)
   for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
-  const seccomp = seccompOf(spec, target.logger)
+  const seccomp = seccompOf(spec, target.logger, target.root)
   using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({
@@ -77,14 +85,13 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
         sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
     },
   })
-  target.pending.add(run)
+  failpoint('exec:spawned')
   try {
     await run.handshake.executed
+    failpoint('exec:executed')
   } catch (error) {
     await run.abort()
     throw error
-  } finally {
-    target.pending.delete(run)
   }
   return new OwnProcess(run.process, run.console, target.oomKilled)
 }

@@ -27,6 +27,8 @@ export interface HostFacts {
   readonly rootless: boolean
   /** not even root of a user namespace: id maps of a new one are written by newuidmap(1), or hold one id */
   readonly unprivileged: boolean
+  /** setgroups(2) may be called; it may not where /proc/self/setgroups says deny (user_namespaces(7)) */
+  readonly setgroups: boolean
   /** number of the highest capability that the kernel knows */
   readonly lastCap: number
 }
@@ -49,6 +51,11 @@ function appArmor(): boolean {
     if (errnoOf(error) === 13) return true
     throw error
   }
+}
+
+/** Whether setgroups(2) may be called in the user namespace of a process. */
+export function allowsSetgroups(pid: number | 'self'): boolean {
+  return readOptional(`/proc/${pid}/setgroups`)?.trim() !== 'deny'
 }
 
 /** The initial user namespace maps every id to itself (user_namespaces(7)). */
@@ -76,6 +83,7 @@ export function hostFacts(): HostFacts {
       kcore: existsSync('/proc/kcore'),
       rootless: unprivileged || inUserNamespace(),
       unprivileged,
+      setgroups: allowsSetgroups('self'),
       lastCap: Number(readOptional('/proc/sys/kernel/cap_last_cap') ?? '40'),
     }
   }

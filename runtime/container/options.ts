@@ -32,8 +32,12 @@ export interface CreateOptions {
   readonly extraFds?: readonly number[]
   /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
   readonly pidfdSocket?: string
+  /** whether a cgroup that we have no permission for is done without, where the spec asks for none; auto: unless we are root of the machine */
+  readonly rootless?: 'auto' | boolean
   /** what is switched off for debugging */
   readonly gates?: Partial<FeatureGates>
+  /** give the program a socket for sd_notify(3), from which a NotifySocket takes its readiness */
+  readonly notify?: boolean
   /** aborting undoes the create */
   readonly signal?: AbortSignal
 }

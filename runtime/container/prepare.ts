@@ -3,7 +3,7 @@
  * the size of the terminal. Each refuses what the spec asks for in vain, naming the field.
  */
 import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
@@ -62,22 +62,26 @@ export function makeFifo(root: string, id: string, spec: Spec): string {
   mkfifo(path, 0o622)
   chmodSync(path, 0o622)
   const uid = hostUid(spec, 0)
-  if (uid !== 0) chownSync(path, uid, hostGid(spec, 0))
+  // without privileges it cannot be given away, and need not be: the process has it open since it was ours, and anybody may write
+  if (uid !== 0 && !hostFacts().unprivileged) chownSync(path, uid, hostGid(spec, 0))
   return path
 }
 
-/** Compiled profiles of this boot: /run is a tmpfs that goes with it. */
+/** Compiled profiles of this boot: /run is a tmpfs that goes with it. Who may not write there keeps them beside his containers. */
 const SECCOMP_CACHE = '/run/runts/.seccomp'
 
-/** The compiled seccomp profile of a spec that has one. */
+/** The compiled seccomp profile of a spec that has one; `root` is where the state of containers is kept. */
 export function seccompOf(
   spec: Spec,
   logger: Logger = silentLogger,
+  root?: string,
 ): { flags: number; filter: Uint8Array } | undefined {
   const profile = spec.linux.seccomp
   if (profile === undefined) return undefined
+  const own = root === undefined ? undefined : join(root, '.seccomp')
+  const cacheDir = hostFacts().rootless ? own : SECCOMP_CACHE
   return compileSeccomp(profile, {
-    cacheDir: SECCOMP_CACHE,
+    ...(cacheDir === undefined ? {} : { cacheDir }),
     onUnknown: (names) => logger.debug({ names: names.join(' ') }, 'ignored unknown system calls of the profile'),
   })
 }

@@ -1,6 +1,7 @@
 /** The exec fifo: opening it for reading is what lets a created init go on, and its one byte says that the program is about to run. */
 import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
+import { failpoint } from '../failpoint.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { openProcess, pollReadable } from '../sys/process.ts'
 import type { RunningProcess } from './process.ts'
@@ -8,12 +9,15 @@ import type { RunningProcess } from './process.ts'
 /** Opens the fifo, waits until `executed` says that the program runs, and removes it: from then on the container is no longer "created". */
 export async function releaseFifo(path: string, executed: (fifo: number) => Promise<void>): Promise<void> {
   const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  failpoint('start:opened')
   try {
     await executed(fifo)
   } finally {
     closeSync(fifo)
   }
+  failpoint('start:executed')
   unlinkSync(path)
+  failpoint('start:done')
 }
 
 /** For a container of another process: its init writes one byte just before it executes the program. @throws FailedPrecondition */

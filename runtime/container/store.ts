@@ -1,13 +1,27 @@
 /**
  * A container's state on disk: <root>/<id>/ with state.json (the fields that runc writes, and ours), config.json (the spec it was made
- * from) and exec.fifo (there until the program was started). Invariant: state.json appears by rename, so a reader sees a whole one
+ * from) and exec.fifo (there until the program was started). A folder that runc made is read too. Invariant: state.json appears by rename, so a reader sees a whole one
  * or none, and a state of an earlier boot is never taken for a live container.
  */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { parseJson } from '../spec/load.ts'
+import { stringifyJson } from '../spec/stringify.ts'
+import type { Spec } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { hostFacts } from './host.ts'
+import { readRuncConfig, runcConfig } from './runc-state.ts'
 import { readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
@@ -24,6 +38,10 @@ export interface SavedState {
   readonly rootfs: string
   readonly cgroupPaths: Readonly<Record<string, string>>
   readonly namespacePaths: Readonly<Record<string, string>>
+  /** it is a user's, not root's */
+  readonly rootless: boolean
+  /** the container is of another program that uses this layout: the spec that its state tells, not all of the real one */
+  readonly foreign?: string
 }
 
 /** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
@@ -46,7 +64,8 @@ export function fifoPath(root: string, id: string): string {
 
 let bootIdText: string | undefined
 
-function bootId(): string {
+/** The kernel's name for this boot: what was written down before is about other processes. */
+export function bootId(): string {
   bootIdText ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
   return bootIdText
 }
@@ -60,9 +79,9 @@ export function claimState(root: string, id: string): string {
     chmodSync(dir, 0o711)
   } catch (error) {
     if (errnoOf(error) === 2) {
-      mkdirSync(root, { recursive: true, mode: 0o711 })
-      // the umask may have taken away what the container's own root needs to pass through to its fifo
-      chmodSync(root, 0o711)
+      mkdirSync(root, { recursive: true, mode: 0o700 })
+      // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
+      chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
       return claimState(root, id)
     }
     if (errnoOf(error) !== 17) throw error
@@ -73,8 +92,8 @@ export function claimState(root: string, id: string): string {
   return dir
 }
 
-/** Writes the state and the spec's text. */
-export function saveState(root: string, state: SavedState, config: string | undefined): void {
+/** Writes the state and the spec. */
+export function saveState(root: string, state: SavedState, spec: Spec): void {
   const dir = stateDir(root, state.id)
   const json = {
     version: STATE_VERSION,
@@ -83,21 +102,28 @@ export function saveState(root: string, state: SavedState, config: string | unde
     // a JSON number, as runc writes it; exact, since clock ticks since boot stay far below 2^53
     init_process_start: Number(state.startTime),
     created: state.created,
-    rootless: false,
+    rootless: state.rootless,
     cgroup_paths: state.cgroupPaths,
     namespace_paths: state.namespacePaths,
     boot_id: bootId(),
     bundle: state.bundle,
     rootfs: state.rootfs,
+    config: runcConfig(spec, state),
   }
-  if (config !== undefined) writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
+  writeFileSync(join(dir, 'config.json'), stringifyJson(spec), { mode: 0o600 })
   const temporary = join(dir, '.state.json')
   writeFileSync(temporary, JSON.stringify(json), { mode: 0o600 })
   renameSync(temporary, join(dir, 'state.json'))
 }
 
-function notFound(id: string, cause?: unknown): RuntimeError {
-  return new RuntimeError('NotFound', `container "${id}" does not exist`, cause === undefined ? {} : { cause })
+/** The one sentence for a container that is not there, with a reason where there is more to say. */
+export function notFound(id: string, reason?: string): RuntimeError {
+  return new RuntimeError('NotFound', `container "${id}" does not exist${reason === undefined ? '' : `: ${reason}`}`)
+}
+
+/** Whether a container is made: its state is on disk. */
+export function hasState(root: string, id: string): boolean {
+  return existsSync(join(stateDir(root, id), 'state.json'))
 }
 
 function record(value: unknown): Record<string, string> {
@@ -119,7 +145,13 @@ export function readState(root: string, id: string): SavedState {
   }
   if (typeof json !== 'object' || json === null) throw damaged('it is not an object')
   const fields: Record<string, unknown> = { ...json }
-  const { init_process_pid: pid, init_process_start: start, created, bundle, rootfs } = fields
+  const { version, init_process_pid: pid, init_process_start: start, created } = fields
+  // without a version it is runc's own; everything that this program ever wrote has one
+  const foreign = version === undefined ? readRuncConfig(fields['config']) : undefined
+  if (foreign === undefined && version !== STATE_VERSION) {
+    throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
+  }
+  const { bundle, rootfs } = foreign ?? fields
   if (typeof pid !== 'number' || (typeof start !== 'number' && typeof start !== 'bigint'))
     throw damaged('its process is missing')
   // after a reboot the pid means nothing: -1 is never alive
@@ -133,6 +165,8 @@ export function readState(root: string, id: string): SavedState {
     rootfs: typeof rootfs === 'string' ? rootfs : '',
     cgroupPaths: record(fields['cgroup_paths']),
     namespacePaths: record(fields['namespace_paths']),
+    rootless: fields['rootless'] === true,
+    ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
 }
 
@@ -162,7 +196,7 @@ export function removeState(root: string, id: string): void {
   rmSync(stateDir(root, id), { recursive: true, force: true })
 }
 
-/** Ids that have a folder below the root, sorted; an absent root has none. */
+/** Ids that have a folder below the root, sorted, finished or not; an absent root has none. */
 export function listIds(root: string): string[] {
   try {
     return readdirSync(root, { withFileTypes: true })

@@ -137,6 +137,7 @@ export class Handshake {
     switch (type) {
       case RECORDS.child.type:
         this.#pid = payload.readUInt32LE(0)
+        this.#logger.debug({ pid: this.#pid }, 'init: process made')
         this.#events.onChild(this.#pid)
         break
       case RECORDS.reached.type:
@@ -149,9 +150,11 @@ export class Handshake {
         this.#events.onConsole()
         break
       case RECORDS.ready.type:
+        this.#logger.debug({ pid: this.#pid }, 'init: set up, waits for the start')
         this.#ready.resolve()
         break
       case RECORDS.executing.type:
+        this.#logger.debug({ pid: this.#pid }, 'init: executes its program')
         this.#executing = true
         break
       case RECORDS.failed.type:
@@ -208,9 +211,10 @@ export class Handshake {
       ...(pointer === undefined ? {} : { pointer }),
     }
     const code = errnoCode(Math.abs(errno))
-    // a program that cannot be found or executed reads as the field's tools expect it, without our own words around it
+    // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
     if (name === 'program' || name === 'exec')
       return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
+    if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`
     const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}`
     return new RuntimeError(

@@ -5,6 +5,7 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { FDS, LIMITS, type Op } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
+import { helperEnvironment } from '../failpoint.ts'
 import type { Logger } from '../logger.ts'
 import { encodePlan } from '../plan/encode.ts'
 import { OwnedFd } from '../sys/fd.ts'
@@ -78,7 +79,7 @@ export class PlanProcess {
       if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
       for (const [i, from] of extraFds.entries()) fds.push({ from, to: FDS.EXTRA + i })
       try {
-        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: [], fds })
+        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: helperEnvironment(), fds })
       } finally {
         if (run.stdio.kind === 'terminal') closeSync(streams.stdin)
       }
@@ -99,7 +100,7 @@ export class PlanProcess {
         onChild: (pid) => {
           this.child ??= reaper.adopt(pid)
           if (this.#aborting) this.child.kill(9)
-          else this.#announce(run.onChild, pid)
+          this.#announce(run.onChild, pid)
         },
         ...run.stops,
         onConsole: () => {

@@ -15,7 +15,13 @@ import { createHooks, hasCreateHooks, startHooks } from './hooks.ts'
 import { hostAgent, hostSource, netDevices } from './host-agent.ts'
 import type { CreateInput, ExecInput } from './input.ts'
 import { type MountPlan, planMounts } from './mounts.ts'
-import { CLONE_FLAGS, type NamespacePlan, planNamespaces, requireMappedIds } from './namespaces.ts'
+import {
+  CLONE_FLAGS,
+  type NamespacePlan,
+  planNamespaces,
+  requireMappedIds,
+  requireMappedOptions,
+} from './namespaces.ts'
 import { cleanPath } from './paths.ts'
 import {
   apparmor,
@@ -43,7 +49,7 @@ export type { CreateInput, ExecInput } from './input.ts'
 export function buildCreatePlan(input: CreateInput): Op[] {
   const { spec, host, cgroup } = input
   const { linux } = spec
-  const namespaces = planNamespaces(linux)
+  const namespaces = planNamespaces(linux, host)
   const ownMounts = namespaces.own.has('mount')
   const inUserNamespace = namespaces.own.has('user')
   const process: ProcessInput = { process: spec.process, at: '/process', host }
@@ -59,7 +65,11 @@ export function buildCreatePlan(input: CreateInput): Op[] {
   })
   const devices = mounts.bindsDev
     ? []
-    : planDevices(linux.devices, { bind: inUserNamespace, how: hostSource(namespaces, host), kcore: host.kcore })
+    : planDevices(linux.devices, {
+        bind: inUserNamespace || host.rootless,
+        how: hostSource(namespaces, host),
+        kcore: host.kcore,
+      })
   const networkDevices = netDevices(linux, host)
   const cgroupNamespace = namespaces.created.has('cgroup') ? [enterCgroupNamespace()] : []
   const needed = cgroupNeeded(spec, namespaces, mounts)
@@ -196,8 +206,8 @@ export function buildExecPlan(input: ExecInput): Op[] {
 }
 
 /** Joining a mount namespace changes the root; without one the container's is a folder of the host's, and is entered as create did. */
-function enterRoot({ spec, rootfs }: ExecInput): readonly Op[] {
-  if (planNamespaces(spec.linux).own.has('mount')) return []
+function enterRoot({ spec, rootfs, host }: ExecInput): readonly Op[] {
+  if (planNamespaces(spec.linux, host).own.has('mount')) return []
   return [
     { op: 'rootfs', path: rootfs, bind: 0, origin: '/root/path' },
     { op: 'pivot', mode: PIVOT_MODE.CHROOT, origin: '/root/path' },
@@ -208,6 +218,7 @@ function enterRoot({ spec, rootfs }: ExecInput): readonly Op[] {
 function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }: NamespacePlan): void {
   const { linux } = spec
   requireMappedIds(linux, spec.process.user, '/process/user')
+  requireMappedOptions(spec)
   if (linux.mountLabel !== undefined) requireSelinux(host, '/linux/mountLabel')
   if (own.has('mount')) {
     if (noPivot && (linux.rootfsPropagation === 'private' || linux.rootfsPropagation === 'rprivate')) {

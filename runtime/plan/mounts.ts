@@ -83,7 +83,8 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   const { own, created } = input.namespaces
   // sysfs shows the network namespace, and the kernel refuses it to a user namespace that does not own that one
   const foreignNetwork = !own.has('network') || (created.has('user') && !created.has('network'))
-  if (mount.type === 'sysfs' && own.has('user') && foreignNetwork) return [planHostSys(entry, input)]
+  const ownUsers = own.has('user') || input.host.rootless
+  if (mount.type === 'sysfs' && ownUsers && foreignNetwork) return [planHostSys(entry, input)]
   return [planFileSystem(entry, input)]
 }
 

@@ -4,8 +4,9 @@
  * namespace, whose offsets can be set only before a process is in it.
  */
 import type { Op } from '../../proto/init-plan.ts'
+import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import type { IdMapping, Linux, NamespaceType, User } from '../spec/types.ts'
+import type { IdMapping, Linux, NamespaceType, Spec, User } from '../spec/types.ts'
 
 /** CLONE_NEW* flags (namespaces(7)). */
 export const CLONE_FLAGS: Readonly<Record<NamespaceType, bigint>> = {
@@ -35,7 +36,7 @@ export interface NamespacePlan {
 }
 
 /** Sorts the namespaces of a spec into those to make and those to join. */
-export function planNamespaces(linux: Linux): NamespacePlan {
+export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
   const created = new Set<NamespaceType>()
   const own = new Set<NamespaceType>()
   const join: Op[] = []
@@ -62,7 +63,8 @@ export function planNamespaces(linux: Linux): NamespacePlan {
       flags: flags & ~later,
       uidMap: mapped ? mapText(linux.uidMappings) : '',
       gidMap: mapped ? mapText(linux.gidMappings) : '',
-      runtimeMaps: 0,
+      // without privileges other programs must write them, and only the runtime may start those
+      runtimeMaps: mapped && host.unprivileged ? 1 : 0,
       origin: '/linux/namespaces',
     },
     unshare: later === 0n ? [] : [{ op: 'unshare', flags: later, origin: '/linux/namespaces' }],
@@ -97,6 +99,21 @@ export function requireMappedIds(linux: Linux, user: User, at: string): void {
   if (group >= 0) {
     const gid = user.additionalGids[group]
     throw specError(`${at}/additionalGids/${group}`, `cannot setgroups to unmapped gid ${gid} in user namespace`)
+  }
+}
+
+/** Refuses owners of a new file system that the user namespace which mounts it does not know. */
+export function requireMappedOptions({ mounts, linux }: Spec): void {
+  const namespace = linux.namespaces.find(({ type }) => type === 'user')
+  if (namespace === undefined || namespace.path !== undefined) return
+  for (const [index, { options }] of mounts.entries()) {
+    for (const option of options) {
+      const [, kind, digits] = /^(uid|gid)=(\d+)$/.exec(option) ?? []
+      if (kind === undefined || isMapped(kind === 'uid' ? linux.uidMappings : linux.gidMappings, Number(digits)))
+        continue
+      const message = `cannot specify ${kind}= mount options for unmapped ${kind} in rootless containers: "${option}"`
+      throw specError(`/mounts/${index}/options`, message)
+    }
   }
 }
 

@@ -113,9 +113,12 @@ export function chdir({ process, at }: ProcessInput, tolerant: boolean): Op {
   return { op: 'chdir', path: process.cwd, tolerant: tolerant ? 1 : 0, origin: `${at}/cwd` }
 }
 
-/** User, groups and capabilities. No capabilities in the document means none at all. */
+/** User, groups and capabilities. No capabilities in the document means none at all. @throws InvalidArgument for groups that nobody can set */
 export function credentials({ process, at, host }: ProcessInput): Op {
   const { user, capabilities } = process
+  if (!host.setgroups && user.additionalGids.length > 0) {
+    throw specError(`${at}/user/additionalGids`, 'cannot set any additional groups in a rootless container')
+  }
   const known = (1n << BigInt(host.lastCap + 1)) - 1n
   const bits = (names: readonly string[] = []) => capabilityBits(names) & known
   const permitted = bits(capabilities?.permitted)
@@ -125,7 +128,7 @@ export function credentials({ process, at, host }: ProcessInput): Op {
     uid: user.uid,
     gid: user.gid,
     groups: user.additionalGids.map(BigInt),
-    flags: CREDENTIALS.SET_CAPS | CREDENTIALS.SET_GROUPS,
+    flags: CREDENTIALS.SET_CAPS | (host.setgroups ? CREDENTIALS.SET_GROUPS : 0),
     bounding: bits(capabilities?.bounding),
     effective: bits(capabilities?.effective),
     permitted,

@@ -2,7 +2,7 @@
  * Where the installed files lie: one folder holds the bundles, the helper and Node, and everything is found from it.
  * SHIM_TS_LIB overrides it for tests and development.
  */
-import { dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 
 const LIB_VARIABLE = 'SHIM_TS_LIB'
 
@@ -10,8 +10,9 @@ const LIB_VARIABLE = 'SHIM_TS_LIB'
 export function libDir(): string {
   const override = process.env[LIB_VARIABLE]
   if (override !== undefined && override !== '') return override
-  const script = process.argv[1]
-  return script === undefined ? process.cwd() : dirname(script)
+  // a bundle lies among them; the sources lie in the tree that builds them
+  const here = import.meta.dirname
+  return basename(here) === 'sys' ? join(here, '../../build/lib/containerd-shim-ts') : here
 }
 
 /** Absolute path of the init helper. */

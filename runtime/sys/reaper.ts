@@ -97,12 +97,12 @@ export class Reaper {
     }
   }
 
-  /** Becomes child subreaper and begins to reap. */
-  start(): void {
+  /** Becomes child subreaper, unless told not to, and begins to reap. */
+  start(options: { readonly subreaper?: boolean } = {}): void {
     if (this.#onSignal !== undefined) return
     if (current !== undefined) throw new Error('this process has a reaper already')
     current = this
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if (options.subreaper !== false) prctl(PR_SET_CHILD_SUBREAPER, 1)
     this.#onSignal = () => this.reap()
     process.on('SIGCHLD', this.#onSignal)
   }

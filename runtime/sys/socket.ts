@@ -53,9 +53,18 @@ function frameOf(data: Uint8Array | undefined, room: number): Buffer {
 }
 
 /** Receives one fd that a peer has already sent; undefined when none is there. Never blocks. */
-export function receiveFd(fd: number): OwnedFd | undefined {
-  const frame = frameOf(undefined, 64)
-  if (recvmsg(fd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) {
+export function receiveFd(socketFd: number): OwnedFd | undefined {
+  return receiveMessage(socketFd, 64)?.fd
+}
+
+/** The same with up to `room` bytes of what came with it. */
+export function receiveMessage(
+  socketFd: number,
+  room: number,
+): { readonly fd: OwnedFd; readonly data: Buffer } | undefined {
+  const frame = frameOf(undefined, room)
+  const received = recvmsg(socketFd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
+  if (received < 0) {
     const errno = lastErrno()
     if (errno === 11) return undefined
     throw syscallError('cannot receive a file descriptor', 'recvmsg', errno)
@@ -63,7 +72,7 @@ export function receiveFd(fd: number): OwnedFd | undefined {
   const control = frame.subarray(CONTROL, DATA)
   const length = Number(frame.readBigUInt64LE(40))
   if (length < 20 || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) return undefined
-  return new OwnedFd(control.readInt32LE(16))
+  return { fd: new OwnedFd(control.readInt32LE(16)), data: frame.subarray(DATA, DATA + received) }
 }
 
 /** Sends bytes and, with the first of them, one fd over a connected unix socket, without waiting; how many of the bytes went out. */

@@ -181,9 +181,9 @@ function resize(task: Task, { execId, width, height }: ResizePtyRequest): void {
   process.io?.console?.resize({ width, height })
 }
 
-function update(task: Task, { resources }: UpdateTaskRequest): void {
+async function update(task: Task, { resources }: UpdateTaskRequest): Promise<void> {
   check(task.init.state, 'update')
-  task.container.set(parseResources(text(resources?.value)))
+  await task.container.set(parseResources(text(resources?.value)))
 }
 
 /** OCI documents travel as JSON text, whatever their type URL says. */

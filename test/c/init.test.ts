@@ -160,14 +160,25 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       expect(await run.stdout).toBe('uid=1000(user) gid=1000\n')
     })
 
-    test('holds nothing of the host procfs while it waits for its start', async () => {
+    const clone = { flags: CONTAINER_FLAGS | USER_FLAG, uidMap: '0 100000 65536\n', gidMap: '0 100000 65536\n' }
+    test.for<[string, boolean, Partial<Parts>]>([
+      ['', true, {}],
+      [' in a user namespace', true, { clone }],
+      [', also when it has no procfs', false, {}],
+      [', also when it has no procfs in a user namespace', false, { clone }],
+    ])('holds nothing of the host procfs while it waits for its start%s', async ([, proc, more]) => {
       using own = new Rootfs()
+      spawnSync('chmod', ['755', own.folder])
+      spawnSync('chown', ['-R', '100000:100000', own.path])
+      const fifo = own.fifo()
+      spawnSync('chmod', ['0622', fifo])
       const parts: Parts = {
         args: ['/bin/busybox', 'id'],
-        host: [{ op: 'open_fifo', path: own.fifo() }],
+        host: [{ op: 'open_fifo', path: fifo }],
         late: [{ op: 'ready' }, { op: 'await_start' }],
+        ...more,
       }
-      using run = new Run(containerPlan(own, parts))
+      using run = new Run(containerPlan(own, parts).filter((op) => proc || op.op !== 'mount' || op.target !== '/proc'))
       await run.until('ready')
       const procfs = readFileSync('/proc/self/mountinfo', 'utf8').match(/^(\d+) .* \/proc .* - proc /m)?.[1]
       expect(procfs).toBeDefined()
@@ -387,9 +398,18 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
   describe('the root', () => {
     const withMode = (plan: Op[], mode: number) => plan.map((op) => (op.op === 'pivot' ? { ...op, mode } : op))
 
-    test('can be moved where it cannot be pivoted; no full procfs or sysfs of the host is left', async () => {
+    test.for<[string, Partial<Parts>]>([
+      ['', {}],
+      [
+        ' in a user namespace',
+        { clone: { flags: CONTAINER_FLAGS | USER_FLAG, uidMap: '0 100000 65536\n', gidMap: '0 100000 65536\n' } },
+      ],
+    ])('can be moved where it cannot be pivoted; no full procfs or sysfs of the host is left%s', async ([, more]) => {
+      using own = new Rootfs()
+      spawnSync('chmod', ['755', own.folder])
+      spawnSync('chown', ['-R', '100000:100000', own.path])
       const script = 'busybox grep -c -E " - (proc|sysfs) " /proc/self/mountinfo; ls /'
-      using run = new Run(withMode(containerPlan(rootfs, { args: ['/bin/sh', '-c', script] }), 1))
+      using run = new Run(withMode(containerPlan(own, { args: ['/bin/sh', '-c', script], ...more }), 1))
       await run.ended
       expect(run.find('failed')).toBeUndefined()
       expect(await run.stdout).toMatch(/^1\n/)

@@ -197,11 +197,15 @@ static size_t put_arg(uint8_t *at, uint8_t kind)
     }
 }
 
-/* The schema's own order is a valid order. */
+/* The schema's own order is a valid order, but for the host agent, which is not needed first but must be. */
 static size_t every_operation(uint8_t *bytes)
 {
     size_t size = 16;
+    size += put(bytes + size, OP_HOST_AGENT, 4);
+    size += put(bytes + size, 8, 4);
     for (size_t i = 0; i < OP_SCHEMA_COUNT; i++) {
+        if (OP_SCHEMAS[i].code == OP_HOST_AGENT)
+            continue;
         size_t start = size;
         size += 8;
         for (uint8_t arg = 0; arg < OP_SCHEMAS[i].nargs; arg++)

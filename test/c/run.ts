@@ -105,15 +105,20 @@ export class Run {
   #pending = Buffer.alloc(0)
   #waiters: { type: string; resolve: () => void }[] = []
 
-  /** `enter` is a command that executes the one behind it, in another namespace say. */
-  constructor(plan: readonly Op[] | Uint8Array, consoleFd?: number, enter: readonly string[] = []) {
+  /** `enter` is a command that executes the one behind it, in another namespace say; `extra` are fds for the program. */
+  constructor(
+    plan: readonly Op[] | Uint8Array,
+    consoleFd?: number,
+    enter: readonly string[] = [],
+    extra: readonly number[] = [],
+  ) {
     const folder = mkdtempSync(join(tmpdir(), 'ts-init-plan-'))
     const path = join(folder, 'plan')
     writeFileSync(path, plan instanceof Uint8Array ? plan : encodePlan(plan))
     const fd = openSync(path, 'r')
     const [command = '', ...args] = [...enter, join(ROOT, 'c', TS_INIT)]
     const child: ChildProcess = spawn(command, args, {
-      stdio: ['ignore', 'pipe', 'pipe', fd, 'pipe', ...(consoleFd === undefined ? [] : [consoleFd])],
+      stdio: ['ignore', 'pipe', 'pipe', fd, 'pipe', consoleFd ?? 'ignore', ...extra],
       env: enter.length === 0 ? {} : { PATH: process.env['PATH'] },
     })
     closeSync(fd)

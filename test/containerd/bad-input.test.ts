@@ -39,7 +39,7 @@ const CONFIG_CHANGES: readonly [string, SpecChange, readonly string[]][] = [
   ],
   [
     'a capability that does not exist',
-    (spec) => spec.process.capabilities['bounding']?.push('CAP_FLY'),
+    (spec) => spec.process.capabilities!['bounding']?.push('CAP_FLY'),
     ['CAP_FLY', '/process/capabilities/bounding/'],
   ],
   [

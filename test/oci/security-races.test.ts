@@ -12,7 +12,7 @@ import { ATTACK } from '../support/places.ts'
 import { type Runts, test } from '../support/runts.ts'
 import type { TestSpec } from '../support/spec.ts'
 
-const ROUNDS = Number(process.env['RACES'] ?? 180)
+const ROUNDS = Number(process.env['RACES'] ?? 120)
 /** What the container must never read. */
 const SECRET = 'of the host'
 const BOUND = 60_000 * SLOWNESS + ROUNDS * 100
@@ -59,15 +59,13 @@ async function endAttack(runts: Runts, attacker: Command): Promise<void> {
   expect(Number(/swaps (\d+)/.exec(stdout)?.[1])).toBeGreaterThan(ROUNDS)
 }
 
-/** As many bundles as there are rounds, of one root: in each `NAME` of the given one has another name, so that it is not there yet. */
-function renamed(bundle: string): string[] {
-  const config = readFileSync(join(bundle, 'config.json'), 'utf8')
-  return Array.from({ length: Math.ceil(ROUNDS / 3) }, (_, number) => {
-    const folder = `${bundle}-${number}`
-    mkdirSync(folder)
-    writeFileSync(join(folder, 'config.json'), config.replaceAll('NAME', `n${number}`))
-    return folder
-  })
+/** As many bundles as there are rounds: in each the place to make has another name, so that it is not there yet. */
+function renamed(runts: Runts, bundle: string): string[] {
+  return runts.variants(
+    bundle,
+    'NAME',
+    Array.from({ length: Math.ceil(ROUNDS / 3) }, (_, number) => `n${number}`),
+  )
 }
 
 /** The mount points of a source in the text of mountinfo. */
@@ -101,7 +99,7 @@ describe(
             { destination: '/volume/x/NAME.file', type: 'bind', source: '/etc/hostname', options: ['bind', 'ro'] },
           )
         })
-        const { outcomes } = await runts.startMany(renamed(victim), 1)
+        const { outcomes } = await runts.startMany(renamed(runts, victim), 1)
         await endAttack(runts, attacker)
         expect(snapshot(decoy)).toEqual(before)
         expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain('probe-tmpfs')
@@ -128,7 +126,7 @@ describe(
           devices: [{ path: '/volume/x/dev/NAME', type: 'c', major: 1, minor: 3, fileMode: 0o666, uid: 1, gid: 1 }],
         })
       })
-      const { outcomes } = await runts.startMany(renamed(victim), 1)
+      const { outcomes } = await runts.startMany(renamed(runts, victim), 1)
       await endAttack(runts, attacker)
       expect(snapshot(decoy)).toEqual(before)
       for (const { outcome } of outcomes) expect(outcome).toMatch(/^(0 $|error: .*"\/volume\/x\/)/)

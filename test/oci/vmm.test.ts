@@ -135,7 +135,7 @@ describe('a virtual machine monitor', needs('root', 'busybox', 'gcc', 'qemu-syst
       const more = ['-netdev', 'tap,id=n,ifname=tap0,script=no,downscript=no', '-device', 'virtio-net-device,netdev=n']
       const bundle = bundleOf(runts, { serial: 'file:/tmp/serial', more }, (spec) => {
         give(spec, '/dev/net/tun', 200)
-        for (const set of Object.values(spec.process.capabilities)) set.push('CAP_NET_ADMIN')
+        for (const set of Object.values(spec.process.capabilities ?? {})) set.push('CAP_NET_ADMIN')
       })
       runts.leave('run', '-d', '-b', bundle, 'vm')
       const interfaces = async (): Promise<string> => (await runts.ok('exec', 'vm', 'cat', '/proc/net/dev')).stdout

@@ -1,33 +1,34 @@
 /**
- * Makes what the container tests need, once per run and only when it is missing or old: the static programs and the image with the
- * payload. Everything lands in build/test/, so that the guest of the test machine finds it made and needs no compiler.
+ * Makes what the container tests need, once per run and only when it is missing or old: the static programs and the image with
+ * one of them. Everything lands in build/test/, so that the guest of the test machine finds it made and needs no compiler.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { busyboxRoot, imageArchive } from './image.ts'
 import { missing } from './needs.ts'
-import { ATTACK, BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, TEST_BUILD } from './places.ts'
+import { ATTACK, BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, PROBE, TEST_BUILD } from './places.ts'
 
 function isNewer(path: string, ...inputs: readonly string[]): boolean {
   const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
   return made !== 0 && inputs.every((input) => (statSync(input, { throwIfNoEntry: false })?.mtimeMs ?? 0) <= made)
 }
 
-function compile(source: string, program: string): void {
+function compile(program: string): void {
+  const source = join(import.meta.dirname, `${basename(program)}.c`)
+  if (isNewer(program, source) || missing('gcc') !== undefined) return
   const compiler = existsSync('/usr/bin/musl-gcc') ? 'musl-gcc' : 'gcc'
-  execFileSync(compiler, ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-static', '-o', program, source], {
-    stdio: 'inherit',
-  })
+  const flags = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-static']
+  // musl-gcc does not look for the kernel's headers by itself; they come after the libc's own
+  const multiarch = `${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`
+  const kernel = ['/usr/include', `/usr/include/${multiarch}`].flatMap((folder) => ['-idirafter', folder])
+  execFileSync(compiler, [...flags, ...kernel, '-o', program, source], { stdio: 'inherit' })
 }
 
 /** Called by vitest before the first test of a project that names this file. */
 export function setup(): void {
   mkdirSync(TEST_BUILD, { recursive: true })
-  for (const [name, program] of Object.entries({ 'payload.c': PAYLOAD, 'attack.c': ATTACK })) {
-    const source = join(import.meta.dirname, name)
-    if (!isNewer(program, source) && missing('gcc') === undefined) compile(source, program)
-  }
+  for (const program of [PAYLOAD, PROBE, ATTACK]) compile(program)
   if (
     isNewer(IMAGE_ARCHIVE, PAYLOAD, BUSYBOX, join(import.meta.dirname, 'image.ts')) ||
     missing('busybox') !== undefined

@@ -3,7 +3,8 @@
  * with REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { basename, delimiter, join } from 'node:path'
+import { OCI_RUNTIME } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -12,6 +13,8 @@ declare module 'vitest' {
   }
 }
 
+/** Whether the OCI command line under test is runc. */
+const IS_RUNC = basename(OCI_RUNTIME) === 'runc'
 const CGROUP2_SUPER_MAGIC = 0x63677270
 
 function onPath(program: string): boolean {
@@ -34,6 +37,14 @@ export function isCgroup2(): boolean {
   }
 }
 
+function contents(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 function v2Controllers(): string {
   return isCgroup2() ? readFileSync('/sys/fs/cgroup/cgroup.controllers', 'utf8') : ''
 }
@@ -48,7 +59,15 @@ const CHECKS = {
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
+  uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
+  'the OCI runtime': () => (OCI_RUNTIME.includes('/') ? existsSync(OCI_RUNTIME) : onPath(OCI_RUNTIME)),
+  apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),
+  selinux: () => existsSync('/sys/fs/selinux/enforce'),
+  CAP_SYS_RESOURCE: () =>
+    (BigInt(`0x${/CapEff:\s*(\w+)/.exec(contents('/proc/self/status'))?.[1] ?? 0}`) & (1n << 24n)) !== 0n,
   gcc: () => onPath('gcc'),
+  ip: () => onPath('ip'),
+  setpriv: () => onPath('setpriv'),
   make: () => onPath('make'),
   strace: () => onPath('strace'),
   'qemu-system-x86_64': () => onPath('qemu-system-x86_64'),
@@ -59,8 +78,17 @@ const CHECKS = {
 /** A thing of the machine that a test may need. */
 export type Need = keyof typeof CHECKS
 
-// A host is one or the other, a run is of one runtime, and few virtual machines have /dev/kvm: these are alternatives, not something that a machine should have.
-const ALTERNATIVES: readonly Need[] = ['cgroup1', 'cgroup2', 'our shim', '/dev/kvm']
+// A host is one or the other, a run is of one runtime, and few virtual machines have a /dev/kvm: these are alternatives, not something that
+// a machine should have.
+const ALTERNATIVES: readonly Need[] = [
+  'cgroup1',
+  'cgroup2',
+  'our shim',
+  'apparmor',
+  'selinux',
+  'CAP_SYS_RESOURCE',
+  '/dev/kvm',
+]
 
 /** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */
 export function missing(...list: readonly Need[]): Need | undefined {
@@ -75,6 +103,11 @@ export function missing(...list: readonly Need[]): Need | undefined {
 export function needs(...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
   const lacking = missing(...list)
   return lacking === undefined ? { skip: false, meta: {} } : { skip: true, meta: { missing: lacking } }
+}
+
+/** Vitest options of a test that runc fails: with RUNTIME=runc it is skipped, and the reason takes the missing thing's place. */
+export function notRunc(reason: string, ...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
+  return IS_RUNC ? { skip: true, meta: { missing: `runc: ${reason}` } } : needs(...list)
 }
 
 /** How much longer things may take here: the guest of the test machine is an emulated processor. */

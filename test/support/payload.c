@@ -14,6 +14,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -300,6 +302,23 @@ static int cmd_pty(char **argv) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* notify TEXT...: each TEXT as a datagram to $NOTIFY_SOCKET, as sd_notify(3) sends it; then sleeps until it is killed */
+static int cmd_notify(char **argv) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (path == NULL || strlen(path) >= sizeof(address.sun_path))
+        return fail("NOTIFY_SOCKET");
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fail("socket");
+    for (; *argv != NULL; argv++)
+        if (sendto(fd, *argv, strlen(*argv), 0, (struct sockaddr *)&address, sizeof(address)) < 0)
+            return fail("sendto");
+    for (;;)
+        pause();
+}
+
 static const struct command {
     const char *name;
     int (*run)(char **argv);
@@ -308,6 +327,7 @@ static const struct command {
     {"exit", cmd_exit, 1}, {"crash", cmd_crash, 0}, {"both", cmd_both, 2},     {"bytes", cmd_bytes, 1}, {"orphans", cmd_orphans, 1},
     {"eat", cmd_eat, 1},       {"fds", cmd_fds, 0},       {"limits", cmd_limits, 0}, {"trap", cmd_trap, 0},
     {"winsize", cmd_winsize, 0}, {"pty", cmd_pty, 4},     {"background", cmd_background, 1},
+    {"notify", cmd_notify, 1},
 };
 
 int main(int argc, char **argv) {

@@ -10,6 +10,8 @@ export const TEST_BUILD = join(ROOT, 'build/test')
 export const PAYLOAD = join(TEST_BUILD, 'payload')
 /** The static multi-call program of attack.c: what a hostile container does. */
 export const ATTACK = join(TEST_BUILD, 'attack')
+/** The static multi-call program of probe.c. */
+export const PROBE = join(TEST_BUILD, 'probe')
 /** The archive that each private containerd imports. */
 export const IMAGE_ARCHIVE = join(TEST_BUILD, 'image.tar')
 /** The image's name in containerd. */
@@ -20,7 +22,11 @@ export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/b
 export const BIN = join(ROOT, 'build/bin')
 /** What they are made of: bundles, ts-init. */
 export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
+/** The runtime that kills itself where RUNTS_FAIL_AT says; made by the test that uses it. */
+export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
+/** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */
+export const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? (RUNTIME === 'runc' ? 'runc' : join(BIN, 'runts'))
 /** Whether that is ours; only tests of what ours does on purpose differently may ask. */
 export const IS_OURS = !RUNTIME.includes('runc')

@@ -1,20 +1,41 @@
 /**
- * The OCI command line under test: the real `runts` (or with OCI_RUNTIME another one, such as runc) on throw-away bundles below a root of
+ * The OCI command line under test: the real `runts` (or another one: places.ts) on throw-away bundles below a root of
  * the test's own. Teardown deletes what a test left by force and then asserts that no container, process or cgroup of it remains.
  */
-import { spawnSync } from 'node:child_process'
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { test as base, expect } from 'vitest'
 import { cgroupsOf } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
-import { BIN, LIB } from './places.ts'
+import { LIB, OCI_RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 import type { Outcomes } from './starter.ts'
 
-/** The runtime that the tests run. */
-const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? join(BIN, 'runts')
+/** How a command ended that may have left a container behind. */
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stderr: string
+}
+
+/** What `leaving` may do otherwise. */
+export interface Leaving {
+  /** instead of the runtime under test */
+  readonly program?: string
+  readonly env?: Readonly<Record<string, string>>
+}
 
 /** One test's runtime root and bundles. */
 export class Runts {
@@ -23,6 +44,12 @@ export class Runts {
   /** prefix of the ids, unique to this test, so that its cgroups can be told from others */
   readonly name = basename(this.folder)
   #bundles = 0
+  #starts = 0
+
+  /** The whole command line of a call of the runtime. */
+  protected commandLine(args: readonly string[]): readonly [string, ...string[]] {
+    return [OCI_RUNTIME, '--root', this.root, ...args]
+  }
 
   /** Makes a bundle and answers its folder. */
   bundle(command: readonly string[], change?: SpecChange): string {
@@ -35,9 +62,21 @@ export class Runts {
     return bundle
   }
 
+  /** Further bundles with the root of one that is there, in whose config.json `word` is another one in each. */
+  variants(bundle: string, word: string, others: readonly string[]): string[] {
+    const config = readFileSync(join(bundle, 'config.json'), 'utf8')
+    return others.map((other, number) => {
+      const folder = `${bundle}-${number}`
+      mkdirSync(folder)
+      writeFileSync(join(folder, 'config.json'), config.replaceAll(word, other))
+      return folder
+    })
+  }
+
   /** Starts the runtime with arguments; it runs until the test or its own end. */
   start(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(OCI_RUNTIME, ['--root', this.root, ...args], options)
+    const [program, ...rest] = this.commandLine(args)
+    return startCommand(program, rest, options)
   }
 
   /** Runs the runtime to its end. */
@@ -54,9 +93,10 @@ export class Runts {
 
   /** Runs a command that leaves a container behind, which would keep a pipe of ours open: its streams are /dev/null and a file. */
   leave(...args: string[]): void {
+    const [program, ...rest] = this.commandLine(args)
     const errors = join(this.folder, 'stderr')
     const fd = openSync(errors, 'w')
-    const { status } = spawnSync(OCI_RUNTIME, ['--root', this.root, ...args], { stdio: ['ignore', 'ignore', fd] })
+    const { status } = spawnSync(program, rest, { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
   }
@@ -72,6 +112,19 @@ export class Runts {
     }).finished
     expect(stderr).toBe('')
     return JSON.parse(stdout) as Outcomes
+  }
+
+  /** Starts a command that may leave a container behind, as `leave` does; resolves when it has ended, however that was. */
+  leaving(args: readonly string[], { program, env = {} }: Leaving = {}): Promise<Ended> {
+    const [runtime, ...rest] = this.commandLine(args)
+    const errors = join(this.folder, `stderr${this.#starts++}`)
+    const fd = openSync(errors, 'w')
+    const child = spawn(program ?? runtime, rest, { stdio: ['ignore', 'ignore', fd], env: { ...process.env, ...env } })
+    closeSync(fd)
+    return new Promise((resolve, reject) => {
+      child.once('error', reject)
+      child.once('exit', (code, signal) => resolve({ code, signal, stderr: readFileSync(errors, 'utf8') }))
+    })
   }
 
   /** The `state` of a container. */

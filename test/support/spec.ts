@@ -2,33 +2,78 @@
 import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { busyboxRoot } from './image.ts'
-import { BUSYBOX, PAYLOAD } from './places.ts'
+import { BUSYBOX, PAYLOAD, PROBE } from './places.ts'
 
-/** The parts of a spec that tests change; anything else may be assigned too. */
+/** A range of ids of a user namespace. */
+export interface TestMapping {
+  containerID: number
+  hostID: number
+  size: number
+}
+
+/** One mount of a spec. */
+export interface TestMount {
+  destination: string
+  type?: string
+  source?: string
+  options?: string[]
+  uidMappings?: TestMapping[]
+  gidMappings?: TestMapping[]
+}
+
+/** One hook of a spec. */
+export interface TestHook {
+  path: string
+  args?: string[]
+  env?: string[]
+  timeout?: number
+}
+
+/** The process of a spec. */
+export interface TestProcess {
+  terminal?: boolean
+  consoleSize?: { height: number; width: number }
+  user: { uid: number; gid: number; additionalGids?: number[]; umask?: number }
+  args: string[]
+  env: string[]
+  cwd: string
+  rlimits?: { type: string; soft: number; hard: number }[]
+  oomScoreAdj?: number
+  capabilities?: Record<string, string[]>
+  noNewPrivileges: boolean
+  apparmorProfile?: string
+  selinuxLabel?: string
+  scheduler?: Record<string, unknown>
+  ioPriority?: { class: string; priority: number }
+  execCPUAffinity?: { initial?: string; final?: string }
+}
+
+/** The parts of a spec that tests change. */
 export interface TestSpec {
   ociVersion: string
   hostname?: string
+  domainname?: string
   root?: { path: string; readonly?: boolean }
-  process: {
-    terminal?: boolean
-    user: { uid: number; gid: number; additionalGids?: number[]; umask?: number }
-    args: string[]
-    env: string[]
-    cwd: string
-    rlimits?: { type: string; soft: number; hard: number }[]
-    oomScoreAdj?: number
-    capabilities: Record<string, string[]>
-    noNewPrivileges: boolean
-  }
-  mounts: { destination: string; type: string; source: string; options?: string[] }[]
+  process: TestProcess
+  mounts: TestMount[]
+  hooks?: Record<string, TestHook[]>
+  annotations?: Record<string, string>
   linux: {
     namespaces: { type: string; path?: string }[]
+    uidMappings?: TestMapping[]
+    gidMappings?: TestMapping[]
     maskedPaths?: string[]
     readonlyPaths?: string[]
+    devices?: Record<string, unknown>[]
     sysctl?: Record<string, string>
     cgroupsPath?: string
     resources?: Record<string, unknown>
     rootfsPropagation?: string
+    seccomp?: Record<string, unknown>
+    personality?: Record<string, unknown>
+    timeOffsets?: Record<string, { secs?: number; nanosecs?: number }>
+    netDevices?: Record<string, { name?: string }>
+    memoryPolicy?: Record<string, unknown>
   }
 }
 
@@ -92,7 +137,7 @@ function defaultSpec(command: readonly string[], root: string): TestSpec {
 export function rootfsFolder(folder: string): string {
   const root = join(folder, 'rootfs')
   if (existsSync(root)) return root
-  for (const entry of busyboxRoot(BUSYBOX, { payload: PAYLOAD })) {
+  for (const entry of busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE })) {
     const path = join(root, entry.path)
     if (entry.kind === 'folder') {
       mkdirSync(path, { recursive: true })

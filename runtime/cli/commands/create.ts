@@ -11,13 +11,9 @@ import {
   type Stdio,
 } from '../../index.ts'
 import { type Command, type Context, CREATE_OPTIONS, writePidFile } from '../command.ts'
+import { initFds, withEnv } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
-
-/** A created container and what belongs to it. */
-export interface Created {
-  readonly container: Container
-  readonly reaper: Reaper
-}
+import { managerSocket } from '../notify.ts'
 
 /** How a container's streams are given for a command that does (`detached`) or does not leave it behind. @throws InvalidArgument */
 export function chooseStdio(
@@ -25,16 +21,11 @@ export function chooseStdio(
   consoleSocket: string | undefined,
   detached: boolean,
 ): { stdio: Stdio; socket?: OwnedFd } {
-  if (!terminal) {
-    if (consoleSocket !== undefined) {
-      throw new RuntimeError('InvalidArgument', 'cannot use console socket if runts will not detach or allocate tty')
-    }
-    return { stdio: { kind: 'fds', stdin: 0, stdout: 1, stderr: 2 } }
+  if (!(terminal && detached) && consoleSocket !== undefined) {
+    throw new RuntimeError('InvalidArgument', 'cannot use console socket if runts will not detach or allocate tty')
   }
+  if (!terminal) return { stdio: { kind: 'fds', stdin: 0, stdout: 1, stderr: 2 } }
   if (!detached) {
-    if (consoleSocket !== undefined) {
-      throw new RuntimeError('InvalidArgument', 'cannot use console socket if runts will not detach or allocate tty')
-    }
     const [width, height] = process.stdout.isTTY ? process.stdout.getWindowSize() : []
     return { stdio: { kind: 'terminal', ...(width && height ? { width, height } : {}) } }
   }
@@ -45,48 +36,57 @@ export function chooseStdio(
   return { stdio: { kind: 'terminal', socket: socket.fd }, socket }
 }
 
-/** Makes the container of a create or run command line; the spec may be given when it is already loaded. */
-export async function createContainer(
-  context: Context,
-  args: ParsedArgs,
-  detached: boolean,
-  spec?: Spec,
-): Promise<Created> {
-  const id = args.positionals[0] ?? ''
+/** How the container of a command line is made. */
+export interface Making {
+  /** the command ends while the container goes on */
+  readonly detached: boolean
+  /** whether orphans of the container become children of this process */
+  readonly subreaper: boolean
+}
+
+/** Makes the container of a create or run command line. */
+export async function createContainer(context: Context, args: ParsedArgs, making: Making): Promise<Container> {
+  if (context.systemdCgroup) {
+    throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
+  }
   const bundle = resolve(args.text('bundle') ?? '.')
   // relative to where the user stands, before anything changes it
   const pidFile = args.text('pid-file')
-  const pidPath = pidFile === undefined ? undefined : resolve(pidFile)
-  const loaded = spec ?? loadSpec(bundle)
-  const { stdio, socket } = chooseStdio(loaded.process?.terminal === true, args.text('console-socket'), detached)
+  const pidPath = pidFile ? resolve(pidFile) : undefined
+  const pidfdSocket = args.text('pidfd-socket')
+  const { fds, env } = initFds(args)
+  const loaded = loadSpec(bundle)
+  const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
+  const { stdio, socket } = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
   const reaper = new Reaper(context.logger)
-  reaper.start()
+  reaper.start({ subreaper: making.subreaper })
   try {
     const container = await Container.create({
       root: context.root,
-      id,
+      id: args.positionals[0] ?? '',
       bundle,
-      spec: loaded,
+      spec,
       stdio,
       reaper,
       logger: context.logger,
       noPivot: args.flag('no-pivot'),
       noNewKeyring: args.flag('no-new-keyring'),
+      extraFds: fds,
+      gates: context.gates,
+      rootless: context.rootless,
+      containerLogger: context.containerLogger,
+      notify: managerSocket() !== undefined,
+      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
     await container.settled()
-    if (pidPath !== undefined) {
-      try {
-        writePidFile(pidPath, container.init.pid)
-      } catch (error) {
-        await container.destroy({ force: true })
-        throw new RuntimeError(
-          'InvalidArgument',
-          `cannot write the pid file "${pidPath}": ${error instanceof Error ? error.message : error}`,
-          { cause: error },
-        )
-      }
+    if (pidPath === undefined) return container
+    try {
+      writePidFile(pidPath, container.init.pid)
+    } catch (error) {
+      await container.destroy({ force: true })
+      throw error
     }
-    return { container, reaper }
+    return container
   } finally {
     socket?.close()
   }
@@ -96,12 +96,17 @@ export async function createContainer(
 export const create: Command = {
   spec: {
     name: 'create',
-    summary: 'Creates a container: everything is set up, the program waits for `runts start`.',
-    positionals: ['id'],
+    summary: 'Creates a container: everything is set up, and its program waits for `runts start`.',
+    details: [
+      'The container is made from the bundle: its config.json says what it is like, and is read now, once. The id is a name of your choice, unique below the root. The streams of the command become those of the program; with a terminal, its master goes to --console-socket.',
+      'The command ends when the container is created. What cannot be done leaves nothing behind.',
+    ],
+    examples: ['runts create --bundle /containers/web --pid-file /run/web.pid web', 'runts start web'],
+    positionals: ['ID'],
     options: CREATE_OPTIONS,
   },
   async run(context, args) {
-    await createContainer(context, args, true)
+    await createContainer(context, args, { detached: true, subreaper: true })
     return 0
   },
 }

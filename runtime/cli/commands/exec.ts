@@ -1,45 +1,114 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
-import { Container, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
-import { type Command, readUserFile, writePidFile } from '../command.ts'
+import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
+import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
+import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
+import { foreground, SignalRelay } from '../foreground.ts'
 import { chooseStdio } from './create.ts'
-import { foreground, SignalRelay } from './run.ts'
 
+const SIGKILL = 9
+/** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
-function parseUser(text: string): { uid: number; gid: number } {
-  const match = /^(\d{1,10})(?::(\d{1,10}))?$/.exec(text)
-  const uid = Number(match?.[1])
-  const gid = Number(match?.[2] ?? 0)
-  if (match === null || uid > MAX_ID || gid > MAX_ID) {
-    throw new RuntimeError(
-      'InvalidArgument',
-      `exec: invalid --user "${text}": must be <uid>[:<gid>] with numbers up to ${MAX_ID}`,
-    )
-  }
-  return { uid, gid }
+function invalid(message: string): RuntimeError {
+  return new RuntimeError('InvalidArgument', `exec: ${message}`)
 }
 
-/** The process to run: config.json's process as template, changed by the options. */
-function processOf(container: Container, args: ParsedArgs): OciProcess {
-  const file = args.text('process')
-  const command = args.positionals.slice(1)
-  if (file !== undefined) return parseProcess(readUserFile(file))
-  const template = container.spec.process
-  if (command.length === 0) throw new RuntimeError('InvalidArgument', 'exec: missing argument <command>')
-  const user = args.text('user')
-  const changed = {
-    ...template,
-    args: command,
-    terminal: args.flag('tty'),
-    cwd: args.text('cwd') ?? template.cwd,
-    env: [...template.env, ...args.texts('env')],
-    user: user === undefined ? template.user : { ...template.user, ...parseUser(user) },
-    ...(args.flag('no-new-privs') ? { noNewPrivileges: true } : {}),
+/** Digits only: what else looks like a number to some parser has been a way to run as another user. */
+function parseId(text: string): number | undefined {
+  const id = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
+  return id <= MAX_ID ? id : undefined
+}
+
+/** `<uid>[:<gid>]`; without a group the template's stays. */
+function parseUser(text: string): { uid: number; gid?: number } {
+  const [first = '', second, ...more] = text.split(':')
+  const uid = parseId(first)
+  const gid = second === undefined ? undefined : parseId(second)
+  if (uid === undefined || more.length > 0 || (second !== undefined && gid === undefined)) {
+    throw invalid(`invalid --user "${text}": must be <uid>[:<gid>] with numbers up to ${MAX_ID}`)
   }
-  // through the validator, so that a bad --cwd or --env is refused like one in a file
-  return parseProcess(stringifyJson(changed))
+  return { uid, ...(gid === undefined ? {} : { gid }) }
+}
+
+function parseGids(texts: readonly string[]): number[] {
+  return texts.map((text) => {
+    const gid = parseId(text)
+    if (gid === undefined) throw invalid(`invalid --additional-gids "${text}": must be a number up to ${MAX_ID}`)
+    return gid
+  })
+}
+
+/**
+ * Adds capabilities to what a process has. The inheritable set stays as the container's config says, or files with inheritable
+ * capabilities would give them back after they were dropped (CVE-2022-24769); ambient is limited by inheritable (capabilities(7)).
+ */
+function addCapabilities(given: Capabilities | undefined, names: readonly string[]): Capabilities {
+  const sets: Capabilities = given ?? { bounding: [], effective: [], inheritable: [], permitted: [], ambient: [] }
+  const add = (set: readonly string[], more: readonly string[]): string[] => [...new Set([...set, ...more])]
+  return {
+    bounding: add(sets.bounding, names),
+    effective: add(sets.effective, names),
+    permitted: add(sets.permitted, names),
+    inheritable: sets.inheritable,
+    ambient: add(
+      sets.ambient,
+      names.filter((name) => sets.inheritable.includes(name)),
+    ),
+  }
+}
+
+/** The sub-cgroups of `[controller,…:]path` arguments: by controller, or one for all under ''. @throws InvalidArgument */
+export function parseSubCgroups(texts: readonly string[]): Record<string, string> {
+  const paths: Record<string, string> = {}
+  for (const text of texts) {
+    const colon = text.indexOf(':')
+    if (colon < 0) {
+      if (texts.length > 1) throw invalid(`invalid --cgroup "${text}": missing <controller>: prefix beside others`)
+      return { '': text }
+    }
+    for (const controller of text.slice(0, colon).split(',')) {
+      if (controller === '') throw invalid(`invalid --cgroup "${text}": empty <controller> prefix`)
+      if (Object.hasOwn(paths, controller)) throw invalid(`invalid --cgroup "${text}": duplicate "${controller}"`)
+      paths[controller] = text.slice(colon + 1)
+    }
+  }
+  return paths
+}
+
+/** The process to run, given the one of config.json. What the command line says is checked first, whether the container exists or not. */
+function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
+  const file = args.text('process')
+  if (file !== undefined) {
+    const whole = parseProcess(readUserFile(file))
+    return () => whole
+  }
+  const command = args.positionals.slice(1)
+  if (command.length === 0) throw invalid('missing argument <COMMAND>')
+  const user = args.text('user')
+  const ids = user ? parseUser(user) : {}
+  const gids = parseGids(args.texts('additional-gids'))
+  const caps = args.texts('cap')
+  const apparmor = args.text('apparmor')
+  const label = args.text('process-label')
+  return (template) => {
+    const changed = {
+      ...template,
+      args: command,
+      // only what this command line says: the container's own terminal has nothing to do with it
+      terminal: args.flag('tty'),
+      cwd: args.text('cwd') || template.cwd,
+      env: [...template.env, ...args.texts('env')],
+      user: { ...template.user, ...ids, additionalGids: [...template.user.additionalGids, ...gids] },
+      ...(caps.length > 0 ? { capabilities: addCapabilities(template.capabilities, caps) } : {}),
+      ...(apparmor ? { apparmorProfile: apparmor } : {}),
+      ...(label ? { selinuxLabel: label } : {}),
+      ...(args.text('no-new-privs') === undefined ? {} : { noNewPrivileges: args.flag('no-new-privs') }),
+    }
+    // through the validator, so that a bad --cwd or --env is refused like one in a file
+    return parseProcess(stringifyJson(changed))
+  }
 }
 
 /** runts exec */
@@ -47,12 +116,21 @@ export const exec: Command = {
   spec: {
     name: 'exec',
     summary:
-      "Runs a command in a running container; the exit status is the command's own, 255 when it could not be run.",
-    positionals: ['id', '[command]'],
-    rest: true,
+      "Runs a command in a running container. The exit status is the command's own, 255 when it could not be run.",
+    details: [
+      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. What follows the command's name belongs to the command, options too. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
+    ],
+    examples: [
+      'runts exec web ps',
+      'runts exec -t web sh',
+      'runts exec --user 1000:1000 --cwd /srv -e LANG=C web ls -l',
+      'runts exec --cap CAP_NET_ADMIN web ip link',
+    ],
+    positionals: ['ID', '[COMMAND]'],
+    rest: 'word',
     options: {
-      'console-socket': { type: 'string', value: 'PATH', doc: 'unix socket that receives the master of the terminal' },
-      cwd: { type: 'string', value: 'DIR', doc: 'working directory in the container' },
+      ...PROCESS_OPTIONS,
+      cwd: { type: 'string', value: 'DIRECTORY', doc: 'working directory in the container' },
       env: {
         type: 'string',
         short: 'e',
@@ -61,27 +139,80 @@ export const exec: Command = {
         doc: 'set an environment variable; may be repeated',
       },
       tty: { type: 'boolean', short: 't', doc: 'allocate a terminal' },
-      user: { type: 'string', short: 'u', value: 'UID[:GID]', doc: 'numeric user and group' },
-      process: { type: 'string', short: 'p', value: 'FILE', doc: 'JSON of the process instead of options and command' },
+      user: {
+        type: 'string',
+        short: 'u',
+        value: 'UID[:GID]',
+        doc: 'user and group by number: there is nobody to ask for names',
+      },
+      'additional-gids': {
+        type: 'string',
+        short: 'g',
+        multiple: true,
+        value: 'GID',
+        doc: 'a further group by number; may be repeated',
+      },
+      process: {
+        type: 'string',
+        short: 'p',
+        value: 'FILE',
+        doc: 'JSON of the process instead of options and command; "-" is standard input',
+      },
       detach: { type: 'boolean', short: 'd', doc: 'return when the command runs' },
-      'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the command here' },
+      'process-label': { type: 'string', value: 'LABEL', doc: 'SELinux label of the process' },
+      apparmor: { type: 'string', value: 'PROFILE', doc: 'AppArmor profile of the process' },
       'no-new-privs': { type: 'boolean', doc: 'set no_new_privs' },
-      'ignore-paused': { type: 'boolean', doc: 'join a paused container' },
+      cap: {
+        type: 'string',
+        short: 'c',
+        multiple: true,
+        value: 'CAP_NAME',
+        doc: 'add a capability to the bounding, effective and permitted sets; may be repeated',
+      },
+      cgroup: {
+        type: 'string',
+        multiple: true,
+        value: '[CONTROLLER,...:]PATH',
+        doc: "run it in this existing cgroup below the container's own, on cgroup v1 for these controllers; may be repeated",
+      },
+      'ignore-paused': { type: 'boolean', doc: 'join a paused container too: the command runs when that is resumed' },
     },
   },
   async run(context, args) {
-    const container = Container.load(context.root, args.positionals[0] ?? '', context.logger)
-    const target = processOf(container, args)
+    const processFrom = readProcess(args)
+    const subCgroups = parseSubCgroups(args.texts('cgroup'))
+    const extraFds = preserved(args)
+    const container = loadContainer(context, args)
+    const target = processFrom(container.spec.process)
     const detached = args.flag('detach')
     const pidFile = args.text('pid-file')
-    const { stdio, socket } = chooseStdio(target.terminal === true, args.text('console-socket'), detached)
+    const pidfdSocket = args.text('pidfd-socket')
+    const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
     reaper.start()
     using signals = detached ? undefined : new SignalRelay()
     try {
-      const running = await container.exec({ process: target, stdio, reaper, ignorePaused: args.flag('ignore-paused') })
+      const running = await container.exec({
+        process: target,
+        stdio,
+        reaper,
+        ignorePaused: args.flag('ignore-paused'),
+        extraFds,
+        subCgroups,
+        gates: context.gates,
+        containerLogger: context.containerLogger,
+        ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
+      })
       signals?.attach(running)
-      if (pidFile !== undefined) writePidFile(resolve(pidFile), running.pid)
+      if (pidFile) {
+        try {
+          writePidFile(resolve(pidFile), running.pid)
+        } catch (error) {
+          running.signal(SIGKILL)
+          await running.exited
+          throw error
+        }
+      }
       return detached ? 0 : await foreground(running)
     } finally {
       socket?.close()

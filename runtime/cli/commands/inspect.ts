@@ -1,29 +1,22 @@
-/** The commands that only look: state, list, features, plan. */
-import { resolve } from 'node:path'
-import { Container, describeBundle, loadSpec, RuntimeError, features as runtimeFeatures } from '../../index.ts'
-import { type Command, print } from '../command.ts'
-
-function ociState(container: Container): Record<string, unknown> {
-  const status = container.status()
-  return {
-    ociVersion: container.spec.ociVersion,
-    id: container.id,
-    pid: status === 'stopped' ? 0 : container.init.pid,
-    status,
-    bundle: container.bundle,
-    rootfs: container.rootfs,
-    created: container.created,
-    ...(container.spec.annotations === undefined ? {} : { annotations: container.spec.annotations }),
-    owner: '',
-  }
-}
+/** The commands that only look at containers: state and list. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { Container, RuntimeError } from '../../index.ts'
+import { type Command, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** runts state */
 export const state: Command = {
-  spec: { name: 'state', summary: 'Prints the state of a container as JSON.', positionals: ['id'], options: {} },
+  spec: {
+    name: 'state',
+    summary: 'Prints the state of a container as JSON.',
+    details: [
+      'The document is that of the OCI specification (ociVersion, id, status, pid, bundle, annotations), with rootfs, created and owner besides. The status is created, running, paused or stopped; a stopped container has pid 0.',
+    ],
+    positionals: ['ID'],
+    options: {},
+  },
   async run(context, args) {
-    const container = Container.load(context.root, args.positionals[0] ?? '', context.logger)
-    print(`${JSON.stringify(ociState(container), null, 2)}\n`)
+    print(`${JSON.stringify(loadContainer(context, args).ociState(), null, 2)}\n`)
     return 0
   },
 }
@@ -32,15 +25,8 @@ export const state: Command = {
 function table(rows: readonly (readonly string[])[]): string {
   const widths: number[] = []
   for (const row of rows) for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 12, cell.length + 3)
-  return rows
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-          .join('')
-          .trimEnd()}\n`,
-    )
-    .join('')
+  const lines = rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join(''))
+  return lines.map((line) => `${line.trimEnd()}\n`).join('')
 }
 
 /** runts list */
@@ -48,63 +34,41 @@ export const list: Command = {
   spec: {
     name: 'list',
     summary: 'Lists the containers below the root.',
+    details: [
+      'A container whose state cannot be read is named on standard error and left out; one that is being created or deleted at this moment is left out silently.',
+    ],
+    examples: ['runts list', 'runts --root /run/other list --format json', 'runts list -q'],
     positionals: [],
-    options: {
-      format: { type: 'string', short: 'f', value: 'table|json', doc: 'output format (default table)' },
-      quiet: { type: 'boolean', short: 'q', doc: 'ids only' },
-    },
+    options: { ...FORMAT_OPTION, quiet: { type: 'boolean', short: 'q', doc: 'ids only' } },
   },
   async run(context, args) {
-    const format = args.text('format') ?? 'table'
-    if (format !== 'table' && format !== 'json') {
-      throw new RuntimeError('InvalidArgument', `list: invalid --format "${format}": must be table or json`)
+    const format = outputFormat('list', args)
+    // nobody has to have made a container yet; but a place that the user names should be there
+    if (context.rootGiven && !existsSync(context.root)) {
+      throw new RuntimeError('NotFound', `cannot list "${context.root}": no such directory`)
     }
-    const states: Record<string, unknown>[] = []
-    for (const id of Container.list(context.root)) {
+    const ids = Container.list(context.root)
+    if (args.flag('quiet')) {
+      const made = ids.filter((id) => existsSync(join(context.root, id, 'state.json')))
+      print(made.map((id) => `${id}\n`).join(''))
+      return 0
+    }
+    const states: ReturnType<Container['ociState']>[] = []
+    for (const id of ids) {
       try {
-        states.push(ociState(Container.load(context.root, id, context.logger)))
+        states.push(Container.load(context.root, id, context.logger).ociState())
       } catch (error) {
-        // another command may be deleting it, or a create is under way: it is not there for us
-        context.logger.debug({ id, reason: String(error) }, 'skipped a container')
+        const unmade = error instanceof RuntimeError && error.code === 'Unavailable'
+        const gone = unmade || !existsSync(join(context.root, id))
+        if (gone) context.logger.debug({ id }, 'left out a container that has no state')
+        else process.stderr.write(`load container ${id}: ${error instanceof Error ? error.message : error}\n`)
       }
     }
-    if (args.flag('quiet')) print(states.map((s) => `${s['id']}\n`).join(''))
-    else if (format === 'json') print(`${JSON.stringify(states)}\n`)
+    if (format === 'json') print(`${JSON.stringify(states)}\n`)
     else {
-      const rows = states.map((s) =>
-        [s['id'], s['pid'], s['status'], s['bundle'], s['created'], s['owner'] || 'root'].map(String),
-      )
+      const rows = states.map((s) => [s.id, String(s.pid), s.status, s.bundle, s.created, s.owner])
       print(table([['ID', 'PID', 'STATUS', 'BUNDLE', 'CREATED', 'OWNER'], ...rows]))
     }
-    return 0
-  },
-}
-
-/** runts features */
-export const features: Command = {
-  spec: {
-    name: 'features',
-    summary: 'Prints what this runtime supports, as the OCI features document.',
-    positionals: [],
-    options: {},
-  },
-  async run() {
-    print(`${JSON.stringify(runtimeFeatures(), null, 2)}\n`)
-    return 0
-  },
-}
-
-/** runts plan */
-export const plan: Command = {
-  spec: {
-    name: 'plan',
-    summary: 'Prints the numbered operations that ts-init would execute to create the container of a bundle.',
-    positionals: ['[bundle]'],
-    options: {},
-  },
-  async run(_, args) {
-    const bundle = resolve(args.positionals[0] ?? '.')
-    print(describeBundle(bundle, loadSpec(bundle)))
     return 0
   },
 }

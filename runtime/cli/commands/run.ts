@@ -1,145 +1,43 @@
 /** `run`: create and start in one; in the foreground it relays signals and the terminal and ends with the container's exit status. */
-import { constants } from 'node:os'
-import { resolve } from 'node:path'
-import { ReadStream } from 'node:tty'
-import {
-  type Container,
-  loadSpec,
-  type OwnedFd,
-  type RunningProcess,
-  RuntimeError,
-  resizeTerminal,
-} from '../../index.ts'
 import { type Command, CREATE_OPTIONS } from '../command.ts'
+import { foreground, SignalRelay } from '../foreground.ts'
+import { startDetached, startInFront } from '../notify.ts'
 import { createContainer } from './create.ts'
-
-/** Signals that are ours alone: children, the window, Node's own timer and debugger, and what cannot be caught. */
-const NOT_FORWARDED = new Set([
-  'SIGCHLD',
-  'SIGWINCH',
-  'SIGKILL',
-  'SIGSTOP',
-  'SIGPROF',
-  'SIGURG',
-  'SIGPIPE',
-  'SIGSEGV',
-  'SIGBUS',
-  'SIGFPE',
-  'SIGILL',
-  'SIGTTIN',
-  'SIGTTOU',
-])
-
-/** Relays between our own terminal and the container's; returns when the container's side is closed. */
-export function relayTerminal(master: OwnedFd): { done: Promise<void>; restore(): void } {
-  const fd = master.take()
-  const terminal = new ReadStream(fd)
-  const { stdin, stdout } = process
-  const resize = (): void => {
-    if (!stdout.isTTY) return
-    const [width, height] = stdout.getWindowSize()
-    resizeTerminal(fd, { width, height })
-  }
-  resize()
-  process.on('SIGWINCH', resize)
-  if (stdin.isTTY) stdin.setRawMode(true)
-  stdin.on('data', (chunk: Buffer) => terminal.write(chunk))
-  terminal.pipe(stdout, { end: false })
-  const done = new Promise<void>((ended) => {
-    // EIO: every process has closed its side
-    terminal.on('error', () => ended())
-    terminal.on('close', () => ended())
-  })
-  return {
-    done,
-    restore() {
-      process.off('SIGWINCH', resize)
-      if (stdin.isTTY) stdin.setRawMode(false)
-      stdin.pause()
-    },
-  }
-}
-
-/**
- * Passes our signals on to a process that may not exist yet: what comes before it is there is sent when it is. Without this from the very
- * start, a signal would end us and leave the container behind.
- */
-export class SignalRelay {
-  readonly #names = Object.keys(constants.signals).filter((name) => !NOT_FORWARDED.has(name)) as NodeJS.Signals[]
-  readonly #pending: number[] = []
-  #target: RunningProcess | undefined
-
-  constructor() {
-    for (const name of this.#names) process.on(name, this.#receive)
-  }
-
-  /** The process is there. */
-  attach(target: RunningProcess): void {
-    this.#target = target
-    for (const signal of this.#pending.splice(0)) this.#send(target, signal)
-  }
-
-  [Symbol.dispose](): void {
-    for (const name of this.#names) process.off(name, this.#receive)
-  }
-
-  readonly #receive = (_: NodeJS.Signals, signal: number): void => {
-    if (this.#target === undefined) this.#pending.push(signal)
-    else this.#send(this.#target, signal)
-  }
-
-  #send(target: RunningProcess, signal: number): void {
-    try {
-      target.signal(signal)
-    } catch (error) {
-      if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
-    }
-  }
-}
-
-/** Waits for a process in the foreground and relays its terminal, if it has one; its exit status. */
-export async function foreground(target: RunningProcess): Promise<number> {
-  const relay = target.console === undefined ? undefined : relayTerminal(target.console)
-  try {
-    const exit = await target.exited
-    await relay?.done
-    return exit.status
-  } finally {
-    relay?.restore()
-  }
-}
-
-async function cleanUp(container: Container): Promise<void> {
-  await container.destroy({ force: true })
-}
 
 /** runts run */
 export const run: Command = {
   spec: {
     name: 'run',
     summary: "Creates and starts a container. In the foreground the exit status is the container's own.",
-    positionals: ['id'],
+    details: [
+      'In the foreground every signal that can be caught is passed on to the program, its terminal (if config.json gives it one) is connected to the terminal that you sit at, and the container is removed when the program has ended. With --detach the container stays until `runts delete`.',
+    ],
+    examples: ['runts run -b /containers/job job1', 'runts run --detach -b /containers/web web && runts list'],
+    positionals: ['ID'],
     options: {
       ...CREATE_OPTIONS,
       detach: { type: 'boolean', short: 'd', doc: 'return when the program runs; the container stays' },
-      keep: { type: 'boolean', doc: 'keep the stopped container' },
+      keep: { type: 'boolean', doc: 'keep the stopped container: its state and its cgroup' },
+      'no-subreaper': {
+        type: 'boolean',
+        doc: 'do not become the parent of processes that the container orphans outside its pid namespace',
+      },
     },
   },
   async run(context, args) {
     const detached = args.flag('detach')
-    const spec = loadSpec(resolve(args.text('bundle') ?? '.'))
     using signals = detached ? undefined : new SignalRelay()
-    const { container } = await createContainer(context, args, detached, spec)
+    const container = await createContainer(context, args, { detached, subreaper: !args.flag('no-subreaper') })
     try {
       signals?.attach(container.init)
-      await container.start()
+      await (detached ? startDetached : startInFront)(context, container)
     } catch (error) {
-      await cleanUp(container)
+      await container.destroy({ force: true })
       throw error
     }
     if (detached) return 0
     const status = await foreground(container.init)
-    if (!args.flag('keep')) await cleanUp(container)
+    if (!args.flag('keep')) await container.destroy({ force: true })
     return status
   },
 }

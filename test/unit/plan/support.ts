@@ -20,6 +20,7 @@ export const HOST_V1: HostFacts = {
   kcore: false,
   rootless: false,
   unprivileged: false,
+  setgroups: true,
   lastCap: 40,
 }
 

@@ -130,7 +130,7 @@ function makeWorld(bundle: string): World {
     signalAll: async (signal) => note(`killAll ${signal}`),
     pause: async () => note('pause'),
     resume: async () => note('resume'),
-    set: () => note('update'),
+    set: async () => note('update'),
     stats: () => {
       throw new RuntimeError('NotFound', 'no cgroup')
     },

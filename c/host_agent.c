@@ -1,0 +1,202 @@
+/*
+ * The host agent: a process that stage 0 forks before it enters anything, so that it keeps the host's rights and namespaces while the
+ * container side already has less. It clones mount sources, maps their ids, and moves network devices. Invariant: it does what an
+ * operation of the plan says, which it knows as well as the container side does and is only told the number of; so whoever might come to
+ * speak for the container side gets nothing that the plan does not give. It ends when the container side has closed its socket, and
+ * stage 0 waits for that.
+ */
+#include "init.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+/* In the agent no other fds are open. */
+#define AGENT_SOCKET 0
+#define AGENT_PROC 1
+
+/* err, and the step that failed; a mount's answer has its detached tree with it. */
+struct answer {
+    int32_t err;
+    char step[LIMIT_STEP_MAX_BYTES];
+};
+
+/* A user namespace, for its maps only. */
+struct mapping {
+    int fd;
+    const struct op_mount *op; /* that it was made for */
+};
+
+/*
+ * A namespace lives as long as an fd of it; a process is needed only to make it. Privilege: the host's, so the maps may be any. The child
+ * does nothing, and is gone when this returns, or as soon as we are.
+ */
+static int make_mapping(const struct ctx *c, const struct op_mount *op)
+{
+    char pid_text[16], path[32];
+    struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
+    pid_t parent = getpid();
+    int pid = sys_clone3(&args);
+    if (pid == 0) {
+        (void)sys_prctl(PR_SET_PDEATHSIG, SIGKILL, 0);
+        while (getppid() == parent)
+            (void)pause();
+        _exit(0);
+    }
+    if (pid < 0)
+        return pid;
+    (void)snprintf(pid_text, sizeof pid_text, "%d", pid);
+    (void)snprintf(path, sizeof path, "%d/uid_map", pid);
+    int err = proc_write(c, path, op->uid_map.s, op->uid_map.len);
+    (void)snprintf(path, sizeof path, "%d/gid_map", pid);
+    if (err == 0)
+        err = proc_write(c, path, op->gid_map.s, op->gid_map.len);
+    int fd = err < 0 ? err : proc_open_ns(c, pid_text, "user");
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    return fd;
+}
+
+/* Most containers have one map for all their mounts, so one is remembered. */
+static int find_mapping(const struct ctx *c, struct mapping *last, const struct op_mount *op)
+{
+    if (last->fd >= 0 && strcmp(last->op->uid_map.s, op->uid_map.s) == 0 && strcmp(last->op->gid_map.s, op->gid_map.s) == 0)
+        return last->fd;
+    close_fd(&last->fd);
+    *last = (struct mapping){ .fd = make_mapping(c, op), .op = op };
+    return last->fd;
+}
+
+/*
+ * Who can influence: the plan names the source; below an earlier mount or in the image it is theirs what lies there, as for every bind.
+ * Privilege: the host's. Order: the mount namespace is entered first, so that the source is looked up among the mounts that are there at
+ * the operation's turn, and the clone has the locks that mounts have in a namespace of less privilege.
+ */
+static int clone_source(struct ctx *c, struct mapping *last, const struct op_mount *op, const int fds[2])
+{
+    unsigned recursive = (op->how & MOUNT_HOW_RECURSIVE) != 0 ? (unsigned)AT_RECURSIVE : 0;
+    const char *doing = "source: enter the container's mount namespace";
+    int err = sys_setns(fds[0], CLONE_NEWNS);
+    if (err == 0)
+        doing = "source";
+    cleanup_fd int tree = err < 0 ? err : sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    err = tree < 0 ? tree : 0;
+    if (err == 0 && (op->how & MOUNT_HOW_IDMAP) != 0) {
+        doing = "idmap: make a user namespace of its maps";
+        int user = op->uid_map.len == 0 ? fds[1] : find_mapping(c, last, op);
+        err = user < 0 ? user : sys_mount_idmap(tree, (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0, user);
+        if (user >= 0)
+            doing = err == -EINVAL ? "idmap: the file system of the source does not support it" : "idmap";
+    }
+    return err < 0 ? step(c, err, "mount \"%s\" on \"%s\": %s", op->source.s, op->target.s, doing) : take_fd(&tree);
+}
+
+/* `fds[0]` is the directory of the container process in the host's procfs; its file is opened with our rights, which the kernel looks at. */
+static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int directory)
+{
+    int err = sys_fs_type(directory) == PROC_SUPER_MAGIC ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
+    return err < 0 ? step(c, err, "set the offsets of the time namespace") : 0;
+}
+
+static int perform(struct ctx *c, struct mapping *last, const int fds[2])
+{
+    const struct op *op = c->at < c->plan->count ? &c->plan->ops[c->at] : NULL;
+    if (op != NULL && op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0)
+        return clone_source(c, last, &op->mount, fds);
+    if (op != NULL && op->code == OP_NET_DEVICE)
+        return move_device(c, &op->net_device, fds[0]);
+    if (op != NULL && op->code == OP_TIME_OFFSETS)
+        return write_offsets(c, &op->time_offsets, fds[0]);
+    return step(c, -EINVAL, "ask the host agent for what it does not do");
+}
+
+_Noreturn static void serve(struct ctx *c)
+{
+    static struct answer answer;
+    struct mapping last = { .fd = -1 };
+    for (;;) {
+        int fds[2] = { -1, -1 };
+        if (sys_receive_fds(AGENT_SOCKET, &c->at, sizeof c->at, fds) != (ssize_t)sizeof c->at)
+            _exit(0);
+        int fd = perform(c, &last, fds);
+        bool tree = fd >= 0 && c->plan->ops[c->at].code == OP_MOUNT;
+        answer.err = fd < 0 ? fd : 0;
+        (void)snprintf(answer.step, sizeof answer.step, "%s", fd < 0 ? c->step : "");
+        size_t size = offsetof(struct answer, step) + strlen(answer.step) + 1;
+        int err = sys_send_fds(AGENT_SOCKET, &answer, size, &fd, tree ? 1 : 0);
+        if (tree)
+            close_fd(&fd);
+        close_fd(&fds[0]);
+        close_fd(&fds[1]);
+        if (err < 0)
+            _exit(0);
+    }
+}
+
+/*
+ * Who can influence: nobody yet. Privilege: the runtime's, kept. A child of stage 0, which no namespace and no cgroup of the container is
+ * entered by; it holds nothing but its socket and the host's procfs, so that whoever waits for an end of file does not wait for it.
+ */
+int op_host_agent(struct ctx *c)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return step(c, -errno, "make a socket pair");
+    struct clone_args args = { .exit_signal = SIGCHLD };
+    int pid = sys_clone3(&args);
+    if (pid == 0) {
+        if (dup3(ends[1], AGENT_SOCKET, O_CLOEXEC) < 0 || dup3(c->proc, AGENT_PROC, O_CLOEXEC) < 0 || sys_close_range(AGENT_PROC + 1, ~0U, 0) < 0)
+            _exit(1);
+        c->proc = AGENT_PROC;
+        serve(c);
+    }
+    (void)close(ends[1]);
+    c->agent = ends[0];
+    c->agent_pid = pid;
+    return pid < 0 ? step(c, pid, "start the host agent") : 0;
+}
+
+/* Stage 0, done with everything else: the agent is reaped by the one whose child it is. */
+void await_agent(const struct ctx *c)
+{
+    while (c->agent_pid > 0 && waitpid(c->agent_pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+/* The container side: has the agent perform the operation that runs. Returns what it answered: an errno, or 0 or an fd. */
+static int ask(struct ctx *c, const int *fds, size_t count)
+{
+    struct answer answer;
+    int got[2] = { -1, -1 };
+    int err = sys_send_fds(c->agent, &c->at, sizeof c->at, fds, count);
+    ssize_t size = err < 0 ? err : sys_receive_fds(c->agent, &answer, sizeof answer - 1, got);
+    if (size <= (ssize_t)offsetof(struct answer, step))
+        return step(c, size < 0 ? (int)size : -EPIPE, "ask the host agent");
+    ((char *)&answer)[size] = 0;
+    if (answer.err < 0)
+        return step(c, answer.err, "%s", answer.step);
+    return got[0] >= 0 ? got[0] : 0;
+}
+
+int host_source(struct ctx *c, const struct op_mount *op)
+{
+    cleanup_fd int mounts = proc_open_ns(c, "self", "mnt");
+    cleanup_fd int user = mounts < 0 ? mounts : proc_open_ns(c, "self", "user");
+    if (user < 0)
+        return step(c, user, "mount \"%s\" on \"%s\": source: open our own namespaces", op->source.s, op->target.s);
+    int tree = ask(c, (int[]){ mounts, user }, 2);
+    return tree == 0 ? step(c, -EPROTO, "ask the host agent") : tree;
+}
+
+int host_time_offsets(struct ctx *c)
+{
+    cleanup_fd int directory = sys_openat2(c->proc, "self", O_PATH | O_DIRECTORY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+    return directory < 0 ? step(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
+}
+
+int op_net_device(struct ctx *c, const struct op_net_device *op)
+{
+    cleanup_fd int net = proc_open_ns(c, "self", "net");
+    return net < 0 ? step(c, net, "move network device \"%s\": open our own network namespace", op->name.s) : ask(c, &net, 1);
+}

@@ -1,0 +1,32 @@
+/** The commands, in the order of the help text. */
+import type { Command } from '../command.ts'
+import { completionCommand } from './completion.ts'
+import { create } from './create.ts'
+import { features, plan } from './describe.ts'
+import { exec } from './exec.ts'
+import { list, state } from './inspect.ts'
+import { kill, pause, remove, resume, start } from './lifecycle.ts'
+import { ps } from './ps.ts'
+import { run } from './run.ts'
+import { spec } from './spec.ts'
+import { update } from './update.ts'
+
+/** All commands. */
+export const COMMANDS: readonly Command[] = [
+  run,
+  create,
+  start,
+  exec,
+  state,
+  list,
+  ps,
+  kill,
+  pause,
+  resume,
+  update,
+  remove,
+  spec,
+  features,
+  plan,
+  completionCommand(() => COMMANDS.map(({ spec }) => spec)),
+]

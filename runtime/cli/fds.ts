@@ -1,0 +1,56 @@
+/**
+ * Which of our own descriptors a container's program gets besides the three standard ones: those of socket activation (LISTEN_FDS,
+ * sd_listen_fds(3)), then as many as `--preserve-fds` says. Invariant: every number is one that our caller gave us; what Node has opened
+ * for itself never leaves this process.
+ */
+import { fstatSync, readlinkSync } from 'node:fs'
+import { getpid, type OciProcess, RuntimeError } from '../index.ts'
+import type { ParsedArgs } from './flags.ts'
+
+const FIRST = 3
+/** Far above what anybody passes; the init helper accepts no more. */
+const MAX = 256
+
+/** The first thing that Node opens, and so what takes the lowest number that is free: in a preserved place it shows a gap there. */
+const NODES_FIRST = 'anon_inode:[eventpoll]'
+
+/** How many descriptors socket activation has given us: LISTEN_PID must name this process. */
+function listenCount(env: NodeJS.ProcessEnv): number {
+  const { LISTEN_FDS: count = '', LISTEN_PID: pid = '' } = env
+  return /^\d{1,3}$/.test(count) && pid === String(getpid()) ? Number(count) : 0
+}
+
+function checkFd(fd: number, what: string): number {
+  const missing = (why: string): RuntimeError =>
+    new RuntimeError('InvalidArgument', `cannot pass on fd ${fd} (${what}): ${why}`)
+  try {
+    fstatSync(fd)
+  } catch {
+    throw missing('it is not open')
+  }
+  if (readlinkSync(`/proc/self/fd/${fd}`) === NODES_FIRST) throw missing('it was not open when runts was started')
+  return fd
+}
+
+/** The descriptors for a container's init, and what its environment must say of them. @throws InvalidArgument for one that is not open */
+export function initFds(args: ParsedArgs): { fds: number[]; env: string[] } {
+  const listen = listenCount(process.env)
+  const fds = preserved(args, listen)
+  if (listen === 0) return { fds, env: [] }
+  const sockets = Array.from({ length: listen }, (_, i) => checkFd(FIRST + i, `LISTEN_FDS is ${listen}`))
+  return { fds: [...sockets, ...fds], env: [`LISTEN_FDS=${listen}`, 'LISTEN_PID=1'] }
+}
+
+/** The descriptors that `--preserve-fds` asks for; those of socket activation come before them. @throws InvalidArgument for one that is not open */
+export function preserved(args: ParsedArgs, listen = 0): number[] {
+  const count = args.count('preserve-fds') ?? 0
+  if (count + listen > MAX) {
+    throw new RuntimeError('InvalidArgument', `invalid --preserve-fds "${count}": more than ${MAX} descriptors`)
+  }
+  return Array.from({ length: count }, (_, i) => checkFd(FIRST + listen + i, `--preserve-fds ${count}`))
+}
+
+/** A process with further environment variables. */
+export function withEnv(target: OciProcess, env: readonly string[]): OciProcess {
+  return env.length === 0 ? target : { ...target, env: [...target.env, ...env] }
+}

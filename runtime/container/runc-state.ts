@@ -1,0 +1,122 @@
+/**
+ * The `config` of a state.json as runc writes and reads it: enough of it for runc to list, signal and delete our containers, and for us
+ * to do the same with runc's. Only facts that those need are kept; what a process of the container is made from is in config.json.
+ * Invariant: what was read from another program's file is checked before it is used, and a field of the wrong type counts as absent.
+ */
+import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
+
+const NANOS_PER_SECOND = 1_000_000_000
+const BUNDLE_LABEL = 'bundle='
+
+/** runc's names of the namespaces. */
+const NAMESPACE_NAMES: Readonly<Record<NamespaceType, string>> = {
+  cgroup: 'NEWCGROUP',
+  ipc: 'NEWIPC',
+  mount: 'NEWNS',
+  network: 'NEWNET',
+  pid: 'NEWPID',
+  time: 'NEWTIME',
+  user: 'NEWUSER',
+  uts: 'NEWUTS',
+}
+
+/** Our facts in runc's words. */
+export function runcConfig(
+  spec: Spec,
+  { bundle, rootfs, rootless }: { readonly bundle: string; readonly rootfs: string; readonly rootless: boolean },
+): Record<string, unknown> {
+  const { linux } = spec
+  return {
+    rootfs,
+    readonlyfs: spec.root.readonly,
+    hostname: spec.hostname ?? '',
+    namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES[type], path: path ?? '' })),
+    // runc takes a cgroup without any of its limits for none
+    cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '', devices: [] },
+    uid_mappings: runcMappings(linux.uidMappings),
+    gid_mappings: runcMappings(linux.gidMappings),
+    Hooks: { poststop: spec.hooks.poststop.map(runcHook) },
+    version: spec.ociVersion,
+    labels: [...Object.entries(spec.annotations).map(([key, value]) => `${key}=${value}`), `${BUNDLE_LABEL}${bundle}`],
+    rootless_euid: rootless,
+    rootless_cgroups: rootless,
+  }
+}
+
+function runcMappings(mappings: readonly IdMapping[]): Record<string, number>[] {
+  return mappings.map(({ containerID, hostID, size }) => ({ container_id: containerID, host_id: hostID, size }))
+}
+
+function runcHook({ path, args, env, timeout }: Hook): Record<string, unknown> {
+  const limit = timeout === undefined ? {} : { timeout: timeout * NANOS_PER_SECOND }
+  return { path, args, env, dir: '', ...limit }
+}
+
+/** What runc's config says about a container. */
+export interface RuncFacts {
+  readonly bundle: string
+  readonly rootfs: string
+  /** a config.json that is enough to look at the container, signal it and delete it, not to run a process in it */
+  readonly document: string
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+function fields(value: unknown): Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {}
+}
+
+function list(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : []
+}
+
+function text(value: unknown): string {
+  return typeof value === 'string' ? value : ''
+}
+
+/** Reads runc's config. */
+export function readRuncConfig(value: unknown): RuncFacts {
+  const config = fields(value)
+  const labels = list(config['labels']).map(text)
+  const rootfs = text(config['rootfs'])
+  const cgroupsPath = text(fields(config['cgroups'])['path'])
+  const document = {
+    ociVersion: text(config['version']),
+    root: { path: rootfs },
+    // nothing is ever run by this document; but a config.json without a program is none
+    process: { args: ['unknown'], cwd: '/' },
+    annotations: Object.fromEntries(
+      labels.filter((label) => !label.startsWith(BUNDLE_LABEL)).map((label) => label.split(/=(.*)/s, 2)),
+    ),
+    hooks: { poststop: list(fields(config['Hooks'])['poststop']).map(ociHook) },
+    linux: {
+      namespaces: list(config['namespaces']).flatMap(ociNamespace),
+      uidMappings: list(config['uid_mappings']).map(ociMapping),
+      gidMappings: list(config['gid_mappings']).map(ociMapping),
+      ...(cgroupsPath === '' ? {} : { cgroupsPath }),
+    },
+  }
+  return {
+    bundle: labels.find((label) => label.startsWith(BUNDLE_LABEL))?.slice(BUNDLE_LABEL.length) ?? '',
+    rootfs,
+    document: JSON.stringify(document),
+  }
+}
+
+function ociNamespace(value: unknown): readonly Record<string, unknown>[] {
+  const { type, path } = fields(value)
+  const known = Object.entries(NAMESPACE_NAMES).find(([, name]) => name === type)
+  if (known === undefined) return []
+  return [{ type: known[0], ...(text(path) === '' ? {} : { path }) }]
+}
+
+function ociMapping(value: unknown): Record<string, unknown> {
+  const { container_id: containerID, host_id: hostID, size } = fields(value)
+  return { containerID, hostID, size }
+}
+
+function ociHook(value: unknown): Record<string, unknown> {
+  const { path, args, env, timeout } = fields(value)
+  const limit = typeof timeout === 'number' ? { timeout: Math.ceil(timeout / NANOS_PER_SECOND) } : {}
+  return { path, args: list(args), env: list(env), ...limit }
+}

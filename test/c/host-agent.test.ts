@@ -1,0 +1,348 @@
+/** The host agent: mounts whose source only the host may open, mapped ids, and network devices that move into the container. */
+import { spawnSync } from 'node:child_process'
+import { chownSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import { needs } from '../support/needs.ts'
+import { CONTAINER_FLAGS, containerPlan, make, mount, type Parts, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
+
+const { BIND, RECURSIVE, HOST_SOURCE, IDMAP, IDMAP_RECURSIVE } = MOUNT_HOW
+const [ENOENT, EINVAL, ENODEV, EEXIST] = [2, 22, 19, 17]
+const MAP = '0 100000 65536\n'
+const USER = { flags: CONTAINER_FLAGS | USER_FLAG, uidMap: MAP, gidMap: MAP }
+const AGENT: Op = { op: 'host_agent' }
+
+function run(command: string, ...args: string[]): string {
+  const result = spawnSync(command, args, { encoding: 'utf8' })
+  if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${result.stderr}`)
+  return result.stdout
+}
+
+describe('the host agent', needs('root', 'busybox', 'make', 'gcc', 'ip'), () => {
+  let rootfs: Rootfs
+  let disk: string
+  beforeAll(() => {
+    make(TS_INIT)
+    rootfs = new Rootfs()
+    run('chmod', '755', rootfs.folder)
+    run('chown', '-R', '100000:100000', rootfs.path)
+    // of a file system that maps ids
+    disk = join(rootfs.folder, 'disk')
+    mkdirSync(disk)
+    run('mount', '-t', 'tmpfs', 'tmpfs', disk)
+  }, 120_000)
+  afterAll(() => {
+    run('umount', '-R', disk)
+    rootfs[Symbol.dispose]()
+  })
+
+  /** A directory on the disk with a file of this owner in it. */
+  function folder(name: string, uid: number): string {
+    const path = join(disk, name)
+    mkdirSync(path, { recursive: true })
+    writeFileSync(join(path, 'file'), `${name}\n`)
+    for (const file of [path, join(path, 'file')]) chownSync(file, uid, uid)
+    return path
+  }
+
+  const withAgent = (script: string, parts: Partial<Parts> = {}) =>
+    containerPlan(rootfs, { host: [AGENT], ...parts, args: ['/bin/sh', '-c', script] })
+
+  async function output(ops: readonly Op[], enter: readonly string[] = []): Promise<string> {
+    using process = new Run(ops, undefined, enter)
+    await process.ended
+    if (process.find('failed')) throw new Error(JSON.stringify(process.records))
+    expect(await process.stage0).toBe(0)
+    expect(await process.stderr).toBe('')
+    return await process.stdout
+  }
+
+  async function failure(ops: readonly Op[], enter: readonly string[] = []) {
+    using process = new Run(ops, undefined, enter)
+    await process.ended
+    return { ...process.find('failed'), op: ops[process.find('failed')?.value ?? -1]?.op }
+  }
+
+  describe('opens a source', () => {
+    test('that the root of a user namespace may not reach', async () => {
+      const secret = folder('secret', 0)
+      run('chmod', '700', secret)
+      const inner = folder('secret/inner', 100000)
+      const script = 'cat /tmp/x/file; busybox stat -c %u /tmp/x/file'
+      const from = (how: number) => [mount({ source: inner, target: '/tmp/x', how })]
+      expect(await output(withAgent(script, { clone: USER, outside: from(BIND | HOST_SOURCE) }))).toBe(
+        'secret/inner\n0\n',
+      )
+      expect(await failure(withAgent(script, { clone: USER, outside: from(BIND) }))).toMatchObject({ errno: 13 })
+    })
+
+    test('twice, and one that an earlier mount of the container made', async () => {
+      const source = folder('first', 100000)
+      const outside = [
+        mount({ source, target: '/tmp/a', how: BIND | HOST_SOURCE }),
+        mount({ source: 'tmpfs', target: '/mnt', fstype: 'tmpfs' }),
+        mount({ source, target: '/mnt/sub', how: BIND | HOST_SOURCE }),
+        mount({ source: join(rootfs.path, 'mnt'), target: '/tmp/b', how: BIND | RECURSIVE | HOST_SOURCE }),
+      ]
+      expect(await output(withAgent('cat /tmp/a/file /tmp/b/sub/file', { clone: USER, outside }))).toBe(
+        'first\nfirst\n',
+      )
+    })
+
+    test('with the attributes that the mount is to have', async () => {
+      const source = folder('attributes', 100000)
+      const outside = [mount({ source, target: '/tmp/ro', how: BIND | HOST_SOURCE, set: 1n | 8n })]
+      const script =
+        'busybox awk \'$5 == "/tmp/ro" { print $6 }\' /proc/self/mountinfo; echo x >/tmp/ro/file || echo no'
+      using process = new Run(withAgent(script, { clone: USER, outside }))
+      expect(await process.stdout).toMatch(/^ro,noexec,relatime\nno\n$/)
+    })
+
+    test('or says that it is missing', async () => {
+      const outside = [mount({ source: '/no/such/source', target: '/tmp', how: BIND | HOST_SOURCE })]
+      expect(await failure(withAgent('id', { outside }))).toMatchObject({
+        op: 'mount',
+        errno: ENOENT,
+        text: 'mount "/no/such/source" on "/tmp": source',
+      })
+    })
+  })
+
+  describe('maps the ids of a mount', () => {
+    const script = 'busybox stat -c %u:%g /tmp/m/file'
+    const mapped = (source: string, uidMap: string, gidMap: string, how = 0) => [
+      mount({ source, target: '/tmp/m', how: BIND | HOST_SOURCE | IDMAP | how, uidMap, gidMap }),
+    ]
+
+    test('by maps of its own, in a container without a user namespace', async () => {
+      const source = folder('own-maps', 1000)
+      expect(await output(withAgent(script, { outside: mapped(source, '1000 2000 1\n', '1000 3000 1\n') }))).toBe(
+        '2000:3000\n',
+      )
+      expect(run('stat', '-c', '%u', join(source, 'file'))).toBe('1000\n')
+    })
+
+    test('by those of the container when it has no maps of its own', async () => {
+      const source = folder('container-maps', 0)
+      const touch = `${script}; echo new >/tmp/m/made; busybox stat -c %u /tmp/m/made`
+      expect(await output(withAgent(touch, { clone: USER, outside: mapped(source, '', '') }))).toBe('0:0\n0\n')
+      expect(run('stat', '-c', '%u', join(source, 'made'))).toBe('0\n')
+    })
+
+    test('differently for each, several times the same', async () => {
+      const source = folder('several', 5)
+      const maps = ['5 6 1\n', '5 6 1\n', '5 7 1\n', '5 6 1\n']
+      const outside = maps.map((map, i) =>
+        mount({ source, target: `/tmp/${i}`, how: BIND | HOST_SOURCE | IDMAP, uidMap: map, gidMap: map }),
+      )
+      const each = 'busybox stat -c %u /tmp/0/file /tmp/1/file /tmp/2/file /tmp/3/file'
+      expect(await output(withAgent(each, { outside }))).toBe('6\n6\n7\n6\n')
+    })
+
+    test('at the top only, or all the way down', async () => {
+      const source = folder('tree', 5)
+      const below = join(source, 'below')
+      mkdirSync(below)
+      run('mount', '-t', 'tmpfs', 'tmpfs', below)
+      writeFileSync(join(below, 'file'), 'below\n')
+      chownSync(join(below, 'file'), 5, 5)
+      const both = 'busybox stat -c %u /tmp/m/file /tmp/m/below/file'
+      const outside = (how: number) => mapped(source, '5 6 1\n', '5 6 1\n', RECURSIVE | how)
+      expect(await output(withAgent(both, { outside: outside(0) }))).toBe('6\n5\n')
+      expect(await output(withAgent(both, { outside: outside(IDMAP_RECURSIVE) }))).toBe('6\n6\n')
+    })
+
+    test('of a source that only an earlier mount has', async () => {
+      const outside = [
+        mount({ source: folder('layer', 5), target: '/mnt', how: BIND }),
+        ...mapped(join(rootfs.path, 'mnt'), '5 8 1\n', '5 8 1\n'),
+      ]
+      expect(await output(withAgent(script, { outside }))).toBe('8:8\n')
+    })
+
+    test('or says which file system cannot', async () => {
+      expect(
+        await failure(withAgent(script, { outside: mapped('/proc/sys', '0 100000 10\n', '0 100000 10\n') })),
+      ).toMatchObject({
+        op: 'mount',
+        errno: EINVAL,
+        text: 'mount "/proc/sys" on "/tmp/m": idmap: the file system of the source does not support it',
+      })
+      expect(await failure(withAgent(script, { outside: mapped(disk, 'nonsense\n', '0 1 1\n') }))).toMatchObject({
+        errno: EINVAL,
+        text: `mount "${disk}" on "/tmp/m": idmap: make a user namespace of its maps`,
+      })
+    })
+  })
+
+  describe('is gone', () => {
+    const agents = (parent: number) =>
+      readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
+
+    test('before the container waits for its runtime; until then it holds nothing of anybody', async () => {
+      const source = folder('life', 0)
+      const parts: Partial<Parts> = {
+        outside: [
+          { op: 'sync', point: 1 },
+          mount({ source, target: '/tmp/x', how: BIND | HOST_SOURCE }),
+          { op: 'sync', point: 1 },
+        ],
+      }
+      using process_ = new Run(withAgent('cat /tmp/x/file', parts))
+      await process_.until('reached')
+      const stage0 = agents(process.pid).find((pid) => agents(pid).length > 0)
+      if (stage0 === undefined) throw new Error('stage 0 has no child')
+      const [agent] = agents(stage0)
+      const held = readdirSync(`/proc/${agent}/fd`).map((fd) => readlinkSync(`/proc/${agent}/fd/${fd}`))
+      expect(held).toEqual([expect.stringMatching(/^socket:/), '/proc'])
+      expect(readlinkSync(`/proc/${agent}/ns/mnt`)).toBe(readlinkSync('/proc/self/ns/mnt'))
+      process_.status.write('c')
+      expect(await process_.stage0).toBe(0)
+      process_.status.write('c')
+      expect(await process_.stdout).toBe('life\n')
+    })
+
+    test('when the container dies early', async () => {
+      using process_ = new Run(
+        withAgent('id', {
+          outside: [{ op: 'sync', point: 1 }, mount({ source: disk, target: '/tmp/x', how: BIND | HOST_SOURCE })],
+        }),
+      )
+      await process_.until('reached')
+      process.kill(process_.pid, 'SIGKILL')
+      expect(await process_.stage0).toBe(0)
+    })
+
+    test('when the clone fails', async () => {
+      using process_ = new Run(withAgent('id', { clone: { ...USER, uidMap: 'nonsense\n' } }))
+      expect(await process_.stage0).toBe(1)
+      await process_.ended
+    })
+  })
+
+  describe('moves a network device', () => {
+    /** A network namespace that stands for the host's, with a veth pair "out" and "peer" in it. */
+    class Net implements Disposable {
+      readonly name = `ts-init-${process.pid}-${Math.trunc(performance.now())}`
+      readonly enter = ['ip', 'netns', 'exec', this.name]
+      constructor() {
+        run('ip', 'netns', 'add', this.name)
+        this.ip('link', 'add', 'out', 'type', 'veth', 'peer', 'name', 'peer')
+        this.ip('link', 'set', 'peer', 'up')
+      }
+      ip(...args: string[]): string {
+        return run('ip', '-n', this.name, ...args)
+      }
+      [Symbol.dispose](): void {
+        run('ip', 'netns', 'del', this.name)
+      }
+    }
+    const move = (name: string, newName = ''): Op => ({ op: 'net_device', name, newName })
+    const show = 'busybox ip -o addr; busybox ip -o link | busybox cut -d: -f2; busybox ip link show up'
+
+    test.for([
+      ['', {}],
+      [' of a user namespace', USER],
+    ] as const)('with its addresses into the network%s, under another name and up', async ([, clone]) => {
+      using net = new Net()
+      net.ip('addr', 'add', '192.0.2.5/24', 'brd', '192.0.2.255', 'dev', 'out')
+      net.ip('addr', 'add', '192.0.2.6/24', 'dev', 'out')
+      net.ip('addr', 'add', '198.51.100.1', 'peer', '198.51.100.2/32', 'dev', 'out')
+      net.ip('addr', 'add', '169.254.1.1/16', 'scope', 'link', 'dev', 'out')
+      net.ip('addr', 'add', '203.0.113.9/24', 'dev', 'out', 'valid_lft', '1000', 'preferred_lft', '1000')
+      net.ip('addr', 'add', '2001:db8::5/64', 'dev', 'out', 'nodad')
+      net.ip('link', 'set', 'out', 'up')
+      const parts = { clone, outside: [move('out', 'eth0')] }
+      const text = await output(withAgent(show, parts), net.enter)
+      expect(text).toMatch(/eth0\s+inet 192\.0\.2\.5\/24 brd 192\.0\.2\.255 scope global eth0/)
+      expect(text).toMatch(/eth0\s+inet 192\.0\.2\.6\/24 scope global secondary eth0/)
+      expect(text).toMatch(/eth0\s+inet 198\.51\.100\.1 peer 198\.51\.100\.2\/32 scope global eth0/)
+      expect(text).toMatch(/eth0\s+inet6 2001:db8::5\/64 scope global/)
+      expect(text).not.toMatch(/169\.254|203\.0\.113/)
+      expect(text).toMatch(/eth0.*<[^>]*\bUP\b/)
+    })
+
+    test('under its own name, and by a pattern', async () => {
+      using net = new Net()
+      net.ip('link', 'add', 'out2', 'type', 'veth', 'peer', 'name', 'peer2')
+      net.ip('addr', 'add', '192.0.2.7/24', 'dev', 'out2')
+      const names = 'busybox ip -o link | busybox cut -d: -f2 | busybox cut -d@ -f1; busybox ip -o -4 addr show net0'
+      const text = await output(withAgent(names, { outside: [move('out'), move('out2', 'net%d')] }), net.enter)
+      expect(text.match(/^ .*$/gm)?.sort()).toEqual([' lo', ' net0', ' out'])
+      expect(text).toMatch(/192\.0\.2\.7\/24/)
+    })
+
+    test('whose index is taken there to another one', async () => {
+      using net = new Net()
+      const index = Number(net.ip('-o', 'link', 'show', 'out').split(':')[0])
+      using there = new Net()
+      there.ip('link', 'add', 'x', 'index', String(index + 50), 'type', 'bridge')
+      const ns: Op[] = [AGENT, { op: 'open_ns', path: `/run/netns/${there.name}`, type: 0x40000000n }, { op: 'join' }]
+      net.ip('addr', 'add', '192.0.2.8/24', 'dev', 'out')
+      there.ip('link', 'add', 'bridge0', 'type', 'bridge')
+      // both namespaces gave the first indexes to a veth pair of theirs
+      const parts = { host: ns, clone: { flags: CONTAINER_FLAGS & ~0x40000000n }, outside: [move('out', 'moved')] }
+      const text = await output(withAgent('busybox ip -o -4 addr show moved', parts), net.enter)
+      expect(text).toMatch(/192\.0\.2\.8\/24/)
+      expect(Number(text.split(':')[0])).not.toBe(index)
+    })
+
+    test('unless it does not exist, or its name is taken there', async () => {
+      using net = new Net()
+      expect(await failure(withAgent('id', { outside: [move('nosuch')] }), net.enter)).toMatchObject({
+        op: 'net_device',
+        errno: ENODEV,
+        text: 'move network device "nosuch"',
+      })
+      net.ip('link', 'set', 'out', 'up')
+      expect(await failure(withAgent('id', { outside: [move('out', 'lo')] }), net.enter)).toMatchObject({
+        errno: EEXIST,
+        text: 'move network device "out": its name in the container',
+      })
+      expect(net.ip('-o', 'link', 'show', 'out')).toMatch(/<[^>]*\bUP\b/)
+    })
+  })
+
+  test('sets the offsets of a time namespace where others have power over the user namespace', async () => {
+    using holder = new Run(containerPlan(rootfs, { args: ['/bin/sleep', '60'], clone: USER }))
+    await holder.ended
+    const join_: Op[] = [{ op: 'open_ns', path: `/proc/${holder.pid}/ns/user`, type: USER_FLAG }, { op: 'join' }]
+    const plan = (host: readonly Op[]): Op[] => {
+      const ops = containerPlan(rootfs, { args: ['/bin/cat', '/proc/self/timens_offsets'], host }).map((op) =>
+        op.op === 'device' ? mount({ source: '/dev/null', target: '/dev/null', how: BIND }) : op,
+      )
+      ops.splice(ops.findIndex(({ op }) => op === 'session') + 1, 0, { op: 'time_offsets', offsets: 'boottime 9 0\n' })
+      return ops
+    }
+    expect(await output(plan([AGENT, ...join_]))).toMatch(/boottime\s+9\s+0\n$/)
+    expect(await failure(plan(join_))).toMatchObject({ op: 'time_offsets', errno: 13 })
+  })
+
+  test.for<[string, Partial<Parts>, RegExp]>([
+    [
+      'is asked for a source',
+      { host: [], outside: [mount({ target: '/x', how: BIND | HOST_SOURCE })] },
+      /needs the host agent/,
+    ],
+    [
+      'is asked to map ids of what it does not open',
+      { outside: [mount({ target: '/x', how: BIND | IDMAP })] },
+      /by the host agent only/,
+    ],
+    [
+      'is given one map',
+      { outside: [mount({ target: '/x', how: BIND | HOST_SOURCE | IDMAP, uidMap: MAP })] },
+      /one of two id maps/,
+    ],
+    [
+      'is asked for a device',
+      { host: [], outside: [{ op: 'net_device', name: 'x', newName: '' }] },
+      /net_device needs the host agent/,
+    ],
+    ['is started twice', { host: [AGENT, AGENT] }, /host_agent must come once/],
+    ['is started after a join', { host: [{ op: 'join' }, AGENT] }, /host_agent must come once and before any join/],
+  ])('refuses a plan in which it %s', async ([, parts, text]) => {
+    expect((await failure(withAgent('id', parts))).text).toMatch(text)
+  })
+})

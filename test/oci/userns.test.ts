@@ -1,0 +1,149 @@
+/** User namespaces: maps, what the host's files look like, sources of mounts that the container's root could not reach itself. */
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import { notRunc } from '../support/needs.ts'
+import { inModes } from '../support/oci.ts'
+
+inModes(['in a user namespace', 'as an unprivileged user'], 'user namespaces', (test) => {
+  test('map ids as the config says, and files made inside belong to the mapped ids', async ({ runts }) => {
+    const bundle = runts.bundle([
+      'sh',
+      '-c',
+      'cat /proc/self/uid_map /proc/self/gid_map; touch /tmp/x; chown 33:44 /tmp/x',
+    ])
+    const { stdout } = await runts.ok('run', '-b', bundle, 'c')
+    const map = runts.isRootless ? [`0 ${runts.owner} 1`, '1 200000 65536'] : [`0 ${runts.owner} 65536`]
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.trim().split(/ +/).join(' ')),
+    ).toEqual([...map, ...map])
+    const { uid, gid } = statSync(join(bundle, 'rootfs/tmp/x'))
+    expect({ uid, gid }).toEqual({ uid: runts.hostId(33), gid: runts.hostId(44) })
+  })
+
+  test('give devices, terminals and the shared memory folder to the container', async ({ runts }) => {
+    const out = await runts.inside(
+      'echo x >/dev/null; head -c 1 /dev/zero | od -An -tx1; stat -c "%u %a" /dev/shm; ls /dev/pts',
+    )
+    expect(out).toBe(' 00\n0 1777\nptmx\n')
+  })
+
+  test(
+    'of a config without mappings are refused, as are mappings without one',
+    notRunc('1.1 runs the former'),
+    async ({ runts }) => {
+      const error = await runts.refused((spec) => {
+        delete spec.linux.uidMappings
+        delete spec.linux.gidMappings
+      })
+      expect(error).toMatch(/user namespaces? .*mapping|mapping/i)
+      const other = await runts.refused((spec) => {
+        spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'user')
+      })
+      expect(other).toMatch(/user|rootless/i)
+    },
+  )
+
+  test('that are joined may not be mapped otherwise', notRunc('needs runc 1.2'), async ({ runts }) => {
+    runts.sleeper('c')
+    const { pid } = await runts.state('c')
+    const error = await runts.refused((spec) => {
+      spec.linux.namespaces.find(({ type }) => type === 'user')!.path = `/proc/${pid}/ns/user`
+      spec.linux.uidMappings = [{ containerID: 0, hostID: 424_242, size: 10 }]
+    })
+    expect(error).toMatch(/user namespaces enabled, but both namespace path and .*mapping specified/)
+  })
+
+  test('refuse a user that is not mapped, and say so', notRunc('1.1 does not name the id'), async ({ runts }) => {
+    const error = await runts.refused((spec) => {
+      spec.process.user = { uid: 70_000, gid: 0 }
+    })
+    expect(error).toMatch(/unmapped uid 70000|70000/)
+  })
+})
+
+inModes(['in a user namespace'], 'mounts for a user namespace', (test) => {
+  test('may have sources that its root could not reach, and an exec sees them', async ({ runts }) => {
+    const closed = ['one', 'two'].map((name) => {
+      const folder = join(runts.folder, `closed-${name}`, 'inside')
+      mkdirSync(folder, { recursive: true })
+      writeFileSync(join(folder, 'file'), `${name}\n`)
+      chmodSync(join(runts.folder, `closed-${name}`), 0o700)
+      return folder
+    })
+    runts.sleeper('c', (spec) => {
+      for (const [index, source] of closed.entries()) {
+        spec.mounts.push({ destination: `/m${index}`, source, type: 'bind', options: ['bind'] })
+      }
+    })
+    expect(await runts.exec('c', 'cat', '/m0/file', '/m1/file')).toBe('one\ntwo\n')
+  })
+
+  test('keep the flags that their source is locked with', async ({ runts }) => {
+    const out = await runts.inside(
+      `awk '$5 == "/x" { print $6 }' /proc/self/mountinfo; cat /x/uptime >/dev/null && echo read`,
+      (spec) => {
+        spec.mounts.push({ destination: '/x', source: '/proc', type: 'bind', options: ['rbind', 'ro'] })
+      },
+    )
+    expect(out).toMatch(/^ro,.*\nread\n$/)
+  })
+})
+
+inModes(['as an unprivileged user'], 'a container of an unprivileged user', (test) => {
+  test('goes through its whole life', async ({ runts }) => {
+    runts.leave('create', '-b', runts.bundle(['sleep', '1000']), 'c')
+    expect(await runts.state('c')).toMatchObject({ status: 'created' })
+    await runts.ok('start', 'c')
+    expect(await runts.exec('c', 'id', '-u')).toBe('0\n')
+    expect((await runts.ok('list', '-q')).stdout).toBe('c\n')
+    expect(statSync(join(runts.root, 'c')).uid).toBe(runts.owner)
+    await runts.ok('kill', 'c', 'KILL')
+    await runts.untilStatus('c', 'stopped')
+    await runts.ok('delete', 'c')
+    expect(await runts.run('state', 'c')).toMatchObject({ code: 1, stderr: expect.stringContaining('does not exist') })
+  })
+
+  test('has the cgroup of its caller, and limits that nobody can set are refused', async ({ runts }) => {
+    const own = readFileSync('/proc/self/cgroup', 'utf8')
+    expect(await runts.inside('cat /proc/self/cgroup')).toBe(own)
+    const error = await runts.refused((spec) => {
+      spec.linux.cgroupsPath = `/${runts.name}`
+      spec.linux.resources = { memory: { limit: 100_000_000 } }
+    })
+    expect(error).toMatch(/cgroup/i)
+  })
+
+  test('cannot be paused where it has no cgroup, and the error says so', async ({ runts }) => {
+    runts.sleeper('c')
+    expect(runts.refusal(await runts.run('pause', 'c'))).not.toBe('')
+    expect(await runts.state('c')).toMatchObject({ status: 'running' })
+  })
+
+  test(
+    'that shares the pid namespace runs, with a warning',
+    notRunc('needs runc 1.2: the warning'),
+    async ({ runts }) => {
+      const bundle = runts.bundle(['echo', 'here'], (spec) => {
+        spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
+        spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/proc')
+        spec.mounts.push({ destination: '/proc', source: '/proc', type: 'bind', options: ['rbind'] })
+        spec.linux.maskedPaths = []
+        spec.linux.readonlyPaths = []
+      })
+      const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
+      expect({ code, stdout }, stderr).toEqual({ code: 0, stdout: 'here\n' })
+      expect(stderr).toContain('Such configuration is strongly discouraged')
+    },
+  )
+
+  test('gives no groups that its caller does not have', async ({ runts }) => {
+    const error = await runts.refused((spec) => {
+      spec.process.user.additionalGids = [0]
+    })
+    expect(error).toContain('cannot set any additional groups in a rootless container')
+  })
+})
