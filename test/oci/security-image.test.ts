@@ -249,4 +249,27 @@ describe('a spec', needs('root', 'busybox'), () => {
       expect(stderr, what).not.toContain('\0')
     }
   })
+
+  test('has no options for the runtime in its annotations, which an image may have written (CVE-2026-53492, CVE-2026-50195, CVE-2026-53488)', async ({
+    runts,
+  }) => {
+    const planned = async (annotations: Record<string, string>): Promise<string> => {
+      const bundle = runts.bundle(SLEEP, (spec) => {
+        Object.assign(spec, { annotations })
+        spec.linux.cgroupsPath = '/same'
+      })
+      return (await runts.ok('plan', bundle)).stdout.replaceAll(bundle, 'BUNDLE')
+    }
+    const hostile = {
+      'run.oci.keep_original_groups': '1',
+      'run.oci.hooks.stderr': '/etc/passwd',
+      'run.oci.handler': 'krun',
+      'run.oci.mount_context_type': 'context',
+      'run.oci.seccomp.receiver': '/run/evil',
+      'org.criu.config': '/etc/criu/evil.conf',
+      'io.kubernetes.cri.untrusted-workload': 'true',
+      'org.opencontainers.runc.exec.isolated-cpu-affinity-transition': 'always',
+    }
+    expect(await planned(hostile)).toBe(await planned({}))
+  })
 })
