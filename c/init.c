@@ -302,7 +302,7 @@ int main(void)
     struct ctx c = {
         .plan = &plan, .at = UINT32_MAX, .proc = -1, .own_fds = -1, .root = -1, .fifo = -1, .sync = -1, .null = -1, .empty = -1,
         .agent = -1, .status = FD_STATUS, .console = FD_CONSOLE,
-        .cgroup_dir = { .fd = -1 },
+        .cgroup_dir = { .fd = -1 }, .cgroup_procs = -1,
     };
     int err = prepare(&c);
     if (err == 0)

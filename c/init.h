@@ -40,6 +40,7 @@ struct ctx {
     bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
     const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
     struct held cgroup_dir;                  /* fd -1: none */
+    int cgroup_procs;                        /* its cgroup.procs, or why it could not be opened */
     struct held cgroups[PLAN_MAX_CGROUPS];
     uint32_t cgroup_count;
     struct held namespaces[PLAN_MAX_NAMESPACES];

@@ -34,12 +34,17 @@ int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
     return err < 0 ? step(c, err, "raise the hard limit of resource %u", op->resource) : 0;
 }
 
+/*
+ * The kernel judges a clone into a cgroup by what we are then, a write to cgroup.procs by who opened it: in a user namespace that was
+ * joined only the write is left, so the file is opened now. Whether it is needed, and fails, is seen then.
+ */
 int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op)
 {
     int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0)
         return step(c, fd, "open cgroup \"%s\"", op->path.s);
     c->cgroup_dir = (struct held){ .fd = fd, .op = c->at };
+    c->cgroup_procs = sys_openat(fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
     return 0;
 }
 
@@ -268,6 +273,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     c->sync = ends[1];
     c->container = true;
     close_fd(&c->cgroup_dir.fd);
+    close_fd(&c->cgroup_procs);
     int err = enter_cgroups(c);
     if (err != 0)
         return err;
@@ -297,8 +303,7 @@ static int move_child(struct ctx *c)
         return 0;
     char text[16];
     size_t size = (size_t)snprintf(text, sizeof text, "%d", c->child);
-    cleanup_fd int procs = sys_openat(c->cgroup_dir.fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
-    int err = procs < 0 ? procs : sys_write_all(procs, text, size);
+    int err = c->cgroup_procs < 0 ? c->cgroup_procs : sys_write_all(c->cgroup_procs, text, size);
     if (err == 0 || err == -ESRCH)
         return 0;
     c->at = c->cgroup_dir.op;

@@ -31,18 +31,18 @@ export type ErrorDetail =
       readonly pointer?: string
     }
 
-/** Names, paths and words of a spec end up in messages: their control characters must not forge a line of a log or steer a terminal. */
-function printable(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
+/** Messages quote configurations, images and hooks: no control character of theirs may begin another line of a log or drive a terminal. */
+function oneLine(message: string): string {
+  return message.replace(/[\x00-\x1f\x7f-\x9f]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
-/** Every deliberate failure of the runtime. */
+/** Every deliberate failure of the runtime. Its message is one line: control characters are escaped. */
 export class RuntimeError extends Error {
   readonly code: RuntimeErrorCode
   readonly detail: ErrorDetail
 
   constructor(code: RuntimeErrorCode, message: string, options: { detail?: ErrorDetail; cause?: unknown } = {}) {
-    super(printable(message), options.cause === undefined ? undefined : { cause: options.cause })
+    super(oneLine(message), options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'RuntimeError'
     this.code = code
     this.detail = options.detail ?? { source: 'none' }

@@ -23,15 +23,21 @@ const NOT_FORWARDED = new Set([
   'SIGTTOU',
 ])
 
+/** The size of our own terminal; undefined where we have none. */
+export function ownWindow(): { readonly width: number; readonly height: number } | undefined {
+  if (!process.stdout.isTTY) return undefined
+  const [width, height] = process.stdout.getWindowSize()
+  return { width, height }
+}
+
 /** Relays between our own terminal and the container's; returns when the container's side is closed. */
 function relayTerminal(master: OwnedFd): { done: Promise<void>; restore(): void } {
   const fd = master.take()
   const terminal = new ReadStream(fd)
   const { stdin, stdout } = process
   const resize = (): void => {
-    if (!stdout.isTTY) return
-    const [width, height] = stdout.getWindowSize()
-    resizeTerminal(fd, { width, height })
+    const size = ownWindow()
+    if (size !== undefined) resizeTerminal(fd, size)
   }
   resize()
   process.on('SIGWINCH', resize)
@@ -90,14 +96,27 @@ export class SignalRelay {
   }
 }
 
-/** Waits for a process in the foreground and relays its terminal, if it has one; its exit status. */
-export async function foreground(target: RunningProcess): Promise<number> {
-  const relay = target.console === undefined ? undefined : relayTerminal(target.console)
-  try {
-    const exit = await target.exited
-    await relay?.done
+/**
+ * A process in the foreground: its terminal, if it has one, is connected to ours until this is disposed. Made before the program runs,
+ * so that the program finds the terminal's size and nothing that it says is late.
+ */
+export class Foreground {
+  readonly #target: RunningProcess
+  readonly #relay: ReturnType<typeof relayTerminal> | undefined
+
+  constructor(target: RunningProcess) {
+    this.#target = target
+    this.#relay = target.console === undefined ? undefined : relayTerminal(target.console)
+  }
+
+  /** Waits for its end and for the last of its output; its exit status. */
+  async ended(): Promise<number> {
+    const exit = await this.#target.exited
+    await this.#relay?.done
     return exit.status
-  } finally {
-    relay?.restore()
+  }
+
+  [Symbol.dispose](): void {
+    this.#relay?.restore()
   }
 }

@@ -15,7 +15,7 @@ import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
 import { runHooks } from './hooks.ts'
-import { foreignNamespaces } from './host.ts'
+import { foreignNamespaces, namespaceProcesses } from './host.ts'
 import { newNamespaces } from './ids.ts'
 import { type LockMode, locked } from './lock.ts'
 import { type OciState, ociState } from './oci-state.ts'
@@ -271,6 +271,8 @@ export class Container {
 
   /** Host pids of all processes, init among them from its birth on. */
   processes(): number[] {
+    // without a cgroup, the pid namespace says who belongs to it
+    if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)
     const pids = this.cgroup.procs()
     // it may have moved itself to a cgroup elsewhere
     if (this.init.alive && !pids.includes(this.init.pid)) pids.unshift(this.init.pid)

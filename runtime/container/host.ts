@@ -2,7 +2,7 @@
  * What the plan needs to know about the machine: mounted cgroup hierarchies, security modules, the last capability. Read at the first
  * use and kept, since none of it changes while a process lives.
  */
-import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
 
@@ -101,6 +101,21 @@ export const NAMESPACE_FILES = [
   { file: 'user', flag: 0x10000000 },
   { file: 'uts', flag: 0x04000000 },
 ] as const
+
+/** The processes in the pid namespace of a process, that one first; those that we may not look at are left out. */
+export function namespaceProcesses(pid: number): number[] {
+  const namespaceOf = (name: string | number): string | undefined => {
+    try {
+      return readlinkSync(`/proc/${name}/ns/pid`)
+    } catch {
+      // gone meanwhile, or somebody else's
+      return undefined
+    }
+  }
+  const own = namespaceOf(pid)
+  const others = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== pid)
+  return own === undefined ? [pid] : [pid, ...others.filter((name) => namespaceOf(name) === own).map(Number)]
+}
 
 /** CLONE_NEW* flags of the namespaces in which a process differs from this one. */
 export function foreignNamespaces(pid: number): number {

@@ -785,6 +785,39 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       spawnSync('rmdir', [folder])
     })
 
+    test('of version 2 are entered from a joined user namespace too', async () => {
+      const top = existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup'
+      if (!existsSync(`${top}/cgroup.procs`)) return
+      using own = new Rootfs()
+      spawnSync('chmod', ['755', own.folder])
+      spawnSync('chown', ['-R', '100000:100000', own.path])
+      const folder = `${top}/ts-init-test-${own.folder.slice(-6)}`
+      mkdirSync(folder)
+      {
+        const clone = { flags: CONTAINER_FLAGS | USER_FLAG, uidMap: '0 100000 65536\n', gidMap: '0 100000 65536\n' }
+        using holder = new Run(containerPlan(own, { args: ['/bin/sleep', '60'], clone }))
+        await holder.ended
+        const plan: Op[] = [
+          { op: 'cgroup_dir', path: folder },
+          { op: 'open_ns', path: `/proc/${holder.pid}/ns/user`, type: USER_FLAG },
+          { op: 'open_ns', path: `/proc/${holder.pid}/ns/mnt`, type: 0x20000n },
+          { op: 'join' },
+          { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
+          { op: 'session', becomeRoot: 1 },
+          { op: 'wait_cgroup' },
+          { op: 'program', args: ['/bin/sleep', '60'], env: [], uid: 0 },
+          { op: 'exec', fds: 0 },
+        ]
+        using run = new Run(plan)
+        await run.ended
+        expect(run.find('failed')).toBeUndefined()
+        expect(readFileSync(`${folder}/cgroup.procs`, 'utf8')).toBe(`${run.pid}\n`)
+        process.kill(run.pid, 'SIGKILL')
+        await run.exit()
+      }
+      spawnSync('rmdir', [folder])
+    })
+
     test('of version 2 are entered by the clone', async () => {
       const top = existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup'
       if (!existsSync(`${top}/cgroup.procs`)) return

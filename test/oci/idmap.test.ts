@@ -42,23 +42,21 @@ inModes(BY_ROOT, 'id-mapped mounts', (test) => {
 
   test('show files with the ids of the mapping, and write back the ids on disk', newer, async ({ runts }) => {
     const folder = source(runts)
-    const out = await runts
-      .inside(`${owners('/m')}; touch /m/new; chown 502:502 /m/new; stat -c %u:%g /m/of1000`, (spec) => {
-        spec.mounts.push(idmapped(folder, '/m', [range(0, hostRange(runts, 500), 3)]))
-        for (const set of Object.values(spec.process.capabilities!)) set.push('CAP_DAC_READ_SEARCH')
-      })
-      .catch((error: Error) => error.message)
-    // root of the container has no id on disk here, so that it can make nothing; what is there can be seen
-    expect(out).toContain('Value too large for defined data type')
-    const seen = await runts.inside(`${owners('/m')}; stat -c %u:%g /m/of1000`, (spec) => {
-      spec.mounts.push(idmapped(folder, '/m', [range(0, hostRange(runts, 500), 3)]))
+    chownSync(join(folder, 'sub'), 1000, 1000)
+    // root of the container has no id on the disk of the first mount, so that it can make nothing there
+    const script = `${owners('/seen')}; stat -c %u:%g /seen/of1000; touch /seen/new 2>&1
+      touch /written/sub/new; chown 2:3 /written/sub/new`
+    const out = await runts.inside(script, (spec) => {
+      spec.mounts.push(
+        idmapped(folder, '/seen', [range(0, hostRange(runts, 500), 3)]),
+        idmapped(folder, '/written', [range(1000, hostRange(runts, 0), 10)]),
+      )
     })
-    expect(seen).toBe('500:500\n501:501\n502:502\n65534:65534\n')
-    await runts.inside('touch /m/new; chown 2:2 /m/new', (spec) => {
-      spec.mounts.push(idmapped(folder, '/m', [range(1000, hostRange(runts, 0), 10)]))
-    })
-    const { uid, gid } = statSync(join(folder, 'new'))
-    expect({ uid, gid }).toEqual({ uid: 1002, gid: 1002 })
+    expect(out).toBe(
+      '500:500\n501:501\n502:502\n65534:65534\ntouch: /seen/new: Value too large for defined data type\n',
+    )
+    const { uid, gid } = statSync(join(folder, 'sub/new'))
+    expect({ uid, gid }).toEqual({ uid: 1002, gid: 1003 })
   })
 
   test(

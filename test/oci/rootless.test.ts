@@ -1,9 +1,11 @@
 /** Containers of a user who is not root, with subordinate ids or his own alone, and of root in a user namespace of his: no permission for cgroups, devices or ids. */
-import { statSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chownSync, mkdirSync, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { type Finished, startCommand } from '../support/command.ts'
-import { isCgroup2 } from '../support/needs.ts'
+import { cgroupsOf } from '../support/census.ts'
+import { type Finished, startCommand, until } from '../support/command.ts'
+import { isCgroup2, notRunc } from '../support/needs.ts'
 import { inModes, type OciHost } from '../support/oci.ts'
 import { OCI_RUNTIME } from '../support/places.ts'
 import type { SpecChange, TestSpec } from '../support/spec.ts'
@@ -57,7 +59,7 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     expect(words(maps)).toEqual([...words('0 5000 1 1 200000 65536'), ...words('0 5000 1 1 200000 65536'), 'allow'])
   })
 
-  test('knows the ids of its supplementary groups', async ({ runts }) => {
+  test('knows the ids of its supplementary groups', notRunc('refuses groups for every user'), async ({ runts }) => {
     const groups = await runts.inside('grep Groups: /proc/self/status', (spec) => {
       spec.process.user.additionalGids = [7, 8]
     })
@@ -78,24 +80,32 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     expect(await runts.inside(script)).toBe('1:3\n1\n')
   })
 
-  test('runs behind a seccomp profile, which is kept beside the containers', async ({ runts }) => {
-    const script = 'chmod 600 /tmp 2>/dev/null || echo refused'
-    const output = await runts.inside(script, (spec) => {
-      spec.linux.seccomp = {
-        defaultAction: 'SCMP_ACT_ALLOW',
-        syscalls: [{ names: ['chmod', 'fchmodat', 'fchmodat2'], action: 'SCMP_ACT_ERRNO' }],
-      }
-    })
-    expect(output).toBe('refused\n')
-    expect(statSync(join(runts.root, '.seccomp')).isDirectory()).toBe(true)
-  })
+  test(
+    'runs behind a seccomp profile, which is kept beside the containers',
+    notRunc('keeps none'),
+    async ({ runts }) => {
+      const script = 'chmod 600 /tmp 2>/dev/null || echo refused'
+      const output = await runts.inside(script, (spec) => {
+        spec.linux.seccomp = {
+          defaultAction: 'SCMP_ACT_ALLOW',
+          syscalls: [{ names: ['chmod', 'fchmodat', 'fchmodat2'], action: 'SCMP_ACT_ERRNO' }],
+        }
+      })
+      expect(output).toBe('refused\n')
+      expect(statSync(join(runts.root, '.seccomp')).isDirectory()).toBe(true)
+    },
+  )
 
-  test('keeps its state where only the user looks, and where no sweeper removes it', async ({ runts }) => {
-    runts.sleeper('c')
-    expect((statSync(runts.root).mode & 0o7777).toString(8)).toBe('1700')
-  })
+  test(
+    'keeps its state where only the user looks, and where no sweeper removes it',
+    notRunc('does so for its default folder alone'),
+    async ({ runts }) => {
+      runts.sleeper('c')
+      expect((statSync(runts.root).mode & 0o7777).toString(8)).toBe('1700')
+    },
+  )
 
-  test('has no cgroup to be paused in', async ({ runts }) => {
+  test('has no cgroup to be paused in', notRunc('says so in other words'), async ({ runts }) => {
     runts.sleeper('c')
     expect(await runts.run('pause', 'c')).toMatchObject({
       code: 1,
@@ -104,7 +114,39 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     expect(await runts.state('c')).toMatchObject({ status: 'running' })
   })
 
-  test('with the processes of the host in sight is discouraged', async ({ runts }) => {
+  test('is listed by its pid namespace instead', notRunc('lists by cgroup alone'), async ({ runts }) => {
+    runts.leave('run', '-d', '-b', runts.bundle(['sh', '-c', 'sleep 1000 & sleep 1000; wait']), 'c')
+    await until('all three', async () => JSON.parse((await runts.ok('ps', '-f', 'json', 'c')).stdout).length === 3)
+  })
+
+  test(
+    'uses a cgroup that was delegated to the user, and can be paused in it',
+    notRunc('has no use for the v2 tree of a hybrid host'),
+    async ({ runts }) => {
+      const delegated = join(isCgroup2() ? '/sys/fs/cgroup' : '/sys/fs/cgroup/unified', runts.name)
+      const own = join(delegated, 'own')
+      mkdirSync(own, { recursive: true })
+      for (const dir of [delegated, own])
+        for (const path of [dir, `${dir}/cgroup.procs`]) chownSync(path, runts.owner, runts.owner)
+      // each command is born in the user's part of the tree, as those of a session are
+      const inside = (...args: string[]): number | null => {
+        const words = ['-c', 'echo $$ >"$0" && exec "$@"', `${own}/cgroup.procs`, ...runts.commandOf(...args)]
+        return spawnSync('sh', words, { stdio: 'ignore' }).status
+      }
+      try {
+        expect(inside('run', '-d', '-b', runts.bundle(SLEEP), 'c')).toBe(0)
+        expect(inside('pause', 'c')).toBe(0)
+        expect(await runts.state('c')).toMatchObject({ status: 'paused' })
+        expect(inside('resume', 'c')).toBe(0)
+        expect(inside('delete', '-f', 'c')).toBe(0)
+        expect(cgroupsOf(runts.name)).toHaveLength(2)
+      } finally {
+        rmdirSync(own)
+      }
+    },
+  )
+
+  test('with the processes of the host in sight is discouraged', notRunc('wants a /proc in it'), async ({ runts }) => {
     const bundle = runts.bundle(['true'], (spec) => {
       spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
       spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/proc')
@@ -129,7 +171,7 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     const path = await runts.refused((spec) => {
       spec.linux.cgroupsPath = `/${runts.name}/asked`
     })
-    expect(path).toMatch(/cannot create cgroup .*: EACCES/)
+    expect(path).toMatch(/cannot create cgroup .*: EACCES|mkdir .*: permission denied/)
   })
 
   test('without a user namespace is refused', async ({ runts }) => {
@@ -140,7 +182,7 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     const error = await runts.refused((spec) => {
       spec.linux.uidMappings?.push({ containerID: 70_000, hostID: 0, size: 1 })
     })
-    expect(error).toMatch(/cannot write the uid map: exit status 1: newuidmap: /)
+    expect(error).toContain('newuidmap: uid range [70000-70001) -> [0-1) not allowed')
   })
 
   test('whose file systems would belong to unknown ids is refused', async ({ runts }) => {
@@ -151,7 +193,7 @@ inModes(['as an unprivileged user'], 'a container', (test) => {
     expect(error).toContain('cannot specify uid= mount options for unmapped uid in rootless containers')
   })
 
-  test('names the package of newuidmap where that is missing', async ({ runts }) => {
+  test('names the package of newuidmap where that is missing', notRunc('names no package'), async ({ runts }) => {
     const bundle = runts.bundle(['true'])
     const { code, stderr } = await runBy(runts, ['env', 'PATH=/none'], 'run', '-b', bundle, 'c')
     expect({ code, stderr }).toEqual({
@@ -173,14 +215,18 @@ inModes(['as an unprivileged user'], 'root of a user namespace', (test) => {
     expect({ code, stderr, stdout }).toEqual({ code: 0, stderr: '', stdout: '0\nunknown\n1:3\n' })
   })
 
-  test('runs one with the network of the host, whose /sys it then shows', async ({ runts }) => {
-    const bundle = runts.bundle(['sh', '-c', 'test -d /sys/class/net && echo there'], (spec) => {
-      unmapped(spec)
-      spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'network')
-    })
-    const { code, stdout, stderr } = await runBy(runts, ROOT_OF_NAMESPACE, 'run', '-b', bundle, 'c')
-    expect({ code, stderr, stdout }).toEqual({ code: 0, stderr: '', stdout: 'there\n' })
-  })
+  test(
+    'runs one with the network of the host, whose /sys it then shows',
+    notRunc('leaves that bind to the document'),
+    async ({ runts }) => {
+      const bundle = runts.bundle(['sh', '-c', 'test -d /sys/class/net && echo there'], (spec) => {
+        unmapped(spec)
+        spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'network')
+      })
+      const { code, stdout, stderr } = await runBy(runts, ROOT_OF_NAMESPACE, 'run', '-b', bundle, 'c')
+      expect({ code, stderr, stdout }).toEqual({ code: 0, stderr: '', stdout: 'there\n' })
+    },
+  )
 
   test('runs one with a user namespace below its own', async ({ runts }) => {
     const bundle = runts.bundle(['cat', '/proc/self/setgroups'], (spec) => {

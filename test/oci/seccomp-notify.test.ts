@@ -1,6 +1,6 @@
 /** Seccomp's NOTIFY action: the listener reaches the agent with the state, the agent decides, and what happens without one. */
 import { join } from 'node:path'
-import { expect } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { type Command, startCommand } from '../support/command.ts'
 import { notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
@@ -14,6 +14,10 @@ const ANSWER = 25
 async function agent(runts: OciHost, answer: number): Promise<{ socket: string; command: Command }> {
   const socket = join(runts.folder, 'agent.sock')
   const command = startCommand(PROBE, ['agent', socket, String(answer)])
+  onTestFinished(async () => {
+    command.kill('SIGKILL')
+    await command.finished
+  })
   await command.untilOutput('listening')
   return { socket, command }
 }
@@ -58,19 +62,15 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
       state: { id: 'nnp-true', status: 'creating' },
     })
     expect(seen[1]).toMatchObject({ state: { id: 'nnp-true', status: 'running' } })
-    command.kill()
-    await command.finished
   })
 
   test('of the calls that the runtime itself still makes do not hang it', async ({ runts }) => {
-    const { socket, command } = await agent(runts, 0)
+    const { socket } = await agent(runts, 0)
     const names = ['read', 'close', 'openat', 'execve', 'chdir', 'setuid', 'setgid', 'capset', 'fstat', 'mkdir']
     const out = await runts.inside('echo through', (spec) => {
       spec.linux.seccomp = notify(socket, names)
     })
     expect(out).toBe('through\n')
-    command.kill()
-    await command.finished
   })
 
   test('are answered with ENOSYS when the agent is gone', async ({ runts }) => {
@@ -99,7 +99,7 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
   })
 
   test('of a startContainer hook are answered by the agent', async ({ runts }) => {
-    const { socket, command } = await agent(runts, ANSWER)
+    const { socket } = await agent(runts, ANSWER)
     const out = await runts.inside('cat /tmp/said', (spec) => {
       spec.linux.seccomp = notify(socket, ['mkdir'])
       spec.hooks = {
@@ -109,8 +109,6 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
       }
     })
     expect(out).toBe('Not a tty\n')
-    command.kill()
-    await command.finished
   })
 })
 
@@ -128,15 +126,13 @@ inModes(['as root', 'as an unprivileged user'], 'seccomp notifications that cann
   })
 
   test('for the write call, or as the default, are refused', async ({ runts }) => {
-    const { socket, command } = await agent(runts, ANSWER)
+    const { socket } = await agent(runts, ANSWER)
     expect(await refused(runts, notify(socket, ['write']))).toContain(
       'SCMP_ACT_NOTIFY cannot be used for the write syscall',
     )
     expect(await refused(runts, { ...notify(socket, ['mkdir']), defaultAction: 'SCMP_ACT_NOTIFY' })).toContain(
       'SCMP_ACT_NOTIFY cannot be used as default action',
     )
-    command.kill()
-    await command.finished
   })
 
   test('are not tried where no rule asks for them', async ({ runts }) => {

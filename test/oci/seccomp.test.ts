@@ -63,9 +63,12 @@ inModes(MODES, 'seccomp', (test) => {
   })
 
   test('kills with SIGSYS', async ({ runts }) => {
-    const out = await runts.inside(`(probe syscall ${NUMBERS.mkdir} 0 0) 2>/dev/null; echo $?`, (spec) => {
-      spec.linux.seccomp = rules({ names: ['mkdir'], action: 'SCMP_ACT_KILL_PROCESS' })
-    })
+    const out = await runts.inside(
+      `sh -c 'probe syscall ${NUMBERS.mkdir} 0 0; exit $?' 2>/dev/null; echo $?`,
+      (spec) => {
+        spec.linux.seccomp = rules({ names: ['mkdir'], action: 'SCMP_ACT_KILL_PROCESS' })
+      },
+    )
     expect(out).toBe('159\n')
   })
 

@@ -1,5 +1,5 @@
 /** User namespaces: maps, what the host's files look like, sources of mounts that the container's root could not reach itself. */
-import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
@@ -90,60 +90,5 @@ inModes(['in a user namespace'], 'mounts for a user namespace', (test) => {
       },
     )
     expect(out).toMatch(/^ro,.*\nread\n$/)
-  })
-})
-
-inModes(['as an unprivileged user'], 'a container of an unprivileged user', (test) => {
-  test('goes through its whole life', async ({ runts }) => {
-    runts.leave('create', '-b', runts.bundle(['sleep', '1000']), 'c')
-    expect(await runts.state('c')).toMatchObject({ status: 'created' })
-    await runts.ok('start', 'c')
-    expect(await runts.exec('c', 'id', '-u')).toBe('0\n')
-    expect((await runts.ok('list', '-q')).stdout).toBe('c\n')
-    expect(statSync(join(runts.root, 'c')).uid).toBe(runts.owner)
-    await runts.ok('kill', 'c', 'KILL')
-    await runts.untilStatus('c', 'stopped')
-    await runts.ok('delete', 'c')
-    expect(await runts.run('state', 'c')).toMatchObject({ code: 1, stderr: expect.stringContaining('does not exist') })
-  })
-
-  test('has the cgroup of its caller, and limits that nobody can set are refused', async ({ runts }) => {
-    const own = readFileSync('/proc/self/cgroup', 'utf8')
-    expect(await runts.inside('cat /proc/self/cgroup')).toBe(own)
-    const error = await runts.refused((spec) => {
-      spec.linux.cgroupsPath = `/${runts.name}`
-      spec.linux.resources = { memory: { limit: 100_000_000 } }
-    })
-    expect(error).toMatch(/cgroup/i)
-  })
-
-  test('cannot be paused where it has no cgroup, and the error says so', async ({ runts }) => {
-    runts.sleeper('c')
-    expect(runts.refusal(await runts.run('pause', 'c'))).not.toBe('')
-    expect(await runts.state('c')).toMatchObject({ status: 'running' })
-  })
-
-  test(
-    'that shares the pid namespace runs, with a warning',
-    notRunc('needs runc 1.2: the warning'),
-    async ({ runts }) => {
-      const bundle = runts.bundle(['echo', 'here'], (spec) => {
-        spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
-        spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/proc')
-        spec.mounts.push({ destination: '/proc', source: '/proc', type: 'bind', options: ['rbind'] })
-        spec.linux.maskedPaths = []
-        spec.linux.readonlyPaths = []
-      })
-      const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
-      expect({ code, stdout }, stderr).toEqual({ code: 0, stdout: 'here\n' })
-      expect(stderr).toContain('Such configuration is strongly discouraged')
-    },
-  )
-
-  test('gives no groups that its caller does not have', async ({ runts }) => {
-    const error = await runts.refused((spec) => {
-      spec.process.user.additionalGids = [0]
-    })
-    expect(error).toContain('cannot set any additional groups in a rootless container')
   })
 })

@@ -4,7 +4,7 @@ import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError,
 import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
-import { foreground, SignalRelay } from '../foreground.ts'
+import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStdio } from './create.ts'
 
 const SIGKILL = 9
@@ -183,8 +183,11 @@ export const exec: Command = {
     const subCgroups = parseSubCgroups(args.texts('cgroup'))
     const extraFds = preserved(args)
     const container = loadContainer(context, args)
-    const target = processFrom(container.spec.process)
     const detached = args.flag('detach')
+    const asked = processFrom(container.spec.process)
+    // the program runs before its terminal is ours, so that the size goes along
+    const size = detached ? undefined : ownWindow()
+    const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
     const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
@@ -213,7 +216,9 @@ export const exec: Command = {
           throw error
         }
       }
-      return detached ? 0 : await foreground(running)
+      if (detached) return 0
+      using front = new Foreground(running)
+      return await front.ended()
     } finally {
       socket?.close()
     }

@@ -1,6 +1,6 @@
 /** `run`: create and start in one; in the foreground it relays signals and the terminal and ends with the container's exit status. */
 import { type Command, CREATE_OPTIONS } from '../command.ts'
-import { foreground, SignalRelay } from '../foreground.ts'
+import { Foreground, SignalRelay } from '../foreground.ts'
 import { startDetached, startInFront } from '../notify.ts'
 import { createContainer } from './create.ts'
 
@@ -28,6 +28,7 @@ export const run: Command = {
     const detached = args.flag('detach')
     using signals = detached ? undefined : new SignalRelay()
     const container = await createContainer(context, args, { detached, subreaper: !args.flag('no-subreaper') })
+    using front = detached ? undefined : new Foreground(container.init)
     try {
       signals?.attach(container.init)
       await (detached ? startDetached : startInFront)(context, container)
@@ -35,8 +36,8 @@ export const run: Command = {
       await container.destroy({ force: true })
       throw error
     }
-    if (detached) return 0
-    const status = await foreground(container.init)
+    if (front === undefined) return 0
+    const status = await front.ended()
     if (!args.flag('keep')) await container.destroy({ force: true })
     return status
   },
