@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { isAlive } from '../support/census.ts'
-import { startCommand } from '../support/command.ts'
+import { startCommand, until } from '../support/command.ts'
 import { needs } from '../support/needs.ts'
 import { ATTACK, BIN } from '../support/places.ts'
 import { test } from '../support/runts.ts'
@@ -30,6 +30,7 @@ describe('the state of a container', needs('root', 'busybox', 'gcc'), () => {
     const bundle = runts.bundle(SLEEP)
     const before = [bundle, join(bundle, 'config.json'), join(bundle, 'rootfs')].map(modeOf)
     const careless = startCommand(ATTACK, ['dirty', join(BIN, 'runts'), '--root', runts.root, 'run', '-b', bundle, 'c'])
+    await until('the container to be there', () => existsSync(join(runts.root, 'c/state.json')))
     await runts.untilStatus('c', 'running')
     const folder = join(runts.root, 'c')
     expect(modeOf(runts.root)).toBe('711')
