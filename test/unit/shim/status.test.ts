@@ -57,9 +57,12 @@ describe('the shim’s own refusals', () => {
 
 describe('stepFailed', () => {
   test('makes one line that begins with the step, of code Unknown', () => {
-    const error = stepFailed('OCI runtime create failed', new Error('cannot read\nthe file'))
-    expect(error).toMatchObject({ code: Code.UNKNOWN, message: 'OCI runtime create failed: cannot read the file' })
-    expect(error.cause).toBeInstanceOf(Error)
+    const error = stepFailed('OCI runtime create failed', new RuntimeError('NotFound', 'cannot read\nthe file'))
+    expect(error).toMatchObject({
+      code: Code.UNKNOWN,
+      message: String.raw`OCI runtime create failed: cannot read\x0athe file`,
+    })
+    expect(error.cause).toBeInstanceOf(RuntimeError)
   })
 
   test('keeps "already exists", but not of a system call', () => {
