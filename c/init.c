@@ -55,6 +55,7 @@ static int prepare(struct ctx *c)
     int err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
     if (err < 0)
         return step(c, err, "become undumpable");
+    (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t)"ts-init", 0); /* not the number of the fd that we were executed from */
     if (chdir("/") < 0) /* the runtime's own is no business of a container's process */
         return step(c, -errno, "chdir to \"/\"");
     struct __user_cap_data_struct caps[2];

@@ -67,7 +67,7 @@ async function runDirty(runts: Runts, ...args: string[]): Promise<string> {
   return stdout
 }
 
-describe('a container', needs('root', 'busybox', 'gcc'), () => {
+describe('a container', needs('our shim', 'root', 'busybox', 'gcc'), () => {
   test('cannot overwrite the runtime through /proc/self/exe (CVE-2019-5736)', async ({ runts }) => {
     const before = checksum()
     const attacker = runts.start(['run', '-b', attackBundle(runts, ['joiners']), 'attacker'])
@@ -104,6 +104,7 @@ describe('a container', needs('root', 'busybox', 'gcc'), () => {
     runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
     const pid = Number((await runts.state('c'))['pid'])
     expect(readFileSync(`/proc/${pid}/environ`, 'utf8')).toBe('')
+    expect(readFileSync(`/proc/${pid}/comm`, 'utf8')).toBe('ts-init\n')
     await runts.ok('start', 'c')
     const { stdout } = await runts.ok(
       'exec',

@@ -45,7 +45,7 @@ function ownDev(runts: Runts, spec: TestSpec): string {
   return dev
 }
 
-describe('an image', needs('root', 'busybox'), () => {
+describe('an image', needs('our shim', 'root', 'busybox'), () => {
   test('cannot lead a mount to the host by a symlink (CVE-2014-9356)', async ({ runts }) => {
     const decoy = decoyOf(runts)
     const bundle = runts.bundle(['grep', '-c', 'probe-tmpfs', '/proc/self/mountinfo'], (spec) => {
@@ -180,7 +180,7 @@ describe('an image', needs('root', 'busybox'), () => {
   })
 })
 
-describe('a spec', needs('root', 'busybox'), () => {
+describe('a spec', needs('our shim', 'root', 'busybox'), () => {
   test('cannot have a volume mounted on /proc or inside it (CVE-2019-16884, CVE-2019-19921)', async ({ runts }) => {
     const source = join(runts.folder, 'volume')
     mkdirSync(source)

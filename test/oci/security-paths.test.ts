@@ -34,7 +34,7 @@ function callsOf(folder: string, init: string): Call[] {
   return calls(`trace.${init}`)
 }
 
-describe('ts-init', needs('root', 'busybox', 'strace'), () => {
+describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
   test('opens nothing by path inside the root but by openat2 or by one name below an fd', async ({ runts }) => {
     const volume = join(runts.folder, 'volume')
     mkdirSync(volume)

@@ -28,7 +28,7 @@ function inOwnMounts(runts: Runts, script: string, ...args: string[]): Promise<F
   return startCommand('unshare', [...unshare, ...args]).finished
 }
 
-describe('a write of the runtime', needs('root', 'busybox'), () => {
+describe('a write of the runtime', needs('our shim', 'root', 'busybox'), () => {
   test('to a sysctl lands in procfs or nowhere, whatever is mounted over the file (CVE-2025-52881)', async ({
     runts,
   }) => {
@@ -62,7 +62,7 @@ describe('a write of the runtime', needs('root', 'busybox'), () => {
   })
 })
 
-describe('the cgroup tree', needs('root', 'busybox'), () => {
+describe('the cgroup tree', needs('our shim', 'root', 'busybox'), () => {
   // the classic ways out: a program of the host's, a device, a process of somebody else's, a cgroup of one's own
   const look = [
     'cd /sys/fs/cgroup || exit 1',
@@ -107,7 +107,7 @@ describe('the cgroup tree', needs('root', 'busybox'), () => {
   })
 })
 
-describe('a hook', needs('root', 'busybox'), () => {
+describe('a hook', needs('our shim', 'root', 'busybox'), () => {
   const MEGABYTES = 256
   const talks = { path: '/bin/sh', args: ['sh', '-c', `head -c ${MEGABYTES << 20} /dev/zero | tr '\\0' x; exit 1`] }
 

@@ -23,7 +23,7 @@ const SLEEP = ['sleep', '1000']
 
 const modeOf = (path: string): string => (lstatSync(path).mode & 0o7777).toString(8)
 
-describe('the state of a container', needs('root', 'busybox', 'gcc'), () => {
+describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc'), () => {
   test('is for root alone, whatever the umask, and the bundle stays as closed as it was (CVE-2021-41103, CVE-2024-25621)', async ({
     runts,
   }) => {
@@ -116,7 +116,7 @@ describe('the state of a container', needs('root', 'busybox', 'gcc'), () => {
   })
 })
 
-describe('a message', needs('root', 'busybox'), () => {
+describe('a message', needs('our shim', 'root', 'busybox'), () => {
   test('forges no line of the log and steers no terminal, whatever names and paths contain', async ({ runts }) => {
     const evil = 'x\ntime="now" level=info msg="all is well"\r\x1b[2J\x9b31m'
     const [plain, json] = [join(runts.folder, 'log'), join(runts.folder, 'log.json')]
