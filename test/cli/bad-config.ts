@@ -233,9 +233,4 @@ export const BAD_CONTAINERS: readonly BadConfig[] = [
   ['/linux/sysctl/net.no_such', 'ENOENT', (s) => (s.linux.sysctl = { 'net.no_such': '1' })],
   ['/linux/sysctl/kernel.shmmax', 'EINVAL', (s) => (s.linux.sysctl = { 'kernel.shmmax': 'much' })],
   ['/linux/netDevices/no-such-dev', '', (s) => (s.linux.netDevices = { 'no-such-dev': {} })],
-  [
-    '/hooks/createContainer/0',
-    'error running createContainer hook #0',
-    (s) => (s.hooks = { createContainer: [{ path: '/no/such/hook' }] }),
-  ],
 ]
