@@ -33,7 +33,7 @@ export type ErrorDetail =
 
 /** Messages quote configurations, images and hooks: no control character of theirs may begin another line of a log or drive a terminal. */
 function oneLine(message: string): string {
-  return message.replace(/[\x00-\x1f\x7f]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return message.replace(/[\x00-\x1f\x7f-\x9f]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
 /** Every deliberate failure of the runtime. Its message is one line: control characters are escaped. */

@@ -3,21 +3,20 @@
  * exist, one JSON object per line, each written before the thing it names, so that a create that was killed at any point can be cleaned
  * up. Invariant: the record names nothing that was there before: no cgroup that somebody else made, no process that is not ours.
  */
-import { closeSync, constants, existsSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { Logger } from '../logger.ts'
-import { errnoOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
 import { ForeignProcess } from './process.ts'
+import { readStateFile } from './state-file.ts'
 import { bootId, claimState, notFound, removeState, stateDir } from './store.ts'
 
 const RECORD = 'creating'
-const ENOENT = 2
 const SIGKILL = 9
 /** How long to wait for a killed init to vanish. */
 const KILL_WAIT_MS = 10_000
@@ -84,13 +83,8 @@ interface Leftovers {
 
 /** Reads the record; nothing in it, or none, means that nothing was made. A torn last line names what was not made yet. */
 function readLeftovers(root: string, id: string): Leftovers {
-  let text: string
-  try {
-    text = readFileSync(join(stateDir(root, id), RECORD), 'utf8')
-  } catch (error) {
-    if (errnoOf(error) === ENOENT) return { cgroupPaths: {}, process: undefined }
-    throw error
-  }
+  const text = readStateFile(stateDir(root, id), RECORD)
+  if (text === undefined) return { cgroupPaths: {}, process: undefined }
   const fields: Record<string, unknown> = {}
   for (const line of text.split('\n').slice(0, -1)) Object.assign(fields, JSON.parse(line))
   const { boot_id: boot, cgroup_paths: paths, pid, start } = fields

@@ -19,12 +19,12 @@ import { RuntimeError } from '../errors.ts'
 import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoOf } from '../sys/errno.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
+import { readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
-const MAX_STATE_BYTES = 4 * 1024 * 1024
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
 
 /** What is kept about a container between processes. */
@@ -75,6 +75,8 @@ export function claimState(root: string, id: string): string {
   const dir = stateDir(root, id)
   try {
     mkdirSync(dir, { mode: 0o711 })
+    // what the umask took: the container's own root passes through to its fifo
+    chmodSync(dir, 0o711)
   } catch (error) {
     if (errnoOf(error) === 2) {
       mkdirSync(root, { recursive: true, mode: 0o700 })
@@ -132,15 +134,9 @@ function record(value: unknown): Record<string, string> {
 /** Reads the state of a container. @throws NotFound when there is none, Internal when it is damaged */
 export function readState(root: string, id: string): SavedState {
   const path = join(stateDir(root, id), 'state.json')
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (error) {
-    if (errnoOf(error) === 2) throw notFound(id)
-    throw new RuntimeError('Internal', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
-  }
+  const text = readStateFile(stateDir(root, id), 'state.json')
+  if (text === undefined) throw notFound(id)
   const damaged = (why: string): RuntimeError => new RuntimeError('Internal', `cannot read "${path}": ${why}`)
-  if (text.length > MAX_STATE_BYTES) throw damaged('it is too large')
   let json: unknown
   try {
     json = parseJson(text)
@@ -176,13 +172,9 @@ export function readState(root: string, id: string): SavedState {
 
 /** Text of the spec that a container was made from. @throws NotFound */
 export function readConfig(root: string, id: string): string {
-  const path = join(stateDir(root, id), 'config.json')
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    if (errnoOf(error) === 2) throw notFound(id)
-    throw new RuntimeError('Internal', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
-  }
+  const text = readStateFile(stateDir(root, id), 'config.json')
+  if (text === undefined) throw notFound(id)
+  return text
 }
 
 /** Name of the user who owns a container's folder, "#" and the number for one without a name, "" when the folder is gone. */

@@ -1,7 +1,7 @@
 /**
  * A mount of type "cgroup": what the container sees below /sys/fs/cgroup. With a cgroup namespace the kernel shows only the container's
- * own part; without one the container's directories are bound there, so that it sees no other container's by name (v1), or the whole
- * tree as the host has it (v2). On v1 the destination is a tmpfs with one directory per hierarchy, and links for merged controllers.
+ * own part; without one the container's directories are bound there, so that it sees no other container's by name (v1, and v2 in a user
+ * namespace), or the whole tree as the host has it (v2). On v1 the destination is a tmpfs with one directory per hierarchy, and links for merged controllers.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
@@ -16,7 +16,7 @@ export function planCgroupMount(entry: MountEntry, input: MountInput): readonly 
   const { own, created } = input.namespaces
   // the kernel mounts for the owner of the cgroup namespace, which a new user namespace is not of one that was there before
   const ownNamespace = own.has('cgroup') && (created.has('cgroup') || !created.has('user'))
-  if (input.host.cgroup2) return [ownNamespace ? mountV2(entry) : bind(entry, '/sys/fs/cgroup', entry.destination)]
+  if (input.host.cgroup2) return [ownNamespace ? mountV2(entry) : bindV2(entry, input)]
   const hierarchies = input.host.cgroupMounts.filter(({ controllers }) => controllers.length > 0)
   if (hierarchies.length === 0)
     throw specError(entry.origin, 'cannot mount "cgroup": the host has no cgroup file system')
@@ -72,6 +72,18 @@ function mountV2(entry: MountEntry): Op {
     uidMap: '',
     gidMap: '',
   })
+}
+
+/**
+ * Without a namespace of its own a container of the host's root sees the tree as the host does. One of a user must not: all of what was
+ * delegated to the user would be in its hands (CVE-2023-25809). It sees its own cgroup, or an empty folder when it has none.
+ */
+function bindV2(entry: MountEntry, { namespaces, host, cgroup }: MountInput): Op {
+  const { destination, options } = entry
+  if (!namespaces.created.has('user') && !host.rootless) return bind(entry, '/sys/fs/cgroup', destination)
+  if (cgroup.kind === 'dir') return bind(entry, cgroup.path, destination)
+  const set = options.attributes.set | MOUNT_ATTR.RDONLY
+  return mountOp(entry, { source: 'tmpfs', fstype: 'tmpfs', target: destination, data: 'mode=755,nr_inodes=1', set })
 }
 
 function mountParent(entry: MountEntry, input: MountInput): Op {

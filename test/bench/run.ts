@@ -1,7 +1,8 @@
 /**
  * Our shim against containerd-shim-runc-v2 with runc: the same `ctr` commands on one private containerd, the two runtimes alternated in
- * every round so that both see the same machine, warm-up rounds thrown away. Prints medians, minima and ratios; nothing is asserted.
- *   run.ts [--rounds N] [--idle N] [--json FILE]
+ * every round so that both see the same machine, warm-up rounds thrown away; and below containerd, our runtime against runc (oci.ts).
+ * Prints medians, minima and ratios; nothing is asserted. `--only oci` leaves containerd out.
+ *   run.ts [--rounds N] [--idle N] [--json FILE] [--only oci]
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
@@ -11,6 +12,7 @@ import { setup } from '../support/global-setup.ts'
 import { missing } from '../support/needs.ts'
 import { IMAGE } from '../support/places.ts'
 import { type MemoryOfOne, memoryOf } from './memory.ts'
+import { measureOci } from './oci.ts'
 
 const RUNTIMES = { ts: 'io.containerd.ts.v2', runc: 'io.containerd.runc.v2' } as const
 type Name = keyof typeof RUNTIMES
@@ -34,14 +36,22 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-function readArguments(argv: readonly string[]): { rounds: number; idle: number; json: string | undefined } {
-  const options = { rounds: 30, idle: 20, json: undefined as string | undefined }
+interface Options {
+  rounds: number
+  idle: number
+  json: string | undefined
+  onlyOci: boolean
+}
+
+function readArguments(argv: readonly string[]): Options {
+  const options: Options = { rounds: 30, idle: 20, json: undefined, onlyOci: false }
   for (let i = 0; i < argv.length; i += 2) {
     const [name, value] = [argv[i], argv[i + 1]]
     if (name === '--json' && value !== undefined) options.json = value
+    else if (name === '--only' && value === 'oci') options.onlyOci = true
     else if ((name === '--rounds' || name === '--idle') && /^\d+$/.test(value ?? ''))
       options[name === '--rounds' ? 'rounds' : 'idle'] = Number(value)
-    else throw new Error(`unknown argument "${name}": expected --rounds N, --idle N, --json FILE`)
+    else throw new Error(`unknown argument "${name}": expected --rounds N, --idle N, --json FILE, --only oci`)
   }
   return options
 }
@@ -185,23 +195,40 @@ async function measure(daemon: Daemon, rounds: number, idle: number): Promise<Ca
   return cases
 }
 
+async function ociCases(rounds: number): Promise<Case[]> {
+  const { runc, runts, embedded } = await measureOci(rounds, WARM_UP)
+  return [
+    { name: '`runts run` of `true`, Node’s boot included, and `runc run`', unit: 'ms', values: { ts: runts, runc } },
+    {
+      name: 'create, start, exit and destroy by the library in a warm Node, and `runc run`',
+      unit: 'ms',
+      values: { ts: embedded, runc },
+    },
+  ]
+}
+
 async function main(): Promise<void> {
-  const { rounds, idle, json } = readArguments(process.argv.slice(2))
+  const { rounds, idle, json, onlyOci } = readArguments(process.argv.slice(2))
   for (const need of ['root', 'containerd', 'busybox', 'the runc shim', 'the built shim'] as const) {
     if (missing(need) !== undefined) throw new Error(`this machine lacks ${need}`)
   }
   setup()
   const header = [...machine(), `${rounds} rounds alternated after ${WARM_UP} of warm-up; ratios below 1 are for us`]
   for (const line of header) say(line)
+  const cases = await ociCases(rounds)
+  if (!onlyOci) cases.push(...(await containerdCases(rounds, idle, header)))
+  say('')
+  print(cases)
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify({ header, cases }, null, 1)}\n`)
+}
+
+async function containerdCases(rounds: number, idle: number, header: string[]): Promise<Case[]> {
   const daemon = new Daemon()
   try {
     await daemon.start()
     await daemon.importImage()
     header.push((await daemon.ctr(['version'])).stdout.replaceAll(/\s+/g, ' ').trim())
-    const cases = await measure(daemon, rounds, idle)
-    say('')
-    print(cases)
-    if (json !== undefined) writeFileSync(json, `${JSON.stringify({ header, cases }, null, 1)}\n`)
+    return await measure(daemon, rounds, idle)
   } finally {
     await daemon.removeAll()
     await daemon.stop()

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { busyboxRoot, imageArchive } from './image.ts'
 import { missing } from './needs.ts'
-import { BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, PROBE, TEST_BUILD } from './places.ts'
+import { ATTACK, BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, PROBE, TEST_BUILD } from './places.ts'
 
 function isNewer(path: string, ...inputs: readonly string[]): boolean {
   const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
@@ -28,7 +28,7 @@ function compile(program: string): void {
 /** Called by vitest before the first test of a project that names this file. */
 export function setup(): void {
   mkdirSync(TEST_BUILD, { recursive: true })
-  for (const program of [PAYLOAD, PROBE]) compile(program)
+  for (const program of [PAYLOAD, PROBE, ATTACK]) compile(program)
   if (
     isNewer(IMAGE_ARCHIVE, PAYLOAD, BUSYBOX, join(import.meta.dirname, 'image.ts')) ||
     missing('busybox') !== undefined

@@ -70,13 +70,26 @@ const CHECKS = {
   ip: () => onPath('ip'),
   setpriv: () => onPath('setpriv'),
   make: () => onPath('make'),
+  strace: () => onPath('strace'),
+  'qemu-system-x86_64': () => onPath('qemu-system-x86_64'),
+  '/dev/kvm': () => existsSync('/dev/kvm'),
+  '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>
 
 /** A thing of the machine that a test may need. */
 export type Need = keyof typeof CHECKS
 
-// A host is one or the other, and a run is of one runtime: these are alternatives, not something that a machine should have.
-const ALTERNATIVES: readonly Need[] = ['cgroup1', 'cgroup2', 'our shim', 'apparmor', 'selinux', 'CAP_SYS_RESOURCE']
+// A host is one or the other, a run is of one runtime, and few virtual machines have a /dev/kvm: these are alternatives, not something that
+// a machine should have.
+const ALTERNATIVES: readonly Need[] = [
+  'cgroup1',
+  'cgroup2',
+  'our shim',
+  'apparmor',
+  'selinux',
+  'CAP_SYS_RESOURCE',
+  '/dev/kvm',
+]
 
 /** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */
 export function missing(...list: readonly Need[]): Need | undefined {

@@ -8,6 +8,8 @@ export const ROOT = join(import.meta.dirname, '../..')
 export const TEST_BUILD = join(ROOT, 'build/test')
 /** The static multi-call program of payload.c. */
 export const PAYLOAD = join(TEST_BUILD, 'payload')
+/** The static multi-call program of attack.c: what a hostile container does. */
+export const ATTACK = join(TEST_BUILD, 'attack')
 /** The static multi-call program of probe.c. */
 export const PROBE = join(TEST_BUILD, 'probe')
 /** The archive that each private containerd imports. */
@@ -18,6 +20,8 @@ export const IMAGE = 'test.local/busybox:1'
 export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/busybox'
 /** The programs under test. */
 export const BIN = join(ROOT, 'build/bin')
+/** What they are made of: bundles, ts-init. */
+export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 /** The runtime that kills itself where RUNTS_FAIL_AT says; made by the test that uses it. */
 export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */

@@ -13,14 +13,16 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { test as base, expect } from 'vitest'
 import { cgroupsOf } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
-import { OCI_RUNTIME } from './places.ts'
+import { LIB, OCI_RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
+import type { Outcomes } from './starter.ts'
 
 /** How a command ended that may have left a container behind. */
 export interface Ended {
@@ -61,6 +63,17 @@ export class Runts {
     return bundle
   }
 
+  /** Further bundles with the root of one that is there, in whose config.json `word` is another one in each. */
+  variants(bundle: string, word: string, others: readonly string[]): string[] {
+    const config = readFileSync(join(bundle, 'config.json'), 'utf8')
+    return others.map((other, number) => {
+      const folder = `${bundle}-${number}`
+      mkdirSync(folder)
+      writeFileSync(join(folder, 'config.json'), config.replaceAll(word, other))
+      return folder
+    })
+  }
+
   /** Starts the runtime with arguments; it runs until the test or its own end. */
   start(args: readonly string[], options: StartOptions = {}): Command {
     const [program, ...rest] = this.commandLine(args)
@@ -87,6 +100,19 @@ export class Runts {
     const { status } = spawnSync(program, rest, { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     expect(status, `${args.join(' ')}: ${readFileSync(errors, 'utf8')}`).toBe(0)
+  }
+
+  /** Starts bundles many times in one process of the library (starter.ts), one after the other or together. */
+  async startMany(bundles: readonly string[], rounds: number, together = false): Promise<Outcomes> {
+    mkdirSync(this.root, { recursive: true })
+    const program = join(import.meta.dirname, 'starter.ts')
+    const { stdout, stderr } = await startCommand(process.execPath, [program], {
+      input: JSON.stringify({ root: this.root, bundles, rounds, together }),
+      env: { SHIM_TS_LIB: LIB },
+      timeoutMs: 600_000,
+    }).finished
+    expect(stderr).toBe('')
+    return JSON.parse(stdout) as Outcomes
   }
 
   /** Starts a command that may leave a container behind, as `leave` does; resolves when it has ended, however that was. */

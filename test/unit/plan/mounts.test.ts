@@ -1,5 +1,6 @@
 /** Entries of `mounts` as mount operations. */
 import { describe, expect, test } from 'vitest'
+import type { CgroupJoin } from '../../../runtime/cgroup/cgroup.ts'
 import { RuntimeError } from '../../../runtime/errors.ts'
 import type { CreateInput } from '../../../runtime/plan/build.ts'
 import { addUserNamespace, type Document } from '../spec/fixture.ts'
@@ -275,18 +276,27 @@ describe('a cgroup mount', () => {
     ])
   })
 
-  test('v2: a bind of the host’s in a user namespace that cannot own the one that it joins', () => {
-    const ops = createPlan(
-      (spec) => {
-        addUserNamespace(spec)
-        spec.linux.namespaces.push({ type: 'cgroup', path: '/run/ns/cgroup' })
-        spec.mounts.push({ destination: '/sys/fs/cgroup', type: 'cgroup', options: ['ro'] })
-      },
-      { host: HOST_V2 },
+  test('v2: in a user namespace that cannot own the one that it joins, its own cgroup alone, or an empty folder', () => {
+    const planned = (cgroup: CgroupJoin) =>
+      createPlan(
+        (spec) => {
+          addUserNamespace(spec)
+          spec.linux.namespaces.push({ type: 'cgroup', path: '/run/ns/cgroup' })
+          spec.mounts.push({ destination: '/sys/fs/cgroup', type: 'cgroup', options: ['nosuid'] })
+        },
+        { host: HOST_V2, cgroup },
+      )
+    expect(mountOn(planned({ kind: 'dir', path: '/sys/fs/cgroup/box' }), '/sys/fs/cgroup')).toContain(
+      'source="/sys/fs/cgroup/box" target="/sys/fs/cgroup" how=bind|recursive',
     )
-    expect(mountOn(ops, '/sys/fs/cgroup')).toContain(
-      'source="/sys/fs/cgroup" target="/sys/fs/cgroup" how=bind|recursive',
+    expect(mountOn(planned({ kind: 'none' }), '/sys/fs/cgroup')).toContain(
+      'source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" data="mode=755,nr_inodes=1" set=rdonly|nosuid',
     )
+  })
+
+  test('v2: nothing of the tree of a user who has no cgroup for the container', () => {
+    const host = { ...HOST_V2, rootless: true }
+    expect(onCgroup(withMount(entry, { host, cgroup: { kind: 'none' } }))[0]).toContain('source="tmpfs"')
   })
 
   test('v2: a bind of the host’s without one', () => {
