@@ -12,6 +12,7 @@ import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { kill } from '../sys/libc.ts'
 import { applyWrites } from './apply.ts'
+import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, refuseSystemdPath, UNIFIED } from './hierarchy.ts'
@@ -110,6 +111,11 @@ export class Cgroup {
   /** The path within its hierarchy, for messages. */
   get name(): string {
     return displayName(this.#v2 === undefined ? 'devices' : UNIFIED, this.#main ?? '')
+  }
+
+  /** Lets a user of the host make cgroups below this one, where that is safe at all: on v2. @throws PermissionDenied */
+  delegate(uid: number): void {
+    if (this.#v2 !== undefined) delegateCgroup(this.#v2, uid)
   }
 
   /** How a process joins. */

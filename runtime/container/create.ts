@@ -20,7 +20,7 @@ import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './han
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
 import { planIdMaps, writeIdMaps } from './id-maps.ts'
-import { newNamespaces } from './ids.ts'
+import { cgroupOwner, newNamespaces } from './ids.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
@@ -69,6 +69,9 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
     failpoint('create:cgroup')
+    const owner = cgroupOwner(spec)
+    // who has no privileges owns what he may give away, and no more
+    if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
     warnOfSurvivors(cgroup, spec, logger)
     const seccomp = seccompOf(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags)

@@ -23,3 +23,17 @@ export function hostUid(spec: Spec, uid: number): number {
 export function hostGid(spec: Spec, gid: number): number {
   return mapId(spec.linux.gidMappings, gid)
 }
+
+/**
+ * The host's uid of the process's user, where the container may manage its cgroup itself: its spec mounts that for writing and hides, by a
+ * new cgroup namespace, all that is above.
+ */
+export function cgroupOwner(spec: Spec): number | undefined {
+  const writable = spec.mounts.some(
+    ({ type, destination, options }) =>
+      (type === 'cgroup' || type === 'cgroup2') &&
+      destination === '/sys/fs/cgroup' &&
+      options.findLast((option) => option === 'ro' || option === 'rw') !== 'ro',
+  )
+  return writable && newNamespaces(spec).has('cgroup') ? hostUid(spec, spec.process.user.uid) : undefined
+}

@@ -263,7 +263,7 @@ inModes(['as root'], 'a root that was moved to with --no-pivot', (test) => {
   test('leaves no whole /proc behind, with which another one could be had', async ({ runts }) => {
     const script = 'unshare -U -r -m -p -f mount -t proc proc /mnt 2>&1; ls /mnt | wc -l'
     const bundle = runts.bundle(['sh', '-c', script], (spec) => {
-      for (const set of Object.values(spec.process.capabilities!)) set.push('CAP_SYS_ADMIN')
+      for (const set of Object.values(spec.process.capabilities!)) set.push('CAP_SYS_ADMIN', 'CAP_SETFCAP')
     })
     const { stdout } = await runts.ok('run', '--no-pivot', '-b', bundle, 'c')
     expect(stdout).toMatch(/^mount: .*[Pp]ermi.*\n0\n$/)

@@ -1,6 +1,6 @@
 /**
  * Writes the counts of a run to $COUNTS_FILE as one JSON object, so that scripts/test can sum the parts of a run that has several,
- * and the names of skipped tests with what the machine lacked.
+ * the names of skipped tests with what the machine lacked, and those of failed ones with what they said first.
  */
 import { writeFileSync } from 'node:fs'
 import type { Reporter, TestModule } from 'vitest/node'
@@ -9,6 +9,8 @@ import type { Reporter, TestModule } from 'vitest/node'
 export interface Counts {
   readonly passed: number
   readonly failed: number
+  /** A line each: the test, and the first line of its message. */
+  readonly failures: readonly string[]
   readonly skipped: readonly string[]
 }
 
@@ -18,19 +20,24 @@ export class CountsReporter implements Reporter {
     const file = process.env['COUNTS_FILE']
     if (file === undefined) return
     let passed = 0
-    let failed = errors.length
+    const failures = errors.map((error) => lineOf('outside of any test', error))
     const skipped: string[] = []
     for (const module of modules) {
       // a file that cannot be loaded has no tests, but is a failure
-      failed += module.errors().length
+      failures.push(...module.errors().map((error) => lineOf(module.relativeModuleId, error)))
       for (const test of module.children.allTests()) {
-        const { state } = test.result()
+        const { state, errors } = test.result()
         if (state === 'passed') passed++
-        else if (state === 'failed') failed++
+        else if (state === 'failed') failures.push(lineOf(`${module.relativeModuleId}: ${test.fullName}`, errors[0]))
         else skipped.push(`${test.fullName}: ${test.meta().missing ?? 'skipped'}`)
       }
     }
-    const counts: Counts = { passed, failed, skipped }
+    const counts: Counts = { passed, failed: failures.length, failures, skipped }
     writeFileSync(file, JSON.stringify(counts))
   }
+}
+
+function lineOf(name: string, error: unknown): string {
+  const message = error instanceof Object && 'message' in error ? String(error.message) : String(error)
+  return `${name}: ${message.split('\n', 1)[0]}`
 }
