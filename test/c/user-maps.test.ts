@@ -1,9 +1,11 @@
 /** A user namespace whose maps are written by somebody else, which is how a user without privileges gets one; and time namespaces in it. */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CREDENTIALS, type Op } from '../../proto/init-plan.ts'
+import { processStat } from '../../runtime/sys/process.ts'
 import { needs } from '../support/needs.ts'
 import { CONTAINER_FLAGS, containerPlan, make, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
 
@@ -106,6 +108,43 @@ describe('a user namespace', needs('root', 'busybox', 'make', 'gcc', 'setpriv'),
     const text = await output(ops)
     expect(Number(text.split('\n')[0])).toBeGreaterThan(1_000_000)
     expect(text).toMatch(/monotonic\s+5\s+7\nboottime\s+1000000\s+0\n$/)
+  })
+})
+
+describe('the user namespace of another', needs('root', 'busybox', 'make', 'gcc', 'setpriv'), () => {
+  beforeAll(() => {
+    make(TS_INIT)
+  }, 120_000)
+
+  /** The groups of a process in a user namespace in which setgroups(2) is forbidden, of a runtime that has some. */
+  async function groups(host: (pid: number) => readonly Op[]): Promise<string> {
+    const holder = spawn('unshare', ['--user', '--map-root-user', 'sleep', '600'])
+    try {
+      const pid = holder.pid ?? -1
+      while (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep')) await delay(5)
+      expect(readFileSync(`/proc/${pid}/setgroups`, 'utf8')).toBe('deny\n')
+      const ops: Op[] = [
+        ...host(pid),
+        { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
+        { op: 'session', becomeRoot: 1 },
+        { op: 'program', args: ['grep', '^Groups', '/proc/self/status'], env: ['HOME=/'], uid: 0 },
+        { op: 'exec', fds: 0 },
+      ]
+      using run = new Run(ops, undefined, ['setpriv', '--groups=4,27', '--'])
+      await run.ended
+      if (run.find('failed')) throw new Error(JSON.stringify(run.records))
+      return await run.stdout
+    } finally {
+      holder.kill('SIGKILL')
+    }
+  }
+
+  test('is entered without the groups of the runtime, which could not be dropped in there', async () => {
+    const open = (pid: number): Op => ({ op: 'open_ns', path: `/proc/${pid}/ns/user`, type: USER_FLAG })
+    expect(await groups((pid) => [open(pid), { op: 'join' }])).toMatch(/^Groups:\s*$/)
+    const startTime = (pid: number) => processStat(pid)?.startTime ?? 0n
+    const join = (pid: number): Op => ({ op: 'join_process', pid, startTime: startTime(pid), flags: USER_FLAG })
+    expect(await groups((pid) => [join(pid)])).toMatch(/^Groups:\s*$/)
   })
 })
 
