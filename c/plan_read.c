@@ -131,23 +131,23 @@ static bool take_arg(struct cursor *in, uint8_t kind, uint8_t *slot, char ***poi
     }
 }
 
-/* One operation: its head, then its arguments, which must fill the record exactly. */
-static bool take_op(struct cursor *in, struct op *ret, char ***pointers, size_t *count_pointers)
+/* One operation: its head, then its arguments, which must fill the record exactly. Returns its schema, or NULL. */
+static const struct op_schema *take_op(struct cursor *in, struct op *ret, char ***pointers, size_t *count_pointers)
 {
     uint32_t head, size;
     const uint8_t *start = in->at;
     if (!take_u32(in, &head) || !take_u32(in, &size) || size < 8 || size - 8 > left(in) || head > UINT16_MAX)
-        return false;
+        return NULL;
     const struct op_schema *schema = plan_schema((uint16_t)head);
     if (schema == NULL)
-        return false;
+        return NULL;
     struct cursor args = { in->at, start + size };
     *ret = (struct op){ .code = (uint16_t)head };
     for (uint8_t i = 0; i < schema->nargs; i++)
         if (!take_arg(&args, schema->args[i].kind, (uint8_t *)ret + schema->args[i].offset, pointers, count_pointers))
-            return false;
+            return NULL;
     in->at = args.end;
-    return args.at == args.end;
+    return args.at == args.end ? schema : NULL;
 }
 
 /* What the order of the operations must be for the process diagram of init.c to hold. Returns what is wrong with it, or NULL. */
@@ -286,9 +286,10 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
     size_t pointer_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct op op;
-        if (!take_op(&check, &op, NULL, &pointer_count))
+        const struct op_schema *schema = take_op(&check, &op, NULL, &pointer_count);
+        if (schema == NULL)
             return refuse(ret_why, "an operation of the plan is malformed", -EINVAL);
-        const char *wrong = check_op(&seen, &op, plan_schema(op.code)->stage, i == count - 1);
+        const char *wrong = check_op(&seen, &op, schema->stage, i == count - 1);
         if (wrong != NULL)
             return refuse(ret_why, wrong, -EINVAL);
     }
