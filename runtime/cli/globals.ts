@@ -98,7 +98,7 @@ function defaultRoot(): string {
 
 /** The level of the log. @throws InvalidArgument */
 export function logLevel(values: Values): Level {
-  const args = parsedArgs([], values, 'runts')
+  const args = parsedArgs([], values)
   if (args.flag('debug')) return 'debug'
   const level = args.text('log-level')
   if (level !== undefined) return parseLevel('--log-level', level)
@@ -107,7 +107,7 @@ export function logLevel(values: Values): Level {
 
 /** Makes sense of the global options. @throws InvalidArgument */
 export function readGlobals(values: Values): Globals {
-  const args = parsedArgs([], values, 'runts')
+  const args = parsedArgs([], values)
   const root = args.text('root')
   if (root === '') throw invalid('invalid --root "": must be a folder')
   const containerLevel = args.text('container-log-level')

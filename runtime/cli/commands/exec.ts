@@ -1,6 +1,14 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
-import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
+import {
+  type Capabilities,
+  type OciProcess,
+  parseProcess,
+  Reaper,
+  type RunningProcess,
+  RuntimeError,
+  stringifyJson,
+} from '../../index.ts'
 import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
@@ -111,6 +119,16 @@ function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
   }
 }
 
+/** Ends a process that nobody will know of; one that has ended by itself is as good. */
+async function stop(running: RunningProcess): Promise<void> {
+  try {
+    running.signal(SIGKILL)
+  } catch (error) {
+    if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
+  }
+  await running.exited
+}
+
 /** runts exec */
 export const exec: Command = {
   spec: {
@@ -118,7 +136,7 @@ export const exec: Command = {
     summary:
       "Runs a command in a running container. The exit status is the command's own, 255 when it could not be run.",
     details: [
-      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. What follows the command's name belongs to the command, options too. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
+      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. Options stand before the id: what follows it belongs to the command. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
     ],
     examples: [
       'runts exec web ps',
@@ -127,7 +145,7 @@ export const exec: Command = {
       'runts exec --cap CAP_NET_ADMIN web ip link',
     ],
     positionals: ['ID', '[COMMAND]'],
-    rest: 'word',
+    rest: true,
     options: {
       ...PROCESS_OPTIONS,
       cwd: { type: 'string', value: 'DIRECTORY', doc: 'working directory in the container' },
@@ -211,8 +229,7 @@ export const exec: Command = {
         try {
           writePidFile(resolve(pidFile), running.pid)
         } catch (error) {
-          running.signal(SIGKILL)
-          await running.exited
+          await stop(running)
           throw error
         }
       }
