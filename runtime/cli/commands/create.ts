@@ -59,7 +59,7 @@ export async function createContainer(context: Context, args: ParsedArgs, making
   const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
   const { stdio, socket } = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
   const reaper = new Reaper(context.logger)
-  reaper.start({ subreaper: making.subreaper })
+  reaper.start(making)
   try {
     const container = await Container.create({
       root: context.root,

@@ -210,7 +210,7 @@ export const exec: Command = {
     const pidfdSocket = args.text('pidfd-socket')
     const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
-    reaper.start()
+    reaper.start({ detached })
     using signals = detached ? undefined : new SignalRelay()
     try {
       const running = await container.exec({
