@@ -182,6 +182,14 @@ export class Reaper {
     this.#keepAliveWhile()
   }
 
+  /** Reaps like an owner from now on: what helpers made has come to nothing, and nobody after us is to find it. */
+  reclaim(): void {
+    this.#detached = false
+    for (const [pid, child] of this.#left) this.#children.set(pid, child)
+    this.#left.clear()
+    this.reap()
+  }
+
   /** Looks which of the children that are another's to reap have ended. */
   #look(): void {
     for (const [pid, child] of this.#left) {

@@ -44,8 +44,12 @@ export interface Making {
   readonly subreaper: boolean
 }
 
-/** Makes the container of a create or run command line. */
-export async function createContainer(context: Context, args: ParsedArgs, making: Making): Promise<Container> {
+/** Makes the container of a create or run command line; `reaper` knows of its end. */
+export async function createContainer(
+  context: Context,
+  args: ParsedArgs,
+  making: Making,
+): Promise<{ container: Container; reaper: Reaper }> {
   if (context.systemdCgroup) {
     throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
   }
@@ -79,14 +83,17 @@ export async function createContainer(context: Context, args: ParsedArgs, making
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
     await container.settled()
-    if (pidPath === undefined) return container
+    if (pidPath === undefined) return { container, reaper }
     try {
       writePidFile(pidPath, container.init.pid)
     } catch (error) {
       await container.destroy({ force: true })
       throw error
     }
-    return container
+    return { container, reaper }
+  } catch (error) {
+    reaper.reclaim()
+    throw error
   } finally {
     socket?.close()
   }

@@ -236,6 +236,9 @@ export const exec: Command = {
       if (detached) return 0
       using front = new Foreground(running)
       return await front.ended()
+    } catch (error) {
+      reaper.reclaim()
+      throw error
     } finally {
       socket?.close()
     }
