@@ -4,7 +4,7 @@
  * order of the kernel's answers, orphans vanish. Invariant: a pid is in the table before the event loop can run again after its birth,
  * or, for a process that a helper makes for us (CLONE_PARENT), its early exit is kept until the helper's report names it.
  * A command that ends before its container does is no owner of it: it only looks at the exits of what helpers made (WNOWAIT), and leaves
- * them to be reaped by whoever is the parent after it, who may wait for nothing else (conmon, containerd's shims).
+ * them to be reaped by whoever is the parent after it, who may wait for nothing else (conmon does).
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
