@@ -19,7 +19,7 @@ import { runHooks } from './hooks.ts'
 import { foreignNamespaces, namespaceProcesses } from './host.ts'
 import { newNamespaces } from './ids.ts'
 import { type ContainerInfo, containerInfo, monitorPid } from './info.ts'
-import { endContainer, signalContainer } from './kill.ts'
+import { endContainer, executedOrEnded, signalContainer } from './kill.ts'
 import { type LockMode, locked } from './lock.ts'
 import { type OciState, ociState } from './oci-state.ts'
 import { OomLedger, oomCounts } from './oom.ts'
@@ -209,17 +209,10 @@ export class Container {
     if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
     if (status !== 'created') throw refusal(status, `cannot start an already ${status} container`)
     const run = this.#run
-    await releaseFifo(fifoPath(this.root, this.id), async (fifo) => {
+    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
       this.#started = true
       if (run === undefined) return awaitFifo(fifo, this.init, this.#state.startTime)
-      try {
-        await run.handshake.executed
-      } catch (error) {
-        // a helper that tells why it failed ends by itself, with the status of a failure
-        if (error instanceof RuntimeError && error.detail?.source === 'helper') await this.init.exited
-        else await this.#killInit()
-        throw error
-      }
+      return executedOrEnded(run.handshake.executed, this)
     })
   }
 

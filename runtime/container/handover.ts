@@ -19,16 +19,15 @@ export function connectPidfdSocket(path: string): OwnedFd {
   return connectTo(path, `cannot use the pidfd socket "${path}"`)
 }
 
-/** Connects to the socket that is to receive a terminal's master, if there is one. @throws InvalidArgument with the path, or without a terminal */
+/** Connects to the socket that is to receive a terminal's master, if there is one. @throws InvalidArgument without a terminal, and what connecting met */
 export function connectConsole(options: {
   readonly stdio: Stdio
   readonly consoleSocket?: string
 }): OwnedFd | undefined {
   const { stdio, consoleSocket: path } = options
   if (path === undefined) return undefined
-  const what = `cannot use the console socket "${path}"`
-  if (stdio.kind !== 'terminal') throw new RuntimeError('InvalidArgument', `${what}: the process has no terminal`)
-  return connectTo(path, what)
+  if (stdio.kind === 'terminal') return connectUnix(path)
+  throw new RuntimeError('InvalidArgument', `cannot use the console socket "${path}": the process has no terminal`)
 }
 
 /** Connects to the agent of a filter that has a listener; undefined for one that has not. @throws InvalidArgument when nobody listens */
