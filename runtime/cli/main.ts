@@ -4,14 +4,13 @@
  * that it is told from what the program of a container answers; as runc's users expect.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, RuntimeError } from '../index.ts'
+import { exitNow, type Log, openLog, RuntimeError } from '../index.ts'
 import { print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
 import { versionText } from './commands/version.ts'
 import { parseCommand, parsedArgs, readOptions, type Values } from './flags.ts'
 import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
 import { commandHelp, programHelp } from './help.ts'
-import { type Log, openLog } from './log.ts'
 
 const EXEC_FAILED = 255
 

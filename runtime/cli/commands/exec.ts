@@ -1,21 +1,12 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
-import {
-  type Capabilities,
-  type OciProcess,
-  parseProcess,
-  Reaper,
-  type RunningProcess,
-  RuntimeError,
-  stringifyJson,
-} from '../../index.ts'
-import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
+import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
+import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStdio } from './create.ts'
 
-const SIGKILL = 9
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
@@ -119,16 +110,6 @@ function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
   }
 }
 
-/** Ends a process that nobody will know of; one that has ended by itself is as good. */
-async function stop(running: RunningProcess): Promise<void> {
-  try {
-    running.signal(SIGKILL)
-  } catch (error) {
-    if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
-  }
-  await running.exited
-}
-
 /** runts exec */
 export const exec: Command = {
   spec: {
@@ -208,39 +189,30 @@ export const exec: Command = {
     const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
-    const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
+    const streams = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
     reaper.start({ detached })
     using signals = detached ? undefined : new SignalRelay()
     try {
       const running = await container.exec({
         process: target,
-        stdio,
+        ...streams,
         reaper,
         ignorePaused: args.flag('ignore-paused'),
         extraFds,
         subCgroups,
         gates: context.gates,
         containerLogger: context.containerLogger,
+        ...(pidFile ? { pidFile } : {}),
         ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
       })
       signals?.attach(running)
-      if (pidFile) {
-        try {
-          writePidFile(resolve(pidFile), running.pid)
-        } catch (error) {
-          await stop(running)
-          throw error
-        }
-      }
       if (detached) return 0
       using front = new Foreground(running)
       return await front.ended()
     } catch (error) {
       reaper.reclaim()
       throw error
-    } finally {
-      socket?.close()
     }
   },
 }
