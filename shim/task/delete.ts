@@ -24,13 +24,13 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     if (init.state.kind === 'created') await killCreated(task)
     await drain(shim, task, init)
     task.oomWatch?.[Symbol.dispose]()
-    for (const exec of task.execs.values()) exec.io?.close()
+    await Promise.all([...task.execs.values()].map((exec) => exec.io?.close()))
     try {
       await container.destroy({ force: true })
     } catch (error) {
       if (!isNotFound(error)) throw error
     }
-    init.io?.close()
+    await init.io?.close()
     unmountTree(rootfsOf(bundle))
     init.apply({ kind: 'delete' })
     const { pid } = init.state
@@ -59,7 +59,7 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
     if (task.execs.get(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
     check(process.state, 'delete')
     await drain(shim, task, process)
-    process.io?.close()
+    await process.io?.close()
     process.apply({ kind: 'delete' })
     task.execs.delete(process.execId)
     return response(process.state)
