@@ -24,7 +24,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     if (init.state.kind === 'created') await killCreated(task)
     await drain(shim, task, init)
     task.oomWatch?.[Symbol.dispose]()
-    await Promise.all([...task.execs.values()].map((exec) => exec.io?.close()))
+    await Promise.all([...task.execs.values()].map(endExec))
     try {
       await container.destroy({ force: true })
     } catch (error) {
@@ -74,6 +74,12 @@ async function killCreated({ container, init }: Task): Promise<void> {
     if (!isNotFound(error)) throw error
   }
   await init.ended
+}
+
+/** An exec that its container takes along: whoever waits for one that never ran must not wait for ever. */
+async function endExec(exec: TaskProcess): Promise<void> {
+  if (exec.state.kind === 'created') exec.apply({ kind: 'delete' })
+  await exec.io?.close()
 }
 
 async function drain(shim: Shim, task: Task, { io, execId }: TaskProcess): Promise<void> {
