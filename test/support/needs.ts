@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { basename, delimiter, join } from 'node:path'
-import { OCI_RUNTIME } from './places.ts'
+import { CONTAINERD, CTR, OCI_RUNTIME } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -17,8 +17,9 @@ declare module 'vitest' {
 const IS_RUNC = basename(OCI_RUNTIME) === 'runc'
 const CGROUP2_SUPER_MAGIC = 0x63677270
 
+/** Whether a program exists that may be run: a name on the PATH, or a path. */
 function onPath(program: string): boolean {
-  return (process.env['PATH'] ?? '').split(delimiter).some((folder) => {
+  return (program.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter)).some((folder) => {
     try {
       accessSync(join(folder, program), constants.X_OK)
       return true
@@ -54,7 +55,7 @@ const CHECKS = {
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
   cgroup2: isCgroup2,
   'memory controller': () => existsSync('/sys/fs/cgroup/memory/tasks') || v2Controllers().includes('memory'),
-  containerd: () => onPath('containerd') && onPath('ctr'),
+  containerd: () => onPath(CONTAINERD) && onPath(CTR),
   busybox: () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
