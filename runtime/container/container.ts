@@ -161,7 +161,8 @@ export class Container {
   }
 
   /**
-   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A hook that fails ends the container.
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A program or a hook that fails ends the
+   * container: it has stopped when the promise rejects.
    * @throws FailedPrecondition unless the container is created
    */
   async start(): Promise<void> {
@@ -181,9 +182,17 @@ export class Container {
     if (status !== 'created')
       throw new RuntimeError('FailedPrecondition', `cannot start an already ${status} container`)
     const run = this.#run
-    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
+    await releaseFifo(fifoPath(this.root, this.id), async (fifo) => {
       this.#started = true
-      return run === undefined ? awaitFifo(fifo, this.init, this.#state.startTime) : run.handshake.executed
+      if (run === undefined) return awaitFifo(fifo, this.init, this.#state.startTime)
+      try {
+        await run.handshake.executed
+      } catch (error) {
+        // a helper that tells why it failed ends by itself, with the status of a failure
+        if (error instanceof RuntimeError && error.detail?.source === 'helper') await this.init.exited
+        else await this.#killInit()
+        throw error
+      }
     })
   }
 

@@ -21,7 +21,18 @@ export function startProcess(shim: Shim, task: Task, process: TaskProcess): Prom
   })
 }
 
-function startInit(shim: Shim, task: Task): Promise<number> {
+async function startInit(shim: Shim, task: Task): Promise<number> {
+  const { init } = task
+  try {
+    return await launchInit(shim, task)
+  } catch (error) {
+    // the start has ended the container: clients delete it at once, which they do only to a task that has stopped
+    if (init.running?.exit !== undefined) await init.ended
+    throw error
+  }
+}
+
+function launchInit(shim: Shim, task: Task): Promise<number> {
   const { container, init } = task
   return init.launch(async () => {
     try {

@@ -38,9 +38,9 @@ const CONFIG_CHANGES: readonly [string, SpecChange, readonly string[]][] = [
     ['/no/such/source'],
   ],
   [
-    'a capability that does not exist',
-    (spec) => spec.process.capabilities!['bounding']?.push('CAP_FLY'),
-    ['CAP_FLY', '/process/capabilities/bounding/'],
+    'a capability that cannot exist',
+    (spec) => spec.process.capabilities!['bounding']?.push('cap_fly'),
+    ['cap_fly', '/process/capabilities/bounding/'],
   ],
   [
     'the same rlimit twice',

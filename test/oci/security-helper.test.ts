@@ -113,7 +113,7 @@ describe('a container', needs('our shim', 'root', 'busybox', 'gcc'), () => {
       '-c',
       'readlink /proc/1/exe; ls /proc/1/fd; tr "\\0" "\\n" < /proc/1/environ',
     )
-    expect(stdout).toBe('/bin/busybox\n0\n1\n2\nPATH=/bin:/usr/bin\nHOME=/root\n')
+    expect(stdout).toBe('/bin/sleep\n0\n1\n2\nPATH=/bin:/usr/bin\nHOME=/root\n')
   })
 
   for (const [where, change] of [
