@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD, CTR, OCI_RUNTIME } from './places.ts'
+import { CONTAINERD, CONTAINERD_RELEASE, CTR, OCI_RUNTIME } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -104,7 +104,9 @@ export function missing(...list: readonly Need[]): Need | undefined {
 /** Vitest options of a test or describe that needs things of the machine: `test('…', needs('root'), …)`. */
 export function needs(...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
   const lacking = missing(...list)
-  return lacking === undefined ? { skip: false, meta: {} } : { skip: true, meta: { missing: lacking } }
+  if (lacking === undefined) return { skip: false, meta: {} }
+  const which = lacking === 'containerd' && CONTAINERD_RELEASE !== '' ? ` ${CONTAINERD_RELEASE}` : ''
+  return { skip: true, meta: { missing: `${lacking}${which}` } }
 }
 
 /** Vitest options of a test that runc fails: with RUNTIME=runc it is skipped, and the reason takes the missing thing's place. */
