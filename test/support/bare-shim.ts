@@ -25,6 +25,8 @@ export interface StartWishes {
   /** makes stdin's bytes from the container's id */
   readonly stdin?: (id: string) => Uint8Array
   readonly flags?: readonly string[]
+  /** changes the bundle before the shim is started */
+  readonly before?: (bundle: string) => void
 }
 
 /** Starts a shim on a new bundle. */
@@ -32,12 +34,13 @@ export async function startBareShim(
   ct: Containers,
   command: readonly string[],
   change?: SpecChange,
-  { stdin, flags = [] }: StartWishes = {},
+  { stdin, flags = [], before }: StartWishes = {},
 ): Promise<BareShim> {
   const id = ct.id()
   const bundle = join(ct.folder, id)
   mkdirSync(bundle)
   writeSpec(bundle, command, change)
+  before?.(bundle)
   const env = { TTRPC_ADDRESS: `${ct.daemon.address}.ttrpc`, CONTAINERD_SHIM_TS_ROOT: join(ct.daemon.folder, 'ts') }
   const identity = ['-namespace', ct.daemon.namespace, '-id', id, '-address', ct.daemon.address]
   const launcher = (words: readonly string[], cwd: string, input?: Uint8Array): Promise<Finished> =>
