@@ -24,7 +24,7 @@ function run(ct: Containers, flags: readonly string[], id: string, command: read
   )
 }
 
-describe('runts below the runc shim', needs('root', 'containerd', 'busybox', 'our shim'), () => {
+describe('runts below the runc shim', needs('root', 'containerd', 'busybox', 'our shim', 'the runc shim'), () => {
   test('runs a container to its exit status, with its output', async ({ ct }) => {
     expect(await run(ct, ['--rm'], ct.id(), ['sh', '-c', 'echo out; echo err >&2; exit 7'])).toMatchObject({
       code: 7,
