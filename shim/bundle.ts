@@ -3,7 +3,7 @@
  * `shim-exit` says that everything is cleaned up and how the container ended (then no Node is started at all), `shim-root` where its
  * state lies. Invariant: `shim-exit` appears whole, by rename, and only when nothing is left to clean.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Exit } from '../runtime/index.ts'
 
@@ -38,6 +38,11 @@ export function writeExit(bundle: string, { pid, exit }: ExitRecord): void {
   const temporary = join(bundle, `.${EXIT_FILE}`)
   writeFileSync(temporary, `${pid} ${exit.status} ${exit.at.seconds} ${exit.at.nanos}\n`, { mode: 0o600 })
   renameSync(temporary, join(bundle, EXIT_FILE))
+}
+
+/** A container begins in this bundle: whatever an earlier try noted is no longer true. */
+export function clearExit(bundle: string): void {
+  rmSync(join(bundle, EXIT_FILE), { force: true })
 }
 
 /** The record of a clean end, if there is one. */

@@ -9,7 +9,7 @@
  * Invariant: every process that was started gets exactly one exit, whatever fails on the way.
  */
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
-import type { Exit } from '../../runtime/index.ts'
+import { type Exit, failpoint } from '../../runtime/index.ts'
 import { isNotFound, messageOf } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
@@ -25,6 +25,7 @@ export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
 
 async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit): Promise<void> {
   if (process.launching !== undefined) await process.launching
+  failpoint('task:exited')
   process.io?.exited()
   if (process === task.init) {
     try {
@@ -45,6 +46,7 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
     { container: task.id, exec: process.execId || undefined, pid: process.state.pid, status: exit.status },
     'process exited',
   )
+  failpoint('task:exit-told')
 }
 
 /** The init has gone: ends what it left behind, and waits for the exits of the execs. */
