@@ -15,7 +15,11 @@ const CODES: Readonly<Partial<Record<RuntimeErrorCode, number>>> = {
   Canceled: Code.CANCELED,
 }
 
+/** The classes that a step of many parts may have as a whole. */
+const OF_A_STEP: readonly RuntimeErrorCode[] = ['AlreadyExists', 'Canceled', 'Unimplemented']
+
 const CLASS_TEXT: Readonly<Record<number, string>> = {
+  [Code.INVALID_ARGUMENT]: 'invalid argument',
   [Code.NOT_FOUND]: 'not found',
   [Code.ALREADY_EXISTS]: 'already exists',
   [Code.FAILED_PRECONDITION]: 'failed precondition',
@@ -48,12 +52,15 @@ export function toTtrpcError(error: unknown): TtrpcError {
   return new TtrpcError(Code.INTERNAL, messageOf(error), { cause: error })
 }
 
-/** The failure of a whole step (`OCI runtime create failed`): one line that begins with the step. Only "already exists" keeps its class. */
+/**
+ * The failure of a whole step (`OCI runtime create failed`): one line that begins with the step. A class is kept where it is of the step
+ * itself and not of something that the step met: the id exists, the caller has given up, the whole step is not implemented.
+ */
 export function stepFailed(step: string, error: unknown): TtrpcError {
   const message = `${step}: ${messageOf(error).replaceAll('\n', ' ')}`
-  const exists = error instanceof RuntimeError && error.code === 'AlreadyExists' && error.detail.source === 'none'
-  return exists
-    ? classError(Code.ALREADY_EXISTS, message, error)
+  const own = error instanceof RuntimeError && error.detail.source === 'none' && OF_A_STEP.includes(error.code)
+  return own
+    ? classError(CODES[error.code] ?? Code.UNKNOWN, message, error)
     : new TtrpcError(Code.UNKNOWN, message, { cause: error })
 }
 

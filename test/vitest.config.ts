@@ -52,6 +52,17 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'shim',
+          root,
+          ...alone,
+          globalSetup,
+          include: ['test/shim/**/*.test.ts'],
+          testTimeout: 20_000 * slowness,
+          sequence: { groupOrder: 3 },
+        },
+      },
+      {
+        test: {
           name: 'containerd',
           root,
           ...alone,
@@ -60,7 +71,7 @@ export default defineConfig({
           globalSetup,
           include: ['test/containerd/**/*.test.ts'],
           testTimeout: 30_000 * slowness,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
         },
       },
     ],

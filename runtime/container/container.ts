@@ -243,7 +243,7 @@ export class Container {
   /** Signals every process of the container; none left is fine. */
   async signalAll(signal: number): Promise<void> {
     if (this.cgroup.exists) await this.cgroup.killAll(signal)
-    else if (this.init.alive) this.signal(signal)
+    else if (this.init.alive) await this.signal(signal)
   }
 
   /** Freezes every process. @throws FailedPrecondition unless created or running */

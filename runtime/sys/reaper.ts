@@ -87,7 +87,8 @@ export class Reaper {
     const leased = leases > 0
     if (current !== undefined && !leased) return { reaper: current, [Symbol.dispose]() {} }
     const reaper = current ?? new Reaper()
-    if (!leased) reaper.start()
+    // not as subreaper: what a program leaves behind would stay with us when nobody reaps any more
+    if (!leased) reaper.start({ subreaper: false })
     leases++
     return {
       reaper,

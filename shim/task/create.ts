@@ -3,6 +3,8 @@
  * takes back what was done before it. Invariant: after a failed Create there is no mount, no process, no cgroup and no open stream, and
  * the bundle holds a record that says so, so that containerd's `delete` has nothing to start Node for.
  */
+import { isAbsolute } from 'node:path'
+import { Code } from 'ttrpc-ts'
 import { type CreateTaskRequest, TaskCreate } from 'ttrpc-ts/containerd'
 import {
   Container,
@@ -19,18 +21,23 @@ import {
   unmountTree,
 } from '../../runtime/index.ts'
 import { clearExit, stateRoot, writeExit, writeRoot } from '../bundle.ts'
+import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
 import { mountRootfs, rootfsOf } from '../rootfs.ts'
-import { messageOf, stepFailed } from '../status.ts'
+import { classError, messageOf, stepFailed } from '../status.ts'
 import { watchExit, watchOom } from './exits.ts'
 import { type Shim, Task, TaskProcess } from './registry.ts'
 
 /** What a container that never ran reports: nobody knows a status. */
 const UNKNOWN_STATUS = 255
 
-/** Creates a container. @throws TtrpcError that begins with "OCI runtime create failed", AlreadyExists for an id in use */
+/** Creates a container. @throws TtrpcError that begins with "OCI runtime create failed"; AlreadyExists for an id in use, Unimplemented for a checkpoint */
 export async function createTask(shim: Shim, request: CreateTaskRequest): Promise<Task> {
+  checkIdentifier('a container', request.id)
+  // our working folder is the root of the host: nothing may be relative to it
+  if (!isAbsolute(request.bundle))
+    throw classError(Code.INVALID_ARGUMENT, `the bundle ${JSON.stringify(request.bundle)} is not an absolute path`)
   const creation = shim.registry.beginCreate(request.id)
   try {
     const task = await build(shim, request, creation.abort.signal)
@@ -48,7 +55,8 @@ export async function createTask(shim: Shim, request: CreateTaskRequest): Promis
 
 async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
   const { id, bundle } = request
-  if (request.checkpoint !== '') throw new RuntimeError('Unimplemented', 'restoring from a checkpoint is not supported')
+  if (request.checkpoint !== '')
+    throw new RuntimeError('Unimplemented', `cannot restore the checkpoint "${request.checkpoint}"`)
   let mounted = false
   let io: ProcessIo | undefined
   let container: Container | undefined

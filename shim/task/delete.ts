@@ -25,7 +25,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     await drain(shim, task, init)
     failpoint('task:drained')
     task.oomWatch?.[Symbol.dispose]()
-    for (const exec of task.execs.values()) exec.io?.close()
+    for (const exec of task.execs.values()) endExec(exec)
     try {
       await container.destroy({ force: true })
     } catch (error) {
@@ -88,6 +88,12 @@ async function killCreated({ container, init }: Task): Promise<void> {
     if (!isNotFound(error)) throw error
   }
   await init.ended
+}
+
+/** An exec that its container takes along: whoever waits for one that never ran must not wait for ever. */
+function endExec(exec: TaskProcess): void {
+  exec.io?.close()
+  if (exec.state.kind === 'created') exec.apply({ kind: 'delete' })
 }
 
 async function drain(shim: Shim, task: Task, { io, execId }: TaskProcess): Promise<void> {

@@ -2,7 +2,7 @@
  * What happens when a process ends, and in which order the world hears of it:
  *
  *   its start event   before   its exit event                 (launch() of the process holds the exit back)
- *   exits of execs    before   the exit of the init           (endContainer waits for them)
+ *   exits of execs    before   the exit of the init           (execsEnded waits for them)
  *   OOM kills         before   the exit that they caused
  *   the exit event is queued, then Wait is answered            (output may still be on its way; nobody waits for it here)
  *
@@ -29,10 +29,12 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
   process.io?.exited()
   if (process === task.init) {
     try {
-      await endContainer(shim, task)
+      await killRest(task)
     } catch (error) {
       shim.logger.error({ container: task.id, error: messageOf(error) }, 'cannot end what was left of a container')
     }
+    await execsEnded(task)
+    checkOom(shim, task)
   }
   process.apply({ kind: 'exit', exit })
   shim.events.publish('/tasks/exit', TaskExit, {
@@ -49,22 +51,23 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
   failpoint('task:exit-told')
 }
 
-/** The init has gone: ends what it left behind, and waits for the exits of the execs. */
-async function endContainer(shim: Shim, task: Task): Promise<void> {
-  const { container, init } = task
+/** The init has gone: ends what it left behind. */
+async function killRest({ container, init }: Task): Promise<void> {
   // what is frozen cannot die on cgroup v1
   if (init.state.kind === 'paused' || init.state.kind === 'pausing') await container.cgroup.thaw()
-  if (!container.ownsPidNamespace) {
-    try {
-      await container.signalAll(SIGKILL)
-    } catch (error) {
-      if (!isNotFound(error)) throw error
-    }
+  if (container.ownsPidNamespace) return
+  try {
+    await container.signalAll(SIGKILL)
+  } catch (error) {
+    if (!isNotFound(error)) throw error
   }
+}
+
+/** Waits for the exits of the execs, also of those that are just being started. */
+async function execsEnded(task: Task): Promise<void> {
   for (let live = task.liveExecs(); live.length > 0; live = task.liveExecs()) {
     await Promise.all(live.map((exec) => exec.launching ?? exec.ended))
   }
-  checkOom(shim, task)
 }
 
 /** Publishes what the kernel has killed for lack of memory since the last look: one event, however many died. */

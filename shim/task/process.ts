@@ -31,7 +31,7 @@ export type Action = 'start' | 'pause' | 'resume' | 'exec' | 'update' | 'resize'
 type Kind = ProcessState['kind']
 
 const ALLOWED = {
-  created: ['start', 'exec', 'update', 'resize', 'checkpoint', 'delete'],
+  created: ['start', 'exec', 'update', 'resize', 'delete'],
   running: ['pause', 'exec', 'update', 'resize', 'checkpoint'],
   pausing: ['update', 'resize'],
   paused: ['resume', 'update', 'resize', 'checkpoint'],

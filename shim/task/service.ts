@@ -18,10 +18,11 @@ import {
   TaskPaused,
   TaskResumed,
   type TaskService,
-  TaskStatus,
   type UpdateTaskRequest,
 } from 'ttrpc-ts/containerd'
 import { parseProcess, parseResources, RuntimeError } from '../../runtime/index.ts'
+import { checkpoint, parseCheckpoint } from '../checkpoint.ts'
+import { checkIdentifier } from '../identifier.ts'
 import { packMetrics } from '../metrics.ts'
 import { classError, isNotFound, notFound, refused, stepFailed } from '../status.ts'
 import { createTask } from './create.ts'
@@ -46,9 +47,10 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     pids: ({ id }) => ({ processes: pids(registry.get(id)) }),
     pause: ({ id }) => pause(shim, registry.get(id)),
     resume: ({ id }) => resume(shim, registry.get(id)),
-    checkpoint: ({ id }) => {
-      check(registry.get(id).init.state, 'checkpoint')
-      throw classError(Code.UNIMPLEMENTED, 'checkpoint')
+    checkpoint: (request) => {
+      const { container, init } = registry.get(request.id)
+      check(init.state, 'checkpoint')
+      checkpoint(container.id, parseCheckpoint(request))
     },
     kill: (request) => kill(registry.get(request.id), request),
     exec: (request) => addExec(shim, registry.get(request.id), request),
@@ -67,8 +69,9 @@ function state(task: Task, { id, execId }: StateRequest): StateResponse {
   const { stdin, stdout, stderr, terminal } = process.stdio
   const { status: exitStatus, at: exitedAt } = exitOf(process.state)
   // an exec is as frozen as its container
-  const frozen = process.state.kind === 'running' && task.init.state.kind === 'paused'
-  const status = frozen ? TaskStatus.PAUSED : statusOf(process.state)
+  const { init } = task
+  const frozen = process.state.kind === 'running' && (init.state.kind === 'pausing' || init.state.kind === 'paused')
+  const status = statusOf(frozen ? init.state : process.state)
   const name = execId === '' ? id : execId
   const { pid } = process.state
   return {
@@ -138,7 +141,8 @@ function resume(shim: Shim, task: Task): Promise<void> {
     check(init.state, 'resume')
     await container.resume()
     init.apply({ kind: 'thawed' })
-    shim.events.publish('/tasks/resumed', TaskResumed, { containerId: task.id })
+    // it may have died meanwhile, and its exit is the last word
+    if (init.state.kind === 'running') shim.events.publish('/tasks/resumed', TaskResumed, { containerId: task.id })
   })
 }
 
@@ -162,7 +166,7 @@ async function kill(task: Task, { execId, signal, all }: KillRequest): Promise<v
 function addExec(shim: Shim, task: Task, request: ExecProcessRequest): void {
   const { execId, terminal, stdin, stdout, stderr, spec: any } = request
   check(task.init.state, 'exec')
-  if (execId === '') throw refused('an exec needs an id')
+  checkIdentifier('an exec', execId)
   if (task.execs.has(execId)) throw classError(Code.ALREADY_EXISTS, `id ${execId}`)
   let spec: ReturnType<typeof parseProcess>
   try {
@@ -181,9 +185,11 @@ function resize(task: Task, { execId, width, height }: ResizePtyRequest): void {
   process.io?.console?.resize({ width, height })
 }
 
+/** Annotations belong to whoever sends them: nothing here depends on any that can change, so they are taken and not kept. */
 async function update(task: Task, { resources }: UpdateTaskRequest): Promise<void> {
   check(task.init.state, 'update')
-  await task.container.set(parseResources(text(resources?.value)))
+  if (resources === undefined || resources.value.length === 0) return
+  await task.container.set(parseResources(text(resources.value)))
 }
 
 /** OCI documents travel as JSON text, whatever their type URL says. */

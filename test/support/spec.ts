@@ -157,9 +157,14 @@ export function rootfsFolder(folder: string): string {
   return root
 }
 
-/** Writes a changed spec below `folder` and answers its path. */
-export function writeSpec(folder: string, command: readonly string[], change: SpecChange = () => undefined): string {
-  const spec = defaultSpec(command, rootfsFolder(folder))
+/** Writes a changed spec below `folder` and answers its path; its root is below there too, unless it is given. */
+export function writeSpec(
+  folder: string,
+  command: readonly string[],
+  change: SpecChange = () => undefined,
+  root = rootfsFolder(folder),
+): string {
+  const spec = defaultSpec(command, root)
   change(spec)
   const path = join(folder, 'config.json')
   writeFileSync(path, JSON.stringify(spec))

@@ -54,7 +54,7 @@ const ANSWERS: Record<ProcessState['kind'], Record<Action, string>> = {
     exec: 'ok',
     update: 'ok',
     resize: 'ok',
-    checkpoint: 'ok',
+    checkpoint: 'cannot checkpoint a created container',
     delete: 'ok',
   },
   running: {

@@ -325,9 +325,11 @@ describe('a container in the wrong state', () => {
   })
 
   test('checkpoints are not implemented', async ({ world }) => {
-    expect(await failure(() => callers(world).Checkpoint())).toEqual({
+    const call = callers(world)
+    await call.Start()
+    expect(await failure(() => call.Checkpoint({ path: '/images' }))).toEqual({
       code: 12,
-      message: 'checkpoint: not implemented',
+      message: 'cannot checkpoint container "c1" to "/images": not implemented',
     })
   })
 })
