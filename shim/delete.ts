@@ -17,7 +17,7 @@ import {
   realtime,
   unmountTree,
 } from '../runtime/index.ts'
-import { type ExitRecord, readExit, readRoot, stateRoot } from './bundle.ts'
+import { type ExitRecord, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
 import type { Flags } from './flags.ts'
 import { rootfsOf } from './rootfs.ts'
 import { messageOf } from './status.ts'
@@ -51,7 +51,7 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   await step(() => removeSockets(flags))
   failpoint('cleanup:done')
   // read at the end: a shim that lived has written it just now
-  const record = bundle === '' ? undefined : readExit(bundle)
+  const record = bundle === '' ? undefined : (readExit(bundle) ?? readStatus(bundle))
   answer(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } })
   if (failures.length > 0) writeSync(2, `containerd-shim-ts-v2: ${failures.join('; ')}\n`)
   return exitNow(failures.length === 0 ? 0 : 1)

@@ -44,8 +44,8 @@ function load(
   try {
     return Container.load(root, id, logger)
   } catch (error) {
-    const missing = error instanceof RuntimeError && (error.code === 'NotFound' || error.code === 'Unavailable')
-    if (!salvage || missing || !(error instanceof RuntimeError)) throw error
+    // a state without its spec is not understood either
+    if (!salvage || !(error instanceof RuntimeError) || !hasState(root, id)) throw error
     logger.warn({ container: id, error: error.message }, 'deleting a container without understanding its state')
     return undefined
   }

@@ -20,7 +20,7 @@ import {
   type Spec,
   unmountTree,
 } from '../../runtime/index.ts'
-import { clearExit, stateRoot, writeExit, writeRoot } from '../bundle.ts'
+import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
 import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
@@ -65,7 +65,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const { options, warnings } = parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
-    clearExit(bundle)
+    clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
     mounted = mountRootfs(bundle, request.rootfs)
     failpoint('task:mounted')

@@ -10,6 +10,7 @@
  */
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
 import { type Exit, failpoint } from '../../runtime/index.ts'
+import { writeStatus } from '../bundle.ts'
 import { isNotFound, messageOf } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
@@ -36,6 +37,7 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
     await execsEnded(task)
     checkOom(shim, task)
   }
+  if (process === task.init) noteStatus(shim, task, exit)
   process.apply({ kind: 'exit', exit })
   shim.events.publish('/tasks/exit', TaskExit, {
     containerId: task.id,
@@ -49,6 +51,15 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
     'process exited',
   )
   failpoint('task:exit-told')
+}
+
+/** For `delete`, should we not live to clean up: whoever is told now, and asks again then, hears the same. */
+function noteStatus(shim: Shim, { bundle, init, id }: Task, exit: Exit): void {
+  try {
+    writeStatus(bundle, { pid: init.state.pid, exit })
+  } catch (error) {
+    shim.logger.debug({ container: id, error: messageOf(error) }, 'cannot note the exit status')
+  }
 }
 
 /** The init has gone: ends what it left behind. */

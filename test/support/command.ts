@@ -12,6 +12,8 @@ export interface Finished {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
+  /** stdout before it was text */
+  readonly raw: Buffer
   readonly stderr: string
   /** of all of stdout, also when `keepOutput` is false */
   readonly sha256: string
@@ -71,6 +73,7 @@ export class Command {
           signal,
           stdout: this.stdout,
           stderr: this.#stderr,
+          raw: Buffer.concat(this.#out),
           sha256: hash.digest('hex'),
           bytes: this.#bytes,
         })
