@@ -47,6 +47,12 @@ export class Claim {
     failpoint('create:child')
   }
 
+  /** A hook, which does not end with us: whoever removes what we left ends it. */
+  madeHook(pid: number): void {
+    const start = processStat(pid)?.startTime
+    if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
+  }
+
   #write(line: Record<string, unknown>): void {
     if (this.#record < 0) {
       this.#record = openSync(this.#path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)

@@ -9,6 +9,7 @@ import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { loadSpec, parseSpec } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
+import { killGroup } from '../sys/process.ts'
 import { runHooks } from './hooks.ts'
 import { tryLockContainer } from './lock.ts'
 import { ociState } from './oci-state.ts'
@@ -25,6 +26,8 @@ const KILL_WAIT_MS = 10_000
 interface Remains {
   readonly cgroupPaths: Readonly<Record<string, string>>
   readonly process: ForeignProcess | undefined
+  /** ends the hook that was at work */
+  readonly killHook: () => void
   /** a process was made, alive or not: hooks may have run for it */
   readonly begun: boolean
   readonly bundle: string
@@ -56,12 +59,16 @@ function readRemains(root: string, id: string): Remains {
     ...fields
   } = fieldsOf([...(record ?? '').split('\n'), state ?? ''])
   const { pid = fields['init_process_pid'], start = fields['init_process_start'] } = fields
+  const { hook_pid: hook, hook_start: hookStart } = fields
   const known = typeof pid === 'number' && typeof start === 'number'
   const formerBoot = typeof boot === 'string' && boot !== bootId()
   const gone = boot !== bootId()
   return {
     cgroupPaths: !gone && typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
     process: !gone && known ? new ForeignProcess(pid, BigInt(start)) : undefined,
+    killHook() {
+      if (!gone && typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
+    },
     begun: known,
     bundle: typeof bundle === 'string' ? bundle : '',
     formerBoot,
@@ -95,11 +102,12 @@ export function isLeftover(root: string, id: string, bundle: string): boolean {
 
 /** Removes what is left, the folder last, and runs the poststop hooks of a container that had a process; the caller holds the lock. The host pid, 0 if unknown. */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
-  const { cgroupPaths, process, begun, bundle } = readRemains(root, id)
+  const { cgroupPaths, process, killHook, begun, bundle } = readRemains(root, id)
   logger.debug(
     { container: id, pid: process?.pid, cgroups: Object.values(cgroupPaths).join(' ') },
     'removing what is left of a container',
   )
+  killHook()
   kill(process)
   await process?.waitGone(KILL_WAIT_MS)
   const cgroup = Cgroup.load(cgroupPaths, logger)

@@ -15,6 +15,7 @@ import {
   hostUid,
   isLeftover,
   loadSpec,
+  type OciProcess,
   RuntimeError,
   realtime,
   type Spec,
@@ -71,9 +72,9 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     failpoint('task:mounted')
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
-    io = ProcessIo.open(
+    io = await ProcessIo.open(
       { stdin, stdout, stderr, terminal },
-      { ...initIo(spec), ...owner(spec, options), logger: shim.logger },
+      { ...initIo(spec), ...owner(spec, options), ...shimOf(shim), id, bundle, signal },
     )
     failpoint('task:io')
     container = await createContainer(shim, {
@@ -129,7 +130,7 @@ interface Leftovers {
 async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: Leftovers): Promise<void> {
   try {
     await container?.destroy({ force: true })
-    io?.close()
+    await io?.close()
     if (mounted) unmountTree(rootfsOf(bundle))
     // a container of that id that is not ours is left for `delete` to look at
     const foreign = error instanceof RuntimeError && error.code === 'AlreadyExists'
@@ -162,11 +163,22 @@ function withTerminal(spec: Spec, terminal: boolean): Spec {
   return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
 }
 
-/** Whether the init's streams can go direct; io.ts says why. */
+/** Whether the init's streams can go direct; io-setup.ts says why. */
 function initIo(spec: Spec): { relayOutput: boolean; relayInput: boolean } {
-  const labelled = (spec.process?.selinuxLabel ?? '') !== ''
+  const confined = isConfined(spec.process)
   const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
-  return { relayOutput: labelled || !ownPids, relayInput: labelled }
+  return { relayOutput: confined || !ownPids, relayInput: confined }
+}
+
+/** Whether the policy of a security module decides which files the process may use. */
+export function isConfined(process: OciProcess | undefined): boolean {
+  const { selinuxLabel = '', apparmorProfile = '' } = process ?? {}
+  return selinuxLabel !== '' || (apparmorProfile !== '' && apparmorProfile !== 'unconfined')
+}
+
+/** What the streams of a process need of the shim. */
+export function shimOf({ namespace, reaper, logger }: Shim): Pick<Shim, 'namespace' | 'reaper' | 'logger'> {
+  return { namespace, reaper, logger }
 }
 
 /** Who owns the streams on the host: who the options say, or the process's user. */

@@ -60,9 +60,9 @@ function takeNotes(fake: FakeContainerd): string[] {
 }
 
 /** What `delete` answered. */
-function answerOf({ code, raw, stderr }: Finished): { pid: number; exitStatus: number } {
+function answerOf({ code, stdoutBytes, stderr }: Finished): { pid: number; exitStatus: number } {
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-  return DeleteResponse.decode(raw)
+  return DeleteResponse.decode(stdoutBytes)
 }
 
 const stateFolder = (fake: FakeContainerd, id: string): string => join(fake.folder, 'ts', fake.namespace, id)
@@ -156,7 +156,7 @@ describe('delete behind a killed shim', NEEDS, () => {
     await task.start()
     const { exitedAt } = await task.wait()
     await kill(shim)
-    const answer = DeleteResponse.decode((await shim.delete()).raw)
+    const answer = DeleteResponse.decode((await shim.delete()).stdoutBytes)
     expect(answer).toMatchObject({ pid, exitStatus: 7 })
     expect(exitedAt).toBeDefined()
   })

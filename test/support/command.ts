@@ -12,8 +12,8 @@ export interface Finished {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
-  /** stdout before it was text */
-  readonly raw: Buffer
+  /** the same as bytes, for what is no text */
+  readonly stdoutBytes: Buffer
   readonly stderr: string
   /** of all of stdout, also when `keepOutput` is false */
   readonly sha256: string
@@ -72,8 +72,8 @@ export class Command {
           code,
           signal,
           stdout: this.stdout,
+          stdoutBytes: Buffer.concat(this.#out),
           stderr: this.#stderr,
-          raw: Buffer.concat(this.#out),
           sha256: hash.digest('hex'),
           bytes: this.#bytes,
         })
