@@ -59,7 +59,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const { options, warnings } = parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     if (options.root !== '') writeRoot(bundle, stateRoot(options.root, shim.namespace))
-    mounted = mountRootfs(bundle, request.rootfs)
+    mounted = await mountRootfs(bundle, request.rootfs, shim)
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
     io = await ProcessIo.open(
