@@ -2,7 +2,7 @@
  * The conformance checklist, part three: the socket, the Task service, events, streams, recovery and measurements, one test per line, as the
  * daemon of each release and its own `ctr` see them. The depth of each line is tested in the files beside this folder.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Code, createClient, FrameDecoder, TtrpcClient, TtrpcError } from 'ttrpc-ts'
@@ -284,6 +284,23 @@ describe('streams', NEEDS, () => {
     // the end of the process does not wait for its output, but Delete does
     await ct.ok('task', 'rm', id)
     expect(readFileSync(log, 'utf8').trim().split('\n').sort()).toEqual(['err:x', 'out:x'])
+  })
+
+  test('are a log program', async ({ ct }) => {
+    const program = join(ct.folder, 'log-program')
+    writeFileSync(
+      program,
+      `#!/bin/sh\nprintf x >&5; exec 5>&-; echo "$1=$2" >${program}.out; exec cat <&3 >>${program}.out\n`,
+      {
+        mode: 0o755,
+      },
+    )
+    const id = ct.id()
+    const uri = `binary://${program}?key=word`
+    await ct.ok(...ct.runArgs(['-d', '--log-uri', uri], id, ['payload', 'both', '0', 'x']))
+    await ct.untilStatus(id, 'STOPPED')
+    await ct.ok('task', 'rm', id)
+    expect(readFileSync(`${program}.out`, 'utf8')).toBe('key=word\nout:x\n')
   })
 
   test('are nothing at all', async ({ ct }) => {
