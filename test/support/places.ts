@@ -32,6 +32,8 @@ export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 export function releaseBin(release: string): string {
   return release === '' ? '' : join(ROOT, 'build/containerd', release)
 }
+/** The daemon of the release under test. */
+export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
 /** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */
