@@ -69,7 +69,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const root = stateRoot(options.root, shim.namespace)
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
-    mounted = mountRootfs(bundle, request.rootfs)
+    mounted = await mountRootfs(bundle, request.rootfs, shim)
     failpoint('task:mounted')
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
