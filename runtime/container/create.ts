@@ -161,6 +161,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         cause: error,
       })
     }
+    // whatever the abort broke, it is the reason
+    options.signal?.throwIfAborted()
     throw error
   } finally {
     agent?.close()
