@@ -1,11 +1,9 @@
 /** What every command gets and returns, and the few things that several commands do alike. */
-import { readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { basename, dirname, join } from 'node:path'
-import { Container, errnoName, errnoOf, type Logger, RuntimeError } from '../index.ts'
+import { Container, errnoName, errnoOf, type Log, type Logger, RuntimeError } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
-import type { Log } from './log.ts'
 
 /** The settings that precede the command. */
 export interface Context extends Globals {
@@ -60,20 +58,6 @@ export function parseSignal(text: string): number {
   const known = new Map<string, number>(Object.entries(constants.signals)).get(`SIG${name}`)
   if (known === undefined) throw unknown()
   return known
-}
-
-/** Writes a pid file so that a reader sees either nothing or the whole number. @throws InvalidArgument with the path */
-export function writePidFile(path: string, pid: number): void {
-  const temporary = join(dirname(path), `.${basename(path)}`)
-  try {
-    rmSync(temporary, { force: true })
-    writeFileSync(temporary, String(pid), { mode: 0o666, flag: 'wx' })
-    renameSync(temporary, path)
-  } catch (error) {
-    throw new RuntimeError('InvalidArgument', `cannot write the pid file "${path}": ${errnoName(errnoOf(error))}`, {
-      cause: error,
-    })
-  }
 }
 
 /** Reads a file that the user named; "-" is standard input. @throws InvalidArgument with the path */

@@ -3,14 +3,13 @@
  * failure into one line on standard error (and in the log) and an exit status: 1, or 255 for a failed `exec`, as runc's users expect.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, RuntimeError } from '../index.ts'
+import { exitNow, type Log, openLog, RuntimeError } from '../index.ts'
 import { print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
 import { versionText } from './commands/version.ts'
 import { parseCommand, parsedArgs, readOptions, type Values } from './flags.ts'
 import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
 import { commandHelp, programHelp } from './help.ts'
-import { type Log, openLog } from './log.ts'
 
 const EXEC_FAILED = 255
 

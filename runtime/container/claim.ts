@@ -10,7 +10,7 @@ import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { Logger } from '../logger.ts'
 import type { OwnedFd } from '../sys/fd.ts'
-import { processStat } from '../sys/process.ts'
+import { killGroup, processStat } from '../sys/process.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
 import { ForeignProcess } from './process.ts'
 import { readStateFile } from './state-file.ts'
@@ -55,6 +55,12 @@ export class Claim {
     failpoint('create:child')
   }
 
+  /** A hook, which does not end with us: whoever removes what we left ends it. */
+  madeHook(pid: number): void {
+    const start = processStat(pid)?.startTime
+    if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
+  }
+
   #write(line: Record<string, unknown>): void {
     if (this.#record < 0) {
       this.#record = openSync(this.#path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
@@ -79,21 +85,28 @@ export class Claim {
 interface Leftovers {
   readonly cgroupPaths: Readonly<Record<string, string>>
   readonly process: ForeignProcess | undefined
+  /** ends the hook that was at work */
+  readonly killHook: () => void
 }
+
+const NOTHING: Leftovers = { cgroupPaths: {}, process: undefined, killHook() {} }
 
 /** Reads the record; nothing in it, or none, means that nothing was made. A torn last line names what was not made yet. */
 function readLeftovers(root: string, id: string): Leftovers {
   const text = readStateFile(stateDir(root, id), RECORD)
-  if (text === undefined) return { cgroupPaths: {}, process: undefined }
+  if (text === undefined) return NOTHING
   const fields: Record<string, unknown> = {}
   for (const line of text.split('\n').slice(0, -1)) Object.assign(fields, JSON.parse(line))
-  const { boot_id: boot, cgroup_paths: paths, pid, start } = fields
+  const { boot_id: boot, cgroup_paths: paths, pid, start, hook_pid: hook, hook_start: hookStart } = fields
   // of an earlier boot nothing is left, and its pid may be anybody's
-  if (boot !== bootId()) return { cgroupPaths: {}, process: undefined }
+  if (boot !== bootId()) return NOTHING
   const known = typeof pid === 'number' && typeof start === 'number'
   return {
     cgroupPaths: typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
     process: known ? new ForeignProcess(pid, BigInt(start)) : undefined,
+    killHook() {
+      if (typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
+    },
   }
 }
 
@@ -125,11 +138,12 @@ function kill(process: ForeignProcess | undefined): void {
 
 /** Removes what an interrupted create left, the folder last; the caller holds the lock. */
 export async function removeLeftovers(root: string, id: string, logger: Logger): Promise<void> {
-  const { cgroupPaths, process } = readLeftovers(root, id)
+  const { cgroupPaths, process, killHook } = readLeftovers(root, id)
   logger.debug(
     { container: id, pid: process?.pid, cgroups: Object.values(cgroupPaths).join(' ') },
     'removing an interrupted create',
   )
+  killHook()
   kill(process)
   await process?.waitGone(KILL_WAIT_MS)
   const cgroup = Cgroup.load(cgroupPaths, logger)

@@ -1,13 +1,12 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
 import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
-import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
+import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStdio } from './create.ts'
 
-const SIGKILL = 9
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
@@ -190,37 +189,25 @@ export const exec: Command = {
     const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
-    const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
+    const streams = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
     reaper.start()
     using signals = detached ? undefined : new SignalRelay()
-    try {
-      const running = await container.exec({
-        process: target,
-        stdio,
-        reaper,
-        ignorePaused: args.flag('ignore-paused'),
-        extraFds,
-        subCgroups,
-        gates: context.gates,
-        containerLogger: context.containerLogger,
-        ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
-      })
-      signals?.attach(running)
-      if (pidFile) {
-        try {
-          writePidFile(resolve(pidFile), running.pid)
-        } catch (error) {
-          running.signal(SIGKILL)
-          await running.exited
-          throw error
-        }
-      }
-      if (detached) return 0
-      using front = new Foreground(running)
-      return await front.ended()
-    } finally {
-      socket?.close()
-    }
+    const running = await container.exec({
+      process: target,
+      ...streams,
+      reaper,
+      ignorePaused: args.flag('ignore-paused'),
+      extraFds,
+      subCgroups,
+      gates: context.gates,
+      containerLogger: context.containerLogger,
+      ...(pidFile ? { pidFile } : {}),
+      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
+    })
+    signals?.attach(running)
+    if (detached) return 0
+    using front = new Foreground(running)
+    return await front.ended()
   },
 }
