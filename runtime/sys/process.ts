@@ -11,10 +11,16 @@ import { declare, declareAsync, kill, lastErrno } from './libc.ts'
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
+const SIGKILL = 9
+const SIGSTOP = 19
+
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
 
-/** State letter and start time (clock ticks since boot) of a process, from proc_pid_stat(5); undefined when it does not exist. */
-export function processStat(pid: number): { state: string; startTime: bigint } | undefined {
+/** The kernel's flag of a task whose exit has begun (linux/sched.h); long before it is a zombie nobody can join its namespaces. */
+const PF_EXITING = 4
+
+/** State letter, whether it is on its way out, and start time (clock ticks since boot), from proc_pid_stat(5); undefined when it does not exist. */
+export function processStat(pid: number): { state: string; exiting: boolean; startTime: bigint } | undefined {
   let text: string
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -28,7 +34,8 @@ export function processStat(pid: number): { state: string; startTime: bigint } |
   if (fields[0] === undefined || startTime === undefined) {
     throw new RuntimeError('Internal', `cannot read the state of process ${pid}: /proc/${pid}/stat is malformed`)
   }
-  return { state: fields[0], startTime: BigInt(startTime) }
+  const exiting = (Number(fields[6]) & PF_EXITING) !== 0
+  return { state: fields[0], exiting, startTime: BigInt(startTime) }
 }
 
 /** Whether this very process (pid and start time) is there and not a zombie. */
@@ -70,6 +77,15 @@ export function signalProcess(pid: number, startTime: bigint, signal: number): b
   const errno = lastErrno()
   if (errno === 3) return false
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
+}
+
+/**
+ * Kills this very process and the process group that it leads; false when it is gone. It is stopped first: a number is a group's as long
+ * as its leader is there, and one that is stopped does not end by itself.
+ */
+export function killGroup(pid: number, startTime: bigint): boolean {
+  if (!signalProcess(pid, startTime, SIGSTOP) || !isAlive(pid, startTime)) return false
+  return kill(-pid, SIGKILL)
 }
 
 /** Signals a child that the reaper has not reported yet, so that its pid cannot have been reused; false when it is gone. */

@@ -4,10 +4,10 @@
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
-import type { OciProcess, RunningProcess } from '../../runtime/index.ts'
+import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
-import { owner } from './create.ts'
+import { isConfined, owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
@@ -44,6 +44,7 @@ function launchInit(shim: Shim, task: Task): Promise<number> {
     init.apply({ kind: 'start', pid })
     shim.events.publish('/tasks/start', TaskStart, { containerId: task.id, pid })
     shim.logger.info({ container: task.id, pid }, 'container started')
+    failpoint('task:started')
     return pid
   })
 }
@@ -58,6 +59,7 @@ function startExec(shim: Shim, task: Task, exec: { process: TaskProcess; spec: O
     process.apply({ kind: 'start', pid })
     shim.events.publish('/tasks/exec-started', TaskExecStarted, { containerId: task.id, execId, pid })
     watchExit(shim, task, process)
+    failpoint('task:exec-started')
     shim.logger.info({ container: task.id, exec: execId, pid, program: spec.args?.[0] }, 'exec started')
     return pid
   })
@@ -71,16 +73,20 @@ async function run(
   const { container, options } = task
   let io: ProcessIo | undefined
   try {
-    io = ProcessIo.open(process.stdio, {
+    io = await ProcessIo.open(process.stdio, {
       ...owner(container.spec, options, spec.user),
+      ...shimOf(shim),
+      id: process.execId,
+      bundle: task.bundle,
       relayOutput: true,
-      relayInput: (spec.selinuxLabel ?? '') !== '',
-      logger: shim.logger,
+      relayInput: isConfined({ ...container.spec.process, ...spec }),
     })
+    failpoint('task:exec-io')
     const running = await container.exec({
       process: spec,
       stdio: io.stdio,
       reaper: shim.reaper,
+      containerLogger: withFields(shim.logger, { container: task.id, exec: process.execId }),
       noNewKeyring: options.noNewKeyring,
     })
     process.running = running
@@ -88,16 +94,14 @@ async function run(
     process.attachIo(io)
     return running
   } catch (error) {
-    io?.close()
+    await io?.close()
     if (!hasInit(task)) throw noInit(task)
     throw stepFailed('OCI runtime exec failed: exec failed', error)
   }
 }
 
 function hasInit(task: Task): boolean {
-  return (
-    task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && task.init.running?.exit === undefined
-  )
+  return task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && !task.container.ending
 }
 
 function noInit(task: Task): Error {

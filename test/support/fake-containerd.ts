@@ -79,9 +79,10 @@ export class Gate {
     this.#writer = undefined
   }
 
-  /** Ends an open() of ours that nobody came to meet. */
-  [Symbol.dispose](): void {
+  /** Ends an open() of ours that nobody came to meet, and lets go. */
+  async [Symbol.asyncDispose](): Promise<void> {
     closeSync(openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK))
+    await this.#writer?.close()
   }
 }
 
@@ -228,6 +229,8 @@ export class FakeContainerd {
   readonly folder: string
   readonly namespace: string
   readonly sink: EventSink
+  /** The launcher that is run; another build's, when a test says so. */
+  program = join(BIN, 'containerd-shim-ts-v2')
   /** All container ids so far. */
   readonly ids: string[] = []
   readonly #shims: FakeShim[] = []
@@ -282,14 +285,19 @@ export class FakeContainerd {
 
   /** A gate in this daemon's folder. */
   gate(): Gate {
-    return new Gate(join(this.folder, `gate-${this.#next++}`))
+    return new Gate(this.path('gate'))
+  }
+
+  /** A path in this daemon's folder that nothing has yet. */
+  path(name: string): string {
+    return join(this.folder, `${name}-${this.#next++}`)
   }
 
   /** Runs our launcher with the daemon's arguments and environment. */
   launch(id: string, ...action: readonly string[]): Promise<Finished> {
     const { address, namespace } = this
     const flags = ['-namespace', namespace, '-address', address, '-publish-binary', '/bin/false', '-id', id]
-    return startCommand(join(BIN, 'containerd-shim-ts-v2'), [...flags, ...action], {
+    return startCommand(this.program, [...flags, ...action], {
       cwd: this.bundlePath(id),
       env: {
         TTRPC_ADDRESS: `${address}.ttrpc`,
