@@ -83,8 +83,8 @@ int op_open_ns(struct ctx *c, const struct op_open_ns *op)
 }
 
 /*
- * Before a user namespace is entered whose owner may have forbidden setgroups(2): the groups of the runtime would stay ours in there for
- * ever. EPERM: a runtime without privileges, which cannot give away what is only its user's.
+ * Also before a user namespace is entered, whose owner may have forbidden setgroups(2): the groups of the runtime would stay ours in there.
+ * EPERM: it has, or a runtime without privileges, which keeps no more than its user has.
  */
 static int leave_groups(struct ctx *c)
 {
@@ -98,9 +98,9 @@ int become_root(struct ctx *c)
     int err = sys_setresgid(0);
     if (err < 0)
         return step(c, err, "cannot setgid to unmapped gid 0 in user namespace");
-    err = sys_setgroups(0, NULL);
-    if (err < 0 && err != -EPERM) /* EPERM: the namespace's setgroups file says deny */
-        return step(c, err, "drop the supplementary groups");
+    err = leave_groups(c);
+    if (err < 0)
+        return err;
     err = sys_setresuid(0);
     if (err < 0)
         return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");

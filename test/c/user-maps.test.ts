@@ -11,6 +11,7 @@ import { CONTAINER_FLAGS, containerPlan, make, Rootfs, Run, TS_INIT, USER_FLAG }
 
 const ID_MAPS = 2
 const NOBODY = 65534
+const EINVAL = 22
 /** A command that runs the one behind it as a user without any privilege. */
 const AS_NOBODY = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--bounding-set=-all', '--']
 
@@ -77,6 +78,24 @@ describe('a user namespace', needs('root', 'busybox', 'make', 'gcc', 'setpriv'),
   test('of such a user may be killed first when memory is short', async () => {
     const ops: Op[] = [{ op: 'oom_score_adj', value: 500 }, ...plan('cat /proc/self/oom_score_adj')]
     expect(await output(ops)).toBe('500\n')
+  })
+
+  test('of such a user may label what it makes: it is the kernel that judges the label', async () => {
+    const label = 'no_u:no_r:no_t:s0'
+    for (const op of [{ op: 'keyring', name: '_ses.test', label } as const, { op: 'selinux', label } as const]) {
+      const ops = plan('id')
+      ops.splice(
+        ops.findIndex(({ op: name }) => name === 'rootfs'),
+        0,
+        op,
+      )
+      using run = new Run(ops, undefined, AS_NOBODY)
+      await run.until('reached')
+      mapSelf(run.pid)
+      run.status.write('c')
+      await run.ended
+      expect(run.find('failed')).toMatchObject({ errno: EINVAL, text: expect.stringMatching(/^apply selinux label/) })
+    }
   })
 
   test('that the runtime does not map is given up quietly', async () => {
