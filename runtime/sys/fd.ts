@@ -4,7 +4,9 @@
  */
 import { closeSync, fchownSync } from 'node:fs'
 import { errnoOf } from './errno.ts'
-import { pipe } from './libc.ts'
+import { ioctl, pipe } from './libc.ts'
+
+const FIONREAD = 0x541b
 
 /** A file descriptor with one owner. */
 export class OwnedFd {
@@ -50,4 +52,11 @@ export function chownFd(fd: number, uid: number, gid: number): void {
   } catch (error) {
     if (![1, 30, 22].includes(errnoOf(error))) throw error
   }
+}
+
+/** How many bytes wait in a pipe or fifo (ioctl_pipe FIONREAD); the fd is borrowed and may be either end. */
+export function unreadBytes(fd: number): number {
+  const count = Buffer.alloc(4)
+  ioctl(fd, FIONREAD, count)
+  return count.readInt32LE(0)
 }

@@ -11,6 +11,7 @@ import {
   hostGid,
   hostUid,
   loadSpec,
+  type OciProcess,
   RuntimeError,
   realtime,
   type Spec,
@@ -61,9 +62,9 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     mounted = mountRootfs(bundle, request.rootfs)
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
-    io = ProcessIo.open(
+    io = await ProcessIo.open(
       { stdin, stdout, stderr, terminal },
-      { ...initIo(spec), ...owner(spec, options), logger: shim.logger },
+      { ...initIo(spec), ...owner(spec, options), ...shimOf(shim), id, bundle, signal },
     )
     container = await Container.create({
       root: stateRoot(options.root, shim.namespace),
@@ -100,7 +101,7 @@ interface Leftovers {
 async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: Leftovers): Promise<void> {
   try {
     await container?.destroy({ force: true })
-    io?.close()
+    await io?.close()
     if (mounted) unmountTree(rootfsOf(bundle))
     // a container of that id that is not ours is left for `delete` to look at
     const foreign = error instanceof RuntimeError && error.code === 'AlreadyExists'
@@ -133,11 +134,22 @@ function withTerminal(spec: Spec, terminal: boolean): Spec {
   return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
 }
 
-/** Whether the init's streams can go direct; io.ts says why. */
+/** Whether the init's streams can go direct; io-setup.ts says why. */
 function initIo(spec: Spec): { relayOutput: boolean; relayInput: boolean } {
-  const labelled = (spec.process?.selinuxLabel ?? '') !== ''
+  const confined = isConfined(spec.process)
   const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
-  return { relayOutput: labelled || !ownPids, relayInput: labelled }
+  return { relayOutput: confined || !ownPids, relayInput: confined }
+}
+
+/** Whether the policy of a security module decides which files the process may use. */
+export function isConfined(process: OciProcess | undefined): boolean {
+  const { selinuxLabel = '', apparmorProfile = '' } = process ?? {}
+  return selinuxLabel !== '' || (apparmorProfile !== '' && apparmorProfile !== 'unconfined')
+}
+
+/** What the streams of a process need of the shim. */
+export function shimOf({ namespace, reaper, logger }: Shim): Pick<Shim, 'namespace' | 'reaper' | 'logger'> {
+  return { namespace, reaper, logger }
 }
 
 /** Who owns the streams on the host: who the options say, or the process's user. */

@@ -24,13 +24,13 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     if (init.state.kind === 'created') await killCreated(task)
     await drain(shim, task, init)
     task.oomWatch?.[Symbol.dispose]()
-    for (const exec of task.execs.values()) endExec(exec)
+    await Promise.all([...task.execs.values()].map(endExec))
     try {
       await container.destroy({ force: true })
     } catch (error) {
       if (!isNotFound(error)) throw error
     }
-    init.io?.close()
+    await init.io?.close()
     unmountTree(rootfsOf(bundle))
     init.apply({ kind: 'delete' })
     const { pid } = init.state
@@ -59,7 +59,7 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
     if (task.execs.get(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
     check(process.state, 'delete')
     await drain(shim, task, process)
-    process.io?.close()
+    await process.io?.close()
     process.apply({ kind: 'delete' })
     task.execs.delete(process.execId)
     return response(process.state)
@@ -77,9 +77,9 @@ async function killCreated({ container, init }: Task): Promise<void> {
 }
 
 /** An exec that its container takes along: whoever waits for one that never ran must not wait for ever. */
-function endExec(exec: TaskProcess): void {
-  exec.io?.close()
+async function endExec(exec: TaskProcess): Promise<void> {
   if (exec.state.kind === 'created') exec.apply({ kind: 'delete' })
+  await exec.io?.close()
 }
 
 async function drain(shim: Shim, task: Task, { io, execId }: TaskProcess): Promise<void> {

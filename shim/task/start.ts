@@ -7,7 +7,7 @@ import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
 import type { OciProcess, RunningProcess } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
-import { owner } from './create.ts'
+import { isConfined, owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
@@ -71,11 +71,13 @@ async function run(
   const { container, options } = task
   let io: ProcessIo | undefined
   try {
-    io = ProcessIo.open(process.stdio, {
+    io = await ProcessIo.open(process.stdio, {
       ...owner(container.spec, options, spec.user),
+      ...shimOf(shim),
+      id: process.execId,
+      bundle: task.bundle,
       relayOutput: true,
-      relayInput: (spec.selinuxLabel ?? '') !== '',
-      logger: shim.logger,
+      relayInput: isConfined({ ...container.spec.process, ...spec }),
     })
     const running = await container.exec({
       process: spec,
@@ -88,7 +90,7 @@ async function run(
     process.attachIo(io)
     return running
   } catch (error) {
-    io?.close()
+    await io?.close()
     if (!hasInit(task)) throw noInit(task)
     throw stepFailed('OCI runtime exec failed: exec failed', error)
   }

@@ -10,14 +10,27 @@ describe('parseStdio', () => {
     ['fifo:///run/f', { kind: 'path', path: '/run/f' }],
     ['file:///var/log/c1.log', { kind: 'file', path: '/var/log/c1.log' }],
     ['file:///var/log/a%20b.log?mode=1#x', { kind: 'file', path: '/var/log/a b.log' }],
+    ['binary:///usr/bin/logger', { kind: 'program', path: '/usr/bin/logger', args: [], strict: false }],
+    [
+      'binary:///a%20b?id=c1&dir=%2Fvar%2Flog&flag&plus=a+b%2B&id=2#x',
+      {
+        kind: 'program',
+        path: '/a b',
+        args: ['id', 'c1', 'dir', '/var/log', 'flag', '', 'plus', 'a b+'],
+        strict: false,
+      },
+    ],
+    ['binary-v2:///l?a=b=c&&', { kind: 'program', path: '/l', args: ['a', 'b=c'], strict: true }],
   ]
   test.each(meaning)('%s', (uri, target) => {
     expect(parseStdio(uri)).toEqual(target)
   })
 
   const refused: [string, string][] = [
-    ['binary:///usr/bin/logger?a=b', 'binary:// is not supported'],
-    ['binary-v2:///usr/bin/logger', 'binary-v2:// is not supported'],
+    ['binary://logger?a=b', 'its path is not absolute'],
+    ['binary:///logger?a=%zz', 'its query is not properly escaped'],
+    ['binary:///logger?a=%00', 'its query holds a NUL'],
+    ['/path/with\0nul', 'it holds a NUL'],
     ['npipe:////./pipe/x', 'unknown STDIO scheme npipe'],
     ['ttrpc+unix:///run/s?streaming_id=1', 'unknown STDIO scheme ttrpc+unix'],
     ['relative/path', 'neither an absolute path nor a URI'],
@@ -48,5 +61,20 @@ describe('parseStreams', () => {
   test('a file takes both outputs', () => {
     const { stderr } = parseStreams({ stdin: '', stdout: 'file:///log', stderr: '/elsewhere', terminal: false })
     expect(stderr).toEqual({ kind: 'file', path: '/log' })
+  })
+
+  test('a program takes both outputs, also of a terminal, and gives no input', () => {
+    const uri = 'binary:///logger'
+    const program = { kind: 'program', path: '/logger', args: [], strict: false }
+    for (const [stderr, terminal] of [
+      [uri, false],
+      ['', false],
+      ['', true],
+    ] as const) {
+      const streams = parseStreams({ stdin: '', stdout: uri, stderr, terminal })
+      expect(streams).toEqual({ stdin: { kind: 'null' }, stdout: program, stderr: { kind: 'null' } })
+    }
+    expect(() => parseStreams({ stdin: uri, stdout: '', stderr: '', terminal: false })).toThrow('gives no input')
+    expect(() => parseStreams({ stdin: '', stdout: '/out', stderr: uri, terminal: false })).toThrow('stdout names it')
   })
 })

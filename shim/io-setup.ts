@@ -1,0 +1,179 @@
+/**
+ * Opens what a process's streams need, by what their strings mean. Output to a fifo goes direct only for the init of a container with
+ * its own pid namespace: when that ends, so has every process that could hold the fifo. An exec's children may live on with its pipe,
+ * and then the client must still see the end of its fifo when the exec is deleted. Input goes direct always. A process that a security
+ * module confines gets pipes for both: a fifo is a file of the host to it, which its policy need not let it use.
+ *
+ * Invariant: what was opened is either in the fields that a ProcessIo takes over, or closed by undo().
+ */
+import { closeSync, constants, openSync, statSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { chownFd, errnoName, errnoOf, type OwnedFd, pipePair, RuntimeError, type Stdio } from '../runtime/index.ts'
+import { InputFifo, OutputFifo } from './fifo.ts'
+import { type LogProgramOptions, LogWriter } from './log-program.ts'
+import { discardSink, FifoSink, FileSink, pipeSource, Relay, type Sink, SocketSink } from './relay.ts'
+import type { FileTarget, LogProgram, Streams } from './stdio-uri.ts'
+
+/** How the streams are made. */
+export interface IoOptions extends LogProgramOptions {
+  /** who may open the streams again (/dev/stdout), in host ids */
+  readonly uid: number
+  readonly gid: number
+  /** relay the outputs even if they are fifos */
+  readonly relayOutput: boolean
+  /** relay the input even if it is a fifo */
+  readonly relayInput: boolean
+}
+
+type Target = { kind: 'null' } | { kind: 'fifo'; path: string } | { kind: 'file'; path: string; make: boolean }
+
+/** Looks what is at a path. */
+function resolveTarget(target: FileTarget): Target {
+  if (target.kind === 'null') return { kind: 'null' }
+  if (target.kind === 'file') return { kind: 'file', path: target.path, make: true }
+  const { path } = target
+  try {
+    const stat = statSync(path)
+    if (stat.isFIFO()) return { kind: 'fifo', path }
+    if (!stat.isDirectory()) return { kind: 'file', path, make: false }
+  } catch (error) {
+    throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+      cause: error,
+    })
+  }
+  throw new RuntimeError('InvalidArgument', `cannot open the stream "${path}": EISDIR`)
+}
+
+/** Collects what a process will need, and can take it all back. */
+export class IoSetup {
+  readonly handed: number[] = []
+  readonly outputs: OutputFifo[] = []
+  readonly relays: Relay[] = []
+  stdio: Stdio = { kind: 'terminal' }
+  stdin: InputFifo | undefined
+  inputRelay: Relay | undefined
+  consoleSink: Sink | undefined
+  logWriter: LogWriter | undefined
+  readonly #options: IoOptions
+  #null = -1
+
+  constructor(options: IoOptions) {
+    this.#options = options
+  }
+
+  /** Opens the streams. @throws RuntimeError; whoever called calls undo() then */
+  async make(streams: Streams, terminal: boolean): Promise<void> {
+    const stdin = resolveTarget(streams.stdin)
+    if (streams.stdout.kind === 'program') return this.#program(stdin, streams.stdout, terminal)
+    const stdout = resolveTarget(streams.stdout)
+    if (terminal) {
+      this.#terminal(stdin, this.#sink(stdout))
+      return
+    }
+    const stderr = resolveTarget(streams.stderr)
+    this.stdio = { kind: 'fds', stdin: this.#input(stdin), stdout: this.#output(stdout), stderr: this.#output(stderr) }
+  }
+
+  async #program(stdin: Target, program: LogProgram, terminal: boolean): Promise<void> {
+    const { writer, stdout, stderr } = await LogWriter.start(program, this.#options)
+    this.logWriter = writer
+    if (terminal) {
+      // the program sees at once that nothing will come from there
+      stderr.close()
+      this.#terminal(stdin, ownedSink(stdout))
+      return
+    }
+    const [out, err] = [this.#hand(stdout), this.#hand(stderr)]
+    this.stdio = { kind: 'fds', stdin: this.#input(stdin), stdout: out, stderr: err }
+  }
+
+  #terminal(stdin: Target, output: Sink): void {
+    this.consoleSink = output
+    if (stdin.kind === 'fifo') this.stdin = new InputFifo(stdin.path, { blocking: false })
+  }
+
+  /** Lets go of all of it; resolves when the log program, if there is one, has ended. */
+  async undo(): Promise<void> {
+    for (const fd of this.handed) closeSync(fd)
+    for (const relay of this.relays) relay.close()
+    this.inputRelay?.close()
+    this.consoleSink?.destroy()
+    for (const output of this.outputs) output.close()
+    this.stdin?.close()
+    this.logWriter?.kill()
+    await this.logWriter?.ended
+  }
+
+  #devNull(): number {
+    if (this.#null < 0) {
+      this.#null = openSync('/dev/null', constants.O_RDWR)
+      this.handed.push(this.#null)
+    }
+    return this.#null
+  }
+
+  #input(target: Target): number {
+    if (target.kind === 'null') return this.#devNull()
+    if (target.kind === 'file') {
+      const fd = openSync(target.path, constants.O_RDONLY | constants.O_NOCTTY)
+      this.handed.push(fd)
+      return fd
+    }
+    const relay = this.#options.relayInput
+    this.stdin = new InputFifo(target.path, { blocking: !relay })
+    if (!relay) {
+      this.#chown(this.stdin.reader)
+      const fd = this.stdin.takeReader()
+      this.handed.push(fd)
+      return fd
+    }
+    const { read, write } = pipePair()
+    const fd = this.#hand(read)
+    this.inputRelay = new Relay(pipeSource(this.stdin.takeReader()), ownedSink(write))
+    return fd
+  }
+
+  #output(target: Target): number {
+    if (target.kind === 'null') return this.#devNull()
+    if (target.kind === 'fifo' && !this.#options.relayOutput) {
+      const fifo = new OutputFifo(target.path)
+      this.outputs.push(fifo)
+      this.#chown(fifo.fd)
+      const fd = fifo.openWriter()
+      this.handed.push(fd)
+      return fd
+    }
+    const sink = this.#sink(target)
+    const { read, write } = pipePair()
+    const fd = this.#hand(write)
+    this.relays.push(new Relay(pipeSource(read.take()), sink))
+    return fd
+  }
+
+  #sink(target: Target): Sink {
+    if (target.kind === 'null') return discardSink()
+    const { logger } = this.#options
+    const onError = (error: Error) => logger.warn({ error: error.message }, 'lost output of a process')
+    if (target.kind === 'fifo') return new FifoSink(new OutputFifo(target.path), { onError })
+    return new FileSink(target.path, { make: target.make, onError })
+  }
+
+  /** Gives the process an end of a pipe, which its user may open again. */
+  #hand(end: OwnedFd): number {
+    const fd = end.take()
+    this.handed.push(fd)
+    this.#chown(fd)
+    return fd
+  }
+
+  /** root made it and root reads it: nothing to do in the common case */
+  #chown(fd: number): void {
+    const { uid, gid } = this.#options
+    if (uid !== 0 || gid !== 0) chownFd(fd, uid, gid)
+  }
+}
+
+/** A sink on a descriptor that is the sink's own. */
+function ownedSink(fd: OwnedFd): Sink {
+  return new SocketSink(new Socket({ fd: fd.take(), readable: false, writable: true }), { owned: true })
+}
