@@ -152,6 +152,13 @@ export class Containers {
 
   /** The same, or undefined when there is none. */
   findShim(id: string): number | undefined {
+    const found = this.shims(id)
+    expect(found.length, `shim processes of ${id}`).toBeLessThan(2)
+    return found[0]
+  }
+
+  /** The pids of all processes of the shim's program for the container: the one that serves, and one that deletes. */
+  shims(id: string): number[] {
     const found = readdirSync('/proc').filter((name) => {
       if (!/^\d+$/.test(name)) return false
       try {
@@ -165,8 +172,7 @@ export class Containers {
         return false
       }
     })
-    expect(found.length, `shim processes of ${id}`).toBeLessThan(2)
-    return found[0] === undefined ? undefined : Number(found[0])
+    return found.map(Number)
   }
 
   /** The path of the shim's socket. */

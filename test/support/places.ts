@@ -24,6 +24,8 @@ export const BIN = join(ROOT, 'build/bin')
 export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 /** The runtime that kills itself where RUNTS_FAIL_AT says; made by the test that uses it. */
 export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
+/** The shim of the same build. */
+export const FAILING_SHIM = join(ROOT, 'build/failpoints/bin/containerd-shim-ts-v2')
 /** The release of containerd that the tests use: one that scripts/containerds has fetched ("1.7", "2"), or none for the machine's own. */
 export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 /** Where its programs are; empty when they are on the PATH. */
