@@ -164,16 +164,6 @@ inModes(MODES, 'resource limits', (test) => {
   })
 })
 
-inModes(BY_ROOT, 'resource limits of root', (test) => {
-  test("may be above the caller's hard limit", needs('CAP_SYS_RESOURCE'), async ({ runts }) => {
-    const hard = Number(/open files +\d+ +(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
-    const limits = await runts.inside('ulimit -Hn', (spec) => {
-      spec.process.rlimits = [{ type: 'RLIMIT_NOFILE', soft: hard, hard: hard + 1 }]
-    })
-    expect(limits).toBe(`${hard + 1}\n`)
-  })
-})
-
 inModes(MODES, 'the out-of-memory score', (test) => {
   test('is raised for the container, and left alone where the config is silent', async ({ runts }) => {
     const score = (value?: number) =>
