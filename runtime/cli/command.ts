@@ -90,7 +90,7 @@ export const PROCESS_OPTIONS = {
   },
   'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the process here' },
   'preserve-fds': {
-    type: 'string',
+    type: 'count',
     value: 'N',
     doc: 'pass N more descriptors to the program: 3, 4, …; after those of LISTEN_FDS where that is set (default 0)',
   },

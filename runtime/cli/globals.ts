@@ -103,7 +103,7 @@ function defaultRoot(): string {
 
 /** The level of the log. @throws InvalidArgument */
 export function logLevel(values: Values): LogLevel {
-  const args = parsedArgs([], values, 'runts')
+  const args = parsedArgs([], values)
   if (args.flag('debug')) return 'debug'
   const level = args.text('log-level')
   if (level !== undefined) return parseLogLevel('--log-level', level)
@@ -112,7 +112,7 @@ export function logLevel(values: Values): LogLevel {
 
 /** Makes sense of the global options. @throws InvalidArgument */
 export function readGlobals(values: Values): Globals {
-  const args = parsedArgs([], values, 'runts')
+  const args = parsedArgs([], values)
   const root = args.text('root')
   if (root === '') throw invalid('invalid --root "": must be a folder')
   const monitorCgroup = args.text('monitor-cgroup')

@@ -76,7 +76,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       resources,
       logger,
       tolerant: isTolerant(options),
-      onPaths: (paths) => claim.willMakeCgroup(paths),
+      onPaths: (paths) => claim.willMakeCgroup(paths, bundle),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
     failpoint('create:cgroup')

@@ -202,7 +202,8 @@ export function readState(root: string, id: string): SavedState {
     created: typeof created === 'string' ? created : '',
     bundle: typeof bundle === 'string' ? bundle : '',
     rootfs: typeof rootfs === 'string' ? rootfs : '',
-    cgroupPaths: record(fields['cgroup_paths']),
+    // no cgroup outlives its boot: what has this name now is somebody else's
+    cgroupPaths: stale ? {} : record(fields['cgroup_paths']),
     namespacePaths: record(fields['namespace_paths']),
     rootless: fields['rootless'] === true,
     made: foreign === undefined ? readMade(fields, stale) : {},

@@ -34,8 +34,12 @@ export interface Making {
   readonly subreaper: boolean
 }
 
-/** Makes the container of a create or run command line. */
-export async function createContainer(context: Context, args: ParsedArgs, making: Making): Promise<Container> {
+/** Makes the container of a create or run command line; `reaper` knows of its end. */
+export async function createContainer(
+  context: Context,
+  args: ParsedArgs,
+  making: Making,
+): Promise<{ container: Container; reaper: Reaper }> {
   if (context.systemdCgroup) {
     throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
   }
@@ -47,28 +51,33 @@ export async function createContainer(context: Context, args: ParsedArgs, making
   const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
   const streams = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
   const reaper = new Reaper(context.logger)
-  reaper.start({ subreaper: making.subreaper })
-  const container = await Container.create({
-    root: context.root,
-    id: args.positionals[0] ?? '',
-    bundle,
-    spec,
-    ...streams,
-    reaper,
-    logger: context.logger,
-    noPivot: args.flag('no-pivot'),
-    noNewKeyring: args.flag('no-new-keyring'),
-    extraFds: fds,
-    gates: context.gates,
-    rootless: context.rootless,
-    containerLogger: context.containerLogger,
-    notify: managerSocket() !== undefined,
-    ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
-    ...(pidFile ? { pidFile } : {}),
-    ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
-  })
-  await container.settled()
-  return container
+  reaper.start(making)
+  try {
+    const container = await Container.create({
+      root: context.root,
+      id: args.positionals[0] ?? '',
+      bundle,
+      spec,
+      ...streams,
+      reaper,
+      logger: context.logger,
+      noPivot: args.flag('no-pivot'),
+      noNewKeyring: args.flag('no-new-keyring'),
+      extraFds: fds,
+      gates: context.gates,
+      rootless: context.rootless,
+      containerLogger: context.containerLogger,
+      notify: managerSocket() !== undefined,
+      ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
+      ...(pidFile ? { pidFile } : {}),
+      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
+    })
+    await container.settled()
+    return { container, reaper }
+  } catch (error) {
+    reaper.reclaim()
+    throw error
+  }
 }
 
 /** runts create */

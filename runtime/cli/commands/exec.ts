@@ -117,7 +117,7 @@ export const exec: Command = {
     summary:
       "Runs a command in a running container. The exit status is the command's own, 255 when it could not be run.",
     details: [
-      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. What follows the command's name belongs to the command, options too. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
+      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. Options stand before the id: what follows it belongs to the command. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
     ],
     examples: [
       'runts exec web ps',
@@ -126,7 +126,7 @@ export const exec: Command = {
       'runts exec --cap CAP_NET_ADMIN web ip link',
     ],
     positionals: ['ID', '[COMMAND]'],
-    rest: 'word',
+    rest: true,
     options: {
       ...PROCESS_OPTIONS,
       cwd: { type: 'string', value: 'DIRECTORY', doc: 'working directory in the container' },
@@ -191,23 +191,28 @@ export const exec: Command = {
     const pidfdSocket = args.text('pidfd-socket')
     const streams = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
-    reaper.start()
+    reaper.start({ detached })
     using signals = detached ? undefined : new SignalRelay()
-    const running = await container.exec({
-      process: target,
-      ...streams,
-      reaper,
-      ignorePaused: args.flag('ignore-paused'),
-      extraFds,
-      subCgroups,
-      gates: context.gates,
-      containerLogger: context.containerLogger,
-      ...(pidFile ? { pidFile } : {}),
-      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
-    })
-    signals?.attach(running)
-    if (detached) return 0
-    using front = new Foreground(running)
-    return await front.ended()
+    try {
+      const running = await container.exec({
+        process: target,
+        ...streams,
+        reaper,
+        ignorePaused: args.flag('ignore-paused'),
+        extraFds,
+        subCgroups,
+        gates: context.gates,
+        containerLogger: context.containerLogger,
+        ...(pidFile ? { pidFile } : {}),
+        ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
+      })
+      signals?.attach(running)
+      if (detached) return 0
+      using front = new Foreground(running)
+      return await front.ended()
+    } catch (error) {
+      reaper.reclaim()
+      throw error
+    }
   },
 }
