@@ -14,7 +14,7 @@ import { needs, SLOWNESS } from '../support/needs.ts'
 import type { SpecChange } from '../support/spec.ts'
 import { type Call, INIT, type Lives, unexplained } from './model.ts'
 
-const COUNT = Number(process.env['INTERLEAVINGS'] ?? 400)
+const COUNT = Number(process.env['INTERLEAVINGS'] ?? (process.env['MATRIX'] === 'full' ? 1000 : 400))
 const SEED = Number(process.env['SEED'] ?? Date.now() % 2 ** 31)
 /** Containers that are alive at the same time. */
 const TOGETHER = 6
