@@ -294,7 +294,7 @@ export class Container {
     return this.cgroup.stats()
   }
 
-  /** Host pids of all processes, init among them from its birth on. */
+  /** Host pids of all processes, init among them from its birth on; unless it is paused, some may be gone when they are looked at. */
   processes(): number[] {
     // without a cgroup, the pid namespace says who belongs to it
     if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)
