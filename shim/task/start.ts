@@ -101,9 +101,7 @@ async function run(
 }
 
 function hasInit(task: Task): boolean {
-  return (
-    task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && task.init.running?.exit === undefined
-  )
+  return task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && !task.container.ending
 }
 
 function noInit(task: Task): Error {
