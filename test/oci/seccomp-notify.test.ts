@@ -112,7 +112,7 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
   })
 })
 
-inModes(['as root', 'as an unprivileged user'], 'seccomp notifications that cannot work', (test) => {
+inModes(MODES, 'seccomp notifications that cannot work', (test) => {
   const refused = (runts: OciHost, seccomp: Record<string, unknown>) =>
     runts.refused((spec) => {
       spec.linux.seccomp = seccomp
