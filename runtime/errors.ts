@@ -22,6 +22,17 @@ export type ErrorDetail =
   | { readonly source: 'none' }
   | { readonly source: 'syscall'; readonly call: string; readonly errno: number; readonly path?: string }
   | { readonly source: 'spec'; readonly pointer: string }
+  /** a container whose status does not allow it */
+  | { readonly source: 'state'; readonly status: 'created' | 'running' | 'pausing' | 'paused' | 'stopped' }
+  /** a hook of the host's side: `index` in the list of that name */
+  | {
+      readonly source: 'hook'
+      readonly name: string
+      readonly index: number
+      readonly timedOut: boolean
+      readonly stdout: string
+      readonly stderr: string
+    }
   | {
       readonly source: 'helper'
       readonly op: string

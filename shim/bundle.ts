@@ -1,15 +1,16 @@
 /**
- * The two small files that the shim leaves in the bundle for `delete`, which runs after every container and usually without us:
- * `shim-exit` says that everything is cleaned up and how the container ended (then no Node is started at all), `shim-root` where its
- * state lies. Invariant: `shim-exit` appears whole, by rename, and only when nothing is left to clean.
+ * The small files that the shim leaves in the bundle for `delete`, which runs after every container and usually without us: `shim-exit`
+ * says that everything is cleaned up and how the container ended (then no Node is started at all), `shim-status` only how it ended,
+ * `shim-root` where its state lies. Invariant: `shim-exit` appears whole, by rename, and only when nothing is left to clean.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Exit } from '../runtime/index.ts'
 
 const DEFAULT_ROOT = '/run/containerd/ts'
 const ROOT_VARIABLE = 'CONTAINERD_SHIM_TS_ROOT'
 const EXIT_FILE = 'shim-exit'
+const STATUS_FILE = 'shim-status'
 const ROOT_FILE = 'shim-root'
 
 /** The process and the exit that a record holds. */
@@ -34,15 +35,38 @@ export function readRoot(bundle: string): string | undefined {
 }
 
 /** Notes that the container is gone and how it ended. */
-export function writeExit(bundle: string, { pid, exit }: ExitRecord): void {
+export function writeExit(bundle: string, record: ExitRecord): void {
   const temporary = join(bundle, `.${EXIT_FILE}`)
-  writeFileSync(temporary, `${pid} ${exit.status} ${exit.at.seconds} ${exit.at.nanos}\n`, { mode: 0o600 })
+  writeFileSync(temporary, lineOf(record), { mode: 0o600 })
   renameSync(temporary, join(bundle, EXIT_FILE))
+}
+
+/** Notes how the container ended, of which everything but its init is still there. A torn line says nothing, so this needs no rename. */
+export function writeStatus(bundle: string, record: ExitRecord): void {
+  writeFileSync(join(bundle, STATUS_FILE), lineOf(record), { mode: 0o600 })
+}
+
+function lineOf({ pid, exit }: ExitRecord): string {
+  return `${pid} ${exit.status} ${exit.at.seconds} ${exit.at.nanos}\n`
+}
+
+/** A container begins in this bundle: whatever an earlier try noted is no longer true. */
+export function clearRecords(bundle: string): void {
+  for (const name of [EXIT_FILE, STATUS_FILE]) rmSync(join(bundle, name), { force: true })
 }
 
 /** The record of a clean end, if there is one. */
 export function readExit(bundle: string): ExitRecord | undefined {
-  const match = /^(\d+) (\d+) (-?\d+) (\d+)\n$/.exec(readFile(join(bundle, EXIT_FILE)) ?? '')
+  return readRecord(bundle, EXIT_FILE)
+}
+
+/** How the container ended, if the shim has lived to see it. */
+export function readStatus(bundle: string): ExitRecord | undefined {
+  return readRecord(bundle, STATUS_FILE)
+}
+
+function readRecord(bundle: string, name: string): ExitRecord | undefined {
+  const match = /^(\d+) (\d+) (-?\d+) (\d+)\n$/.exec(readFile(join(bundle, name)) ?? '')
   if (match === null) return undefined
   const [, pid, status, seconds, nanos] = match
   return {

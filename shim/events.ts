@@ -48,7 +48,10 @@ export class EventQueue {
   readonly #queue: Envelope[] = []
   readonly #idle: (() => void)[] = []
   #state: 'idle' | 'sending' | 'waiting' = 'idle'
+  #cancelRetry = (): void => {}
   #failures = 0
+  /** the outage is in the log */
+  #told = false
 
   constructor(options: EventQueueOptions) {
     this.#options = options
@@ -76,9 +79,18 @@ export class EventQueue {
     setImmediate(() => this.#send())
   }
 
+  /** There is a sign that the daemon lives, or no time to lose: what waits for the next attempt is attempted now. */
+  retry(): void {
+    if (this.#state !== 'waiting') return
+    this.#cancelRetry()
+    this.#failures = 0
+    this.#send()
+  }
+
   /** Resolves when everything was delivered, or after `limitMs`. */
   drain(limitMs: number): Promise<void> {
     if (this.#queue.length === 0) return Promise.resolve()
+    this.retry()
     return new Promise((resolve) => {
       const cancel = this.#schedule(resolve, limitMs)
       this.#idle.push(() => {
@@ -104,6 +116,7 @@ export class EventQueue {
     this.#options.forwarder?.forward(head).then(
       () => {
         this.#failures = 0
+        this.#told = false
         this.#queue.shift()
         this.#send()
       },
@@ -119,11 +132,12 @@ export class EventQueue {
       this.#send()
       return
     }
-    const delayMs = Math.min(FIRST_BACKOFF_MS * 2 ** this.#failures, LAST_BACKOFF_MS)
+    const delayMs = Math.min(FIRST_BACKOFF_MS * 2 ** this.#failures++, LAST_BACKOFF_MS)
     // once per outage: the queue goes on trying in silence
-    if (this.#failures++ === 0) this.#options.logger.warn(fields, 'cannot deliver events, will go on trying')
+    if (!this.#told) this.#options.logger.warn(fields, 'cannot deliver events, will go on trying')
+    this.#told = true
     this.#state = 'waiting'
-    this.#schedule(() => this.#send(), delayMs)
+    this.#cancelRetry = this.#schedule(() => this.#send(), delayMs)
   }
 
   #dropOne(): void {

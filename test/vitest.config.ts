@@ -9,6 +9,14 @@ import { CountsReporter } from './support/reporter.ts'
 const root = join(import.meta.dirname, '..')
 const slowness = process.env['TESTVM'] === '1' ? 10 : 1
 
+/** Releases of containerd besides the machine's own, as scripts/containerds knows them. */
+const RELEASES = ['1.7', '2'] as const
+/** What runs against them: the checklist, or with MATRIX=full all that runs against the machine's own. */
+const MATRIX =
+  process.env['MATRIX'] === 'full' ? 'test/containerd/**/*.test.ts' : 'test/containerd/conformance/*.test.ts'
+/** Another release, or another runtime, asked for by name: then only that. */
+const CHOSEN = process.env['CONTAINERD'] !== undefined || process.env['RUNTIME'] !== undefined || slowness > 1
+
 const alone = { pool: 'forks', maxWorkers: 1, hookTimeout: 60_000 * slowness } as const
 const globalSetup = join(import.meta.dirname, 'support/global-setup.ts')
 
@@ -74,6 +82,18 @@ export default defineConfig({
           sequence: { groupOrder: 4 },
         },
       },
+      ...(CHOSEN ? [] : RELEASES).map((release, index) => ({
+        test: {
+          name: `containerd-${release}`,
+          root,
+          ...alone,
+          env: { CONTAINERD: release },
+          globalSetup,
+          include: [MATRIX],
+          testTimeout: 30_000 * slowness,
+          sequence: { groupOrder: 4 + index },
+        },
+      })),
     ],
   },
 })

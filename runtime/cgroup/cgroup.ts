@@ -17,14 +17,14 @@ import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, refuseSystemdPath, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
-import { type CgroupPaths, devicePolicyOf } from './request.ts'
+import { type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
 import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
 import { type CgroupStats, parseNumber } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
 import { processesIn, removeTrees } from './tree.ts'
-import { createV1, currentDevices, freezeV1, isFrozenV1, setDevices, thawV1, v1Target } from './v1.ts'
-import { createV2, freezeV2, isFrozenV2, thawV2, v2Target } from './v2.ts'
+import { createV1, currentDevices, freezerStateV1, freezeV1, setDevices, thawV1, v1Target } from './v1.ts'
+import { createV2, freezerStateV2, freezeV2, thawV2, v2Target } from './v2.ts'
 
 export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './hierarchy.ts'
 export type { CgroupStats } from './stats.ts'
@@ -159,12 +159,17 @@ export class Cgroup {
     else if (freezer !== undefined) thawV1(freezer, this.name)
   }
 
-  /** Whether it is frozen. */
-  isFrozen(): boolean {
+  /** Whether it has been told to stop, and has; without a freezer it is thawed. */
+  freezerState(): FreezerState {
     const v2 = this.#v2
     const { freezer } = this.paths
-    if (v2 !== undefined) return isFrozenV2(v2)
-    return freezer !== undefined && isFrozenV1(freezer)
+    if (v2 !== undefined) return freezerStateV2(v2)
+    return freezer === undefined ? 'thawed' : freezerStateV1(freezer)
+  }
+
+  /** Whether it is frozen, or about to be. */
+  isFrozen(): boolean {
+    return this.freezerState() !== 'thawed'
   }
 
   /**
@@ -295,9 +300,9 @@ export class Cgroup {
     return oomKillCount(this.paths)
   }
 
-  /** Calls `onOom` with the new count after each growth of oomKillCount(), until disposed. Keeps no process alive. */
-  watchOom(onOom: (count: number) => void): Disposable {
-    return watchOom(this.paths, onOom)
+  /** Calls `onOom` with the new count after each growth of oomKillCount(), until disposed, or until `onEnd` is told that nobody is left. Keeps no process alive. */
+  watchOom(onOom: (count: number) => void, onEnd?: () => void): Disposable {
+    return watchOom(this.paths, onOom, onEnd)
   }
 
   /** Removes the cgroup with all below it; waits up to about a second for processes that are about to be gone. */

@@ -29,6 +29,8 @@ function readCount(file: string): number | undefined {
   return text === undefined ? undefined : Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0)
 }
 
+function nothing(): void {}
+
 /** How many processes of the container the kernel has killed for want of memory; 0 without a memory controller. */
 export function oomKillCount(paths: CgroupPaths): number {
   const counter = counterFile(paths)
@@ -36,30 +38,37 @@ export function oomKillCount(paths: CgroupPaths): number {
 }
 
 /**
- * Calls `onOom` with the new count after each growth from now on, until disposed or the cgroup is gone. It keeps no process alive.
- * Without a memory controller it does nothing.
+ * Calls `onOom` with the new count after each growth from now on, until disposed or the cgroup is gone (on v2: has no process any more),
+ * which `onEnd` is told. It keeps no process alive. Without a memory controller it ends at once.
  */
-export function watchOom(paths: CgroupPaths, onOom: (count: number) => void): Disposable {
+export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onEnd = nothing): Disposable {
   const counter = counterFile(paths)
   let last = counter === undefined ? undefined : readCount(counter.file)
-  if (counter === undefined || last === undefined) return { [Symbol.dispose]() {} }
+  if (counter === undefined || last === undefined) {
+    onEnd()
+    return { [Symbol.dispose]() {} }
+  }
   const { dir, file, v1 } = counter
   let timer: NodeJS.Timeout | undefined
-  let source: FSWatcher | EventCounter | undefined
+  const sources: (FSWatcher | EventCounter)[] = []
   let disposed = false
 
   const dispose = () => {
     disposed = true
     clearTimeout(timer)
-    source?.close()
-    source = undefined
+    for (const source of sources.splice(0)) source.close()
+  }
+  const end = () => {
+    if (disposed) return
+    dispose()
+    onEnd()
   }
   /** True when there is nothing more to wait for. */
   const look = (): boolean => {
     if (disposed) return true
     const count = readCount(file)
     if (count === undefined) {
-      dispose()
+      end()
       return true
     }
     if (last === undefined || count <= last) return false
@@ -76,10 +85,15 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void): Di
   try {
     if (v1) {
       const events = openEventCounter(() => lookAgain(FIRST_LOOK_MS))
-      source = events
+      sources.push(events)
       register(dir, file, events.fd)
     } else {
-      source = watch(file, { persistent: false }, look).on('error', dispose)
+      sources.push(watch(file, { persistent: false }, look).on('error', end))
+      // the kernel tells nobody that a cgroup is removed; but before that, its last process has left it
+      const lookForEnd = () => {
+        if (!look() && /^populated 0$/m.test(readTextIfAny(`${dir}/cgroup.events`) ?? '')) end()
+      }
+      if (onEnd !== nothing) sources.push(watch(`${dir}/cgroup.events`, { persistent: false }, lookForEnd))
     }
   } catch (error) {
     dispose()

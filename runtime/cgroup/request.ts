@@ -20,6 +20,9 @@ export interface CreateRequest {
   readonly announce: (paths: CgroupPaths) => void
 }
 
+/** What a freezer does to a cgroup: freezing lasts until every process inside has stopped. */
+export type FreezerState = 'thawed' | 'freezing' | 'frozen'
+
 /** Paths by controller, as state.json keeps them. */
 export type CgroupPaths = Readonly<Record<string, string>>
 

@@ -23,6 +23,7 @@ import {
   type CgroupPaths,
   type CreateRequest,
   devicePolicyOf,
+  type FreezerState,
   frozenError,
   isForgivable,
   refuseUsed,
@@ -70,7 +71,7 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
     requireJoined(writes, paths, request)
     const { cpuset, freezer } = paths
     const fresh = made.length === mountpoints.size
-    if (!fresh && freezer !== undefined && isFrozenV1(freezer)) throw frozenError(name)
+    if (!fresh && freezer !== undefined && freezerStateV1(freezer) !== 'thawed') throw frozenError(name)
     if (cpuset !== undefined) fillCpuset(cpuset, mountpoints.get(cpuset) ?? '', resources, made.includes(cpuset), name)
     if (paths['devices'] === undefined || devices === undefined) {
       // no rules of our own: those of the cgroup that we are in hold
@@ -101,7 +102,13 @@ export function v1Target(paths: CgroupPaths, fresh: boolean): ApplyTarget {
  * A new cpuset has no processors and no memory nodes, and no process may enter it: it takes its parent's, and so do the parents above
  * that are still empty.
  */
-function fillCpuset(dir: string, mountpoint: string, resources: LinuxResources, fresh: boolean, name: string): void {
+export function fillCpuset(
+  dir: string,
+  mountpoint: string,
+  resources: LinuxResources,
+  fresh: boolean,
+  name: string,
+): void {
   // A hierarchy mounted with noprefix has the files without it.
   let prefix = 'cpuset.'
   const read = (level: string, file: string): string => {
@@ -187,9 +194,18 @@ function byFile(writes: readonly DeviceWrite[]): { file: string; values: string[
   return groups
 }
 
-/** Whether the v1 freezer holds the cgroup, or is about to. */
-export function isFrozenV1(dir: string): boolean {
-  return (readTextIfAny(`${dir}/freezer.state`) ?? 'THAWED').trim() !== 'THAWED'
+/** What the v1 freezer does to the cgroup for its own sake; that a parent is frozen does not count. */
+export function freezerStateV1(dir: string): FreezerState {
+  // every kernel has this file since 3.13; a cgroup that is being removed has none
+  if (readTextIfAny(`${dir}/freezer.self_freezing`)?.trim() === '0') return 'thawed'
+  switch (readTextIfAny(`${dir}/freezer.state`)?.trim()) {
+    case 'FROZEN':
+      return 'frozen'
+    case 'FREEZING':
+      return 'freezing'
+    default:
+      return 'thawed'
+  }
 }
 
 /**

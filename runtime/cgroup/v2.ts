@@ -15,6 +15,7 @@ import {
   type CgroupPaths,
   type CreateRequest,
   devicePolicyOf,
+  type FreezerState,
   frozenError,
   isForgivable,
   refuseUsed,
@@ -53,7 +54,7 @@ export function createV2(request: CreateRequest): CgroupPaths {
     }
     if (!made) {
       refuseUsed(dir, name)
-      if (isFrozenV2(dir)) throw frozenError(name)
+      if (freezerStateV2(dir) !== 'thawed') throw frozenError(name)
     }
     settleType(dir, name, writes)
     applyWrites(writes, v2Target(dir, made))
@@ -136,9 +137,10 @@ export function v2Target(dir: string, fresh: boolean): ApplyTarget {
   return { dir: () => dir, key: () => UNIFIED, fresh }
 }
 
-/** Whether the cgroup itself was told to freeze; a frozen parent does not count. */
-export function isFrozenV2(dir: string): boolean {
-  return readTextIfAny(`${dir}/cgroup.freeze`)?.trim() === '1'
+/** What the cgroup itself was told, and whether all inside have stopped yet; a frozen parent does not count. */
+export function freezerStateV2(dir: string): FreezerState {
+  if (readTextIfAny(`${dir}/cgroup.freeze`)?.trim() !== '1') return 'thawed'
+  return /^frozen 1$/m.test(readTextIfAny(`${dir}/cgroup.events`) ?? '') ? 'frozen' : 'freezing'
 }
 
 /** Freezes by v2 and waits for the kernel to say so; what cannot be frozen in time is thawed again. */

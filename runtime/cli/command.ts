@@ -1,11 +1,9 @@
 /** What every command gets and returns, and the few things that several commands do alike. */
-import { readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { basename, dirname, join } from 'node:path'
-import { Container, errnoName, errnoOf, type Logger, RuntimeError } from '../index.ts'
+import { Container, errnoName, errnoOf, type Log, type Logger, RuntimeError } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
-import type { Log } from './log.ts'
 
 /** The settings that precede the command. */
 export interface Context extends Globals {
@@ -62,20 +60,6 @@ export function parseSignal(text: string): number {
   return known
 }
 
-/** Writes a pid file so that a reader sees either nothing or the whole number. @throws InvalidArgument with the path */
-export function writePidFile(path: string, pid: number): void {
-  const temporary = join(dirname(path), `.${basename(path)}`)
-  try {
-    rmSync(temporary, { force: true })
-    writeFileSync(temporary, String(pid), { mode: 0o666, flag: 'wx' })
-    renameSync(temporary, path)
-  } catch (error) {
-    throw new RuntimeError('InvalidArgument', `cannot write the pid file "${path}": ${errnoName(errnoOf(error))}`, {
-      cause: error,
-    })
-  }
-}
-
 /** Reads a file that the user named; "-" is standard input. @throws InvalidArgument with the path */
 export function readUserFile(path: string): string {
   try {
@@ -106,7 +90,7 @@ export const PROCESS_OPTIONS = {
   },
   'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the process here' },
   'preserve-fds': {
-    type: 'string',
+    type: 'count',
     value: 'N',
     doc: 'pass N more descriptors to the program: 3, 4, …; after those of LISTEN_FDS where that is set (default 0)',
   },

@@ -2,13 +2,15 @@
  * The command line's grammar: one table per command serves parsing, help and completion. It is the grammar of Go's flag package, which
  * runc's users and tools rely on: one dash or two before any name, a value as the next word or after `=`, `=true` for a switch too.
  * (util.parseArgs was tried: it reads `-root` as a cluster and the value of `-f=json` as "=json".) Options may stand between positionals;
- * where a command takes a program (`rest`), everything from there on belongs to it.
+ * where a command takes a program (`rest`), everything from there on belongs to it: a tool that passes on what its user typed may rely
+ * on that, or the user could set options of the tool's call.
  */
 import { RuntimeError } from '../index.ts'
 
 /** One option of a command. */
 export interface OptionSpec {
-  readonly type: 'string' | 'boolean'
+  /** a count is a number that is no fraction and not negative */
+  readonly type: 'string' | 'boolean' | 'count'
   readonly short?: string
   readonly multiple?: boolean
   readonly required?: boolean
@@ -30,8 +32,8 @@ export interface CommandSpec {
   readonly examples?: readonly string[]
   /** names of the positionals, optional ones in brackets */
   readonly positionals: readonly string[]
-  /** the last positional takes all that follows, options too: from its first `word` on, or `any`thing after the one before */
-  readonly rest?: 'word' | 'any'
+  /** the last positional takes all that follows the one before it, options too */
+  readonly rest?: boolean
   readonly options: Options
 }
 
@@ -44,7 +46,7 @@ export interface ParsedArgs {
   flag(name: string): boolean
   text(name: string): string | undefined
   texts(name: string): readonly string[]
-  /** A number that is no fraction and not negative. @throws InvalidArgument */
+  /** The value of a count. */
   count(name: string): number | undefined
 }
 
@@ -106,13 +108,16 @@ export function readOptions(
       value = argv[++i]
       if (value === undefined) throw invalid(`option '${typed}' needs a value: ${option.value ?? 'VALUE'}`)
     }
+    if (option.type === 'count' && !/^\d{1,9}$/.test(value)) {
+      throw invalid(`invalid --${name} "${value}": must be a number`)
+    }
     values.set(name, option.multiple === true ? [...(values.get(name) ?? []), value] : [value])
   }
   return { words: found, end: i }
 }
 
 /** Values as a command asks for them. */
-export function parsedArgs(positionals: readonly string[], values: Values, where: string): ParsedArgs {
+export function parsedArgs(positionals: readonly string[], values: Values): ParsedArgs {
   const text = (name: string): string | undefined => values.get(name)?.at(-1)
   return {
     positionals,
@@ -121,9 +126,7 @@ export function parsedArgs(positionals: readonly string[], values: Values, where
     texts: (name) => values.get(name) ?? [],
     count(name) {
       const value = text(name)
-      if (value === undefined) return undefined
-      if (!/^\d{1,9}$/.test(value)) throw invalid(`${where}: invalid --${name} "${value}": must be a number`)
-      return Number(value)
+      return value === undefined ? undefined : Number(value)
     },
   }
 }
@@ -134,21 +137,22 @@ export function parseCommand(spec: CommandSpec, argv: readonly string[]): Parsed
   const values: Values = new Map()
   let positionals: string[]
   try {
-    const words = spec.rest === undefined ? Number.POSITIVE_INFINITY : wanted - 1
-    const read = readOptions(allOptions(spec.options), argv, values, words, spec.rest === 'any')
+    const rest = spec.rest === true
+    const words = rest ? wanted - 1 : Number.POSITIVE_INFINITY
+    const read = readOptions(allOptions(spec.options), argv, values, words, rest)
     positionals = [...read.words, ...argv.slice(read.end)]
   } catch (error) {
     // somebody who asks for help need not have got the rest right
-    if (argv.includes('--help') || argv.includes('-h')) return parsedArgs([], new Map([['help', ['true']]]), spec.name)
+    if (argv.includes('--help') || argv.includes('-h')) return parsedArgs([], new Map([['help', ['true']]]))
     throw error instanceof RuntimeError ? invalid(`${spec.name}: ${error.message}`) : error
   }
-  const args = parsedArgs(positionals, values, spec.name)
+  const args = parsedArgs(positionals, values)
   if (args.flag('help')) return args
   const missing = spec.positionals.filter((name) => !name.startsWith('['))[positionals.length]
   if (missing !== undefined) throw invalid(`${spec.name}: missing argument <${missing}>`)
   const unsaid = Object.entries(spec.options).find(([name, { required }]) => required === true && !values.has(name))
   if (unsaid !== undefined) throw invalid(`${spec.name}: missing option --${unsaid[0]} ${unsaid[1].value ?? 'VALUE'}`)
   const surplus = positionals[wanted]
-  if (spec.rest === undefined && surplus !== undefined) throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
+  if (spec.rest !== true && surplus !== undefined) throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
   return args
 }

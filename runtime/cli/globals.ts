@@ -1,8 +1,6 @@
 /** The options before the command, which hold for all of them, and the environment variables that stand for some. */
-import type { FeatureGates } from '../index.ts'
-import { hostFacts, RuntimeError } from '../index.ts'
+import { type FeatureGates, hostFacts, type LogLevel, parseLogLevel, RuntimeError } from '../index.ts'
 import { type Options, parsedArgs, type Values } from './flags.ts'
-import { type Level, parseLevel } from './log.ts'
 
 /** What the global options say. */
 export interface Globals {
@@ -14,8 +12,10 @@ export interface Globals {
   readonly rootless: boolean | 'auto'
   /** parts of the isolation that are switched off for debugging */
   readonly gates: Partial<FeatureGates>
+  /** cgroup that the command itself moves to before it makes a container */
+  readonly monitorCgroup?: string
   /** how much of what the container's own side reports is logged */
-  readonly containerLogLevel: Level
+  readonly containerLogLevel: LogLevel
 }
 
 /** Names of the feature gates as users write them. */
@@ -52,6 +52,11 @@ export const GLOBAL_OPTIONS = {
   'systemd-cgroup': {
     type: 'boolean',
     doc: 'let systemd make the cgroups: not supported by this version, so create and run refuse it',
+  },
+  'monitor-cgroup': {
+    type: 'string',
+    value: 'PATH',
+    doc: 'move the command itself to this cgroup (from the mount point, made where it is missing), so that a `run` that waits is not counted where it was started',
   },
   rootless: {
     type: 'string',
@@ -97,30 +102,32 @@ function defaultRoot(): string {
 }
 
 /** The level of the log. @throws InvalidArgument */
-export function logLevel(values: Values): Level {
-  const args = parsedArgs([], values, 'runts')
+export function logLevel(values: Values): LogLevel {
+  const args = parsedArgs([], values)
   if (args.flag('debug')) return 'debug'
   const level = args.text('log-level')
-  if (level !== undefined) return parseLevel('--log-level', level)
+  if (level !== undefined) return parseLogLevel('--log-level', level)
   return args.text('log') ? 'info' : 'warning'
 }
 
 /** Makes sense of the global options. @throws InvalidArgument */
 export function readGlobals(values: Values): Globals {
-  const args = parsedArgs([], values, 'runts')
+  const args = parsedArgs([], values)
   const root = args.text('root')
   if (root === '') throw invalid('invalid --root "": must be a folder')
+  const monitorCgroup = args.text('monitor-cgroup')
   const containerLevel = args.text('container-log-level')
   return {
     root: root ?? defaultRoot(),
     rootGiven: root !== undefined,
     systemdCgroup: args.flag('systemd-cgroup'),
+    ...(monitorCgroup ? { monitorCgroup } : {}),
     rootless: parseRootless(args.text('rootless') ?? 'auto'),
     gates: {
       ...parseGates(GATES_VARIABLE, process.env[GATES_VARIABLE]),
       ...parseGates('--features-off', args.text('features-off')),
     },
     containerLogLevel:
-      containerLevel === undefined ? logLevel(values) : parseLevel('--container-log-level', containerLevel),
+      containerLevel === undefined ? logLevel(values) : parseLogLevel('--container-log-level', containerLevel),
   }
 }

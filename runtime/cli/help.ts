@@ -21,7 +21,7 @@ function fill(text: string, indent: number): string {
 
 function optionRows(options: Options): string[] {
   const rows = Object.entries(options).map(([name, { type, short, value, doc }]) => {
-    const long = `--${name}${type === 'string' ? ` ${value ?? 'VALUE'}` : ''}`
+    const long = `--${name}${type === 'boolean' ? '' : ` ${value ?? 'VALUE'}`}`
     return [short === undefined ? `    ${long}` : `-${short}, ${long}`, doc] as const
   })
   const width = Math.min(MAX_COLUMN, Math.max(...rows.map(([left]) => left.length)))
@@ -37,7 +37,7 @@ export function commandHelp(spec: CommandSpec): string {
   const words = spec.positionals.map((name) => (name.startsWith('[') ? name : `<${name}>`))
   const usage = ['runts', spec.name, '[options]', ...words].join(' ')
   return [
-    `usage: ${usage}${spec.rest === undefined ? '' : '...'}`,
+    `usage: ${usage}${spec.rest === true ? '...' : ''}`,
     '',
     fill(spec.summary, 0),
     ...(spec.details ?? []).flatMap((paragraph) => ['', fill(paragraph, 0)]),

@@ -1,16 +1,16 @@
 /**
  * runts: an OCI runtime on the command line. This file parses what precedes the command, opens the log, runs the command and turns a
- * failure into one line on standard error (and in the log) and an exit status: 1, or 255 for a failed `exec`, as runc's users expect.
+ * failure into one line on standard error (and in the log) and an exit status: 1, or 255 for an `exec` that was understood and failed, so
+ * that it is told from what the program of a container answers; as runc's users expect.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, RuntimeError } from '../index.ts'
+import { exitNow, type Log, openLog, RuntimeError } from '../index.ts'
 import { print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
 import { versionText } from './commands/version.ts'
 import { parseCommand, parsedArgs, readOptions, type Values } from './flags.ts'
 import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
 import { commandHelp, programHelp } from './help.ts'
-import { type Log, openLog } from './log.ts'
 
 const EXEC_FAILED = 255
 
@@ -56,30 +56,32 @@ function readFirst(argv: readonly string[], values: Values): number {
 async function main(argv: readonly string[]): Promise<number> {
   const values: Values = new Map()
   const at = readFirst(argv, values)
-  const globals = parsedArgs([], values, 'runts')
+  const globals = parsedArgs([], values)
   const [name, ...rest] = argv.slice(at)
   if (globals.flag('version')) {
     print(versionText())
     return 0
   }
-  if (name === undefined || globals.flag('help') || (name === 'help' && rest.length === 0)) {
+  const [topic] = rest
+  const asksForHelp = name === 'help' || name === 'h'
+  if (name === undefined || globals.flag('help') || (asksForHelp && topic === undefined)) {
     print(usage())
-    return name === undefined && !globals.flag('help') ? 1 : 0
+    return 0
   }
-  if (name === 'help' || name === 'h') {
-    print(commandHelp(findCommand(rest[0] ?? '').spec))
+  if (asksForHelp && topic !== undefined) {
+    print(commandHelp(findCommand(topic).spec))
     return 0
   }
   const command = findCommand(name)
+  const args = parseCommand(command.spec, rest)
+  if (args.flag('help')) {
+    print(commandHelp(command.spec))
+    return 0
+  }
+  const settings = readGlobals(values)
+  const logger = log ?? open(values)
+  logger.debug({ command: name, id: args.positionals[0] }, 'runts')
   try {
-    const args = parseCommand(command.spec, rest)
-    if (args.flag('help')) {
-      print(commandHelp(command.spec))
-      return 0
-    }
-    const settings = readGlobals(values)
-    const logger = log ?? open(values)
-    logger.debug({ command: name, id: args.positionals[0] }, 'runts')
     return await command.run({ ...settings, logger, containerLogger: logger.at(settings.containerLogLevel) }, args)
   } catch (error) {
     complain(error)

@@ -5,21 +5,13 @@
  */
 import { closeSync, constants, existsSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import type { Logger } from '../logger.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { processStat } from '../sys/process.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
-import { ForeignProcess } from './process.ts'
-import { readStateFile } from './state-file.ts'
-import { bootId, claimState, notFound, removeState, stateDir } from './store.ts'
-
-const RECORD = 'creating'
-const SIGKILL = 9
-/** How long to wait for a killed init to vanish. */
-const KILL_WAIT_MS = 10_000
+import { RECORD } from './remains.ts'
+import { bootId, claimState, notFound, stateDir } from './store.ts'
 
 /** An id that is being created. */
 export class Claim {
@@ -42,9 +34,9 @@ export class Claim {
   }
 
   /** Directories that will be made as the container's cgroup; one that is there already is not ours to remove. */
-  willMakeCgroup(paths: Readonly<Record<string, string>>): void {
+  willMakeCgroup(paths: Readonly<Record<string, string>>, bundle: string): void {
     const ours = Object.entries(paths).filter(([, path]) => !existsSync(path))
-    this.#write({ boot_id: bootId(), cgroup_paths: Object.fromEntries(ours) })
+    this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours) })
     failpoint('create:recorded')
   }
 
@@ -53,6 +45,12 @@ export class Claim {
     const start = processStat(pid)?.startTime
     if (start !== undefined) this.#write({ pid, start: Number(start) })
     failpoint('create:child')
+  }
+
+  /** A hook, which does not end with us: whoever removes what we left ends it. */
+  madeHook(pid: number): void {
+    const start = processStat(pid)?.startTime
+    if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
   }
 
   #write(line: Record<string, unknown>): void {
@@ -75,28 +73,6 @@ export class Claim {
   }
 }
 
-/** What the record of an interrupted create says. */
-interface Leftovers {
-  readonly cgroupPaths: Readonly<Record<string, string>>
-  readonly process: ForeignProcess | undefined
-}
-
-/** Reads the record; nothing in it, or none, means that nothing was made. A torn last line names what was not made yet. */
-function readLeftovers(root: string, id: string): Leftovers {
-  const text = readStateFile(stateDir(root, id), RECORD)
-  if (text === undefined) return { cgroupPaths: {}, process: undefined }
-  const fields: Record<string, unknown> = {}
-  for (const line of text.split('\n').slice(0, -1)) Object.assign(fields, JSON.parse(line))
-  const { boot_id: boot, cgroup_paths: paths, pid, start } = fields
-  // of an earlier boot nothing is left, and its pid may be anybody's
-  if (boot !== bootId()) return { cgroupPaths: {}, process: undefined }
-  const known = typeof pid === 'number' && typeof start === 'number'
-  return {
-    cgroupPaths: typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
-    process: known ? new ForeignProcess(pid, BigInt(start)) : undefined,
-  }
-}
-
 /** Why a container has no state: it is not there, it is just being made, or its create was interrupted, and then what to do. */
 export function explainMissing(root: string, id: string): RuntimeError {
   if (!existsSync(stateDir(root, id))) return notFound(id)
@@ -108,32 +84,4 @@ export function explainMissing(root: string, id: string): RuntimeError {
 /** The refusal of what an interrupted create left. */
 export function interrupted(id: string): RuntimeError {
   return notFound(id, `its create was interrupted; \`delete --force ${id}\` removes what it left`)
-}
-
-/** Kills the init of a create that is under way: its maker then undoes the rest. */
-export function killClaimed(root: string, id: string): void {
-  kill(readLeftovers(root, id).process)
-}
-
-function kill(process: ForeignProcess | undefined): void {
-  try {
-    process?.signal(SIGKILL)
-  } catch (error) {
-    if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
-  }
-}
-
-/** Removes what an interrupted create left, the folder last; the caller holds the lock. */
-export async function removeLeftovers(root: string, id: string, logger: Logger): Promise<void> {
-  const { cgroupPaths, process } = readLeftovers(root, id)
-  logger.debug(
-    { container: id, pid: process?.pid, cgroups: Object.values(cgroupPaths).join(' ') },
-    'removing an interrupted create',
-  )
-  kill(process)
-  await process?.waitGone(KILL_WAIT_MS)
-  const cgroup = Cgroup.load(cgroupPaths, logger)
-  if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
-  await cgroup.remove()
-  removeState(root, id)
 }

@@ -6,10 +6,11 @@
 import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
-import { RuntimeError } from '../errors.ts'
+import type { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
+import { mergeResources } from '../spec/merge-resources.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
@@ -17,12 +18,17 @@ import { execIn } from './exec.ts'
 import { runHooks } from './hooks.ts'
 import { foreignNamespaces, namespaceProcesses } from './host.ts'
 import { newNamespaces } from './ids.ts'
+import { type ContainerInfo, containerInfo, monitorPid } from './info.ts'
+import { endContainer, executedOrEnded, signalContainer } from './kill.ts'
 import { type LockMode, locked } from './lock.ts'
 import { type OciState, ociState } from './oci-state.ts'
+import { OomLedger, oomCounts } from './oom.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
+import { createPidFile } from './pid-file.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { readSavedSpec } from './saved-spec.ts'
 import { awaitFifo, releaseFifo } from './start.ts'
+import { refusal, type Status, statusOf } from './status.ts'
 import {
   fifoPath,
   hasState,
@@ -32,15 +38,11 @@ import {
   readState,
   removeState,
   type SavedState,
+  saveSpec,
   stateDir,
 } from './store.ts'
 
 const SIGKILL = 9
-/** How long delete waits for a killed init to vanish. */
-const KILL_WAIT_MS = 10_000
-
-/** The derived status of a container. */
-export type Status = 'created' | 'running' | 'paused' | 'stopped'
 
 /** What is kept about a container on disk. */
 export type ContainerState = SavedState
@@ -50,7 +52,6 @@ export class Container {
   readonly id: string
   readonly root: string
   readonly bundle: string
-  readonly spec: Spec
   readonly cgroup: Cgroup
   readonly init: RunningProcess
   /** absolute path of its root file system on the host */
@@ -59,6 +60,7 @@ export class Container {
   readonly created: string
   readonly #logger: Logger
   readonly #state: ContainerState
+  #spec: Spec
   /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
   #run: PlanProcess | undefined
   /** why no process can be run in it: its spec is not known to the end */
@@ -68,8 +70,7 @@ export class Container {
   #destroying: Promise<void> = Promise.resolve()
   #destroyed = false
   #foreign: number | undefined
-  /** OOM kills that a process's end was put down to */
-  #oomKills = 0
+  readonly #oom: OomLedger
 
   private constructor(parts: {
     root: string
@@ -86,9 +87,10 @@ export class Container {
     this.bundle = parts.state.bundle
     this.rootfs = parts.state.rootfs
     this.created = parts.state.created
-    this.spec = parts.spec
+    this.#spec = parts.spec
     this.cgroup = parts.cgroup
-    this.init = parts.init(this.#oomKilled)
+    this.#oom = new OomLedger(parts.cgroup)
+    this.init = parts.init(this.#oom.claim)
     this.#state = parts.state
     this.#logger = parts.logger
     this.#run = parts.run
@@ -100,7 +102,18 @@ export class Container {
     const { state, spec, cgroup, run } = await createParts(options)
     const { root, logger = silentLogger } = options
     const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
-    return new Container({ root, state, spec, cgroup, init, run, logger })
+    const container = new Container({ root, state, spec, cgroup, init, run, logger })
+    const { pidFile } = state.made
+    if (pidFile === undefined) return container
+    try {
+      // whoever reads it finds the process where it belongs
+      await container.settled()
+      createPidFile(pidFile, state.pid)
+      return container
+    } catch (error) {
+      await container.destroy({ force: true })
+      throw error
+    }
   }
 
   /** Creates a container and starts its program; a container whose program cannot be started is removed again. @throws as create and start do */
@@ -130,6 +143,11 @@ export class Container {
     return listIds(root)
   }
 
+  /** What it was made from, with the limits that were set since; plain data that nobody changes. */
+  get spec(): Spec {
+    return this.#spec
+  }
+
   /** Resolves when the helper's own work is over: for a caller that exits after it. */
   async settled(): Promise<void> {
     await this.#run?.settled()
@@ -137,9 +155,11 @@ export class Container {
 
   /** The status, from facts. */
   status(): Status {
-    if (!this.init.alive) return 'stopped'
-    if (this.cgroup.isFrozen()) return 'paused'
-    return !this.#started && existsSync(fifoPath(this.root, this.id)) ? 'created' : 'running'
+    return statusOf({
+      alive: this.init.alive,
+      freezer: () => this.cgroup.freezerState(),
+      waiting: () => !this.#started && existsSync(fifoPath(this.root, this.id)),
+    })
   }
 
   /** What is kept about it on disk: the facts that do not change. */
@@ -147,9 +167,15 @@ export class Container {
     return this.#state
   }
 
-  /** The state document of the OCI specification, with what runc's users expect besides: the root file system, the time of creation, the owner. */
+  /** Its facts that never change, in one record. */
+  info(): ContainerInfo {
+    return containerInfo(this.root, this.#state, this.#spec)
+  }
+
+  /** The state document of the OCI specification, with what runc's users expect besides (the root file system, the time of creation, the owner), and who waits for init, if he is there. */
   ociState(): OciState & {
     readonly pid: number
+    readonly monitorPid?: number
     readonly rootfs: string
     readonly created: string
     readonly owner: string
@@ -157,7 +183,9 @@ export class Container {
     const { id, bundle, spec, rootfs, created, root } = this
     const { pid, status, annotations, ...rest } = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
     const noted = annotations === undefined ? {} : { annotations }
-    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id) }
+    const monitor = monitorPid(this.#state)
+    const watched = monitor === undefined ? {} : { monitorPid: monitor }
+    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id), ...watched }
   }
 
   /**
@@ -171,28 +199,20 @@ export class Container {
     try {
       await this.#runHooks('poststart', 'running')
     } catch (error) {
-      await this.#killInit()
+      await endContainer(this)
       throw error
     }
   }
 
   async #start(): Promise<void> {
     const status = this.status()
-    if (status === 'stopped') throw new RuntimeError('FailedPrecondition', 'cannot start a container that has stopped')
-    if (status !== 'created')
-      throw new RuntimeError('FailedPrecondition', `cannot start an already ${status} container`)
+    if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
+    if (status !== 'created') throw refusal(status, `cannot start an already ${status} container`)
     const run = this.#run
-    await releaseFifo(fifoPath(this.root, this.id), async (fifo) => {
+    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
       this.#started = true
       if (run === undefined) return awaitFifo(fifo, this.init, this.#state.startTime)
-      try {
-        await run.handshake.executed
-      } catch (error) {
-        // a helper that tells why it failed ends by itself, with the status of a failure
-        if (error instanceof RuntimeError && error.detail?.source === 'helper') await this.init.exited
-        else await this.#killInit()
-        throw error
-      }
+      return executedOrEnded(run.handshake.executed, this)
     })
   }
 
@@ -206,22 +226,9 @@ export class Container {
     }
     const { startTime } = this.#state
     const logger = this.#logger
-    const oomKilled = this.#oomKilled
+    const oomKilled = this.#oom.claim
     const target = { id, root, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
     return this.#locked('shared', () => execIn(target, options))
-  }
-
-  /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
-  readonly #oomKilled = (): boolean => {
-    try {
-      const count = this.cgroup.oomKillCount()
-      if (count <= this.#oomKills) return false
-      this.#oomKills++
-      return true
-    } catch {
-      // the cgroup has been removed: nobody knows any more
-      return false
-    }
   }
 
   /**
@@ -229,15 +236,7 @@ export class Container {
    * @throws NotFound when nothing is left to signal
    */
   async signal(signal: number): Promise<void> {
-    const pids = signal === SIGKILL && !this.ownsPidNamespace ? this.cgroup.procs() : []
-    if (pids.length > 0) {
-      await this.cgroup.killAll(signal)
-      // unless it has left its cgroup, that was all
-      if (!this.init.alive || pids.includes(this.init.pid)) return
-    }
-    this.init.signal(signal)
-    // a frozen v1 cgroup keeps even a killed process: let it die
-    if (signal === SIGKILL && this.cgroup.isFrozen()) await this.cgroup.thaw()
+    await signalContainer(this, signal)
   }
 
   /** Signals every process of the container; none left is fine. */
@@ -246,30 +245,44 @@ export class Container {
     else if (this.init.alive) await this.signal(signal)
   }
 
-  /** Freezes every process. @throws FailedPrecondition unless created or running */
-  async pause(): Promise<void> {
+  /**
+   * Freezes every process; resolves when all have stopped, and meanwhile the status is "pausing". Not strict: a paused one is fine.
+   * @throws FailedPrecondition unless created or running
+   */
+  async pause({ strict = true }: { readonly strict?: boolean } = {}): Promise<void> {
     await this.#locked('exclusive', () => {
       const status = this.status()
-      if (status === 'running' || status === 'created') return this.cgroup.freeze()
-      throw new RuntimeError('FailedPrecondition', `cannot pause a ${status} container`)
+      if (status === 'paused' && !strict) return
+      if (status === 'stopped' || status === 'paused') throw refusal(status, `cannot pause a ${status} container`)
+      return this.cgroup.freeze()
     })
   }
 
-  /** Thaws. @throws FailedPrecondition unless paused */
-  async resume(): Promise<void> {
+  /** Thaws. Not strict: one that runs is fine. @throws FailedPrecondition unless paused */
+  async resume({ strict = true }: { readonly strict?: boolean } = {}): Promise<void> {
     // shared: an exec into the paused container holds the lock until we let it run
     await this.#locked('shared', () => {
       const status = this.status()
-      if (status === 'paused') return this.cgroup.thaw()
-      throw new RuntimeError('FailedPrecondition', `cannot resume a ${status} container: container not paused`)
+      if (status === 'paused' || status === 'pausing') return this.cgroup.thaw()
+      if (status === 'running' && !strict) return
+      throw refusal(status, `cannot resume a ${status} container: container not paused`)
     })
   }
 
-  /** Changes resource limits; what the argument leaves out stays. @throws FailedPrecondition when stopped */
+  /**
+   * Changes resource limits; what the argument leaves out stays. They are kept in the state: `spec` tells them, to others too. When one is
+   * refused, the old ones hold. @throws FailedPrecondition when stopped
+   */
   async set(resources: LinuxResources): Promise<void> {
     await this.#locked('exclusive', () => {
-      if (!this.init.alive) throw new RuntimeError('FailedPrecondition', 'cannot update a stopped container')
+      if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
       this.cgroup.set(resources)
+      // whoever has set some meanwhile has written them down
+      const { foreign } = this.#state
+      const saved = foreign === undefined ? readSavedSpec(this.root, this.#state).spec : this.#spec
+      this.#spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
+      // what another runtime wrote is not ours to change
+      if (foreign === undefined) saveSpec(this.root, this.id, this.#spec)
     })
   }
 
@@ -291,6 +304,11 @@ export class Container {
   /** How many processes of the container the kernel has killed for lack of memory. */
   oomKillCount(): number {
     return this.cgroup.oomKillCount()
+  }
+
+  /** That count after each growth from now on, until no process is left or the signal is aborted. Keeps no process alive. */
+  notifyOom(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<number, void, void> {
+    return oomCounts(this.cgroup, options.signal)
   }
 
   /** Calls back when that count grew. */
@@ -317,7 +335,7 @@ export class Container {
   async #destroy(force: boolean): Promise<void> {
     if (this.#destroyed) return
     // a command that holds the lock may wait for this very process: force does not wait for it
-    if (force && this.init.alive) await this.#killInit()
+    if (force && this.init.alive) await endContainer(this)
     if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
     else {
       await this.#locked('exclusive', async () => {
@@ -332,12 +350,9 @@ export class Container {
     const status = this.status()
     if (status !== 'stopped') {
       if (status !== 'created' && !force) {
-        throw new RuntimeError(
-          'FailedPrecondition',
-          `cannot delete container "${this.id}" that is not stopped: ${status}`,
-        )
+        throw refusal(status, `cannot delete container "${this.id}" that is not stopped: ${status}`)
       }
-      await this.#killInit()
+      await endContainer(this)
     }
     failpoint('delete:killed')
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
@@ -378,21 +393,5 @@ export class Container {
   /** Runs `work` while no other command works on the container. */
   #locked<T>(mode: LockMode, work: () => T | Promise<T>): Promise<T> {
     return locked(this.root, this.id, mode, work)
-  }
-
-  async #killInit(): Promise<void> {
-    try {
-      await this.signal(SIGKILL)
-    } catch (error) {
-      if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
-    }
-    if (this.init instanceof ForeignProcess) {
-      if (!(await this.init.waitGone(KILL_WAIT_MS))) {
-        throw new RuntimeError(
-          'DeadlineExceeded',
-          `cannot delete container "${this.id}": process ${this.init.pid} did not end after SIGKILL`,
-        )
-      }
-    } else await this.init.exited
   }
 }

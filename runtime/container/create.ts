@@ -2,21 +2,28 @@
  * Making a container: everything between its options and an init that waits at the exec fifo. Invariant: it either succeeds or leaves
  * nothing behind: no process, no cgroup, no folder.
  */
+import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
+import { joinMonitorCgroup } from '../cgroup/monitor.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
+import { defined } from '../spec/fields.ts'
 import { resolveOnHost } from '../spec/host.ts'
+import { parseProcess } from '../spec/load.ts'
+import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
 import type { OwnedFd } from '../sys/fd.ts'
+import { getpid } from '../sys/libc.ts'
 import { processStat } from '../sys/process.ts'
+import { abortError, refuseAborted } from './abort.ts'
 import { Claim } from './claim.ts'
-import { gateSpec } from './gates.ts'
-import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
+import { gateSpec, namesOff } from './gates.ts'
+import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
 import { planIdMaps, writeIdMaps } from './id-maps.ts'
@@ -24,8 +31,8 @@ import { cgroupOwner, newNamespaces } from './ids.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
-import { keyringName, makeFifo, rootfsPath, seccompOf, sized } from './prepare.ts'
-import { removeState, type SavedState, saveState } from './store.ts'
+import { containerSide, keyringName, makeFifo, rootfsPath, seccompOf, sized, withConsole } from './prepare.ts'
+import { type MadeHow, removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
 export interface CreatedParts {
@@ -39,14 +46,18 @@ export interface CreatedParts {
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
+  const what = `cannot create container "${id}"`
   const facts = hostFacts()
-  let spec = gateSpec(resolveOnHost(options.spec), options.gates, logger)
-  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const bundle = resolve(options.bundle)
+  let spec = gateSpec(resolveOnHost(transformed(options, bundle)), options.gates, logger)
+  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
+  const made = madeHow(options)
   const rootfs = rootfsPath(spec, bundle)
   const idMaps = planIdMaps(spec)
   const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
-  options.signal?.throwIfAborted()
+  refuseAborted(options.signal, what)
+  // nobody there is found out before there is anything to undo
+  using consoleSocket = connectConsole(options)
   using claim = await Claim.take(root, id)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
@@ -65,10 +76,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       resources,
       logger,
       tolerant: isTolerant(options),
-      onPaths: (paths) => claim.willMakeCgroup(paths),
+      onPaths: (paths) => claim.willMakeCgroup(paths, bundle),
       ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
     })
     failpoint('create:cgroup')
+    if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
     const owner = cgroupOwner(spec)
     // who has no privileges owns what he may give away, and no more
     if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
@@ -91,10 +103,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     })
     run = new PlanProcess({
       ops,
-      stdio: sized(options.stdio, spec.process),
+      stdio: withConsole(sized(options.stdio, spec.process), consoleSocket),
       reaper,
-      logger: options.containerLogger ?? logger,
+      logger: containerSide(options, logger),
       extraFds,
+      helper: options.initPath,
       onChild: (pid) => {
         claim.madeProcess(pid)
         if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
@@ -106,7 +119,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         async onRuntimeHooks({ pid, signal }) {
           const state = ociState({ ...container, pid }, 'creating')
           for (const name of ['prestart', 'createRuntime'] as const) {
-            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal })
+            const onStart = (pid: number): void => claim.madeHook(pid)
+            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, onStart })
           }
         },
         onListener: ({ pid, signal }, fd) =>
@@ -117,7 +131,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     options.signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
     failpoint('create:ready')
-    options.signal?.throwIfAborted()
+    refuseAborted(options.signal, what)
     const { pid } = run.process
     const startTime = processStat(pid)?.startTime
     if (startTime === undefined) {
@@ -131,6 +145,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       bundle,
       rootfs,
       rootless: facts.rootless,
+      made,
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
@@ -143,7 +158,9 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     failpoint('create:done')
     return { state, spec, cgroup, run }
   } catch (error) {
-    const oom = cgroup !== undefined && run !== undefined && oomKilled(cgroup)
+    // asked before anything else is waited for: what we do now is not the caller's wish
+    const aborted = options.signal?.aborted === true ? abortError(options.signal, what) : undefined
+    const oom = aborted === undefined && cgroup !== undefined && run !== undefined && oomKilled(cgroup)
     await run?.abort()
     await cgroup?.remove()
     removeState(root, id)
@@ -161,12 +178,35 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         cause: error,
       })
     }
-    throw error
+    throw aborted ?? error
   } finally {
     agent?.close()
     pidfdSocket?.close()
     options.signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** The document with its process put in place of by the caller, and checked like one that came with it. */
+function transformed({ spec, transformProcess }: CreateOptions, bundle: string): Spec {
+  if (transformProcess === undefined) return spec
+  return { ...spec, process: parseProcess(stringifyJson(transformProcess(spec, bundle))) }
+}
+
+/** What is kept of how it was made; paths count from the working directory of this moment. */
+function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: CreateOptions): MadeHow {
+  const pid = getpid()
+  const startTime = processStat(pid)?.startTime
+  return defined({
+    monitor: startTime === undefined ? undefined : { pid, startTime },
+    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
+    pidFile: pidFile === undefined ? undefined : resolve(pidFile),
+    monitorCgroup,
+    featuresOff: namesOff(gates),
+    streams:
+      stdio.kind === 'fds'
+        ? [stdio.stdin, stdio.stdout, stdio.stderr].map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
+        : undefined,
+  })
 }
 
 /** Whether we may do without a cgroup: asked for, or not root of the machine. */

@@ -2,21 +2,24 @@
  * A further process in a running container: its plan from the container's facts and its own document, and the helper that carries it
  * out. Invariant: it resolves when the program was executed; when it rejects, no process of it is left.
  */
+import { resolve } from 'node:path'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
-import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
 import { buildExecPlan } from '../plan/build.ts'
-import type { Spec } from '../spec/types.ts'
+import type { OciProcess, Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
+import { abortError, refuseAborted } from './abort.ts'
 import { gateExec } from './gates.ts'
-import { connectAgent, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
+import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import type { ExecOptions } from './options.ts'
-import { keyringName, seccompOf, sized } from './prepare.ts'
+import { createPidFile } from './pid-file.ts'
+import { containerSide, keyringName, seccompOf, sized, withConsole } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
+import { refusal } from './status.ts'
 
 /** What is known of the container that the process joins. */
 export interface ExecTarget {
@@ -44,21 +47,31 @@ function execFacts({ linux }: Spec, pid: number): HostFacts {
   return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
 }
 
+/** The whole document of a process of which the caller says only what is not the container's. */
+function completed(container: OciProcess, { process, stdio }: ExecOptions): OciProcess {
+  const whole = { ...container, ...process }
+  return process.terminal === undefined ? { ...whole, terminal: stdio.kind === 'terminal' } : whole
+}
+
 /** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
   const { id, bundle, rootfs, cgroup, init } = target
-  if (!init.alive) throw new RuntimeError('FailedPrecondition', 'cannot exec in a stopped container')
+  if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
   if (options.ignorePaused !== true && cgroup.isFrozen()) {
-    throw new RuntimeError('FailedPrecondition', 'cannot exec in a paused container (use --ignore-paused to override)')
+    throw refusal('paused', 'cannot exec in a paused container (use --ignore-paused to override)')
   }
-  const logger = options.containerLogger ?? target.logger
-  const { spec, process } = gateExec({ spec: target.spec, process: options.process }, options.gates, target.logger)
+  const what = `cannot exec in container "${id}"`
+  refuseAborted(options.signal, what)
+  const asked = completed(target.spec.process, options)
+  const { spec, process } = gateExec({ spec: target.spec, process: asked }, options.gates, target.logger)
+  const pidFile = options.pidFile === undefined ? undefined : resolve(options.pidFile)
   const host = execFacts(spec, init.pid)
   for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
   const seccomp = seccompOf(spec, target.logger, target.root)
   using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+  using consoleSocket = connectConsole(options)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({
     spec,
@@ -73,10 +86,11 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   })
   const run = new PlanProcess({
     ops,
-    stdio: sized(options.stdio, process),
+    stdio: withConsole(sized(options.stdio, process), consoleSocket),
     reaper: options.reaper,
-    logger,
+    logger: containerSide(options, target.logger),
     extraFds,
+    helper: options.initPath,
     onChild: (pid) => {
       if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'setns')
     },
@@ -86,12 +100,20 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     },
   })
   failpoint('exec:spawned')
+  const { signal } = options
+  const onAbort = () => void run.abort()
+  signal?.addEventListener('abort', onAbort, { once: true })
   try {
     await run.handshake.executed
+    refuseAborted(signal, what)
     failpoint('exec:executed')
+    const { pid } = run.process
+    if (pidFile !== undefined) createPidFile(pidFile, pid)
   } catch (error) {
     await run.abort()
-    throw error
+    throw signal?.aborted === true ? abortError(signal, what) : error
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
   }
   return new OwnProcess(run.process, run.console, target.oomKilled)
 }

@@ -28,6 +28,11 @@ function gatesOff(gates: Partial<FeatureGates> | undefined, logger: Logger): Rea
   return new Set(off.map(([name]) => name))
 }
 
+/** Names of the gates that are off. */
+export function namesOff(gates: Partial<FeatureGates> | undefined): readonly string[] {
+  return Object.keys(MEANING).filter((name) => gates?.[name as keyof FeatureGates] === false)
+}
+
 /** A container's document without what is switched off. */
 export function gateSpec(spec: Spec, gates: Partial<FeatureGates> | undefined, logger: Logger): Spec {
   if (gates === undefined) return spec

@@ -4,6 +4,7 @@
  */
 import { Socket } from 'node:net'
 import { RuntimeError } from '../errors.ts'
+import type { Stdio } from '../init/spawn.ts'
 import type { LinuxSeccomp, Spec } from '../spec/types.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { copyFdOf, openChild } from '../sys/process.ts'
@@ -16,6 +17,17 @@ const SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 /** Connects to the socket that is to receive a pidfd. @throws InvalidArgument with the path */
 export function connectPidfdSocket(path: string): OwnedFd {
   return connectTo(path, `cannot use the pidfd socket "${path}"`)
+}
+
+/** Connects to the socket that is to receive a terminal's master, if there is one. @throws InvalidArgument without a terminal, and what connecting met */
+export function connectConsole(options: {
+  readonly stdio: Stdio
+  readonly consoleSocket?: string
+}): OwnedFd | undefined {
+  const { stdio, consoleSocket: path } = options
+  if (path === undefined) return undefined
+  if (stdio.kind === 'terminal') return connectUnix(path)
+  throw new RuntimeError('InvalidArgument', `cannot use the console socket "${path}": the process has no terminal`)
 }
 
 /** Connects to the agent of a filter that has a listener; undefined for one that has not. @throws InvalidArgument when nobody listens */

@@ -25,32 +25,53 @@ export interface HookRun {
   /** the document on their standard input */
   readonly state: OciState
   readonly logger: Logger
+  /** each hook, before anything is waited for */
+  readonly onStart?: ((pid: number) => void) | undefined
   /** aborting kills the hook that runs */
   readonly signal?: AbortSignal | undefined
 }
 
 /** Runs hooks; nothing to do costs nothing. @throws Internal for the first that fails, except for poststop */
-export async function runHooks({ name, hooks, state, logger, signal }: HookRun): Promise<void> {
+export async function runHooks({ name, hooks, state, logger, signal, onStart }: HookRun): Promise<void> {
   if (hooks.length === 0) return
   const input = JSON.stringify(state)
   // the working directory of runc's hooks, as long as it is there
   const cwd = existsSync(state.bundle) ? state.bundle : '/'
   for (const [index, hook] of hooks.entries()) {
     try {
-      await runHook(hook, { input, cwd, signal })
+      await runHook(hook, { input, cwd, signal, onStart })
       logger.debug({ hook: name, index }, 'hook has run')
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      const failure = new RuntimeError('Internal', `error running ${name} hook #${index}: ${reason}`, { cause: error })
+      const said = error instanceof HookFailure ? error : { timedOut: false, stdout: '', stderr: '' }
+      const { timedOut, stdout, stderr } = said
+      const failure = new RuntimeError('Internal', `error running ${name} hook #${index}: ${reason}`, {
+        cause: error,
+        detail: { source: 'hook', name, index, timedOut, stdout, stderr },
+      })
       if (name !== 'poststop') throw failure
       logger.warn({ container: state.id }, failure.message)
     }
   }
 }
 
+/** A hook that ran, and failed. */
+class HookFailure extends Error {
+  readonly timedOut: boolean
+  readonly stdout: string
+  readonly stderr: string
+
+  constructor(failed: string, { timedOut, stdout, stderr }: ProgramResult) {
+    super(`${failed}, stdout: ${printable(stdout)}, stderr: ${printable(stderr)}`)
+    this.timedOut = timedOut
+    this.stdout = stdout
+    this.stderr = stderr
+  }
+}
+
 async function runHook(
   { path, args, env, timeout }: Hook,
-  { input, cwd, signal }: { input: string; cwd: string; signal: AbortSignal | undefined },
+  { input, cwd, signal, onStart }: { input: string; cwd: string } & Pick<HookRun, 'signal' | 'onStart'>,
 ): Promise<void> {
   using lease = Reaper.lease()
   const result = await runProgram({
@@ -63,12 +84,12 @@ async function runHook(
     outputBytes: LIMITS.HOOK_OUTPUT_MAX_BYTES,
     ...(timeout === undefined ? {} : { timeoutMs: Math.min(timeout * 1000, LONGEST_TIMER_MS) }),
     signal,
+    onStart,
   })
   signal?.throwIfAborted()
   const failed = ending(result, timeout)
   if (failed === undefined) return
-  const { stdout, stderr } = result
-  throw new RuntimeError('Internal', `${failed}, stdout: ${printable(stdout)}, stderr: ${printable(stderr)}`)
+  throw new HookFailure(failed, result)
 }
 
 function ending({ exit, timedOut }: ProgramResult, timeout: number | undefined): string | undefined {

@@ -32,7 +32,7 @@ export function cgroupOwner(spec: Spec): number | undefined {
   const writable = spec.mounts.some(
     ({ type, destination, options }) =>
       (type === 'cgroup' || type === 'cgroup2') &&
-      destination === '/sys/fs/cgroup' &&
+      /^\/+sys\/+fs\/+cgroup\/*$/.test(destination) &&
       options.findLast((option) => option === 'ro' || option === 'rw') !== 'ro',
   )
   return writable && newNamespaces(spec).has('cgroup') ? hostUid(spec, spec.process.user.uid) : undefined

@@ -1,8 +1,8 @@
 /** The state document of the OCI specification: what hooks and the seccomp agent are told, and the core of what `state` prints. Pure. */
 import type { Spec } from '../spec/types.ts'
 
-/** The statuses of the specification, and "paused", which runc's users know. */
-export type OciStatus = 'creating' | 'created' | 'running' | 'paused' | 'stopped'
+/** The statuses of the specification, and the two about the freezer, which runc's users know. */
+export type OciStatus = 'creating' | 'created' | 'running' | 'pausing' | 'paused' | 'stopped'
 
 /** The document. */
 export interface OciState {

@@ -1,6 +1,6 @@
 /** What callers say when they make a container or a process in one. Plain data; every fd is borrowed for the call. */
 import type { Stdio } from '../init/spawn.ts'
-import type { Logger } from '../logger.ts'
+import type { Logger, LogLevel } from '../logger.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import type { Reaper } from '../sys/reaper.ts'
 
@@ -30,6 +30,10 @@ export interface CreateOptions {
   readonly noNewKeyring?: boolean
   /** fds that the program gets as 3, 4, …; borrowed and duplicated */
   readonly extraFds?: readonly number[]
+  /** path of a unix socket that receives the master of the terminal, which is then not ours (SCM_RIGHTS) */
+  readonly consoleSocket?: string
+  /** written when the container is created */
+  readonly pidFile?: string
   /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
   readonly pidfdSocket?: string
   /** whether a cgroup that we have no permission for is done without, where the spec asks for none; auto: unless we are root of the machine */
@@ -38,13 +42,24 @@ export interface CreateOptions {
   readonly gates?: Partial<FeatureGates>
   /** give the program a socket for sd_notify(3), from which a NotifySocket takes its readiness */
   readonly notify?: boolean
-  /** aborting undoes the create */
+  /** how much of what the container side says is logged; left out: all that the logger takes */
+  readonly logLevel?: LogLevel
+  /** the init helper, instead of the one that is installed beside this runtime */
+  readonly initPath?: string
+  /** this process moves to that cgroup (from the mount point, made where it is missing), so that it is never counted with the container */
+  readonly monitorCgroup?: string
+  /** makes the process of a machine monitor, say, from the one of the document, before anything is checked against the host */
+  readonly transformProcess?: (spec: Spec, bundle: string) => OciProcess
+  /** aborting undoes the create; for a limit of time, AbortSignal.timeout */
   readonly signal?: AbortSignal
 }
 
+/** A process to run in a container: what is left out is as the container's own has it. */
+export type ExecProcess = Pick<OciProcess, 'args'> & Partial<OciProcess>
+
 /** What Container.exec needs. */
 export interface ExecOptions {
-  readonly process: OciProcess
+  readonly process: ExecProcess
   readonly stdio: Stdio
   readonly reaper: Reaper
   readonly noNewKeyring?: boolean
@@ -52,6 +67,10 @@ export interface ExecOptions {
   readonly ignorePaused?: boolean
   /** fds that the program gets as 3, 4, …; borrowed and duplicated */
   readonly extraFds?: readonly number[]
+  /** path of a unix socket that receives the master of the terminal, which is then not ours (SCM_RIGHTS) */
+  readonly consoleSocket?: string
+  /** written when the process runs */
+  readonly pidFile?: string
   /** path of a unix socket that receives a pidfd of the process (SCM_RIGHTS) */
   readonly pidfdSocket?: string
   /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
@@ -60,4 +79,10 @@ export interface ExecOptions {
   readonly gates?: Partial<FeatureGates>
   /** for what the container side says while it sets itself up; left out: the container's logger */
   readonly containerLogger?: Logger
+  /** how much of that is logged; left out: all that the logger takes */
+  readonly logLevel?: LogLevel
+  /** the init helper, instead of the one that is installed beside this runtime */
+  readonly initPath?: string
+  /** aborting kills the process; into a paused container on cgroup v1 it takes effect when that is resumed */
+  readonly signal?: AbortSignal
 }

@@ -6,12 +6,13 @@ import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
-import { type Logger, silentLogger } from '../logger.ts'
+import { atLevel, type Logger, type LogLevel, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
 import { compileSeccomp } from '../seccomp/libseccomp.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
+import type { OwnedFd } from '../sys/fd.ts'
 import { mkfifo } from '../sys/libc.ts'
 import { hostFacts } from './host.ts'
 import { hostGid, hostUid } from './ids.ts'
@@ -84,6 +85,20 @@ export function seccompOf(
     ...(cacheDir === undefined ? {} : { cacheDir }),
     onUnknown: (names) => logger.debug({ names: names.join(' ') }, 'ignored unknown system calls of the profile'),
   })
+}
+
+/** Sends the terminal's master there, if it is to be somebody else's. */
+export function withConsole(stdio: Stdio, socket: OwnedFd | undefined): Stdio {
+  return socket === undefined || stdio.kind !== 'terminal' ? stdio : { ...stdio, socket: socket.fd }
+}
+
+/** The logger for what the container side says. */
+export function containerSide(
+  { containerLogger, logLevel }: { readonly containerLogger?: Logger; readonly logLevel?: LogLevel },
+  logger: Logger,
+): Logger {
+  const chosen = containerLogger ?? logger
+  return logLevel === undefined ? chosen : atLevel(chosen, logLevel)
 }
 
 /** Gives a terminal the size that the process asks for, unless the caller has said one. */

@@ -29,6 +29,8 @@ export interface ProgramOptions {
   readonly outputBytes: number
   /** the program and its process group are killed then; left out: no bound */
   readonly timeoutMs?: number
+  /** it has been started */
+  readonly onStart?: ((pid: number) => void) | undefined
   /** aborting kills the program and its process group */
   readonly signal?: AbortSignal | undefined
 }
@@ -108,6 +110,7 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramResult
     out.write.close()
     err.write.close()
   }
+  options.onStart?.(child.pid)
   const stdout = new Tail(out.read, outputBytes)
   const stderr = new Tail(err.read, outputBytes)
   let timedOut = false

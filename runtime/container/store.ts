@@ -16,6 +16,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
+import { defined } from '../spec/fields.ts'
 import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
@@ -26,6 +27,19 @@ import { readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
+
+/** How a container was made. */
+export interface MadeHow {
+  /** the process that made it */
+  readonly monitor?: { readonly pid: number; readonly startTime: bigint }
+  readonly consoleSocket?: string
+  readonly pidFile?: string
+  readonly monitorCgroup?: string
+  /** feature gates that were off */
+  readonly featuresOff?: readonly string[]
+  /** what init's standard streams were, by number: for whoever has to find them again */
+  readonly streams?: readonly string[]
+}
 
 /** What is kept about a container between processes. */
 export interface SavedState {
@@ -40,6 +54,7 @@ export interface SavedState {
   readonly namespacePaths: Readonly<Record<string, string>>
   /** it is a user's, not root's */
   readonly rootless: boolean
+  readonly made: MadeHow
   /** the container is of another program that uses this layout: the spec that its state tells, not all of the real one */
   readonly foreign?: string
 }
@@ -55,6 +70,19 @@ export function checkId(id: string): void {
 export function stateDir(root: string, id: string): string {
   checkId(id)
   return join(root, id)
+}
+
+/** A path inside a container's folder, or the folder itself. @throws InvalidArgument for a name that leads out of it */
+export function runtimePath(root: string, id: string, ...names: readonly string[]): string {
+  const bad = names.find((name) => name === '' || name === '.' || name === '..' || /[/\0]/.test(name))
+  if (bad !== undefined)
+    throw new RuntimeError('InvalidArgument', `invalid name in a container's folder: ${JSON.stringify(bad)}`)
+  return join(stateDir(root, id), ...names)
+}
+
+/** Path of the saved config.json of a container. */
+export function configFilePath(root: string, id: string): string {
+  return runtimePath(root, id, 'config.json')
 }
 
 /** Path of a container's exec fifo. */
@@ -108,12 +136,23 @@ export function saveState(root: string, state: SavedState, spec: Spec): void {
     boot_id: bootId(),
     bundle: state.bundle,
     rootfs: state.rootfs,
+    ...madeFields(state.made),
     config: runcConfig(spec, state),
   }
   writeFileSync(join(dir, 'config.json'), stringifyJson(spec), { mode: 0o600 })
-  const temporary = join(dir, '.state.json')
-  writeFileSync(temporary, JSON.stringify(json), { mode: 0o600 })
-  renameSync(temporary, join(dir, 'state.json'))
+  replace(dir, 'state.json', JSON.stringify(json))
+}
+
+/** Writes the spec of a container that is there, whose limits were changed. */
+export function saveSpec(root: string, id: string, spec: Spec): void {
+  replace(stateDir(root, id), 'config.json', stringifyJson(spec))
+}
+
+/** By rename: a reader sees the old text or the new one. Under the lock, so that nobody else writes the same. */
+function replace(dir: string, name: string, text: string): void {
+  const temporary = join(dir, `.${name}`)
+  writeFileSync(temporary, text, { mode: 0o600 })
+  renameSync(temporary, join(dir, name))
 }
 
 /** The one sentence for a container that is not there, with a reason where there is more to say. */
@@ -163,11 +202,46 @@ export function readState(root: string, id: string): SavedState {
     created: typeof created === 'string' ? created : '',
     bundle: typeof bundle === 'string' ? bundle : '',
     rootfs: typeof rootfs === 'string' ? rootfs : '',
-    cgroupPaths: record(fields['cgroup_paths']),
+    // no cgroup outlives its boot: what has this name now is somebody else's
+    cgroupPaths: stale ? {} : record(fields['cgroup_paths']),
     namespacePaths: record(fields['namespace_paths']),
     rootless: fields['rootless'] === true,
+    made: foreign === undefined ? readMade(fields, stale) : {},
     ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
+}
+
+/** As state.json has it: the first field by runc's name for it. */
+function madeFields({ monitor, consoleSocket, pidFile, monitorCgroup, featuresOff, streams }: MadeHow): object {
+  return {
+    ...(streams === undefined ? {} : { external_descriptors: streams }),
+    ...(monitor === undefined ? {} : { monitor_pid: monitor.pid, monitor_start: Number(monitor.startTime) }),
+    ...(consoleSocket === undefined ? {} : { console_socket: consoleSocket }),
+    ...(pidFile === undefined ? {} : { pid_file: pidFile }),
+    ...(monitorCgroup === undefined ? {} : { monitor_cgroup: monitorCgroup }),
+    ...(featuresOff === undefined || featuresOff.length === 0 ? {} : { features_off: featuresOff }),
+  }
+}
+
+function readMade(fields: Readonly<Record<string, unknown>>, stale: boolean): MadeHow {
+  const text = (name: string): string | undefined => {
+    const value = fields[name]
+    return typeof value === 'string' ? value : undefined
+  }
+  const texts = (name: string): readonly string[] | undefined => {
+    const value = fields[name]
+    return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : undefined
+  }
+  const { monitor_pid: pid, monitor_start: start } = fields
+  const known = !stale && typeof pid === 'number' && typeof start === 'number'
+  return defined({
+    monitor: known ? { pid, startTime: BigInt(start) } : undefined,
+    consoleSocket: text('console_socket'),
+    pidFile: text('pid_file'),
+    monitorCgroup: text('monitor_cgroup'),
+    featuresOff: texts('features_off'),
+    streams: texts('external_descriptors'),
+  })
 }
 
 /** Text of the spec that a container was made from. @throws NotFound */

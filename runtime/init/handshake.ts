@@ -4,6 +4,7 @@
  * what is still open.
  */
 import { Socket } from 'node:net'
+import { getSystemErrorMessage } from 'node:util'
 import { LIMITS, type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
@@ -216,7 +217,8 @@ export class Handshake {
       return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
     if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`
-    const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}`
+    // the name for people, the words for tools that look for them ("no such file or directory")
+    const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}: ${getSystemErrorMessage(-Math.abs(errno))}`
     return new RuntimeError(
       code,
       `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`,

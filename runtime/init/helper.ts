@@ -2,9 +2,9 @@
  * The init helper as an executable that no container can alter: ts-init is copied once per process into a sealed memory file and
  * always started from that, so that a container which reaches the file behind /proc/<pid>/exe finds it unwritable (CVE-2019-5736).
  */
-import { readFileSync, writeSync } from 'node:fs'
+import { accessSync, constants, readFileSync, writeSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { fcntl, memfdCreate } from '../sys/libc.ts'
 import { helperPath } from '../sys/paths.ts'
@@ -17,7 +17,7 @@ const SEALS = 1 | 2 | 4 | 8
 /** Nobody changes the executable bits (fcntl(2)). */
 const F_SEAL_EXEC = 32
 
-let sealed: OwnedFd | undefined
+const sealed = new Map<string, OwnedFd>()
 
 function createFile(): { file: OwnedFd; seals: number } {
   try {
@@ -30,24 +30,31 @@ function createFile(): { file: OwnedFd; seals: number } {
   }
 }
 
-/** Path of the sealed helper for posix_spawn; the memory file lives as long as this process. @throws NotFound when ts-init is not installed. */
-export function sealedHelper(): string {
-  if (sealed === undefined) {
-    const path = helperPath()
-    let program: Buffer
-    try {
-      program = readFileSync(path)
-    } catch (error) {
-      throw new RuntimeError(
-        'NotFound',
-        `cannot read the init helper "${path}": ${errnoName(errnoOf(error))}; the installation is incomplete`,
-        { cause: error },
-      )
-    }
-    const { file, seals } = createFile()
-    for (let done = 0; done < program.length; ) done += writeSync(file.fd, program, done)
-    fcntl(file.fd, F_ADD_SEALS, seals)
-    sealed = file
+/** Path of the sealed helper for posix_spawn; the memory file lives as long as this process. @throws NotFound when it is not there, PermissionDenied when it is no program */
+export function sealedHelper(path = helperPath()): string {
+  let file = sealed.get(path)
+  if (file === undefined) {
+    file = seal(readHelper(path))
+    sealed.set(path, file)
   }
-  return `/proc/self/fd/${sealed.fd}`
+  return `/proc/self/fd/${file.fd}`
+}
+
+function readHelper(path: string): Buffer {
+  try {
+    // the memory file would be executable whatever this is
+    accessSync(path, constants.X_OK)
+    return readFileSync(path)
+  } catch (error) {
+    const errno = errnoOf(error)
+    const message = `cannot use the init helper "${path}": ${errnoName(errno)}; the installation is incomplete`
+    throw new RuntimeError(errnoCode(errno), message, { cause: error })
+  }
+}
+
+function seal(program: Buffer): OwnedFd {
+  const { file, seals } = createFile()
+  for (let done = 0; done < program.length; ) done += writeSync(file.fd, program, done)
+  fcntl(file.fd, F_ADD_SEALS, seals)
+  return file
 }

@@ -38,6 +38,8 @@ export interface PlanRun {
   readonly stops?: StopHandlers
   /** fds that the program gets as 3, 4, …: as many as the exec op says; borrowed and duplicated */
   readonly extraFds?: readonly number[]
+  /** the helper, instead of the installed one */
+  readonly helper?: string | undefined
 }
 
 /** A helper at work, and the process that it makes. */
@@ -79,7 +81,12 @@ export class PlanProcess {
       if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
       for (const [i, from] of extraFds.entries()) fds.push({ from, to: FDS.EXTRA + i })
       try {
-        this.#stage0 = reaper.spawn({ path: sealedHelper(), argv: ['ts-init'], env: helperEnvironment(), fds })
+        this.#stage0 = reaper.spawn({
+          path: sealedHelper(run.helper),
+          argv: ['ts-init'],
+          env: helperEnvironment(),
+          fds,
+        })
       } finally {
         if (run.stdio.kind === 'terminal') closeSync(streams.stdin)
       }

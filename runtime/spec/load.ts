@@ -32,26 +32,33 @@ export { parseJson } from './json.ts'
 
 const MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
-/** Reads and checks the config.json of a bundle, also against what it joins on this host. @throws NotFound, InvalidArgument, Unimplemented */
-export function loadSpec(bundle: string): Spec {
-  const path = join(bundle, 'config.json')
+/** Reads a JSON file with exact numbers: an integer that a double cannot hold is a bigint. @throws NotFound, PermissionDenied, InvalidArgument */
+export function decodeFileJson(path: string): Json {
+  return parseJson(readText(path, `"${path}"`), `"${path}"`)
+}
+
+function readText(path: string, what: string): string {
   let bytes: Buffer
   try {
     bytes = readFileSync(path)
   } catch (error) {
-    throw syscallError(`cannot read the container's configuration "${path}"`, 'open', errnoOf(error), path)
+    throw syscallError(`cannot read ${what}`, 'open', errnoOf(error), path)
   }
-  const where = `the container's configuration "${path}"`
   if (bytes.length > MAX_CONFIG_BYTES) {
-    throw new RuntimeError('InvalidArgument', `cannot read ${where}: it is larger than ${MAX_CONFIG_BYTES} bytes`)
+    throw new RuntimeError('InvalidArgument', `cannot read ${what}: it is larger than ${MAX_CONFIG_BYTES} bytes`)
   }
-  let text: string
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch (cause) {
-    throw new RuntimeError('InvalidArgument', `cannot parse ${where}: it is not UTF-8`, { cause })
+    throw new RuntimeError('InvalidArgument', `cannot parse ${what}: it is not UTF-8`, { cause })
   }
-  return resolveOnHost(parseSpec(text, where))
+}
+
+/** Reads and checks the config.json of a bundle, also against what it joins on this host. @throws NotFound, InvalidArgument, Unimplemented */
+export function loadSpec(bundle: string): Spec {
+  const path = join(bundle, 'config.json')
+  const where = `the container's configuration "${path}"`
+  return resolveOnHost(parseSpec(readText(path, where), where))
 }
 
 /** Checks the text of a config.json; `where` names it in messages. @throws InvalidArgument, Unimplemented */

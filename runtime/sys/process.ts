@@ -11,6 +11,9 @@ import { declare, declareAsync, kill, lastErrno } from './libc.ts'
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
+const SIGKILL = 9
+const SIGSTOP = 19
+
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
 
 /** State letter and start time (clock ticks since boot) of a process, from proc_pid_stat(5); undefined when it does not exist. */
@@ -70,6 +73,15 @@ export function signalProcess(pid: number, startTime: bigint, signal: number): b
   const errno = lastErrno()
   if (errno === 3) return false
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
+}
+
+/**
+ * Kills this very process and the process group that it leads; false when it is gone. It is stopped first: a number is a group's as long
+ * as its leader is there, and one that is stopped does not end by itself.
+ */
+export function killGroup(pid: number, startTime: bigint): boolean {
+  if (!signalProcess(pid, startTime, SIGSTOP) || !isAlive(pid, startTime)) return false
+  return kill(-pid, SIGKILL)
 }
 
 /** Signals a child that the reaper has not reported yet, so that its pid cannot have been reused; false when it is gone. */

@@ -3,6 +3,8 @@
  * on SIGCHLD everything that can be reaped is reaped (waitpid(-1, WNOHANG) until empty), known pids are told to their watchers in the
  * order of the kernel's answers, orphans vanish. Invariant: a pid is in the table before the event loop can run again after its birth,
  * or, for a process that a helper makes for us (CLONE_PARENT), its early exit is kept until the helper's report names it.
+ * A command that ends before its container does is no owner of it: it only looks at the exits of what helpers made (WNOWAIT), and leaves
+ * them to be reaped by whoever is the parent after it, who may wait for nothing else (conmon does).
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
@@ -11,8 +13,11 @@ import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36
 const WNOHANG = 1
+/** waitid(2) of one pid, which stays as it is */
+const [P_PID, WEXITED, WNOWAIT, CLD_EXITED] = [1, 4, 0x01000000, 1]
 
 const waitpid = declare('int waitpid(int pid, void *status, int options)')
+const waitid = declare('int waitid(int idtype, int id, void *info, int options)')
 
 /** How a process ended: exit status (128 + signal number when a signal killed it) and the wall-clock time at which it was reaped. */
 export interface Exit {
@@ -20,6 +25,14 @@ export interface Exit {
   /** the signal that killed it, if one did */
   readonly signal?: number
   readonly at: { readonly seconds: bigint; readonly nanos: number }
+}
+
+/** How a Reaper works. */
+export interface ReaperMode {
+  /** false: orphans of our children go to somebody else */
+  readonly subreaper?: boolean
+  /** what helpers make for us outlives us, and its exit is another's to reap: nothing is but what we started */
+  readonly detached?: boolean
 }
 
 /** A child of this process, until and after it is reaped. */
@@ -70,6 +83,11 @@ export class Reaper {
   /** exits of pids that nobody has claimed yet, kept only while a helper may still report them */
   readonly #early = new Map<number, Exit>()
   readonly #status = Buffer.alloc(4)
+  /** the children that are another's to reap */
+  readonly #left = new Map<number, Child>()
+  /** a siginfo_t */
+  readonly #info = Buffer.alloc(128)
+  #detached = false
   #expecting = 0
   /** Node does not count a signal handler as something to wait for: this timer, which never fires, stands for the children */
   readonly #keepAlive = setInterval(() => {}, 2 ** 30).unref()
@@ -99,10 +117,11 @@ export class Reaper {
   }
 
   /** Becomes child subreaper, unless told not to, and begins to reap. */
-  start(options: { readonly subreaper?: boolean } = {}): void {
+  start(options: ReaperMode = {}): void {
     if (this.#onSignal !== undefined) return
     if (current !== undefined) throw new Error('this process has a reaper already')
     current = this
+    this.#detached = options.detached === true
     if (options.subreaper !== false) prctl(PR_SET_CHILD_SUBREAPER, 1)
     this.#onSignal = () => this.reap()
     process.on('SIGCHLD', this.#onSignal)
@@ -119,7 +138,8 @@ export class Reaper {
   /** Starts a child. */
   spawn(options: SpawnOptions): Child {
     const child = new Child(spawnProcess(options))
-    this.#watch(child)
+    this.#children.set(child.pid, child)
+    this.#keepAliveWhile()
     return child
   }
 
@@ -132,9 +152,13 @@ export class Reaper {
   adopt(pid: number): Child {
     const child = new Child(pid)
     const early = this.#early.get(pid)
-    if (early === undefined) this.#watch(child)
-    else child.settle(early)
+    if (early !== undefined) child.settle(early)
+    else if (this.#detached) this.#left.set(pid, child)
+    else this.#children.set(pid, child)
     this.forget()
+    this.#keepAliveWhile()
+    // its end may have been signalled before it had a name
+    if (this.#detached) this.#look()
     return child
   }
 
@@ -143,15 +167,48 @@ export class Reaper {
     if (--this.#expecting === 0) this.#early.clear()
   }
 
-  #watch(child: Child): void {
-    this.#children.set(child.pid, child)
-    this.#keepAlive.ref()
+  #keepAliveWhile(): void {
+    if (this.#children.size + this.#left.size > 0) this.#keepAlive.ref()
+    else this.#keepAlive.unref()
   }
 
   /** Reaps everything that has ended; called on SIGCHLD, and by whoever must know now. */
   reap(): void {
+    if (!this.#detached) this.#reap(-1)
+    else {
+      for (const pid of [...this.#children.keys()]) this.#reap(pid)
+      this.#look()
+    }
+    this.#keepAliveWhile()
+  }
+
+  /** Reaps like an owner from now on: what helpers made has come to nothing, and nobody after us is to find it. */
+  reclaim(): void {
+    this.#detached = false
+    for (const [pid, child] of this.#left) this.#children.set(pid, child)
+    this.#left.clear()
+    this.reap()
+  }
+
+  /** Looks which of the children that are another's to reap have ended. */
+  #look(): void {
+    for (const [pid, child] of this.#left) {
+      this.#info.fill(0)
+      if (waitid(P_PID, pid, this.#info, WEXITED | WNOHANG | WNOWAIT) !== 0) continue
+      // si_code, si_pid and si_status of siginfo_t
+      const [code, who, value] = [8, 16, 24].map((at) => this.#info.readInt32LE(at))
+      if (who !== pid || value === undefined) continue
+      this.#left.delete(pid)
+      const at = realtime()
+      child.settle(code === CLD_EXITED ? { status: value, at } : { status: 128 + value, signal: value, at })
+    }
+    this.#keepAliveWhile()
+  }
+
+  /** Reaps one child, or with -1 all of them, as far as they have ended. */
+  #reap(which: number): void {
     for (;;) {
-      const pid = waitpid(-1, this.#status, WNOHANG)
+      const pid = waitpid(which, this.#status, WNOHANG)
       if (pid <= 0) {
         if (pid < 0 && lastErrno() === 4) continue
         return
@@ -163,7 +220,6 @@ export class Reaper {
       const child = this.#children.get(pid)
       if (child !== undefined) {
         this.#children.delete(pid)
-        if (this.#children.size === 0) this.#keepAlive.unref()
         child.settle(exit)
       } else if (this.#expecting > 0) {
         this.#early.set(pid, exit)

@@ -8,8 +8,12 @@ import { Code } from 'ttrpc-ts'
 import { type CreateTaskRequest, TaskCreate } from 'ttrpc-ts/containerd'
 import {
   Container,
+  type CreateOptions,
+  deleteContainer,
+  failpoint,
   hostGid,
   hostUid,
+  isLeftover,
   loadSpec,
   type OciProcess,
   RuntimeError,
@@ -17,7 +21,7 @@ import {
   type Spec,
   unmountTree,
 } from '../../runtime/index.ts'
-import { stateRoot, writeExit, writeRoot } from '../bundle.ts'
+import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
 import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
@@ -38,8 +42,10 @@ export async function createTask(shim: Shim, request: CreateTaskRequest): Promis
   const creation = shim.registry.beginCreate(request.id)
   try {
     const task = await build(shim, request, creation.abort.signal)
+    failpoint('task:created')
     shim.registry.add(task)
     announce(shim, task, request)
+    failpoint('task:announced')
     return task
   } catch (error) {
     throw stepFailed('OCI runtime create failed', error)
@@ -56,18 +62,23 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   let io: ProcessIo | undefined
   let container: Container | undefined
   try {
+    failpoint('task:create')
     const { options, warnings } = parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
-    if (options.root !== '') writeRoot(bundle, stateRoot(options.root, shim.namespace))
+    const root = stateRoot(options.root, shim.namespace)
+    clearRecords(bundle)
+    if (options.root !== '') writeRoot(bundle, root)
     mounted = mountRootfs(bundle, request.rootfs)
+    failpoint('task:mounted')
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
     io = await ProcessIo.open(
       { stdin, stdout, stderr, terminal },
       { ...initIo(spec), ...owner(spec, options), ...shimOf(shim), id, bundle, signal },
     )
-    container = await Container.create({
-      root: stateRoot(options.root, shim.namespace),
+    failpoint('task:io')
+    container = await createContainer(shim, {
+      root,
       id,
       bundle,
       spec,
@@ -86,6 +97,24 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   } catch (error) {
     await undo(shim, { id, bundle, mounted, io, container, error })
     throw error
+  }
+}
+
+/**
+ * Creates the container. The daemon gives an id and a bundle to one container at a time: what an earlier one of this bundle, or of an
+ * earlier boot, has left under the id is removed; anything else is somebody's container, and the id is taken.
+ */
+async function createContainer(shim: Shim, options: CreateOptions): Promise<Container> {
+  try {
+    return await Container.create(options)
+  } catch (error) {
+    const { root, id, bundle } = options
+    const { logger } = shim
+    const taken = error instanceof RuntimeError && error.code === 'AlreadyExists'
+    if (!taken || !isLeftover(root, id, bundle)) throw error
+    logger.warn({ container: id }, 'removing what an earlier container of this id has left')
+    await deleteContainer(root, id, { force: true, salvage: true, logger })
+    return Container.create(options)
   }
 }
 

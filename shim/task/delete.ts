@@ -4,7 +4,7 @@
  * left; until then a second Delete waits for the first and then finds nothing.
  */
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
-import { unmountTree } from '../../runtime/index.ts'
+import { failpoint, unmountTree } from '../../runtime/index.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
 import { isNotFound, messageOf, notFound } from '../status.ts'
@@ -23,6 +23,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     check(init.state, 'delete')
     if (init.state.kind === 'created') await killCreated(task)
     await drain(shim, task, init)
+    failpoint('task:drained')
     task.oomWatch?.[Symbol.dispose]()
     await Promise.all([...task.execs.values()].map(endExec))
     try {
@@ -32,6 +33,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     }
     await init.io?.close()
     unmountTree(rootfsOf(bundle))
+    failpoint('task:unmounted')
     init.apply({ kind: 'delete' })
     const { pid } = init.state
     const exit = exitOf(init.state)
@@ -41,6 +43,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     } catch (error) {
       shim.logger.warn({ container: task.id, error: messageOf(error) }, 'cannot write the exit record')
     }
+    failpoint('task:recorded')
     shim.registry.remove(task)
     shim.events.publish('/tasks/delete', TaskDelete, {
       containerId: task.id,
@@ -49,8 +52,19 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
       exitedAt: exit.at,
     })
     shim.logger.info({ container: task.id, pid }, 'container deleted')
+    failpoint('task:deleted')
     return response(init.state)
   })
+}
+
+/** Ends and deletes a container that nobody will ask for any more, whatever it does. */
+export async function abandonTask(shim: Shim, task: Task): Promise<void> {
+  const { container, init } = task
+  if (init.state.kind !== 'stopped') {
+    await container.signalAll(SIGKILL)
+    await init.ended
+  }
+  await deleteTask(shim, task)
 }
 
 /** Deletes an exec that has stopped or never started. */

@@ -9,7 +9,8 @@
  * Invariant: every process that was started gets exactly one exit, whatever fails on the way.
  */
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
-import type { Exit } from '../../runtime/index.ts'
+import { type Exit, failpoint } from '../../runtime/index.ts'
+import { writeStatus } from '../bundle.ts'
 import { isNotFound, messageOf } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
@@ -25,6 +26,7 @@ export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
 
 async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit): Promise<void> {
   if (process.launching !== undefined) await process.launching
+  failpoint('task:exited')
   process.io?.exited()
   if (process === task.init) {
     try {
@@ -35,6 +37,7 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
     await execsEnded(task)
     checkOom(shim, task)
   }
+  if (process === task.init) noteStatus(shim, task, exit)
   process.apply({ kind: 'exit', exit })
   shim.events.publish('/tasks/exit', TaskExit, {
     containerId: task.id,
@@ -47,6 +50,16 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
     { container: task.id, exec: process.execId || undefined, pid: process.state.pid, status: exit.status },
     'process exited',
   )
+  failpoint('task:exit-told')
+}
+
+/** For `delete`, should we not live to clean up: whoever is told now, and asks again then, hears the same. */
+function noteStatus(shim: Shim, { bundle, init, id }: Task, exit: Exit): void {
+  try {
+    writeStatus(bundle, { pid: init.state.pid, exit })
+  } catch (error) {
+    shim.logger.debug({ container: id, error: messageOf(error) }, 'cannot note the exit status')
+  }
 }
 
 /** The init has gone: ends what it left behind. */

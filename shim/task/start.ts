@@ -4,7 +4,7 @@
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
-import type { OciProcess, RunningProcess } from '../../runtime/index.ts'
+import { failpoint, type OciProcess, type RunningProcess } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { isConfined, owner, shimOf } from './create.ts'
@@ -44,6 +44,7 @@ function launchInit(shim: Shim, task: Task): Promise<number> {
     init.apply({ kind: 'start', pid })
     shim.events.publish('/tasks/start', TaskStart, { containerId: task.id, pid })
     shim.logger.info({ container: task.id, pid }, 'container started')
+    failpoint('task:started')
     return pid
   })
 }
@@ -58,6 +59,7 @@ function startExec(shim: Shim, task: Task, exec: { process: TaskProcess; spec: O
     process.apply({ kind: 'start', pid })
     shim.events.publish('/tasks/exec-started', TaskExecStarted, { containerId: task.id, execId, pid })
     watchExit(shim, task, process)
+    failpoint('task:exec-started')
     shim.logger.info({ container: task.id, exec: execId, pid, program: spec.args?.[0] }, 'exec started')
     return pid
   })
@@ -79,6 +81,7 @@ async function run(
       relayOutput: true,
       relayInput: isConfined({ ...container.spec.process, ...spec }),
     })
+    failpoint('task:exec-io')
     const running = await container.exec({
       process: spec,
       stdio: io.stdio,

@@ -120,6 +120,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
       [['kill', 'c', 'RTMAX+1'], /unknown signal "RTMAX\+1"/],
       [['completion', 'zsh'], /no script for "zsh"/],
       [['--wrong', 'list'], /'--wrong'/],
+      [['exec', '--wrong', 'c', 'true'], /exec: unknown option '--wrong'/],
     ]
     for (const [args, message] of wrong) {
       const { code, stderr, stdout } = await runts.run(...args)
@@ -134,6 +135,8 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
 
   test('--help explains every command', async ({ runts }) => {
     const { stdout } = await runts.ok('--help')
+    for (const args of [[], ['-h'], ['help'], ['h']]) expect((await runts.ok(...args)).stdout).toBe(stdout)
+    expect((await runts.ok('h', 'exec')).stdout).toMatch(/^usage: runts exec /)
     const names = [...stdout.matchAll(/^ {2}([a-z]+) {2,}\S/gm)].flatMap(([, name]) => name ?? [])
     expect(names).toContain('exec')
     for (const name of names) expect((await runts.ok(name, '--help')).stdout).toContain(`usage: runts ${name}`)

@@ -108,10 +108,17 @@ describe('runts exec', needs('root', 'busybox'), () => {
     expect(stdout).toBe('8\n6\n6 7 9 10\n1 new\n/\n')
   })
 
-  test('leaves what follows the command to the command', async ({ runts }) => {
+  test('leaves what follows the id to the command, so that nobody can add options to the call of a tool', async ({
+    runts,
+  }) => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
     expect((await runts.ok('exec', 'c', 'echo', '--cwd', '/tmp', '--', '-u')).stdout).toBe('--cwd /tmp -- -u\n')
-    expect((await runts.ok('exec', 'c', '--', 'echo', '-e')).stdout).toBe('\n')
+    for (const word of ['--', '-u', '--help']) {
+      expect(await runts.run('exec', 'c', word, '5', 'true')).toMatchObject({
+        code: 255,
+        stderr: `runts: exec: "${word}": executable file not found in $PATH\n`,
+      })
+    }
   })
 
   test('takes the process from a file, and not the template then', async ({ runts }) => {
@@ -178,6 +185,8 @@ describe('runts exec', needs('root', 'busybox'), () => {
       ['--root', runts.root, 'exec', '-d', '--pid-file', '/no/such/pid', 'c', 'sleep', '900'],
       { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' },
     )
+    // one that has ended by itself meanwhile is no other case
+    expect((await runts.run('exec', '--pid-file', '/no/such/pid', 'c', 'true')).stderr).toBe(stderr)
     expect({ status, stderr }).toEqual({
       status: 255,
       stderr: 'runts: cannot write the pid file "/no/such/pid": ENOENT\n',

@@ -15,9 +15,18 @@ export interface BareShim {
   readonly bundle: string
   readonly socket: string
   readonly task: ServiceClient<typeof TaskService>
-  /** Runs the launcher's `delete`, as the daemon does after every container. */
-  delete(): Promise<Finished>
+  /** Runs the launcher's `delete`, as the daemon does after every container; in the bundle, unless another folder is given. */
+  delete(folder?: string): Promise<Finished>
   close(): void
+}
+
+/** What `start` is told besides the usual. */
+export interface StartWishes {
+  /** makes stdin's bytes from the container's id */
+  readonly stdin?: (id: string) => Uint8Array
+  readonly flags?: readonly string[]
+  /** changes the bundle before the shim is started */
+  readonly before?: (bundle: string) => void
 }
 
 /** Starts a shim on a new bundle. */
@@ -25,22 +34,23 @@ export async function startBareShim(
   ct: Containers,
   command: readonly string[],
   change?: SpecChange,
+  { stdin, flags = [], before }: StartWishes = {},
 ): Promise<BareShim> {
   const id = ct.id()
   const bundle = join(ct.folder, id)
   mkdirSync(bundle)
   writeSpec(bundle, command, change)
+  before?.(bundle)
   const env = { TTRPC_ADDRESS: `${ct.daemon.address}.ttrpc`, CONTAINERD_SHIM_TS_ROOT: join(ct.daemon.folder, 'ts') }
-  const launcher = (...action: string[]): Promise<Finished> =>
-    startCommand(
-      join(BIN, 'containerd-shim-ts-v2'),
-      ['-namespace', ct.daemon.namespace, '-id', id, '-address', ct.daemon.address, ...action],
-      {
-        cwd: bundle,
-        env,
-      },
-    ).finished
-  const started = await launcher('start')
+  const identity = ['-namespace', ct.daemon.namespace, '-id', id, '-address', ct.daemon.address]
+  const launcher = (words: readonly string[], cwd: string, input?: Uint8Array): Promise<Finished> =>
+    startCommand(join(BIN, 'containerd-shim-ts-v2'), [...identity, ...words], {
+      cwd,
+      env,
+      ...(input === undefined ? {} : { input }),
+    }).finished
+  const remove = (folder = bundle): Promise<Finished> => launcher(['-bundle', bundle, 'delete'], folder)
+  const started = await launcher([...flags, 'start'], bundle, stdin?.(id))
   expect(started, started.stderr).toMatchObject({
     code: 0,
     stderr: '',
@@ -52,7 +62,7 @@ export async function startBareShim(
     const pid = ct.findShim(id)
     if (pid === undefined) return
     process.kill(pid, 'SIGKILL')
-    await launcher('-bundle', bundle, 'delete')
+    await remove()
   })
   const connection = new TtrpcClient({ path: socket })
   return {
@@ -60,7 +70,7 @@ export async function startBareShim(
     bundle,
     socket,
     task: createClient(TaskService, connection),
-    delete: () => launcher('-bundle', bundle, 'delete'),
+    delete: remove,
     close: () => connection.close(),
   }
 }

@@ -12,6 +12,8 @@ export interface Finished {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
+  /** the same as bytes, for what is no text */
+  readonly stdoutBytes: Buffer
   readonly stderr: string
   /** of all of stdout, also when `keepOutput` is false */
   readonly sha256: string
@@ -70,6 +72,7 @@ export class Command {
           code,
           signal,
           stdout: this.stdout,
+          stdoutBytes: Buffer.concat(this.#out),
           stderr: this.#stderr,
           sha256: hash.digest('hex'),
           bytes: this.#bytes,

@@ -10,7 +10,7 @@ import { settledLeaks } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { Daemon, type EventRecorder, words } from './daemon.ts'
 import { SLOWNESS } from './needs.ts'
-import { IMAGE, IS_OURS, PAYLOAD, RUNTIME } from './places.ts'
+import { CTR, IMAGE, IS_OURS, PAYLOAD, RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 
 /** What one test does with its file's daemon. */
@@ -118,7 +118,7 @@ export class Containers {
   /** Starts ctr with a terminal of its own (`ctr` refuses -t without one). `resize` and `kill` are the terminal program's. */
   startOnTerminal(args: readonly string[], options: StartOptions & { rows?: number; columns?: number } = {}): Command {
     const { rows = 24, columns = 80, ...rest } = options
-    const ctr = ['ctr', ...this.daemon.ctrArgs(args)]
+    const ctr = [CTR, ...this.daemon.ctrArgs(args)]
     return startCommand(PAYLOAD, ['pty', String(rows), String(columns), '--', ...ctr], { ...rest, control: true })
   }
 
@@ -152,6 +152,13 @@ export class Containers {
 
   /** The same, or undefined when there is none. */
   findShim(id: string): number | undefined {
+    const found = this.shims(id)
+    expect(found.length, `shim processes of ${id}`).toBeLessThan(2)
+    return found[0]
+  }
+
+  /** The pids of all processes of the shim's program for the container: the one that serves, and one that deletes. */
+  shims(id: string): number[] {
     const found = readdirSync('/proc').filter((name) => {
       if (!/^\d+$/.test(name)) return false
       try {
@@ -165,8 +172,7 @@ export class Containers {
         return false
       }
     })
-    expect(found.length, `shim processes of ${id}`).toBeLessThan(2)
-    return found[0] === undefined ? undefined : Number(found[0])
+    return found.map(Number)
   }
 
   /** The path of the shim's socket. */

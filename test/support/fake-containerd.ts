@@ -228,6 +228,8 @@ export class FakeContainerd {
   readonly folder: string
   readonly namespace: string
   readonly sink: EventSink
+  /** The launcher that is run; another build's, when a test says so. */
+  program = join(BIN, 'containerd-shim-ts-v2')
   /** All container ids so far. */
   readonly ids: string[] = []
   readonly #shims: FakeShim[] = []
@@ -289,7 +291,7 @@ export class FakeContainerd {
   launch(id: string, ...action: readonly string[]): Promise<Finished> {
     const { address, namespace } = this
     const flags = ['-namespace', namespace, '-address', address, '-publish-binary', '/bin/false', '-id', id]
-    return startCommand(join(BIN, 'containerd-shim-ts-v2'), [...flags, ...action], {
+    return startCommand(this.program, [...flags, ...action], {
       cwd: this.bundlePath(id),
       env: {
         TTRPC_ADDRESS: `${address}.ttrpc`,

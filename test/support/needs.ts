@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { basename, delimiter, join } from 'node:path'
-import { OCI_RUNTIME } from './places.ts'
+import { CONTAINERD, CONTAINERD_RELEASE, CTR, OCI_RUNTIME } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -17,8 +17,9 @@ declare module 'vitest' {
 const IS_RUNC = basename(OCI_RUNTIME) === 'runc'
 const CGROUP2_SUPER_MAGIC = 0x63677270
 
+/** Whether a program exists that may be run: a name on the PATH, or a path. */
 function onPath(program: string): boolean {
-  return (process.env['PATH'] ?? '').split(delimiter).some((folder) => {
+  return (program.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter)).some((folder) => {
     try {
       accessSync(join(folder, program), constants.X_OK)
       return true
@@ -54,7 +55,7 @@ const CHECKS = {
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
   cgroup2: isCgroup2,
   'memory controller': () => existsSync('/sys/fs/cgroup/memory/tasks') || v2Controllers().includes('memory'),
-  containerd: () => onPath('containerd') && onPath('ctr'),
+  containerd: () => onPath(CONTAINERD) && onPath(CTR),
   busybox: () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
@@ -103,7 +104,9 @@ export function missing(...list: readonly Need[]): Need | undefined {
 /** Vitest options of a test or describe that needs things of the machine: `test('…', needs('root'), …)`. */
 export function needs(...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
   const lacking = missing(...list)
-  return lacking === undefined ? { skip: false, meta: {} } : { skip: true, meta: { missing: lacking } }
+  if (lacking === undefined) return { skip: false, meta: {} }
+  const which = lacking === 'containerd' && CONTAINERD_RELEASE !== '' ? ` ${CONTAINERD_RELEASE}` : ''
+  return { skip: true, meta: { missing: `${lacking}${which}` } }
 }
 
 /** Vitest options of a test that runc fails: with RUNTIME=runc it is skipped, and the reason takes the missing thing's place. */

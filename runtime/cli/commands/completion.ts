@@ -14,7 +14,7 @@ function valueWords(value: string | undefined): string {
 /** Lines of a `case` statement: the options that take a value, and how that is completed. */
 function valueCases(scope: string, options: Options): string[] {
   return Object.entries(options)
-    .filter(([, { type }]) => type === 'string')
+    .filter(([, { type }]) => type !== 'boolean')
     .map(([name, { short, value }]) => {
       const names = [`--${name}`, ...(short === undefined ? [] : [`-${short}`])]
       return `    ${names.map((option) => `"${scope} ${option}"`).join(' | ')}) echo '${valueWords(value)}' ;;`

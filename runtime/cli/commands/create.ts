@@ -1,16 +1,7 @@
 /** `create` and what `run` has in common with it: a container from a bundle. */
 import { resolve } from 'node:path'
-import {
-  Container,
-  connectUnix,
-  loadSpec,
-  type OwnedFd,
-  Reaper,
-  RuntimeError,
-  type Spec,
-  type Stdio,
-} from '../../index.ts'
-import { type Command, type Context, CREATE_OPTIONS, writePidFile } from '../command.ts'
+import { Container, loadSpec, Reaper, RuntimeError, type Spec, type Stdio } from '../../index.ts'
+import { type Command, type Context, CREATE_OPTIONS } from '../command.ts'
 import { initFds, withEnv } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { managerSocket } from '../notify.ts'
@@ -20,7 +11,7 @@ export function chooseStdio(
   terminal: boolean,
   consoleSocket: string | undefined,
   detached: boolean,
-): { stdio: Stdio; socket?: OwnedFd } {
+): { stdio: Stdio; consoleSocket?: string } {
   if (!(terminal && detached) && consoleSocket !== undefined) {
     throw new RuntimeError('InvalidArgument', 'cannot use console socket if runts will not detach or allocate tty')
   }
@@ -32,8 +23,7 @@ export function chooseStdio(
   if (consoleSocket === undefined) {
     throw new RuntimeError('InvalidArgument', 'cannot allocate tty if runts will detach without setting console socket')
   }
-  const socket = connectUnix(consoleSocket)
-  return { stdio: { kind: 'terminal', socket: socket.fd }, socket }
+  return { stdio: { kind: 'terminal' }, consoleSocket: resolve(consoleSocket) }
 }
 
 /** How the container of a command line is made. */
@@ -44,29 +34,31 @@ export interface Making {
   readonly subreaper: boolean
 }
 
-/** Makes the container of a create or run command line. */
-export async function createContainer(context: Context, args: ParsedArgs, making: Making): Promise<Container> {
+/** Makes the container of a create or run command line; `reaper` knows of its end. */
+export async function createContainer(
+  context: Context,
+  args: ParsedArgs,
+  making: Making,
+): Promise<{ container: Container; reaper: Reaper }> {
   if (context.systemdCgroup) {
     throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
   }
   const bundle = resolve(args.text('bundle') ?? '.')
-  // relative to where the user stands, before anything changes it
   const pidFile = args.text('pid-file')
-  const pidPath = pidFile ? resolve(pidFile) : undefined
   const pidfdSocket = args.text('pidfd-socket')
   const { fds, env } = initFds(args)
   const loaded = loadSpec(bundle)
   const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
-  const { stdio, socket } = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
+  const streams = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
   const reaper = new Reaper(context.logger)
-  reaper.start({ subreaper: making.subreaper })
+  reaper.start(making)
   try {
     const container = await Container.create({
       root: context.root,
       id: args.positionals[0] ?? '',
       bundle,
       spec,
-      stdio,
+      ...streams,
       reaper,
       logger: context.logger,
       noPivot: args.flag('no-pivot'),
@@ -76,19 +68,15 @@ export async function createContainer(context: Context, args: ParsedArgs, making
       rootless: context.rootless,
       containerLogger: context.containerLogger,
       notify: managerSocket() !== undefined,
+      ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
+      ...(pidFile ? { pidFile } : {}),
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
     await container.settled()
-    if (pidPath === undefined) return container
-    try {
-      writePidFile(pidPath, container.init.pid)
-    } catch (error) {
-      await container.destroy({ force: true })
-      throw error
-    }
-    return container
-  } finally {
-    socket?.close()
+    return { container, reaper }
+  } catch (error) {
+    reaper.reclaim()
+    throw error
   }
 }
 

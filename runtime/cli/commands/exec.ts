@@ -1,13 +1,12 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
 import { resolve } from 'node:path'
 import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
-import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile, writePidFile } from '../command.ts'
+import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStdio } from './create.ts'
 
-const SIGKILL = 9
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
@@ -118,7 +117,7 @@ export const exec: Command = {
     summary:
       "Runs a command in a running container. The exit status is the command's own, 255 when it could not be run.",
     details: [
-      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. What follows the command's name belongs to the command, options too. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
+      "The process is like the container's first: the user, environment, working directory, capabilities and limits of config.json, changed by the options. Options stand before the id: what follows it belongs to the command. With --process a file holds the whole process as JSON, in the form of config.json's `process`, and only the options about streams, descriptors and cgroups count besides.",
     ],
     examples: [
       'runts exec web ps',
@@ -127,7 +126,7 @@ export const exec: Command = {
       'runts exec --cap CAP_NET_ADMIN web ip link',
     ],
     positionals: ['ID', '[COMMAND]'],
-    rest: 'word',
+    rest: true,
     options: {
       ...PROCESS_OPTIONS,
       cwd: { type: 'string', value: 'DIRECTORY', doc: 'working directory in the container' },
@@ -190,37 +189,30 @@ export const exec: Command = {
     const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
-    const { stdio, socket } = chooseStdio(target.terminal, args.text('console-socket'), detached)
+    const streams = chooseStdio(target.terminal, args.text('console-socket'), detached)
     const reaper = new Reaper(context.logger)
-    reaper.start()
+    reaper.start({ detached })
     using signals = detached ? undefined : new SignalRelay()
     try {
       const running = await container.exec({
         process: target,
-        stdio,
+        ...streams,
         reaper,
         ignorePaused: args.flag('ignore-paused'),
         extraFds,
         subCgroups,
         gates: context.gates,
         containerLogger: context.containerLogger,
+        ...(pidFile ? { pidFile } : {}),
         ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
       })
       signals?.attach(running)
-      if (pidFile) {
-        try {
-          writePidFile(resolve(pidFile), running.pid)
-        } catch (error) {
-          running.signal(SIGKILL)
-          await running.exited
-          throw error
-        }
-      }
       if (detached) return 0
       using front = new Foreground(running)
       return await front.ended()
-    } finally {
-      socket?.close()
+    } catch (error) {
+      reaper.reclaim()
+      throw error
     }
   },
 }

@@ -58,7 +58,7 @@ export const ps: Command = {
     ],
     examples: ['runts ps web', 'runts ps web -eo pid,rss,args', 'runts ps --format json web'],
     positionals: ['ID', '[PS OPTIONS]'],
-    rest: 'any',
+    rest: true,
     options: FORMAT_OPTION,
   },
   async run(context, args) {

@@ -27,13 +27,15 @@ export const run: Command = {
   async run(context, args) {
     const detached = args.flag('detach')
     using signals = detached ? undefined : new SignalRelay()
-    const container = await createContainer(context, args, { detached, subreaper: !args.flag('no-subreaper') })
+    const making = { detached, subreaper: !args.flag('no-subreaper') }
+    const { container, reaper } = await createContainer(context, args, making)
     using front = detached ? undefined : new Foreground(container.init)
     try {
       signals?.attach(container.init)
       await (detached ? startDetached : startInFront)(context, container)
     } catch (error) {
       await container.destroy({ force: true })
+      reaper.reclaim()
       throw error
     }
     if (front === undefined) return 0

@@ -40,8 +40,36 @@ test('a disposed watch is silent', async () => {
   expect(counts).toEqual([])
 })
 
+test('who wants to know is told when no process is left, after the last growth', async () => {
+  events(0)
+  const cgroup = (populated: number) => writeFileSync(join(dir, 'cgroup.events'), `populated ${populated}\nfrozen 0\n`)
+  cgroup(1)
+  const told: (number | string)[] = []
+  using _watch = watchOom(
+    { '': dir },
+    (count) => told.push(count),
+    () => told.push('end'),
+  )
+  cgroup(1)
+  events(1)
+  cgroup(0)
+  await until('the end', () => told.includes('end'))
+  events(2)
+  cgroup(0)
+  expect(told).toEqual([1, 'end'])
+})
+
 test('without a memory controller there is nothing to watch', () => {
   watchOom({ '': dir }, () => {})[Symbol.dispose]()
   watchOom({}, () => {})[Symbol.dispose]()
+  let ended = false
+  watchOom(
+    {},
+    () => {},
+    () => {
+      ended = true
+    },
+  )
+  expect(ended).toBe(true)
   expect(oomKillCount({ '': dir })).toBe(0)
 })

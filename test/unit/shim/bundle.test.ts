@@ -3,7 +3,16 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test as base, describe, expect } from 'vitest'
-import { readExit, readRoot, stateRoot, writeExit, writeRoot } from '../../../shim/bundle.ts'
+import {
+  clearRecords,
+  readExit,
+  readRoot,
+  readStatus,
+  stateRoot,
+  writeExit,
+  writeRoot,
+  writeStatus,
+} from '../../../shim/bundle.ts'
 
 const test = base.extend<{ bundle: string }>({
   // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixtures that are needed from this pattern
@@ -26,6 +35,24 @@ describe('the exit record', () => {
     expect(readExit(bundle)).toBeUndefined()
     writeFileSync(join(bundle, 'shim-exit'), '42 137 17000')
     expect(readExit(bundle)).toBeUndefined()
+  })
+})
+
+describe('the status', () => {
+  const record = { pid: 42, exit: { status: 3, at: { seconds: 1n, nanos: 2 } } }
+
+  test('is told apart from the record of a clean end', ({ bundle }) => {
+    writeStatus(bundle, record)
+    expect(readStatus(bundle)).toEqual(record)
+    expect(readExit(bundle)).toBeUndefined()
+  })
+
+  test('and the record are forgotten when a container begins', ({ bundle }) => {
+    writeStatus(bundle, record)
+    writeExit(bundle, record)
+    clearRecords(bundle)
+    expect([readStatus(bundle), readExit(bundle)]).toEqual([undefined, undefined])
+    clearRecords(bundle)
   })
 })
 

@@ -198,6 +198,47 @@ describe('EventQueue', () => {
     expect(queue.length).toBe(1)
   })
 
+  test('a sign of the daemon ends the pause, and the pauses are short again', async () => {
+    const { clock, daemon, queue } = setUp()
+    queue.publish(...start(1))
+    for (let attempt = 0; attempt < 4; attempt++) {
+      await turn()
+      daemon.calls[attempt]?.reject(LOST)
+      await turn()
+      if (attempt < 3) clock.fire()
+    }
+    expect(clock.waiting[0]?.delayMs).toBe(5000)
+    queue.retry()
+    expect(clock.waiting).toHaveLength(0)
+    expect(daemon.calls).toHaveLength(5)
+    daemon.calls[4]?.reject(LOST)
+    await turn()
+    expect(clock.waiting[0]?.delayMs).toBe(1000)
+  })
+
+  test('a sign of the daemon changes nothing while an event is on its way', async () => {
+    const { daemon, queue } = setUp()
+    queue.retry()
+    queue.publish(...start(1))
+    queue.retry()
+    await turn()
+    queue.retry()
+    expect(daemon.calls).toHaveLength(1)
+  })
+
+  test('drain() does not wait for the end of a pause', async () => {
+    const { clock, daemon, queue } = setUp()
+    queue.publish(...start(1))
+    await turn()
+    daemon.calls[0]?.reject(LOST)
+    await turn()
+    const drained = queue.drain(2000)
+    expect(daemon.calls).toHaveLength(2)
+    daemon.calls[1]?.resolve()
+    await drained
+    expect(clock.waiting).toHaveLength(0)
+  })
+
   test('without a daemon nothing is queued', async () => {
     const queue = new EventQueue({ namespace: 'ns', forwarder: undefined, logger: silentLogger })
     queue.publish(...start(1))

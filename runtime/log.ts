@@ -1,0 +1,123 @@
+/**
+ * A log as lines, text or JSON, in the form that runc's users know, appended to a file or written to standard error. A line is written
+ * at once and whole, so that several programs may share a file and nothing is lost when this one ends. (pino was used here before:
+ * loading it cost more than most commands write, and its JSON had to be parsed again for the text format.) The level of what the
+ * container's own side reports is set apart from that of the runtime.
+ */
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { RuntimeError } from './errors.ts'
+import { atLevel, LOG_LEVELS, type LogFields, type Logger, type LogLevel, withFields } from './logger.ts'
+import { errnoName, errnoOf } from './sys/errno.ts'
+
+/** How the lines look. */
+export type LogFormat = 'text' | 'json'
+
+/** The formats, for the help text. */
+export const LOG_FORMATS: readonly LogFormat[] = ['text', 'json']
+
+/** A level by its name; "warn" is a warning too. @throws InvalidArgument naming the option */
+export function parseLogLevel(option: string, text: string): LogLevel {
+  const level = LOG_LEVELS.find((name) => name === (text === 'warn' ? 'warning' : text))
+  if (level !== undefined) return level
+  throw new RuntimeError('InvalidArgument', `invalid ${option} "${text}": must be ${LOG_LEVELS.join(', ')}`)
+}
+
+/** A log that is open. */
+export interface Log extends Logger {
+  readonly format: LogFormat
+  /** whether its lines go to standard error, where the error of a command is printed anyway */
+  readonly isStderr: boolean
+  /** The same log with a level of its own. */
+  at(level: LogLevel): Logger
+  /** Closes the file; what is logged later is lost. */
+  close(): void
+}
+
+function bare(text: string): boolean {
+  return /^[\w.@/^+-]+$/.test(text)
+}
+
+function line(format: LogFormat, level: LogLevel, message: string, fields: LogFields): string {
+  const time = new Date().toISOString()
+  const entries = Object.entries(fields).flatMap(([key, value]) =>
+    value === undefined ? [] : [[key, typeof value === 'bigint' ? String(value) : value] as const],
+  )
+  if (format === 'json') return `${JSON.stringify({ level, msg: message, time, ...Object.fromEntries(entries) })}\n`
+  const words = entries.map(([key, value]) => {
+    const text = String(value)
+    return ` ${key}=${bare(text) ? text : JSON.stringify(text)}`
+  })
+  return `time="${time}" level=${level} msg=${JSON.stringify(message)}${words.join('')}\n`
+}
+
+/** Opens the log. @throws InvalidArgument when the format is unknown or the file cannot be opened */
+export function openLog(options: { file?: string; format?: string; level: LogLevel }): Log {
+  const format = LOG_FORMATS.find((name) => name === (options.format ?? 'text'))
+  if (format === undefined) {
+    throw new RuntimeError('InvalidArgument', `invalid --log-format "${options.format}": must be text or json`)
+  }
+  const file = options.file === undefined || options.file === '' ? undefined : options.file
+  let fd = 2
+  try {
+    if (file !== undefined) fd = openSync(file, 'a', 0o644)
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot open the log "${file}": ${errnoName(errnoOf(error))}`, {
+      cause: error,
+    })
+  }
+  let broken = false
+  const write = (level: LogLevel, fields: LogFields, message: string): void => {
+    if (broken) return
+    try {
+      writeSync(fd, line(format, level, message, fields))
+    } catch {
+      // a full disk or a reader that is gone must not end a container: the log is given up
+      broken = true
+    }
+  }
+  const all: Logger = {
+    debug: (fields, message) => write('debug', fields, message),
+    info: (fields, message) => write('info', fields, message),
+    warn: (fields, message) => write('warning', fields, message),
+    error: (fields, message) => write('error', fields, message),
+  }
+  const at = (level: LogLevel): Logger => atLevel(all, level)
+  const close = (): void => {
+    if (file !== undefined && !broken) closeSync(fd)
+    broken = true
+  }
+  return { ...at(options.level), format, isStderr: file === undefined, at, close }
+}
+
+/** How a program that uses the runtime wants to log. */
+export interface LogSettings {
+  /** appended to; left out: standard error */
+  readonly path?: string
+  readonly format?: LogFormat
+  /** left out: warning */
+  readonly level?: LogLevel
+  /** for what the container's own side reports; left out: the same */
+  readonly containerLevel?: LogLevel
+}
+
+/** The two loggers that Container.create and exec take, on one log. */
+export interface ConfiguredLog extends Disposable {
+  readonly logger: Logger
+  readonly containerLogger: Logger
+}
+
+/** Opens the one log of the runtime and its containers; every line says which `command` it is about, and which container (`cid`) if that is known. @throws InvalidArgument */
+export function configureLogging(command: string, settings: LogSettings = {}, containerId?: string): ConfiguredLog {
+  const { path, format, level = 'warning', containerLevel = level } = settings
+  const log = openLog({
+    level,
+    ...(path === undefined ? {} : { file: path }),
+    ...(format === undefined ? {} : { format }),
+  })
+  const fields = { cid: containerId, cmd: command }
+  return {
+    logger: withFields(log, fields),
+    containerLogger: withFields(log.at(containerLevel), fields),
+    [Symbol.dispose]: log.close,
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * Resource limits that are set on a running container, put together with those that it has: what the later document leaves out stays,
+ * down to the single value; a list that it names replaces the old one, since a list of rules or devices is one value. Pure.
+ */
+import { defined } from './fields.ts'
+import type { LinuxResources } from './types.ts'
+
+const NONE: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
+
+/** The limits that hold after `later` was set. */
+export function mergeResources(earlier: LinuxResources = NONE, later: LinuxResources): LinuxResources {
+  const { memory, cpu, pids, blockIO, network } = earlier
+  const merged = {
+    devices: later.devices.length > 0 ? later.devices : earlier.devices,
+    hugepageLimits: [
+      ...earlier.hugepageLimits.filter(({ pageSize }) => !later.hugepageLimits.some((l) => l.pageSize === pageSize)),
+      ...later.hugepageLimits,
+    ],
+    rdma: { ...earlier.rdma, ...later.rdma },
+    unified: { ...earlier.unified, ...later.unified },
+    memory: both(memory, later.memory),
+    cpu: both(cpu, later.cpu),
+    pids: later.pids ?? pids,
+    blockIO: both(blockIO, later.blockIO),
+    network: both(network, later.network),
+  }
+  return defined(merged)
+}
+
+/** An empty list is one that the document does not name. */
+function both<T extends object>(earlier: T | undefined, later: T | undefined): T | undefined {
+  if (earlier === undefined || later === undefined) return later ?? earlier
+  const named = Object.entries(later).filter(([, value]) => !Array.isArray(value) || value.length > 0)
+  return { ...earlier, ...Object.fromEntries(named) }
+}

@@ -1,0 +1,149 @@
+/**
+ * When the shim process ends, and how. It ends because it is told to (Shutdown, a signal), or because nobody can tell it any more: its
+ * `start` failed half-way and no container ever came, or its bundle is gone, and with it the only place where containerd keeps our
+ * address. Invariant: it leaves in order (what is being created is undone, events are delivered, the socket vanishes), in bounded time.
+ */
+import { existsSync, unlinkSync } from 'node:fs'
+import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
+import { exitNow, longTime, RuntimeError } from '../runtime/index.ts'
+import type { EventQueue } from './events.ts'
+import type { ShimLogger } from './log.ts'
+import { messageOf, toTtrpcError } from './status.ts'
+import type { Registry, Task } from './task/registry.ts'
+
+/** How long a shim may be without a container, and how often one with a container looks for its bundle. */
+export const IDLE_MS = 60_000
+/** What events get to be delivered when the shim leaves. */
+const DRAIN_MS = 1_900
+/** Whatever happens, the process is gone after this. */
+const LEAVE_MS = 2_000
+/** The calls after which a shim may be without a container; no other call keeps an empty one alive, since daemons poll. */
+const MOVING = new Set(['Create', 'Delete'])
+
+/** What a life is made of. */
+export interface LifeParts {
+  /** path of our own socket */
+  readonly socket: string
+  readonly logger: ShimLogger
+  readonly registry: Registry
+  readonly events: Pick<EventQueue, 'drain' | 'retry'>
+  /** Ends a container of which nobody knows any more; resolves when it is gone. */
+  readonly abandon: (task: Task) => Promise<void>
+  /** Ends the process; replaced in tests. */
+  readonly exit?: (status: number) => void
+}
+
+/** The end of the process, from its beginning on. */
+export class Life {
+  readonly #parts: LifeParts
+  readonly #exitProcess: (status: number) => void
+  readonly #idle: NodeJS.Timeout
+  readonly #abandoned = new Set<Task>()
+  #leaving = false
+
+  constructor(parts: LifeParts) {
+    this.#parts = parts
+    this.#exitProcess = parts.exit ?? exitNow
+    this.#idle = setTimeout(() => this.#look(), longTime(IDLE_MS))
+  }
+
+  /** Runs around every call: logs how it ended. */
+  around(context: CallContext, next: () => Outcome): Outcome {
+    // whoever calls us takes our events too
+    this.#parts.events.retry()
+    let outcome: Outcome
+    try {
+      outcome = next()
+    } catch (error) {
+      this.#ended(context, error)
+      throw error
+    }
+    if (!(outcome instanceof Promise)) {
+      this.#ended(context, undefined)
+      return outcome
+    }
+    outcome.then(
+      () => this.#ended(context, undefined),
+      (error: unknown) => this.#ended(context, error),
+    )
+    return outcome
+  }
+
+  /** Leaves in order. */
+  leave(): void {
+    if (this.#leaving) return
+    this.#leaving = true
+    clearTimeout(this.#idle)
+    const limit = setTimeout(() => this.#exit(), LEAVE_MS)
+    void this.#wrapUp().finally(() => {
+      clearTimeout(limit)
+      this.#exit()
+    })
+  }
+
+  async #wrapUp(): Promise<void> {
+    const { registry, events, logger } = this.#parts
+    const creations = [...registry.creations]
+    for (const { abort } of creations) abort.abort(new RuntimeError('Canceled', 'the shim is leaving'))
+    await Promise.all(creations.map((creation) => creation.done))
+    await events.drain(DRAIN_MS)
+    await logger.flush()
+  }
+
+  #exit(): void {
+    try {
+      unlinkSync(this.#parts.socket)
+    } catch {
+      // `delete` has removed it already, or we were given none
+    }
+    this.#exitProcess(0)
+  }
+
+  #ended(context: CallContext, error: unknown): void {
+    const { logger } = this.#parts
+    // cheap: a running timer is only moved
+    if (MOVING.has(context.method)) this.#idle.refresh()
+    if (error === undefined) {
+      logger.debug({ method: context.method }, 'call')
+      return
+    }
+    const { code, message } = toTtrpcError(error)
+    const fields = { method: context.method, code: codeName(code), error: message }
+    const origin = error instanceof TtrpcError ? (error.cause ?? error) : error
+    if (origin instanceof TtrpcError) logger.debug(fields, 'call refused')
+    else if (origin instanceof RuntimeError) logger.warn(fields, 'call failed')
+    else
+      logger.error(
+        { ...fields, stack: origin instanceof Error ? origin.stack : undefined },
+        'call failed: this is a bug',
+      )
+  }
+
+  #look(): void {
+    if (this.#leaving) return
+    const { registry, logger } = this.#parts
+    if (registry.empty) {
+      logger.info({}, 'leaving: no container, and nobody brings one')
+      this.leave()
+      return
+    }
+    this.#idle.refresh()
+    for (const task of registry.tasks) if (!existsSync(task.bundle)) void this.#end(task)
+  }
+
+  /** containerd removes a bundle when it has given a container up: what still runs of it is known to nobody. */
+  async #end(task: Task): Promise<void> {
+    const { abandon, logger, registry } = this.#parts
+    if (this.#abandoned.has(task)) return
+    this.#abandoned.add(task)
+    logger.warn({ container: task.id }, 'ending a container whose bundle was removed')
+    try {
+      await abandon(task)
+      if (registry.empty) this.leave()
+    } catch (error) {
+      // the next look tries again
+      this.#abandoned.delete(task)
+      logger.error({ container: task.id, error: messageOf(error) }, 'cannot end a container whose bundle was removed')
+    }
+  }
+}

@@ -1,0 +1,58 @@
+/** What the project's README gives to copy is true: containerd reads its configuration, and its commands for looking at a shim's runtime exist. */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { needs } from '../support/needs.ts'
+import { BIN, CONTAINERD, ROOT } from '../support/places.ts'
+
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8')
+
+/** The code blocks of a language. */
+function blocks(language: string): string[] {
+  return [...README.matchAll(/```(\w*)\n([\s\S]*?)```/g)].flatMap(([, name, text]) =>
+    name === language && text !== undefined ? [text] : [],
+  )
+}
+
+/** What containerd makes of a configuration. */
+function dump(config: string): { status: number | null; stdout: string } {
+  const folder = mkdtempSync(join(tmpdir(), 'readme-'))
+  try {
+    writeFileSync(join(folder, 'config.toml'), config)
+    const { status, stdout } = spawnSync(CONTAINERD, ['--config', join(folder, 'config.toml'), 'config', 'dump'], {
+      encoding: 'utf8',
+    })
+    return { status, stdout }
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+describe("the README's configuration", needs('containerd'), () => {
+  test('is one for each form, and containerd knows the handler in the forms that it reads', () => {
+    const configs = blocks('toml')
+    expect(configs.map((config) => /^version = \d$/m.exec(config)?.[0])).toEqual(['version = 2', 'version = 3'])
+    const release = Number(
+      /\bv?(\d+)\.\d+\./.exec(spawnSync(CONTAINERD, ['--version'], { encoding: 'utf8' }).stdout)?.[1],
+    )
+    for (const config of configs.slice(0, release < 2 ? 1 : 2)) {
+      const { status, stdout } = dump(config)
+      expect(status).toBe(0)
+      const runtime = stdout.slice(stdout.indexOf('containerd.runtimes.ts]'))
+      expect(runtime).toMatch(/^containerd\.runtimes\.ts\]\n[\s\S]*?runtime_type = ["']io\.containerd\.ts\.v2["']/)
+    }
+  })
+})
+
+describe("the README's commands", needs('root'), () => {
+  test('name options and commands that runts has', () => {
+    const commands = [...README.matchAll(/`runts ((?:--[\w-]+ \S+ )?[a-z]+|--version)/g)].map(([, words = '']) => words)
+    expect(commands.length).toBeGreaterThan(3)
+    for (const command of commands) {
+      const { status, stderr } = spawnSync(join(BIN, 'runts'), [...command.split(' '), '--help'], { encoding: 'utf8' })
+      expect({ status, stderr }, command).toEqual({ status: 0, stderr: '' })
+    }
+  })
+})

@@ -1,0 +1,82 @@
+/**
+ * Killing whom one likes at a named place of a shim's life: the test build of the shim stops itself there (runtime/failpoint.ts), the
+ * test kills, and lets the shim go on if it still can. Invariant: nobody stays stopped.
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Failpoint } from '../../runtime/failpoint.ts'
+import { descendants } from './census.ts'
+import { until } from './command.ts'
+import type { Containers } from './containerd.ts'
+import { ROOT } from './places.ts'
+
+/** Who is killed. */
+export type Victim = 'containerd' | 'shim' | 'ts-init'
+
+/** Builds the test build; for beforeAll. */
+export function buildFailing(): void {
+  execFileSync(process.execPath, [join(ROOT, 'scripts/build.ts'), '--failpoints'], { stdio: 'pipe' })
+}
+
+/** The file through which the shims of this test file are told where to stop; made before the daemon, whose environment they inherit. */
+export class StopFile {
+  readonly #folder = mkdtempSync(join(tmpdir(), 'stop-'))
+  readonly #path = join(this.#folder, 'order')
+
+  constructor(longTimeMs: number) {
+    process.env['RUNTS_STOP_FILE'] = this.#path
+    process.env['RUNTS_LONG_TIME_MS'] = String(longTimeMs)
+  }
+
+  /** The next process that passes the place stops there; the next helper, for `init:<op>`, dies there. */
+  order(place: Failpoint | `init:${string}`): void {
+    writeFileSync(this.#path, place)
+  }
+
+  /** Whether nobody has passed the place yet. */
+  get pending(): boolean {
+    return existsSync(this.#path)
+  }
+
+  cancel(): void {
+    rmSync(this.#path, { force: true })
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
+
+/** Waits until the process that took the order has stopped; its pid. */
+export async function untilStopped(ct: Containers, id: string, order: StopFile): Promise<number> {
+  let stopped: number | undefined
+  await until(`a process of ${id} to stop`, () => {
+    if (order.pending) return false
+    stopped = ct.shims(id).find((pid) => /^State:\tT/m.test(statusOf(pid)))
+    return stopped !== undefined
+  })
+  return stopped!
+}
+
+function statusOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'utf8')
+  } catch {
+    // gone
+    return ''
+  }
+}
+
+/** Kills the victim while the shim is stopped, and lets what is left of them go on; a killed daemon is started again. */
+export async function killAt(ct: Containers, shim: number, victim: Victim): Promise<void> {
+  if (victim === 'shim') {
+    process.kill(shim, 'SIGKILL')
+    return
+  }
+  if (victim === 'containerd') await ct.daemon.kill('SIGKILL')
+  else for (const { pid, name } of descendants(shim)) if (name.startsWith('ts-init')) process.kill(pid, 'SIGKILL')
+  process.kill(shim, 'SIGCONT')
+  if (victim === 'containerd') await ct.daemon.start()
+}
