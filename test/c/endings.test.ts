@@ -58,7 +58,13 @@ class Marked extends Run {
 
   override [Symbol.dispose](): void {
     super[Symbol.dispose]()
-    for (const pid of this.processes()) process.kill(pid, 'SIGKILL')
+    for (const pid of this.processes()) {
+      try {
+        process.kill(pid, 'SIGKILL')
+      } catch {
+        // it was about to end
+      }
+    }
   }
 }
 
