@@ -220,7 +220,7 @@ export class Container {
     }
     const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
     const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
-    return this.#locked('shared', () => execIn(target, options))
+    return locked(this.root, this.id, 'shared', () => execIn(target, options), { signal: options.signal })
   }
 
   /**
