@@ -4,17 +4,18 @@
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
-import { failpoint, type OciProcess, type RunningProcess } from '../../runtime/index.ts'
+import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { isConfined, owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process.ts'
-import type { Shim, Task, TaskProcess } from './registry.ts'
+import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
 /** Starts a created process; resolves with its pid when its program is being executed. */
 export function startProcess(shim: Shim, task: Task, process: TaskProcess): Promise<number> {
   return process.inLane(() => {
+    checkPresent(shim, task, process)
     check(process.state, 'start')
     const { spec } = process
     return spec === undefined ? startInit(shim, task) : startExec(shim, task, { process, spec })
@@ -86,6 +87,7 @@ async function run(
       process: spec,
       stdio: io.stdio,
       reaper: shim.reaper,
+      containerLogger: withFields(shim.logger, { container: task.id, exec: process.execId }),
       noNewKeyring: options.noNewKeyring,
     })
     process.running = running
@@ -100,9 +102,7 @@ async function run(
 }
 
 function hasInit(task: Task): boolean {
-  return (
-    task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && task.init.running?.exit === undefined
-  )
+  return task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && !task.container.ending
 }
 
 function noInit(task: Task): Error {

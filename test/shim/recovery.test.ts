@@ -3,7 +3,7 @@
  * another version, of another boot, or not readable at all; and the new beginning of a container that left something behind.
  */
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { DeleteResponse, TaskStatus } from 'ttrpc-ts/containerd'
 import { afterAll, beforeAll, describe } from 'vitest'
@@ -35,6 +35,16 @@ async function started(
 async function kill(shim: FakeShim): Promise<void> {
   process.kill(shim.pid, 'SIGKILL')
   await until('the shim to end', () => !shim.alive)
+  // its first thread may have ended before the others, which still hold the socket
+  await until('nobody to listen', () => refuses(shim.socket))
+}
+
+function refuses(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    socket.once('error', () => resolve(true)).once('connect', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
 }
 
 /** Hooks of these kinds that note their name and the status that they were told. */

@@ -10,24 +10,23 @@ import { delimiter, join } from 'node:path'
 import { type Census, cgroupsOf, takeCensus } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { SLOWNESS } from './needs.ts'
-import { BIN, CONTAINERD, CONTAINERD_BIN, CTR, IMAGE_ARCHIVE } from './places.ts'
+import { BIN, CONTAINERD_RELEASE, IMAGE_ARCHIVE, releaseBin } from './places.ts'
 
-/** What no test needs and what would touch the machine outside of the daemon's folder; 2.x has split the first in three. */
+/** The CRI, which few tests need; 2.x has split it in three. */
+const CRI = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']
+/** What no test needs and what would touch the machine outside of the daemon's folder. */
 const DISABLED = [
-  'io.containerd.grpc.v1.cri',
-  'io.containerd.cri.v1.runtime',
-  'io.containerd.cri.v1.images',
   'io.containerd.nri.v1.nri',
   'io.containerd.internal.v1.opt',
   'io.containerd.tracing.processor.v1.otlp',
 ]
 
 /** containerd's own bounds, longer where everything takes longer. Format 2 is read by all releases. */
-const CONFIG = (folder: string): string => `
+const CONFIG = (folder: string, cri: string): string => `
 version = 2
 root = "${folder}/root"
 state = "${folder}/state"
-disabled_plugins = ${JSON.stringify(DISABLED)}
+disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLED)}
 [grpc]
   address = "${folder}/c.sock"
 [ttrpc]
@@ -39,6 +38,7 @@ disabled_plugins = ${JSON.stringify(DISABLED)}
   "io.containerd.timeout.shim.load" = "${5 * SLOWNESS}s"
   "io.containerd.timeout.shim.shutdown" = "${3 * SLOWNESS}s"
   "io.containerd.timeout.task.state" = "${2 * SLOWNESS}s"
+${cri}
 `
 
 /** One event as `ctr events` shows it. */
@@ -93,19 +93,35 @@ export class Daemon {
   /** All container ids that tests used. */
   readonly ids: string[] = []
   #child: ChildProcess | undefined
+  #bin = releaseBin(CONTAINERD_RELEASE)
 
-  constructor() {
+  /** `cri`: configuration of the CRI, which is switched off without it. */
+  constructor(cri: (folder: string) => string = () => '') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
     // passable: the root of a container in a user namespace is another user, who has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
-    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder))
+    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder)))
+  }
+
+  /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */
+  use(release: string): void {
+    this.#bin = releaseBin(release)
+  }
+
+  get #program(): string {
+    return join(this.#bin, 'containerd')
+  }
+
+  /** The client of the daemon's own release: a newer daemon's answers may mean nothing to an older one. */
+  get ctrProgram(): string {
+    return join(this.#bin, 'ctr')
   }
 
   /** The daemon's version, as '1.6'. */
   get version(): string {
-    return /\b(\d+\.\d+)\.\d/.exec(execFileSync(CONTAINERD, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
+    return /\b(\d+\.\d+)\.\d/.exec(execFileSync(this.#program, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
   }
 
   get address(): string {
@@ -125,10 +141,10 @@ export class Daemon {
     const log = createWriteStream(join(this.folder, 'containerd.log'), { flags: 'a' })
     const env = {
       ...process.env,
-      PATH: [BIN, CONTAINERD_BIN, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
+      PATH: [BIN, this.#bin, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
       CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
     }
-    const child = spawn(CONTAINERD, ['--config', join(this.folder, 'config.toml')], {
+    const child = spawn(this.#program, ['--config', join(this.folder, 'config.toml')], {
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -164,7 +180,7 @@ export class Daemon {
 
   /** Starts ctr in this daemon's namespace, or in another one. */
   startCtr(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(CTR, this.ctrArgs(args), options)
+    return startCommand(this.ctrProgram, this.ctrArgs(args), options)
   }
 
   /** The whole arguments of ctr. Fifos go to this daemon's folder, since the usual one is shared by all users of the machine. */
