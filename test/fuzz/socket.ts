@@ -10,8 +10,8 @@ import { mkdirSync, readdirSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { FrameDecoder, FrameType, TtrpcError } from 'ttrpc-ts'
-import { TaskStatus, TtrpcResponse } from 'ttrpc-ts/containerd'
+import { encodeFrame, FrameDecoder, FrameType, TtrpcError } from 'ttrpc-ts'
+import { TaskService, TaskStatus, TtrpcRequest, TtrpcResponse } from 'ttrpc-ts/containerd'
 import { mkfifo } from '../../runtime/index.ts'
 import { FakeContainerd, type FakeShim, type FakeTask, processAny, residentKib } from '../support/fake-containerd.ts'
 import { setup } from '../support/global-setup.ts'
@@ -20,13 +20,16 @@ import { Random } from './mutate.ts'
 
 /** No honest call may take longer, on a machine that does other things too. */
 const HONEST_MS = 20_000
-/** How long an input's connection is listened to, once it was sent. */
-const LISTEN_MS = 5
+/** How long an input's connection is listened to, once it was sent, if its last word is not answered. */
+const LISTEN_MS = 100
+const LAST_STREAM = 0xffff_ffff
 /** After so many inputs what they made is removed, and everything is looked at. */
-const ROUND = 250
+const ROUND = 128
+/** Connections at the same time. */
+const TOGETHER = 8
 /** What may be left after all inputs, beyond what was left after the first rounds. */
 const GROWTH_KIB = 48 * 1024
-const WARM_ROUNDS = 4
+const WARM_ROUNDS = 6
 const SOCKETS = '/run/containerd/s'
 const IDS = ['fuzz-a', 'fuzz-b']
 
@@ -69,7 +72,8 @@ async function send(path: string, pieces: readonly Buffer[], random: Random): Pr
   socket.on('error', () => undefined)
   socket.on('data', (chunk) => {
     for (const { type, streamId, data } of decoder.push(chunk)) {
-      if (type !== FrameType.RESPONSE) wrong = `a frame of type ${type} on stream ${streamId}`
+      if (streamId === LAST_STREAM) socket.end()
+      else if (type !== FrameType.RESPONSE) wrong = `a frame of type ${type} on stream ${streamId}`
       else TtrpcResponse.decode(data)
     }
   })
@@ -79,12 +83,31 @@ async function send(path: string, pieces: readonly Buffer[], random: Random): Pr
     socket.write(piece)
     if (pieces.length > 1) await new Promise((resolve) => setImmediate(resolve))
   }
-  // half of them say goodbye, some vanish at once
-  if (random.below(2) === 0) socket.end()
-  const timer = setTimeout(() => socket.destroy(), random.below(4) === 0 ? 0 : LISTEN_MS)
+  // most say a last sound word and wait for its answer, which does not come when the input ended inside a frame; some vanish at once
+  const manner = random.below(8)
+  if (manner > 1) socket.write(lastWord())
+  else if (manner === 1) socket.end()
+  const timer = setTimeout(() => socket.destroy(), manner === 0 ? 0 : LISTEN_MS)
   await closed
   clearTimeout(timer)
   if (wrong !== undefined) throw new Error(wrong)
+}
+
+function lastWord(): Buffer {
+  const payload = TaskService.methods.connect.input.encode({ id: IDS[0] })
+  const data = TtrpcRequest.encode({ service: TaskService.typeName, method: 'Connect', payload })
+  return encodeFrame(LAST_STREAM, FrameType.REQUEST, 0, data)
+}
+
+/** Makes what inputs can be about: a container that runs and has an exec, and one that was not started. */
+async function prepare(shim: FakeShim, { bundles }: Pool): Promise<void> {
+  const client = shim.client()
+  const bound = { timeoutMs: HONEST_MS }
+  for (const [i, id] of IDS.entries()) await client.create({ id, bundle: bundles[i] }, bound)
+  const [id] = IDS
+  await client.start({ id }, bound)
+  await client.exec({ id, execId: 'x1', spec: processAny(['sleep', '1000']) }, bound)
+  await client.start({ id, execId: 'x1' }, bound)
 }
 
 /** Removes what inputs have made. */
@@ -146,14 +169,22 @@ async function run(fake: FakeContainerd, { seconds, seed, only }: Task): Promise
     fake.sink.events.length = 0
     return { kib: residentKib(shim.pid), fds: descriptors(shim.pid) }
   }
-  for (; performance.now() < until; number++) {
-    const random = new Random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca77))
+  const attempt = async (at: number): Promise<void> => {
+    const random = new Random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(at + 1, 0x85ebca77))
+    await send(shim.socket, makeInput(random, pool), random)
+  }
+  await prepare(shim, pool)
+  for (; performance.now() < until; number += TOGETHER) {
+    const together = Array.from({ length: only === undefined ? TOGETHER : 1 }, (_, i) => number + i)
     try {
-      await send(shim.socket, makeInput(random, pool), random)
-      if ((number + 1) % ROUND === 0 && ++rounds === WARM_ROUNDS) warm = await round()
-      else if ((number + 1) % ROUND === 0) await round()
+      await Promise.all(together.map(attempt))
+      if ((number + TOGETHER) % ROUND === 0) {
+        const now = await round()
+        if (++rounds === WARM_ROUNDS) warm = now
+        await prepare(shim, pool)
+      }
     } catch (error) {
-      throw new Error(`at input ${number}: ${error instanceof Error ? error.message : error}`, { cause: error })
+      throw new Error(`after input ${number}: ${error instanceof Error ? error.message : error}`, { cause: error })
     }
     if (only !== undefined) break
   }
