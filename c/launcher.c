@@ -32,12 +32,17 @@ static const char HELP[] =
     "-namespace, -id the container\n"
     "-address        path of containerd's gRPC socket\n"
     "-bundle         the container's bundle folder, for delete\n"
-    "-debug          let the shim write debug messages to the log\n"
+    "-debug          let the shim write debug messages to the log; containerd says so when its own level is debug\n"
     "-info           print a protobuf RuntimeInfo with the features of the runtime; options are read from stdin\n"
     "-v              print the version\n"
     "-h              print this text\n"
     "\n"
-    "Flags take one dash or two, and their value as the next word or after '='. Unknown flags are ignored.\n";
+    "Flags take one dash or two, and their value as the next word or after '='. Unknown flags are ignored.\n"
+    "\n"
+    "A shim at work is a process of this name with the -namespace and the -id of its container, and logs to containerd's\n"
+    "log. SIGUSR1 lets it write the file shim-report in the bundle, and the same to the log: calls in progress, memory,\n"
+    "open files, processes. SIGTERM ends it in order, and containerd then ends its container. Without containerd,\n"
+    "`runts --root /run/containerd/ts/NAMESPACE list` shows the containers.\n";
 
 enum flag { FLAG_UNKNOWN = 0, FLAG_NAMESPACE, FLAG_ID, FLAG_ADDRESS, FLAG_BUNDLE, FLAG_UNUSED, FLAG_DEBUG, FLAG_INFO,
             FLAG_VERSION, FLAG_HELP };

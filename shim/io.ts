@@ -71,6 +71,18 @@ export class ProcessIo {
     return this.#console
   }
 
+  /** For people: what the streams are made of at this moment. */
+  get summary(): string {
+    const ways = [
+      this.#console === undefined ? '' : 'terminal',
+      this.#outputs.length > 0 ? `${this.#outputs.length} direct` : '',
+      this.#relays.length > 0 ? `${this.#relays.length} relayed` : '',
+      this.#logWriter === undefined ? '' : 'log program',
+      this.#inputClosed ? 'stdin closed' : '',
+    ]
+    return ways.filter((way) => way !== '').join(', ') || 'none'
+  }
+
   /** The client writes no more: once it has closed its side, the process sees the end. */
   closeStdin(): void {
     this.#inputClosed = true

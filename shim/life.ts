@@ -4,11 +4,11 @@
  * address. Invariant: it leaves in order (what is being created is undone, events are delivered, the socket vanishes), in bounded time.
  */
 import { existsSync, unlinkSync } from 'node:fs'
-import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
+import type { CallContext, Outcome } from 'ttrpc-ts'
 import { exitNow, longTime, RuntimeError } from '../runtime/index.ts'
 import type { EventQueue } from './events.ts'
 import type { ShimLogger } from './log.ts'
-import { messageOf, toTtrpcError } from './status.ts'
+import { messageOf } from './status.ts'
 import type { Registry, Task } from './task/registry.ts'
 
 /** How long a shim may be without a container, and how often one with a container looks for its bundle. */
@@ -47,7 +47,7 @@ export class Life {
     this.#idle = setTimeout(() => this.#look(), longTime(IDLE_MS))
   }
 
-  /** Runs around every call: logs how it ended. */
+  /** Runs around every call: some of them make it live longer. */
   around(context: CallContext, next: () => Outcome): Outcome {
     // whoever calls us takes our events too
     this.#parts.events.retry()
@@ -55,17 +55,15 @@ export class Life {
     try {
       outcome = next()
     } catch (error) {
-      this.#ended(context, error)
+      this.#ended(context)
       throw error
     }
     if (!(outcome instanceof Promise)) {
-      this.#ended(context, undefined)
+      this.#ended(context)
       return outcome
     }
-    outcome.then(
-      () => this.#ended(context, undefined),
-      (error: unknown) => this.#ended(context, error),
-    )
+    const ended = (): void => this.#ended(context)
+    outcome.then(ended, ended)
     return outcome
   }
 
@@ -99,24 +97,9 @@ export class Life {
     this.#exitProcess(0)
   }
 
-  #ended(context: CallContext, error: unknown): void {
-    const { logger } = this.#parts
+  #ended(context: CallContext): void {
     // cheap: a running timer is only moved
     if (MOVING.has(context.method)) this.#idle.refresh()
-    if (error === undefined) {
-      logger.debug({ method: context.method }, 'call')
-      return
-    }
-    const { code, message } = toTtrpcError(error)
-    const fields = { method: context.method, code: codeName(code), error: message }
-    const origin = error instanceof TtrpcError ? (error.cause ?? error) : error
-    if (origin instanceof TtrpcError) logger.debug(fields, 'call refused')
-    else if (origin instanceof RuntimeError) logger.warn(fields, 'call failed')
-    else
-      logger.error(
-        { ...fields, stack: origin instanceof Error ? origin.stack : undefined },
-        'call failed: this is a bug',
-      )
   }
 
   #look(): void {

@@ -5,7 +5,7 @@
 import { existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Mount } from 'ttrpc-ts/containerd'
-import { mountFs, RuntimeError, unmountTree } from '../runtime/index.ts'
+import { type MountHelpers, mountEntry, RuntimeError, unmountTree } from '../runtime/index.ts'
 
 /** The folder that the mounts go to. */
 export function rootfsOf(bundle: string): string {
@@ -13,14 +13,14 @@ export function rootfsOf(bundle: string): string {
 }
 
 /** Mounts the list in its order; returns whether there is anything to unmount. @throws what the mount met, after undoing the others */
-export function mountRootfs(bundle: string, mounts: readonly Mount[]): boolean {
+export async function mountRootfs(bundle: string, mounts: readonly Mount[], helpers: MountHelpers): Promise<boolean> {
   if (mounts.length === 0) return false
   const rootfs = rootfsOf(bundle)
   if (!existsSync(rootfs)) mkdirSync(rootfs, { mode: 0o711 })
   let mounted = 0
   try {
     for (const { type, source, target, options } of mounts) {
-      mountFs({ type, source, target: targetBelow(rootfs, target), options })
+      await mountEntry({ type, source, target: targetBelow(rootfs, target), options }, helpers)
       mounted++
     }
   } catch (error) {

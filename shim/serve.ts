@@ -6,10 +6,12 @@ import { createServer, type Socket } from 'node:net'
 import { TtrpcServer } from 'ttrpc-ts'
 import { TaskService, TaskV3Service } from 'ttrpc-ts/containerd'
 import { getpid, peerCredentials, Reaper } from '../runtime/index.ts'
+import { Calls } from './calls.ts'
 import { daemonForwarder, EventQueue } from './events.ts'
 import type { Flags } from './flags.ts'
 import { Life } from './life.ts'
 import { createLogger, type ShimLogger } from './log.ts'
+import { report } from './report.ts'
 import { messageOf, toTtrpcError } from './status.ts'
 import { abandonTask } from './task/delete.ts'
 import { Registry, type Shim } from './task/registry.ts'
@@ -42,17 +44,18 @@ export function serve(flags: Flags): void {
     leave: () => life.leave(),
   }
   const life = new Life({ socket: flags.socket, logger, registry, events, abandon: (task) => abandonTask(shim, task) })
+  const calls = new Calls(logger)
   const handlers = taskHandlers(shim)
   const server = new TtrpcServer({
     mapError: toTtrpcError,
-    around: (context, next) => life.around(context, next),
+    around: (context, next, request) => calls.around(context, () => life.around(context, next), request),
     onError: (error) => logger.warn({ error: error.message }, 'a connection failed'),
   })
   server.register(TaskService, handlers)
   server.register<typeof TaskV3Service>(TaskV3Service, handlers)
   process.on('SIGTERM', () => life.leave())
   process.on('SIGINT', () => life.leave())
-  process.on('SIGUSR1', () => report(shim))
+  process.on('SIGUSR1', () => report(shim, calls))
   const listener = createServer((socket) => {
     if (isOwnUser(socket, logger)) server.serve(socket)
     else socket.destroy()
@@ -83,32 +86,4 @@ function watchForBugs(logger: ShimLogger): void {
   }
   process.on('uncaughtException', tell('uncaught exception: this is a bug'))
   process.on('unhandledRejection', tell('unhandled rejection: this is a bug'))
-}
-
-/** What an operator wants to know of a shim that seems stuck, whatever the log level. */
-function report({ registry, events, logger, pid }: Shim): void {
-  const { rss, heapUsed } = process.memoryUsage()
-  logger.warn(
-    {
-      pid,
-      containers: registry.taskCount,
-      queuedEvents: events.length,
-      rss,
-      heapUsed,
-      uptimeS: Math.round(process.uptime()),
-    },
-    'report',
-  )
-  for (const { id, init, execs } of registry.tasks) {
-    logger.warn(
-      { container: id, pid: init.state.pid, state: init.state.kind, launching: init.launching !== undefined },
-      'report: container',
-    )
-    for (const { execId, state, launching } of execs.values()) {
-      logger.warn(
-        { container: id, exec: execId, pid: state.pid, state: state.kind, launching: launching !== undefined },
-        'report: exec',
-      )
-    }
-  }
 }

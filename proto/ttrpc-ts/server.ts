@@ -17,8 +17,8 @@ export type ServiceHandlers<S extends ServiceDescriptor> = {
 /** Answers a call, at once or later; throws TtrpcError to choose the status. */
 export type Handler<I, O> = (request: I, context: CallContext) => Answer<O> | Promise<Answer<O>>
 
-/** Runs around every call: it calls `next` and returns or changes what that yields. */
-export type Interceptor = (context: CallContext, next: () => Outcome) => Outcome
+/** Runs around every call, whose message is `request`: it calls `next` and returns or changes what that yields. */
+export type Interceptor = (context: CallContext, next: () => Outcome, request: object) => Outcome
 
 /** How a server behaves. */
 export interface ServerOptions extends ServerLimits {
@@ -127,7 +127,7 @@ export class TtrpcServer {
     const { around } = this.#options
     return around === undefined
       ? method.handle(request, context)
-      : around(context, () => method.handle(request, context))
+      : around(context, () => method.handle(request, context), request)
   }
 
   #closed(connection: ServerConnection, reason: Error | undefined): void {

@@ -12,6 +12,7 @@ import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { mergeResources } from '../spec/merge-resources.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
+import { processStat } from '../sys/process.ts'
 import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { execIn } from './exec.ts'
@@ -66,6 +67,8 @@ export class Container {
   /** why no process can be run in it: its spec is not known to the end */
   readonly #lacking: RuntimeError | undefined
   #started = false
+  /** SIGKILL was sent to init */
+  #killed = false
   /** one destroy after the other: the second finds nothing to do */
   #destroying: Promise<void> = Promise.resolve()
   #destroyed = false
@@ -236,25 +239,36 @@ export class Container {
    * @throws NotFound when nothing is left to signal
    */
   async signal(signal: number): Promise<void> {
+    if (signal === SIGKILL) this.#killed = true
     await signalContainer(this, signal)
   }
 
   /** Signals every process of the container; none left is fine. */
   async signalAll(signal: number): Promise<void> {
+    if (signal === SIGKILL && this.cgroup.procs().includes(this.init.pid)) this.#killed = true
     if (this.cgroup.exists) await this.cgroup.killAll(signal)
     else if (this.init.alive) await this.signal(signal)
   }
 
+  /** Whether init has ended or is bound to: it was killed through us, or the kernel is taking it down. Nothing new can run beside it. */
+  get ending(): boolean {
+    return this.#killed || !this.init.alive || processStat(this.init.pid)?.exiting !== false
+  }
+
   /**
    * Freezes every process; resolves when all have stopped, and meanwhile the status is "pausing". Not strict: a paused one is fine.
-   * @throws FailedPrecondition unless created or running
+   * @throws FailedPrecondition unless created or running, and when it was killed meanwhile
    */
   async pause({ strict = true }: { readonly strict?: boolean } = {}): Promise<void> {
-    await this.#locked('exclusive', () => {
+    await this.#locked('exclusive', async () => {
       const status = this.status()
       if (status === 'paused' && !strict) return
       if (status === 'stopped' || status === 'paused') throw refusal(status, `cannot pause a ${status} container`)
-      return this.cgroup.freeze()
+      if (!this.#killed) await this.cgroup.freeze()
+      // v1 would keep it frozen, its death pending
+      if (!this.#killed) return
+      await this.cgroup.thaw()
+      throw refusal('stopped', 'cannot pause a container that was killed')
     })
   }
 

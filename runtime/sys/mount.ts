@@ -66,7 +66,7 @@ export interface FsMount {
   readonly options: readonly string[]
 }
 
-/** Mounts one entry; @throws Unimplemented for loop devices, id-mapped mounts and fuse helpers. */
+/** Mounts one entry; @throws Unimplemented for loop devices and fuse helpers, and for mapped ids, which are container/mount-entry.ts's. */
 export function mountFs(entry: FsMount): void {
   let flags = 0
   let propagation = 0

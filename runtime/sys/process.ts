@@ -16,8 +16,11 @@ const SIGSTOP = 19
 
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
 
-/** State letter and start time (clock ticks since boot) of a process, from proc_pid_stat(5); undefined when it does not exist. */
-export function processStat(pid: number): { state: string; startTime: bigint } | undefined {
+/** The kernel's flag of a task whose exit has begun (linux/sched.h); long before it is a zombie nobody can join its namespaces. */
+const PF_EXITING = 4
+
+/** State letter, whether it is on its way out, and start time (clock ticks since boot), from proc_pid_stat(5); undefined when it does not exist. */
+export function processStat(pid: number): { state: string; exiting: boolean; startTime: bigint } | undefined {
   let text: string
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -31,7 +34,8 @@ export function processStat(pid: number): { state: string; startTime: bigint } |
   if (fields[0] === undefined || startTime === undefined) {
     throw new RuntimeError('Internal', `cannot read the state of process ${pid}: /proc/${pid}/stat is malformed`)
   }
-  return { state: fields[0], startTime: BigInt(startTime) }
+  const exiting = (Number(fields[6]) & PF_EXITING) !== 0
+  return { state: fields[0], exiting, startTime: BigInt(startTime) }
 }
 
 /** Whether this very process (pid and start time) is there and not a zombie. */

@@ -20,6 +20,7 @@ import {
   realtime,
   type Spec,
   unmountTree,
+  withFields,
 } from '../../runtime/index.ts'
 import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
 import { checkIdentifier } from '../identifier.ts'
@@ -68,7 +69,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const root = stateRoot(options.root, shim.namespace)
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
-    mounted = mountRootfs(bundle, request.rootfs)
+    mounted = await mountRootfs(bundle, request.rootfs, shim)
     failpoint('task:mounted')
     const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
@@ -84,7 +85,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
       spec,
       stdio: io.stdio,
       reaper: shim.reaper,
-      logger: shim.logger,
+      logger: withFields(shim.logger, { container: id }),
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
       signal,

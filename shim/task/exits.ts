@@ -39,6 +39,8 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
   }
   if (process === task.init) noteStatus(shim, task, exit)
   process.apply({ kind: 'exit', exit })
+  // an exec cannot be started in a container that has ended
+  if (process === task.init) for (const exec of task.execs.values()) if (exec.state.kind === 'created') exec.giveUp()
   shim.events.publish('/tasks/exit', TaskExit, {
     containerId: task.id,
     id: process.execId === '' ? task.id : process.execId,

@@ -33,6 +33,7 @@ export type TaskContainer = Pick<
   | 'spec'
   | 'init'
   | 'ownsPidNamespace'
+  | 'ending'
   | 'start'
   | 'exec'
   | 'signal'
@@ -74,7 +75,7 @@ export class TaskProcess {
     return this.#state
   }
 
-  /** Resolves with the exit when it has been published; for an exec whose start failed at once, with NEVER_RAN. */
+  /** Resolves with the exit when it has been published; for an exec whose start failed, or that comes too late for one, with NEVER_RAN. */
   get ended(): Promise<Exit> {
     return this.#ended.promise
   }
@@ -112,15 +113,18 @@ export class TaskProcess {
       return await work()
     } catch (error) {
       // an init that failed to start still has an exit to come; an exec has not
-      if (this.running === undefined) {
-        this.#startFailed = true
-        this.#ended.resolve(NEVER_RAN)
-      }
+      if (this.running === undefined) this.giveUp()
       throw error
     } finally {
       this.#launching = undefined
       gate.resolve()
     }
+  }
+
+  /** Nothing will start it any more: whoever waits for it hears so. */
+  giveUp(): void {
+    this.#startFailed = true
+    this.#ended.resolve(NEVER_RAN)
   }
 
   /** Hands it its streams; a CloseIO that came too early takes effect now. */

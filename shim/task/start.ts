@@ -4,7 +4,7 @@
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
-import { failpoint, type OciProcess, type RunningProcess } from '../../runtime/index.ts'
+import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { isConfined, owner, shimOf } from './create.ts'
@@ -86,6 +86,7 @@ async function run(
       process: spec,
       stdio: io.stdio,
       reaper: shim.reaper,
+      containerLogger: withFields(shim.logger, { container: task.id, exec: process.execId }),
       noNewKeyring: options.noNewKeyring,
     })
     process.running = running
@@ -100,9 +101,7 @@ async function run(
 }
 
 function hasInit(task: Task): boolean {
-  return (
-    task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && task.init.running?.exit === undefined
-  )
+  return task.init.state.kind !== 'stopped' && task.init.state.kind !== 'deleted' && !task.container.ending
 }
 
 function noInit(task: Task): Error {

@@ -797,7 +797,18 @@ describe('the command line', needs('gcc'), () => {
     for (const flag of ['-h', '--help']) {
       const result = layout.run([flag])
       expect(result).toMatchObject({ status: 0, stderr: '' })
-      for (const word of ['-namespace', '-id', '-address', '-bundle', '-debug', '-info', '-v', 'start', 'delete']) {
+      for (const word of [
+        '-namespace',
+        '-id',
+        '-address',
+        '-bundle',
+        '-debug',
+        '-info',
+        '-v',
+        'start',
+        'delete',
+        'SIGUSR1',
+      ]) {
         expect(result.text).toContain(word)
       }
     }

@@ -185,8 +185,7 @@ describe.for<TaskVersion>(['v2', 'v3'])('under the name containerd.task.%s.Task,
       const { client, id } = task
       await task.create()
       await task.start()
-      const gate = fake.gate()
-      using _ = gate
+      await using gate = fake.gate()
       await task.exec('cat', ['cat'], { stdin: gate.path })
       await client.closeIO({ id, execId: 'cat', stdin: true })
       await task.start('cat')

@@ -31,7 +31,7 @@ export interface TaskWishes {
   readonly stdout?: string
   readonly stderr?: string
   readonly terminal?: boolean
-  /** the shim to use whatever the container's runtime is called (1.7 and newer) */
+  /** the shim to use, whatever the runtime of the container is called */
   readonly runtimePath?: string
 }
 

@@ -10,7 +10,7 @@ import { settledLeaks } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { Daemon, type EventRecorder, words } from './daemon.ts'
 import { SLOWNESS } from './needs.ts'
-import { CTR, IMAGE, IS_OURS, PAYLOAD, RUNTIME } from './places.ts'
+import { IMAGE, IS_OURS, PAYLOAD, RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 
 /** What one test does with its file's daemon. */
@@ -118,7 +118,7 @@ export class Containers {
   /** Starts ctr with a terminal of its own (`ctr` refuses -t without one). `resize` and `kill` are the terminal program's. */
   startOnTerminal(args: readonly string[], options: StartOptions & { rows?: number; columns?: number } = {}): Command {
     const { rows = 24, columns = 80, ...rest } = options
-    const ctr = [CTR, ...this.daemon.ctrArgs(args)]
+    const ctr = [this.daemon.ctrProgram, ...this.daemon.ctrArgs(args)]
     return startCommand(PAYLOAD, ['pty', String(rows), String(columns), '--', ...ctr], { ...rest, control: true })
   }
 

@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { type Census, cgroupsOf, takeCensus } from './census.ts'
 import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { SLOWNESS } from './needs.ts'
-import { BIN, CONTAINERD, CONTAINERD_BIN, CTR, IMAGE_ARCHIVE } from './places.ts'
+import { BIN, CONTAINERD_RELEASE, IMAGE_ARCHIVE, releaseBin } from './places.ts'
 
 /** What no test needs and what would touch the machine outside of the daemon's folder; 2.x has split the first in three. */
 const DISABLED = [
@@ -101,6 +101,7 @@ export class Daemon {
   /** All container ids that tests used. */
   readonly ids: string[] = []
   #child: ChildProcess | undefined
+  #bin = releaseBin(CONTAINERD_RELEASE)
 
   constructor() {
     // short: unix socket paths end at 108 bytes
@@ -111,9 +112,23 @@ export class Daemon {
     writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder))
   }
 
+  /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */
+  use(release: string): void {
+    this.#bin = releaseBin(release)
+  }
+
+  get #program(): string {
+    return join(this.#bin, 'containerd')
+  }
+
+  /** The client of the daemon's own release: a newer daemon's answers may mean nothing to an older one. */
+  get ctrProgram(): string {
+    return join(this.#bin, 'ctr')
+  }
+
   /** The daemon's version, as '1.6'. */
   get version(): string {
-    return /\b(\d+\.\d+)\.\d/.exec(execFileSync(CONTAINERD, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
+    return /\b(\d+\.\d+)\.\d/.exec(execFileSync(this.#program, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
   }
 
   get address(): string {
@@ -133,10 +148,10 @@ export class Daemon {
     const log = createWriteStream(join(this.folder, 'containerd.log'), { flags: 'a' })
     const env = {
       ...process.env,
-      PATH: [BIN, CONTAINERD_BIN, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
+      PATH: [BIN, this.#bin, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
       CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
     }
-    const child = spawn(CONTAINERD, ['--config', join(this.folder, 'config.toml')], {
+    const child = spawn(this.#program, ['--config', join(this.folder, 'config.toml')], {
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -172,7 +187,7 @@ export class Daemon {
 
   /** Starts ctr in this daemon's namespace, or in another one. */
   startCtr(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(CTR, this.ctrArgs(args), options)
+    return startCommand(this.ctrProgram, this.ctrArgs(args), options)
   }
 
   /** The whole arguments of ctr. Fifos go to this daemon's folder, since the usual one is shared by all users of the machine. */

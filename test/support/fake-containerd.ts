@@ -79,9 +79,10 @@ export class Gate {
     this.#writer = undefined
   }
 
-  /** Ends an open() of ours that nobody came to meet. */
-  [Symbol.dispose](): void {
+  /** Ends an open() of ours that nobody came to meet, and lets go. */
+  async [Symbol.asyncDispose](): Promise<void> {
     closeSync(openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK))
+    await this.#writer?.close()
   }
 }
 
@@ -284,7 +285,12 @@ export class FakeContainerd {
 
   /** A gate in this daemon's folder. */
   gate(): Gate {
-    return new Gate(join(this.folder, `gate-${this.#next++}`))
+    return new Gate(this.path('gate'))
+  }
+
+  /** A path in this daemon's folder that nothing has yet. */
+  path(name: string): string {
+    return join(this.folder, `${name}-${this.#next++}`)
   }
 
   /** Runs our launcher with the daemon's arguments and environment. */

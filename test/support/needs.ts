@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD, CONTAINERD_RELEASE, CTR, OCI_RUNTIME } from './places.ts'
+import { CONTAINERD_RELEASE, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -38,6 +38,10 @@ export function isCgroup2(): boolean {
   }
 }
 
+function hasRelease(release: string): boolean {
+  return ['containerd', 'ctr'].every((program) => onPath(join(releaseBin(release), program)))
+}
+
 function contents(path: string): string {
   try {
     return readFileSync(path, 'utf8')
@@ -55,7 +59,8 @@ const CHECKS = {
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
   cgroup2: isCgroup2,
   'memory controller': () => existsSync('/sys/fs/cgroup/memory/tasks') || v2Controllers().includes('memory'),
-  containerd: () => onPath(CONTAINERD) && onPath(CTR),
+  containerd: () => hasRelease(CONTAINERD_RELEASE),
+  'other releases of containerd': () => hasRelease('1.7') && hasRelease('2'),
   busybox: () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),

@@ -28,12 +28,12 @@ export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 export const FAILING_SHIM = join(ROOT, 'build/failpoints/bin/containerd-shim-ts-v2')
 /** The release of containerd that the tests use: one that scripts/containerds has fetched ("1.7", "2"), or none for the machine's own. */
 export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
-/** Where its programs are; empty when they are on the PATH. */
-export const CONTAINERD_BIN = CONTAINERD_RELEASE === '' ? '' : join(ROOT, 'build/containerd', CONTAINERD_RELEASE)
-/** The daemon. */
-export const CONTAINERD = join(CONTAINERD_BIN, 'containerd')
-/** Its client, of the same release: a newer daemon's answers may mean nothing to an older ctr. */
-export const CTR = join(CONTAINERD_BIN, 'ctr')
+/** Where the programs of a release are; empty when they are on the PATH. */
+export function releaseBin(release: string): string {
+  return release === '' ? '' : join(ROOT, 'build/containerd', release)
+}
+/** The daemon of the release under test. */
+export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
 /** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */

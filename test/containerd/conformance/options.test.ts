@@ -12,7 +12,7 @@ import { startCommand, until } from '../../support/command.ts'
 import { type Containers, expect, test } from '../../support/containerd.ts'
 import { ContainerdApi, type TaskWishes } from '../../support/containerd-api.ts'
 import { isCgroup2, needs } from '../../support/needs.ts'
-import { IMAGE, RUNTIME } from '../../support/places.ts'
+import { BIN, IMAGE, RUNTIME } from '../../support/places.ts'
 import { RecordingRuntime } from '../../support/recorder.ts'
 import { writeSpec } from '../../support/spec.ts'
 
@@ -102,6 +102,17 @@ describe('runtime options', NEEDS, () => {
     expect(await output(ct, OWNER, {})).toBe('0:0\n')
     const unknown = Any.create({ typeUrl: 'containerd.types.Mount', value: Buffer.from([]) })
     expect(await output(ct, OWNER, { container: unknown })).toBe('0:0\n')
+  })
+
+  test('arrive as those of runc when the container is of that runtime and only its path is ours', async ({ ct }) => {
+    using api = new ContainerdApi(ct.daemon)
+    const options = packAny(RuncOptions, { ioUid: 77, root: join(ct.folder, 'root') })
+    const id = await container(ct, api, ['sleep', '1000'], options, 'io.containerd.runc.v2')
+    const pid = await api.create(id, { runtimePath: join(BIN, 'containerd-shim-ts-v2') })
+    expect(await api.start(id)).toBe(pid)
+    expect(ct.shimPid(id)).toBeGreaterThan(1)
+    expect(readdirSync(join(ct.folder, 'root', ct.daemon.namespace))).toContain(id)
+    expect(await ct.exec(id, ['payload', 'exit', '5'])).toMatchObject({ code: 5 })
   })
 
   test('reach start on stdin as they reach Create', async ({ ct }) => {

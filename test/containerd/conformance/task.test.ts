@@ -2,7 +2,7 @@
  * The conformance checklist, part three: the socket, the Task service, events, streams, recovery and measurements, one test per line, as the
  * daemon of each release and its own `ctr` see them. The depth of each line is tested in the files beside this folder.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Code, createClient, FrameDecoder, TtrpcClient, TtrpcError } from 'ttrpc-ts'
@@ -13,7 +13,7 @@ import { isAlive } from '../../support/census.ts'
 import { until } from '../../support/command.ts'
 import { type Containers, expect, test } from '../../support/containerd.ts'
 import { needs } from '../../support/needs.ts'
-import { writeSpec } from '../../support/spec.ts'
+import { type TestMapping, writeSpec } from '../../support/spec.ts'
 
 const NEEDS = needs('root', 'containerd', 'busybox', 'the built shim', 'our shim')
 const PROCESS = 'types.containerd.io/opencontainers/runtime-spec/1/Process'
@@ -162,24 +162,25 @@ describe('the Task service', NEEDS, () => {
 })
 
 describe('containers of one pod', NEEDS, () => {
-  test('have a shim each, and share the namespaces of the first by path', async ({ ct }) => {
-    const role = (type: string) => ({
-      'io.kubernetes.cri.container-type': type,
-      'io.kubernetes.cri.sandbox-id': `pod-${ct.daemon.namespace}`,
-      'io.containerd.runc.v2.group': `pod-${ct.daemon.namespace}`,
+  for (const [kind, mappings] of [
+    ['', []],
+    [' in a user namespace of their own', [{ containerID: 0, hostID: 100000, size: 65536 }]],
+  ] as const) {
+    test(`${kind === '' ? '' : `${kind.trim()} `}have a shim each, and share the namespaces of the first by path`, async ({
+      ct,
+    }) => {
+      const pause = await inPod(ct, 'sandbox', mappings)
+      const app = await inPod(ct, 'container', mappings, (await ct.task(pause))!.pid)
+      expect(ct.shimPid(app)).not.toBe(ct.shimPid(pause))
+      expect(ct.socket(app)).not.toBe(ct.socket(pause))
+      const namespacesOf = async (id: string): Promise<string[]> => {
+        const script = 'for ns in user net ipc uts pid mnt; do readlink /proc/self/ns/$ns; done; cat /proc/self/uid_map'
+        return (await ct.exec(id, ['sh', '-c', script])).stdout.trim().split('\n')
+      }
+      const [first, second] = [await namespacesOf(pause), await namespacesOf(app)]
+      expect(second.map((line, index) => line === first[index])).toEqual([true, true, true, true, false, false, true])
     })
-    const pause = await inPod(ct, role('sandbox'))
-    const { pid } = (await ct.task(pause))!
-    const app = await inPod(ct, role('container'), pid)
-    expect(ct.shimPid(app)).not.toBe(ct.shimPid(pause))
-    expect(ct.socket(app)).not.toBe(ct.socket(pause))
-    const namespacesOf = async (id: string): Promise<string[]> => {
-      const script = 'for ns in net ipc uts pid mnt; do readlink /proc/self/ns/$ns; done'
-      return (await ct.exec(id, ['sh', '-c', script])).stdout.trim().split('\n')
-    }
-    const [first, second] = [await namespacesOf(pause), await namespacesOf(app)]
-    expect(second.map((name, index) => name === first[index])).toEqual([true, true, true, false, false])
-  })
+  }
 
   test('a shim starts without a config.json, as for a sandbox of its own', async ({ ct }) => {
     const shim = await startBareShim(ct, ['true'], undefined, {
@@ -191,15 +192,29 @@ describe('containers of one pod', NEEDS, () => {
   })
 })
 
-/** A running container with a pod's annotations; with a pid, in the network, ipc and uts namespaces of that process. */
-async function inPod(ct: Containers, annotations: Record<string, string>, pid?: number): Promise<string> {
+/** A running container with a pod's annotations; with a pid, in the user, network, ipc and uts namespaces of that process. */
+async function inPod(
+  ct: Containers,
+  role: 'sandbox' | 'container',
+  mappings: readonly TestMapping[],
+  pid?: number,
+): Promise<string> {
   const id = ct.id()
-  const folder = join(ct.folder, id)
-  mkdirSync(folder)
+  const group = `pod-${ct.daemon.namespace}`
   const args = ct.configArgs(['-d', '--null-io'], id, ['sleep', '1000'], (spec) => {
-    spec.annotations = annotations
+    spec.annotations = {
+      'io.kubernetes.cri.container-type': role,
+      'io.kubernetes.cri.sandbox-id': group,
+      'io.containerd.runc.v2.group': group,
+    }
+    if (mappings.length > 0) {
+      spec.linux.namespaces.push({ type: 'user' })
+      // the containers of a pod that join its user namespace have its maps in their spec too
+      spec.linux.uidMappings = [...mappings]
+      spec.linux.gidMappings = [...mappings]
+    }
     if (pid === undefined) return
-    const files: Readonly<Record<string, string>> = { network: 'net', ipc: 'ipc', uts: 'uts' }
+    const files: Readonly<Record<string, string>> = { user: 'user', network: 'net', ipc: 'ipc', uts: 'uts' }
     spec.linux.namespaces = spec.linux.namespaces.map(({ type }) => {
       const file = files[type]
       return file === undefined ? { type } : { type, path: `/proc/${pid}/ns/${file}` }
@@ -269,6 +284,23 @@ describe('streams', NEEDS, () => {
     // the end of the process does not wait for its output, but Delete does
     await ct.ok('task', 'rm', id)
     expect(readFileSync(log, 'utf8').trim().split('\n').sort()).toEqual(['err:x', 'out:x'])
+  })
+
+  test('are a log program', async ({ ct }) => {
+    const program = join(ct.folder, 'log-program')
+    writeFileSync(
+      program,
+      `#!/bin/sh\nprintf x >&5; exec 5>&-; echo "$1=$2" >${program}.out; exec cat <&3 >>${program}.out\n`,
+      {
+        mode: 0o755,
+      },
+    )
+    const id = ct.id()
+    const uri = `binary://${program}?key=word`
+    await ct.ok(...ct.runArgs(['-d', '--log-uri', uri], id, ['payload', 'both', '0', 'x']))
+    await ct.untilStatus(id, 'STOPPED')
+    await ct.ok('task', 'rm', id)
+    expect(readFileSync(`${program}.out`, 'utf8')).toBe('key=word\nout:x\n')
   })
 
   test('are nothing at all', async ({ ct }) => {

@@ -114,6 +114,9 @@ function makeWorld(bundle: string): World {
     get ownsPidNamespace() {
       return on.ownsPidNamespace
     },
+    get ending() {
+      return !init.alive
+    },
     cgroup: { thaw: async () => note('thaw') },
     start: async () => {
       note('start')

@@ -1,0 +1,103 @@
+/**
+ * Mounts whose ids are shifted (mount_setattr(2), MOUNT_ATTR_IDMAP) by the maps of a user namespace, on the host side. A mount can be
+ * given maps only before it has a place, so everything is made in a private tmpfs on the target, taken out as a detached tree, and put
+ * in the tmpfs's place. Invariants: nobody else's mount table ever shows the steps; whatever goes wrong, also our death half-way, what
+ * is left is mounted at or below the target, where unmountTree finds it.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { errnoOf, syscallError } from './errno.ts'
+import { OwnedFd } from './fd.ts'
+import { declare, lastErrno, mount, umount2 } from './libc.ts'
+import { type FsMount, mountFs } from './mount.ts'
+
+// since 5.1 all architectures number new system calls alike
+const OPEN_TREE = 428
+const MOVE_MOUNT = 429
+const MOUNT_SETATTR = 442
+const AT_FDCWD = -100
+const AT_EMPTY_PATH = 0x1000
+const AT_RECURSIVE = 0x8000
+const OPEN_TREE_CLONE = 1
+const O_CLOEXEC = 0x80000
+const MOVE_MOUNT_F_EMPTY_PATH = 4
+const MOUNT_ATTR_IDMAP = 0x100000n
+const MOUNT_ATTR_BYTES = 32
+const MS_PRIVATE = 1 << 18
+const MNT_DETACH = 2
+const UMOUNT_NOFOLLOW = 8
+const EINVAL = 22
+
+const openTreeCall = declare('long syscall(long number, int dir, const char *path, unsigned int flags)')
+const moveMountCall = declare(
+  'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, unsigned int flags)',
+)
+const setAttrCall = declare(
+  'long syscall(long number, int dir, const char *path, unsigned int flags, void *attr, unsigned long size)',
+)
+
+/** Mounts one entry with the ids of its files mapped; of an overlay, those of its lower layers. `userns` is borrowed. @throws InvalidArgument where the file system cannot map ids */
+export function mountMapped(entry: FsMount, userns: number): void {
+  const { target } = entry
+  mount('tmpfs', target, 'tmpfs', 0, 'mode=700')
+  let tree: OwnedFd
+  try {
+    mount(null, target, null, MS_PRIVATE, null)
+    const place = join(target, 'root')
+    mkdirSync(place)
+    tree = entry.type === 'overlay' ? mappedOverlay(entry, place, userns) : mappedTree(entry, place, userns)
+  } finally {
+    // a tree is a copy of the mounts there, not one of them
+    umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+  }
+  using owned = tree
+  if (moveMountCall(MOVE_MOUNT, owned.fd, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    throw syscallError(`cannot mount "${entry.source}" on "${target}"`, 'move_mount', lastErrno(), target)
+}
+
+function mappedTree(entry: FsMount, place: string, userns: number): OwnedFd {
+  mountFs({ ...entry, target: place })
+  return mappedCopy(place, entry.options.includes('rbind'), userns)
+}
+
+/** overlayfs itself cannot map ids, but its layers can be mapped mounts. It copies them, so they need their places only for a moment. */
+function mappedOverlay(entry: FsMount, place: string, userns: number): OwnedFd {
+  let count = 0
+  const mapLowers = (option: string): string => {
+    const [name, value] = [option.slice(0, option.indexOf('=')), option.slice(option.indexOf('=') + 1)]
+    if (name !== 'lowerdir') return option
+    const layers = value.split(':').map((layer) => {
+      using copy = mappedCopy(layer, false, userns)
+      const path = join(place, '..', String(count++))
+      mkdirSync(path)
+      if (moveMountCall(MOVE_MOUNT, copy.fd, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        throw syscallError(`cannot mount "${layer}" on "${path}"`, 'move_mount', lastErrno(), path)
+      return path
+    })
+    return `lowerdir=${layers.join(':')}`
+  }
+  mountFs({ ...entry, target: place, options: entry.options.map(mapLowers) })
+  return copyOf(place, false)
+}
+
+function copyOf(path: string, recursive: boolean): OwnedFd {
+  const fd = openTreeCall(OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC | (recursive ? AT_RECURSIVE : 0))
+  if (fd < 0) throw syscallError(`cannot copy the mount "${path}"`, 'open_tree', lastErrno(), path)
+  return new OwnedFd(fd)
+}
+
+function mappedCopy(path: string, recursive: boolean, userns: number): OwnedFd {
+  const tree = copyOf(path, recursive)
+  const attr = Buffer.alloc(MOUNT_ATTR_BYTES)
+  attr.writeBigUInt64LE(MOUNT_ATTR_IDMAP, 0)
+  attr.writeBigUInt64LE(BigInt(userns), 24)
+  const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0)
+  if (setAttrCall(MOUNT_SETATTR, tree.fd, '', flags, attr, attr.length) >= 0) return tree
+  const error = syscallError(`cannot map the ids of "${path}"`, 'mount_setattr', lastErrno(), path)
+  tree.close()
+  if (errnoOf(error) !== EINVAL) throw error
+  throw new RuntimeError('InvalidArgument', `${error.message} (its file system may be one that cannot)`, {
+    cause: error,
+  })
+}
