@@ -115,14 +115,14 @@ int op_selinux(struct ctx *c, const struct op_selinux *op)
 /*
  * Tells the runtime the number of the listener and waits until it has taken it. write comes first and alone, because it is the one call
  * that may not be handed to the agent; all others may wait for it from now on. We must not keep the listener: with it open in here, an
- * agent that dies would leave the program waiting for ever instead of failing with ENOSYS.
+ * agent that dies would leave the program waiting for ever instead of failing with ENOSYS. For the same reason we end without a system call
+ * when nobody takes it.
  */
-static int hand_over_listener(struct ctx *c, int listener)
+static void hand_over_listener(struct ctx *c, int listener)
 {
     if (report_u32(c, RECORD_LISTENER, (uint32_t)listener) < 0 || await_runtime(c) != 0)
-        return STOP;
+        __builtin_trap();
     (void)close(listener);
-    return 0;
 }
 
 /*
@@ -131,7 +131,8 @@ static int hand_over_listener(struct ctx *c, int listener)
  * A runtime without CAP_SYS_PTRACE where it runs (rootless) can take the listener only from a dumpable process, even from one whose user
  * namespace is its own. For that moment a process of the container that has CAP_SYS_PTRACE over us could look in too. So it is opened only
  * for such a runtime, only once we hold nothing of the host's procfs, and closed before anything else happens: a filter that forbids that
- * fails the start. What is left to see are the root, the fifo and the status socket, and the runtime has no rights that the user lacks.
+ * fails the start. One that stays visible until its start (stay_visible) is left so. What is left to see are the root, the fifo and the
+ * status socket, and the runtime has no rights that the user lacks.
  */
 int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
@@ -141,7 +142,7 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
     if (await_announced(c) < 0)
         return STOP;
     bool listen = (op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
-    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0;
+    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0 && sys_prctl(PR_GET_DUMPABLE, 0, 0) == 0;
     int err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 1, 0) : 0;
     if (err < 0)
         return step(c, err, "become dumpable for the seccomp listener");
@@ -151,10 +152,10 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
         err = -ESRCH;
     if (err < 0)
         return step(c, err, "load seccomp filter");
-    err = listen ? hand_over_listener(c, err) : 0;
-    if (err == 0 && dumpable && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
-        err = step(c, -errno, "become undumpable again");
-    return err;
+    if (listen)
+        hand_over_listener(c, err);
+    err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
+    return err < 0 ? step(c, err, "become undumpable again") : 0;
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)

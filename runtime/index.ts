@@ -33,7 +33,7 @@ export { decodeFileJson, loadSpec, parseJson, parseProcess, parseResources, pars
 export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { errnoName, errnoOf } from './sys/errno.ts'
-export { chownFd, OwnedFd, pipePair, unreadBytes } from './sys/fd.ts'
+export { chownFd, movePipeBytes, OwnedFd, pipePair, unreadBytes } from './sys/fd.ts'
 export { tryLock } from './sys/flock.ts'
 export { exitNow, getpid, mkfifo, realtime } from './sys/libc.ts'
 export { seccompVersion } from './sys/libseccomp.ts'

@@ -6,7 +6,7 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type OwnedFd, pipePair, resizeTerminal } from '../runtime/index.ts'
 import type { InputFifo } from './fifo.ts'
-import { pipeSource, Relay, type Sink, SocketSink, type SourceFactory } from './relay.ts'
+import { pipeSource, Relay, type Sink, SocketSink, type Source } from './relay.ts'
 
 /** libuv's handle behind a net.Socket. */
 interface PipeHandle {
@@ -47,8 +47,8 @@ function pipeHandleClass(): PipeConstructor {
 }
 
 /** A source on the master of a pty; the socket can be written to as well. */
-function masterSource(master: OwnedFd): SourceFactory {
-  return (onread) => {
+function masterSource(master: OwnedFd): Source {
+  const open: Source['open'] = (onread) => {
     const handle = new (pipeHandleClass())(SOCKET_HANDLE)
     const failure = handle.open(master.fd)
     if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
@@ -57,6 +57,7 @@ function masterSource(master: OwnedFd): SourceFactory {
     const socket: Socket = Reflect.construct(Socket, [{ handle, readable: true, writable: true, onread }])
     return socket
   }
+  return { open, pipe: -1 }
 }
 
 /** A relayed terminal. */

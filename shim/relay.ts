@@ -1,7 +1,9 @@
 /**
  * Copying from a stream to a stream without threads and without an unbounded buffer: a source reads into one buffer that all relays of
  * the process share, and gives each chunk to its sink at once. A sink that cannot take all of it keeps a copy of the rest, and the source
- * is not read again until that is gone, so a slow reader in the end stops the writer, as with any pipe.
+ * is not read again until that is gone, so a slow reader in the end stops the writer, as with any pipe. From a pipe to a fifo only the
+ * first page of a burst is copied, which is how we learn of it; the kernel moves the rest. (Small writes are always copied: moved ones
+ * would each take one of the fifo's sixteen places, whatever their size.)
  *
  * Invariants: at most one chunk per relay waits in memory; a sink that fails swallows what still comes, so that the container is never
  * blocked by a broken log; `done` resolves when the last byte has been handed on.
@@ -10,17 +12,24 @@ import { close, closeSync, constants, mkdirSync, openSync, write, writeSync } fr
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { constants as osConstants } from 'node:os'
 import { dirname } from 'node:path'
-import { errnoName, errnoOf, RuntimeError } from '../runtime/index.ts'
+import { errnoName, errnoOf, movePipeBytes, RuntimeError } from '../runtime/index.ts'
 import type { OutputFifo } from './fifo.ts'
 
 const BUFFER_BYTES = 64 * 1024
+const PAGE_BYTES = 4096
+/** What is moved at once, and how often before other work gets its turn. */
+const MOVE_BYTES = 1024 * 1024
+const MOVES = 16
 
-let shared: Buffer | undefined
+/** One of each size for all relays: a chunk is used up before the event loop goes on. */
+const buffers = new Map<number, Buffer>()
 
 /** Where a relay puts its bytes. */
 export interface Sink {
   /** Takes a chunk, which is only valid during the call. False: part of it is kept, write no more until `onReady`. */
   write(chunk: Uint8Array): boolean
+  /** Takes what waits in a pipe, without a copy; only called when nothing is kept. */
+  moveFrom?(pipe: number): void
   /** Set by the relay; called when a chunk that was kept is gone. */
   onReady: () => void
   /** No more is written; what the reader has not taken yet stays there for it. */
@@ -70,6 +79,15 @@ export class FifoSink implements Sink {
       // we hold the reading end ourselves, so it is no vanished client
       this.#fail(error)
       return true
+    }
+  }
+
+  moveFrom(pipe: number): void {
+    if (this.#broken) return
+    try {
+      for (let i = 0; i < MOVES && movePipeBytes(pipe, this.#fifo.fd, MOVE_BYTES) > 0; i++);
+    } catch (error) {
+      this.#fail(error)
     }
   }
 
@@ -192,15 +210,32 @@ export class FileSink implements Sink {
   }
 }
 
-/** Makes the socket that a relay reads from. */
-export type SourceFactory = (onRead: OnReadOpts) => Socket
+/** What a relay reads from. */
+export interface Source {
+  /** Makes the socket that reads. */
+  open(onRead: OnReadOpts): Socket
+  /** the descriptor, borrowed, when it is a pipe; else -1 */
+  readonly pipe: number
+}
 
-/** A source on a descriptor of a pipe or fifo, which the socket owns from now on. */
-export function pipeSource(fd: number): SourceFactory {
-  return (onread) => {
-    const options: SocketConstructorOpts = { fd, readable: true, writable: false, onread }
-    return new Socket(options)
+/** A source on a descriptor of a pipe or fifo, which its socket owns from now on. */
+export function pipeSource(fd: number): Source {
+  return {
+    pipe: fd,
+    open(onread) {
+      const options: SocketConstructorOpts = { fd, readable: true, writable: false, onread }
+      return new Socket(options)
+    },
   }
+}
+
+function bufferOf(size: typeof BUFFER_BYTES | typeof PAGE_BYTES): Buffer {
+  let buffer = buffers.get(size)
+  if (buffer === undefined) {
+    buffer = Buffer.allocUnsafeSlow(size)
+    buffers.set(size, buffer)
+  }
+  return buffer
 }
 
 /** One direction of one stream. */
@@ -210,19 +245,21 @@ export class Relay {
   /** the source, for whoever also writes to it (a terminal) */
   readonly source: Socket
   readonly #sink: Sink
+  /** the source, when its bytes can be moved */
+  readonly #pipe: number
   readonly #resolve: () => void
   #state: 'open' | 'blocked' | 'ended' | 'closed' = 'open'
   #sourceEnded = false
 
-  constructor(source: SourceFactory, sink: Sink) {
+  constructor(source: Source, sink: Sink) {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.done = promise
     this.#resolve = resolve
     this.#sink = sink
     sink.onReady = () => this.#ready()
-    shared ??= Buffer.allocUnsafeSlow(BUFFER_BYTES)
-    const buffer = shared
-    this.source = source({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
+    this.#pipe = sink.moveFrom === undefined ? -1 : source.pipe
+    const buffer = bufferOf(this.#pipe < 0 ? BUFFER_BYTES : PAGE_BYTES)
+    this.source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
     // EIO is how a terminal's master tells that nobody has the other side open any more
     this.source.on('error', () => this.#end())
     this.source.on('end', () => this.#end())
@@ -240,7 +277,11 @@ export class Relay {
 
   #read(chunk: Uint8Array): boolean {
     if (this.#state !== 'open') return false
-    if (this.#sink.write(chunk)) return true
+    if (this.#sink.write(chunk)) {
+      // a full buffer: there is more
+      if (this.#pipe >= 0 && chunk.length === PAGE_BYTES) this.#sink.moveFrom?.(this.#pipe)
+      return true
+    }
     // onReady comes from the event loop, never from within write
     this.#state = 'blocked'
     return false

@@ -3,10 +3,17 @@
  * a bare number in a signature always means "borrowed for this call".
  */
 import { closeSync, fchownSync } from 'node:fs'
-import { errnoOf } from './errno.ts'
-import { ioctl, pipe } from './libc.ts'
+import { errnoOf, syscallError } from './errno.ts'
+import { declare, ioctl, lastErrno, pipe } from './libc.ts'
 
 const FIONREAD = 0x541b
+const EAGAIN = 11
+/** SPLICE_F_MOVE and SPLICE_F_NONBLOCK (splice(2)). */
+const MOVE_NOW = 3
+
+const splice = declare(
+  'long splice(int from, void *from_offset, int to, void *to_offset, unsigned long count, unsigned int flags)',
+)
 
 /** A file descriptor with one owner. */
 export class OwnedFd {
@@ -59,4 +66,16 @@ export function unreadBytes(fd: number): number {
   const count = Buffer.alloc(4)
   ioctl(fd, FIONREAD, count)
   return count.readInt32LE(0)
+}
+
+/**
+ * Moves what waits in one pipe into another without copying it (splice(2)), as much as the other has room for; never blocks. 0 when nothing
+ * waits, or nothing fits. Both fds are borrowed; at most `limitBytes` are moved.
+ */
+export function movePipeBytes(from: number, to: number, limitBytes: number): number {
+  const moved = splice(from, null, to, null, limitBytes, MOVE_NOW)
+  if (moved >= 0) return moved
+  const errno = lastErrno()
+  if (errno === EAGAIN) return 0
+  throw syscallError('cannot move bytes between pipes', 'splice', errno)
 }

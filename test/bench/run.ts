@@ -1,8 +1,9 @@
 /**
  * Our shim against containerd-shim-runc-v2 with runc: the same `ctr` commands on one private containerd, the two runtimes alternated in
  * every round so that both see the same machine, warm-up rounds thrown away; and below containerd, our runtime against runc (oci.ts).
- * Prints medians, minima and ratios; nothing is asserted. `--only oci` leaves containerd out.
- *   run.ts [--rounds N] [--idle N] [--json FILE] [--only oci]
+ * Prints medians, the best and ratios; nothing is asserted. `--only oci` leaves containerd out, `--only streams` all but the throughput of
+ * output.
+ *   run.ts [--rounds N] [--idle N] [--json FILE] [--only oci|streams]
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
@@ -13,6 +14,7 @@ import { missing } from '../support/needs.ts'
 import { IMAGE } from '../support/places.ts'
 import { type MemoryOfOne, memoryOf } from './memory.ts'
 import { measureOci } from './oci.ts'
+import { STREAM_CASES, streamRate } from './streams.ts'
 
 const RUNTIMES = { ts: 'io.containerd.ts.v2', runc: 'io.containerd.runc.v2' } as const
 type Name = keyof typeof RUNTIMES
@@ -22,7 +24,8 @@ const WARM_UP = 3
 /** One measured case: per runtime a list of values. */
 interface Case {
   readonly name: string
-  readonly unit: 'ms' | 'KiB'
+  /** of MiB/s more is better, of the others less */
+  readonly unit: 'ms' | 'KiB' | 'MiB/s'
   readonly values: Record<Name, readonly number[]>
 }
 
@@ -40,18 +43,18 @@ interface Options {
   rounds: number
   idle: number
   json: string | undefined
-  onlyOci: boolean
+  only: 'oci' | 'streams' | undefined
 }
 
 function readArguments(argv: readonly string[]): Options {
-  const options: Options = { rounds: 30, idle: 20, json: undefined, onlyOci: false }
+  const options: Options = { rounds: 30, idle: 20, json: undefined, only: undefined }
   for (let i = 0; i < argv.length; i += 2) {
     const [name, value] = [argv[i], argv[i + 1]]
     if (name === '--json' && value !== undefined) options.json = value
-    else if (name === '--only' && value === 'oci') options.onlyOci = true
+    else if (name === '--only' && (value === 'oci' || value === 'streams')) options.only = value
     else if ((name === '--rounds' || name === '--idle') && /^\d+$/.test(value ?? ''))
       options[name === '--rounds' ? 'rounds' : 'idle'] = Number(value)
-    else throw new Error(`unknown argument "${name}": expected --rounds N, --idle N, --json FILE, --only oci`)
+    else throw new Error(`unknown argument "${name}": expected --rounds N, --idle N, --json FILE, --only oci|streams`)
   }
   return options
 }
@@ -126,21 +129,16 @@ async function idleMemory(daemon: Daemon, count: number): Promise<Record<Name, M
 
 function print(cases: readonly Case[]): void {
   const row = (...cells: string[]): void => say(`| ${cells.join(' | ')} |`)
-  row('case', 'runc median (min)', 'ts median (min)', 'ratio of medians', 'ratio of minima')
+  row('case', 'runc median (best)', 'ts median (best)', 'ratio of medians', 'ratio of the best')
   row('---', '---', '---', '---', '---')
   for (const { name, unit, values } of cases) {
     const digits = unit === 'ms' ? 1 : 0
+    const best = (list: readonly number[]): number => (unit === 'MiB/s' ? Math.max(...list) : Math.min(...list))
     const cell = (of: Name): string =>
-      `${median(values[of]).toFixed(digits)} (${Math.min(...values[of]).toFixed(digits)}) ${unit}`
+      `${median(values[of]).toFixed(digits)} (${best(values[of]).toFixed(digits)}) ${unit}`
     const ratio = (pick: (list: readonly number[]) => number): string =>
       (pick(values.ts) / pick(values.runc)).toFixed(2)
-    row(
-      name,
-      cell('runc'),
-      cell('ts'),
-      ratio(median),
-      ratio((list) => Math.min(...list)),
-    )
+    row(name, cell('runc'), cell('ts'), ratio(median), ratio(best))
   }
 }
 
@@ -195,6 +193,27 @@ async function measure(daemon: Daemon, rounds: number, idle: number): Promise<Ca
   return cases
 }
 
+/** Throughput of output: few rounds, since each moves far more than one container's start costs. */
+async function streamCases(daemon: Daemon, rounds: number): Promise<Case[]> {
+  for (const name of NAMES) {
+    const sleeper = ['--runtime', RUNTIMES[name], IMAGE, `stream-${name}`, 'sleep', '10000']
+    await timed(daemon, ['run', '-d', '--null-io', ...sleeper])
+  }
+  const cases: Case[] = []
+  for (const each of STREAM_CASES) {
+    const values: Record<Name, number[]> = { ts: [], runc: [] }
+    for (let round = 0; round <= rounds; round++) {
+      for (const name of NAMES) {
+        const rate = await streamRate(daemon, each, { runtime: RUNTIMES[name], name, round })
+        if (round > 0) values[name].push(rate)
+      }
+    }
+    cases.push({ name: each.name, unit: 'MiB/s', values })
+  }
+  await daemon.removeAll()
+  return cases
+}
+
 async function ociCases(rounds: number): Promise<Case[]> {
   const { runc, runts, embedded } = await measureOci(rounds, WARM_UP)
   return [
@@ -208,27 +227,34 @@ async function ociCases(rounds: number): Promise<Case[]> {
 }
 
 async function main(): Promise<void> {
-  const { rounds, idle, json, onlyOci } = readArguments(process.argv.slice(2))
+  const { rounds, idle, json, only } = readArguments(process.argv.slice(2))
   for (const need of ['root', 'containerd', 'busybox', 'the runc shim', 'the built shim'] as const) {
     if (missing(need) !== undefined) throw new Error(`this machine lacks ${need}`)
   }
   setup()
-  const header = [...machine(), `${rounds} rounds alternated after ${WARM_UP} of warm-up; ratios below 1 are for us`]
+  const header = [
+    ...machine(),
+    `${rounds} rounds alternated after ${WARM_UP} of warm-up; ratios below 1 are for us, of MiB/s above 1`,
+  ]
   for (const line of header) say(line)
-  const cases = await ociCases(rounds)
-  if (!onlyOci) cases.push(...(await containerdCases(rounds, idle, header)))
+  const cases = only === 'streams' ? [] : await ociCases(rounds)
+  if (only !== 'oci') cases.push(...(await containerdCases({ rounds, idle, only }, header)))
   say('')
   print(cases)
   if (json !== undefined) writeFileSync(json, `${JSON.stringify({ header, cases }, null, 1)}\n`)
 }
 
-async function containerdCases(rounds: number, idle: number, header: string[]): Promise<Case[]> {
+async function containerdCases(
+  { rounds, idle, only }: Pick<Options, 'rounds' | 'idle' | 'only'>,
+  header: string[],
+): Promise<Case[]> {
   const daemon = new Daemon()
   try {
     await daemon.start()
     await daemon.importImage()
     header.push((await daemon.ctr(['version'])).stdout.replaceAll(/\s+/g, ' ').trim())
-    return await measure(daemon, rounds, idle)
+    const cases = only === 'streams' ? [] : await measure(daemon, rounds, idle)
+    return [...cases, ...(await streamCases(daemon, Math.ceil(rounds / 5)))]
   } finally {
     await daemon.removeAll()
     await daemon.stop()

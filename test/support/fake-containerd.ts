@@ -128,6 +128,10 @@ export class FakeTask {
     await this.client.exec({ id: this.id, execId, spec: processAny(args), ...request })
   }
 
+  async closeStdin(execId = ''): Promise<void> {
+    await this.client.closeIO({ id: this.id, execId, stdin: true })
+  }
+
   async pids(): Promise<number[]> {
     return (await this.client.pids({ id: this.id })).processes.map(({ pid }) => pid)
   }

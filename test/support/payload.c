@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FAILED 125
@@ -83,6 +84,23 @@ static int cmd_bytes(char **argv) {
             return fail("write");
         left -= size;
     }
+    return 0;
+}
+
+/* pour COUNT BLOCK: zeros in writes of that size; on stderr, the nanoseconds from the first to the end of the last */
+static int cmd_pour(char **argv) {
+    static uint8_t block[1 << 20];
+    uint64_t left = strtoull(argv[0], NULL, 10);
+    size_t size = strtoull(argv[1], NULL, 10);
+    struct timespec from, to;
+    if (size == 0 || size > sizeof(block))
+        return FAILED;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (; left >= size; left -= size)
+        if (write_all(1, block, size) < 0)
+            return fail("write");
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    fprintf(stderr, "%lld\n", (to.tv_sec - from.tv_sec) * 1000000000LL + (to.tv_nsec - from.tv_nsec));
     return 0;
 }
 
@@ -327,7 +345,7 @@ static const struct command {
     {"exit", cmd_exit, 1}, {"crash", cmd_crash, 0}, {"both", cmd_both, 2},     {"bytes", cmd_bytes, 1}, {"orphans", cmd_orphans, 1},
     {"eat", cmd_eat, 1},       {"fds", cmd_fds, 0},       {"limits", cmd_limits, 0}, {"trap", cmd_trap, 0},
     {"winsize", cmd_winsize, 0}, {"pty", cmd_pty, 4},     {"background", cmd_background, 1},
-    {"notify", cmd_notify, 1},
+    {"notify", cmd_notify, 1},  {"pour", cmd_pour, 2},
 };
 
 int main(int argc, char **argv) {

@@ -15,7 +15,7 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test as base, describe, expect } from 'vitest'
-import { mkfifo, pipePair } from '../../../runtime/index.ts'
+import { mkfifo, pipePair, unreadBytes } from '../../../runtime/index.ts'
 import { OutputFifo } from '../../../shim/fifo.ts'
 import { discardSink, FifoSink, FileSink, pipeSource, Relay, SocketSink } from '../../../shim/relay.ts'
 
@@ -116,6 +116,24 @@ describe('Relay', () => {
     socket.destroy()
     relay.close()
     await relay.done
+  })
+
+  test('many small writes fill a fifo by their bytes, not by their number', async ({ dir }) => {
+    const path = join(dir, 'out')
+    mkfifo(path, 0o600)
+    const { read, write } = pipePair()
+    const fifo = new OutputFifo(path)
+    const relay = new Relay(pipeSource(read.take()), new FifoSink(fifo, { onError: () => {} }))
+    for (let i = 0; i < 2000; i++) {
+      writeSync(write.fd, 'ten bytes\n')
+      if (i % 3 === 0) await turn()
+    }
+    // a burst with a page's worth before it is moved, and joins them
+    writeSync(write.fd, pattern(16 * 1024))
+    await expect.poll(() => unreadBytes(fifo.fd)).toBe(20_000 + 16 * 1024)
+    write.close()
+    const [got] = await Promise.all([readAll(path), relay.done])
+    expect(digest(got)).toBe(digest(Buffer.concat([Buffer.from('ten bytes\n'.repeat(2000)), pattern(16 * 1024)])))
   })
 
   test('appends to a file', async ({ dir }) => {

@@ -1,8 +1,9 @@
 /** The streams of a process in every form that a client may ask for, and in every order of its calls. */
 import { readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
-import { BareTask, makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
-import { expect, test } from '../support/containerd.ts'
+import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
+import { expect, test } from '../support/fake.ts'
+import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
@@ -13,58 +14,60 @@ const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
 
-describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
+describe('streams', needs('root', 'busybox'), () => {
   test('the init of a container has the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
-    ct,
+    fake,
+    shim,
   }) => {
-    const fifos = makeFifos(ct)
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+    const fifos = makeFifos(fake.folder)
+    const task = shim.task(['sleep', '1000'])
     const pid = await task.create(fifos)
     await task.start()
     expect([0, 1, 2].map((number) => fd(pid, number))).toEqual([fifos.stdin, fifos.stdout, fifos.stderr])
-    const of = makeFifos(ct)
+    const of = makeFifos(fake.folder)
     await task.exec('e', ['sleep', '1000'], of)
     const exec = await task.start('e')
     expect(fd(exec, 0)).toBe(of.stdin)
     expect([1, 2].map((number) => fd(exec, number).replace(/\d+/, ''))).toEqual(['pipe:[]', 'pipe:[]'])
-    await task.end()
+    await task.remove()
 
-    const open = await BareTask.on(ct, ['sleep', '1000'], (spec) => {
+    const open = shim.task(['sleep', '1000'], (spec) => {
       spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
     })
-    const outside = await open.create(makeFifos(ct))
+    const outside = await open.create(makeFifos(fake.folder))
     await open.start()
     expect([1, 2].map((number) => fd(outside, number).replace(/\d+/, ''))).toEqual(['pipe:[]', 'pipe:[]'])
-    await open.end()
+    await open.remove()
   })
 
-  test('what the client gave no stream for is /dev/null, each stream by itself', async ({ ct }) => {
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+  test('what the client gave no stream for is /dev/null, each stream by itself', async ({ fake, shim }) => {
+    const task = shim.task(['sleep', '1000'])
     const pid = await task.create()
     await task.start()
     expect([0, 1, 2].map((number) => fd(pid, number))).toEqual(['/dev/null', '/dev/null', '/dev/null'])
-    const fifos = makeFifos(ct)
+    const fifos = makeFifos(fake.folder)
     await task.exec('e', ['sh', '-c', 'cat; echo out; echo err >&2'], { stderr: fifos.stderr })
-    const err = reader(ct, fifos.stderr)
+    const err = reader(fifos.stderr)
     await task.start('e')
-    expect(await task.wait('e')).toBe(0)
+    expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
     expect(await err.finished).toMatchObject({ stdout: 'err\n' })
-    await task.end()
+    await task.remove()
   })
 
-  test('a process whose terminal nobody reads goes on', async ({ ct }) => {
-    const task = await BareTask.on(ct, ['payload', 'bytes', String(SIZE), 'text'])
+  test('a process whose terminal nobody reads goes on', async ({ shim }) => {
+    const task = shim.task(['payload', 'bytes', String(SIZE), 'text'])
     await task.create({ terminal: true })
     await task.start()
-    expect(await task.wait()).toBe(0)
-    await task.end()
+    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
+    await task.remove()
   })
 
   test('a client that opens its end only after the exit gets everything, of an init, an exec and a terminal', async ({
-    ct,
+    fake,
+    shim,
   }) => {
-    const [one, two, three] = [makeFifos(ct), makeFifos(ct), makeFifos(ct)]
-    const task = await BareTask.on(ct, ['sh', '-c', 'echo init; read line'])
+    const [one, two, three] = [makeFifos(fake.folder), makeFifos(fake.folder), makeFifos(fake.folder)]
+    const task = shim.task(['sh', '-c', 'echo init; read line'])
     await task.create({ stdin: one.stdin, stdout: one.stdout })
     await task.start()
     await task.exec('e', ['echo', 'exec'], { stdout: two.stdout })
@@ -74,60 +77,60 @@ describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
       await task.wait(exec)
     }
     await task.closeStdin()
-    expect(await task.wait()).toBe(1)
+    expect(await task.wait()).toMatchObject({ exitStatus: 1 })
     for (const [fifos, text] of [
       [one, 'init\n'],
       [two, 'exec\n'],
       [three, 'terminal\r\n'],
     ] as const) {
-      expect(await reader(ct, fifos.stdout).finished).toMatchObject({ code: 0, stdout: text })
+      expect(await reader(fifos.stdout).finished).toMatchObject({ code: 0, stdout: text })
     }
-    await task.end()
+    await task.remove()
   })
 
-  test('a container that is deleted before it was started ends its client’s streams', async ({ ct }) => {
-    const fifos = makeFifos(ct)
-    const task = await BareTask.on(ct, ['true'])
-    const [out, err] = [reader(ct, fifos.stdout), reader(ct, fifos.stderr)]
+  test('a container that is deleted before it was started ends its client’s streams', async ({ fake, shim }) => {
+    const fifos = makeFifos(fake.folder)
+    const task = shim.task(['true'])
+    const [out, err] = [reader(fifos.stdout), reader(fifos.stderr)]
     await task.create(fifos)
     await task.delete()
     expect(await out.finished).toMatchObject({ code: 0, bytes: 0 })
     expect(await err.finished).toMatchObject({ code: 0, bytes: 0 })
-    await task.leave()
   })
 
   test('an exec that cannot be started ends its client’s streams, and so does a container that cannot be created', async ({
-    ct,
+    fake,
+    shim,
   }) => {
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+    const task = shim.task(['sleep', '1000'])
     await task.create()
     await task.start()
-    const fifos = makeFifos(ct)
-    const [out, err] = [reader(ct, fifos.stdout), reader(ct, fifos.stderr)]
+    const fifos = makeFifos(fake.folder)
+    const [out, err] = [reader(fifos.stdout), reader(fifos.stderr)]
     await task.exec('e', ['/no/such/program'], fifos)
     await expect(task.start('e')).rejects.toThrow('/no/such/program')
     expect([(await out.finished).bytes, (await err.finished).bytes]).toEqual([0, 0])
     await task.delete('e')
-    await task.end()
+    await task.remove()
 
-    const broken = await BareTask.on(ct, ['true'], (spec) => {
+    const broken = shim.task(['true'], (spec) => {
       spec.mounts.push({ destination: '/x', type: 'bind', source: '/no/such/source', options: ['bind'] })
     })
-    const others = makeFifos(ct)
-    const [two, three] = [reader(ct, others.stdout), reader(ct, others.stderr)]
+    const others = makeFifos(fake.folder)
+    const [two, three] = [reader(others.stdout), reader(others.stderr)]
     await expect(broken.create(others)).rejects.toThrow('/no/such/source')
     expect([(await two.finished).bytes, (await three.finished).bytes]).toEqual([0, 0])
-    await broken.leave()
   })
 
   for (const kind of ['init', 'exec', 'terminal'] as const) {
     test(`a reader that stops stops the writer (${kind}), the shim keeps nothing, and nothing is lost when it goes on`, async ({
-      ct,
+      fake,
+      shim,
     }) => {
-      const fifos = makeFifos(ct)
+      const fifos = makeFifos(fake.folder)
       const program = ['payload', 'bytes', String(SIZE), ...(kind === 'terminal' ? ['text'] : [])]
-      const task = await BareTask.on(ct, kind === 'init' ? program : ['sleep', '1000'])
-      const out = reader(ct, fifos.stdout, { keepOutput: false })
+      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
+      const out = reader(fifos.stdout, { keepOutput: false })
       out.kill('SIGSTOP')
       const streams = { stdout: fifos.stdout, terminal: kind === 'terminal' }
       let pid: number
@@ -142,21 +145,22 @@ describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
       }
       expect(await untilBlocked(pid)).toBeLessThanOrEqual(BETWEEN)
       out.kill('SIGCONT')
-      expect(await task.wait(kind === 'init' ? '' : 'e')).toBe(0)
+      expect(await task.wait(kind === 'init' ? '' : 'e')).toMatchObject({ exitStatus: 0 })
       expect(await out.finished).toMatchObject(
         kind === 'terminal'
           ? { bytes: SIZE + SIZE / 64, sha256: expectedSha256(SIZE, 'terminal') }
           : { bytes: SIZE, sha256: expectedSha256(SIZE) },
       )
-      await task.end()
+      await task.remove()
     })
 
     test(`a reader that leaves does not end the writer, and another one goes on where it stopped (${kind})`, async ({
-      ct,
+      fake,
+      shim,
     }) => {
-      const fifos = makeFifos(ct)
+      const fifos = makeFifos(fake.folder)
       const program = ['sh', '-c', 'echo one; read line; echo two; echo three; read line; echo four']
-      const task = await BareTask.on(ct, kind === 'init' ? program : ['sleep', '1000'])
+      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
       const id = kind === 'init' ? '' : 'e'
       const streams = { stdin: fifos.stdin, stdout: fifos.stdout, terminal: kind === 'terminal' }
       await task.create(kind === 'init' ? streams : {})
@@ -165,16 +169,16 @@ describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
         await task.exec('e', program, streams)
       }
       await task.start(id)
-      const first = reader(ct, fifos.stdout)
+      const first = reader(fifos.stdout)
       await first.untilOutput('one')
       first.kill('SIGKILL')
       await first.finished
-      const input = writer(ct, fifos.stdin)
+      const input = writer(fifos.stdin)
       input.write('\n')
-      const second = reader(ct, fifos.stdout)
+      const second = reader(fifos.stdout)
       await second.untilOutput('three')
       input.write('\n')
-      expect(await task.wait(id)).toBe(0)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
       const { stdout } = await second.finished
       expect(
         stdout
@@ -182,23 +186,23 @@ describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
           .split('\n')
           .filter((line) => line !== ''),
       ).toEqual(['two', 'three', 'four'])
-      await task.end()
+      await task.remove()
     })
   }
 
-  test('eight execs at a time each give their own client exactly their own bytes', async ({ ct }) => {
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+  test('eight execs at a time each give their own client exactly their own bytes', async ({ fake, shim }) => {
+    const task = shim.task(['sleep', '1000'])
     await task.create()
     await task.start()
     const results = await Promise.all(
       Array.from({ length: 8 }, async (_, i) => {
-        const fifos = makeFifos(ct)
+        const fifos = makeFifos(fake.folder)
         const size = (i + 1) * MIB
-        const out = reader(ct, fifos.stdout, { keepOutput: false })
-        const err = reader(ct, fifos.stderr)
+        const out = reader(fifos.stdout, { keepOutput: false })
+        const err = reader(fifos.stderr)
         await task.exec(`e${i}`, ['sh', '-c', `payload bytes ${size}; echo ${i} >&2`], fifos)
         await task.start(`e${i}`)
-        expect(await task.wait(`e${i}`)).toBe(0)
+        expect(await task.wait(`e${i}`)).toMatchObject({ exitStatus: 0 })
         await task.delete(`e${i}`)
         return { size, out: await out.finished, err: await err.finished }
       }),
@@ -207,89 +211,89 @@ describe('streams', needs('root', 'containerd', 'busybox', 'our shim'), () => {
       expect(out).toMatchObject({ bytes: size, sha256: expectedSha256(size) })
       expect(err.stdout).toBe(`${i}\n`)
     }
-    await task.end()
+    await task.remove()
   })
 
   test('a child that an exec leaves behind with its streams keeps nobody waiting: the exit is told at once, what it writes until Delete arrives, and Delete ends it', {
     timeout: 60_000,
-  }, async ({ ct }) => {
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+  }, async ({ fake, shim }) => {
+    const task = shim.task(['sleep', '1000'])
     await task.create()
     await task.start()
-    const pipes = makeFifos(ct)
-    const tty = makeFifos(ct)
+    const pipes = makeFifos(fake.folder)
+    const tty = makeFifos(fake.folder)
     const script = 'trap "" HUP; (read line <$0; echo late; exec sleep 1000) & echo done'
-    for (const gate of ['/g1', '/g2']) {
+    for (const gate of ['/dev/shm/g1', '/dev/shm/g2']) {
       await task.exec(`mk${gate.at(-1)}`, ['mkfifo', gate])
       await task.start(`mk${gate.at(-1)}`)
       await task.wait(`mk${gate.at(-1)}`)
     }
-    const [out, terminal] = [reader(ct, pipes.stdout), reader(ct, tty.stdout)]
-    await task.exec('p', ['sh', '-c', script, '/g1'], { stdout: pipes.stdout, stderr: pipes.stderr })
-    await task.exec('t', ['sh', '-c', script, '/g2'], { stdout: tty.stdout, terminal: true })
+    const [out, terminal] = [reader(pipes.stdout), reader(tty.stdout)]
+    await task.exec('p', ['sh', '-c', script, '/dev/shm/g1'], { stdout: pipes.stdout, stderr: pipes.stderr })
+    await task.exec('t', ['sh', '-c', script, '/dev/shm/g2'], { stdout: tty.stdout, terminal: true })
     await Promise.all(['p', 't'].map((id) => task.start(id)))
-    expect(await Promise.all(['p', 't'].map((id) => task.wait(id)))).toEqual([0, 0])
-    await task.exec('go', ['sh', '-c', 'echo >/g1; echo >/g2'])
+    for (const id of ['p', 't']) expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+    await task.exec('go', ['sh', '-c', 'echo >/dev/shm/g1; echo >/dev/shm/g2'])
     await task.start('go')
     await Promise.all([out.untilOutput('late'), terminal.untilOutput('late')])
     // somebody in the container still has both: the time that Delete gives them passes, and no more
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
     expect((await out.finished).stdout).toBe('done\nlate\n')
     expect((await terminal.finished).stdout).toBe('done\r\nlate\r\n')
-    await task.end()
+    await task.remove()
   })
 
-  test('a child that an init leaves behind ends with it, and so do its streams', async ({ ct }) => {
+  test('a child that an init leaves behind ends with it, and so do its streams', async ({ fake, shim }) => {
     for (const ownPids of [true, false]) {
-      const fifos = makeFifos(ct)
-      const task = await BareTask.on(ct, ['sh', '-c', 'sleep 1000 & echo left'], (spec) => {
+      const fifos = makeFifos(fake.folder)
+      const task = shim.task(['sh', '-c', 'sleep 1000 & echo left'], (spec) => {
         if (!ownPids) spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
       })
-      const out = reader(ct, fifos.stdout)
+      const out = reader(fifos.stdout)
       await task.create({ stdout: fifos.stdout })
       await task.start()
-      expect(await task.wait()).toBe(0)
+      expect(await task.wait()).toMatchObject({ exitStatus: 0 })
       expect((await out.finished).stdout).toBe('left\n')
-      await task.end()
+      await task.remove()
     }
   })
 
-  test('a user of the container may open its streams again, those of an exec too', async ({ ct }) => {
+  test('a user of the container may open its streams again, those of an exec too', async ({ fake, shim }) => {
     const user = { uid: 1000, gid: 1000 }
     const script = 'echo again >/dev/stdout; echo oops >/dev/stderr; cat /dev/stdin'
-    const task = await BareTask.on(ct, ['sh', '-c', script], (spec) => {
+    const task = shim.task(['sh', '-c', script], (spec) => {
       spec.process.user = user
     })
-    const [one, two] = [makeFifos(ct), makeFifos(ct)]
+    const [one, two] = [makeFifos(fake.folder), makeFifos(fake.folder)]
     const open = (fifos: typeof one) => {
-      const input = writer(ct, fifos.stdin)
+      const input = writer(fifos.stdin)
       input.write('in\n')
       input.endInput()
-      return [reader(ct, fifos.stdout), reader(ct, fifos.stderr)] as const
+      return [reader(fifos.stdout), reader(fifos.stderr)] as const
     }
     const [out, err] = open(one)
     await task.create(one)
     const [execOut, execErr] = open(two)
-    await task.exec('e', ['sh', '-c', script], two, { user })
+    await task.exec('e', ['sh', '-c', script], { ...two, spec: processAny(['sh', '-c', script], { user }) })
     await task.start('e')
     await task.closeStdin('e')
-    expect(await task.wait('e')).toBe(0)
+    expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
     await task.start()
     await task.closeStdin()
-    expect(await task.wait()).toBe(0)
+    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
     for (const command of [out, execOut]) expect((await command.finished).stdout).toBe('again\nin\n')
     for (const command of [err, execErr]) expect((await command.finished).stdout).toBe('oops\n')
-    await task.end()
+    await task.remove()
   })
 })
 
-describe('input', needs('root', 'containerd', 'busybox', 'our shim'), () => {
+describe('input', needs('root', 'busybox'), () => {
   for (const kind of ['init', 'exec'] as const) {
-    const begin = async (ct: Parameters<typeof makeFifos>[0], started: boolean) => {
-      const fifos = makeFifos(ct)
+    const begin = async (fake: FakeContainerd, shim: FakeShim, started: boolean) => {
+      const fifos = makeFifos(fake.folder)
       const program = ['sh', '-c', 'echo begun; cat; echo end']
-      const task = await BareTask.on(ct, kind === 'init' ? program : ['sleep', '1000'])
-      const out = reader(ct, fifos.stdout)
+      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
+      const out = reader(fifos.stdout)
       const id = kind === 'init' ? '' : 'e'
       await task.create(kind === 'init' ? fifos : {})
       if (kind === 'exec') {
@@ -300,51 +304,54 @@ describe('input', needs('root', 'containerd', 'busybox', 'our shim'), () => {
       return { fifos, task, out, id }
     }
 
-    test(`CloseIO before Start gives a program without input its end (${kind})`, async ({ ct }) => {
-      const { task, out, id } = await begin(ct, false)
+    test(`CloseIO before Start gives a program without input its end (${kind})`, async ({ fake, shim }) => {
+      const { task, out, id } = await begin(fake, shim, false)
       await task.closeStdin(id)
       await task.closeStdin(id)
       await task.start(id)
-      expect(await task.wait(id)).toBe(0)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
       expect((await out.finished).stdout).toBe('begun\nend\n')
-      await task.end()
+      await task.remove()
     })
 
-    test(`CloseIO while the client still writes takes nothing away (${kind})`, async ({ ct }) => {
-      const { fifos, task, out, id } = await begin(ct, true)
-      const input = writer(ct, fifos.stdin)
+    test(`CloseIO while the client still writes takes nothing away (${kind})`, async ({ fake, shim }) => {
+      const { fifos, task, out, id } = await begin(fake, shim, true)
+      const input = writer(fifos.stdin)
       input.write('before\n')
       await out.untilOutput('before')
       await task.closeStdin(id)
       input.write('after\n')
       await out.untilOutput('after')
       input.endInput()
-      expect(await task.wait(id)).toBe(0)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
       expect((await out.finished).stdout).toBe('begun\nbefore\nafter\nend\n')
       // a process that has ended takes a late CloseIO as well
       await task.closeStdin(id)
-      await task.end()
+      await task.remove()
     })
 
-    test(`clients that come and go are not the end of input, until CloseIO (${kind})`, async ({ ct }) => {
-      const { fifos, task, out, id } = await begin(ct, true)
+    test(`clients that come and go are not the end of input, until CloseIO (${kind})`, async ({ fake, shim }) => {
+      const { fifos, task, out, id } = await begin(fake, shim, true)
       for (const text of ['first', 'second']) {
-        const input = writer(ct, fifos.stdin)
+        const input = writer(fifos.stdin)
         input.write(`${text}\n`)
         await out.untilOutput(text)
         input.endInput()
         await input.finished
       }
       await task.closeStdin(id)
-      expect(await task.wait(id)).toBe(0)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
       expect((await out.finished).stdout).toBe('begun\nfirst\nsecond\nend\n')
-      await task.end()
+      await task.remove()
     })
 
-    test(`a client that writes to a program which reads nothing learns of its end (${kind})`, async ({ ct }) => {
-      const fifos = makeFifos(ct)
+    test(`a client that writes to a program which reads nothing learns of its end (${kind})`, async ({
+      fake,
+      shim,
+    }) => {
+      const fifos = makeFifos(fake.folder)
       const program = ['sh', '-c', 'echo begun; exec sleep 1000']
-      const task = await BareTask.on(ct, kind === 'init' ? program : ['sleep', '1000'])
+      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
       const id = kind === 'init' ? '' : 'e'
       await task.create(kind === 'init' ? { stdin: fifos.stdin } : {})
       if (kind === 'exec') {
@@ -352,20 +359,20 @@ describe('input', needs('root', 'containerd', 'busybox', 'our shim'), () => {
         await task.exec('e', program, { stdin: fifos.stdin })
       }
       await task.start(id)
-      const input = writer(ct, fifos.stdin)
+      const input = writer(fifos.stdin)
       input.write('x'.repeat(2 * MIB))
       await untilBlocked(input.pid)
       await task.kill(9, id)
-      expect(await task.wait(id)).toBe(137)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 137 })
       expect((await input.finished).signal).toBe('SIGPIPE')
-      await task.end()
+      await task.remove()
     })
   }
 
   test('CloseIO of what is not there is refused, and that of an exec that was never started is kept for its start', async ({
-    ct,
+    shim,
   }) => {
-    const task = await BareTask.on(ct, ['sleep', '1000'])
+    const task = shim.task(['sleep', '1000'])
     await task.create()
     await task.closeStdin()
     await expect(task.closeStdin('nobody')).rejects.toThrow('process does not exist nobody')
@@ -373,16 +380,16 @@ describe('input', needs('root', 'containerd', 'busybox', 'our shim'), () => {
     await task.exec('e', ['cat'])
     await task.closeStdin('e')
     await task.delete('e')
-    await task.end()
+    await task.remove()
   })
 
-  test('a terminal goes on when its input has been closed', async ({ ct }) => {
-    const fifos = makeFifos(ct)
-    const task = await BareTask.on(ct, ['sh', '-c', 'read line; echo "got $line"; sleep 1000'])
-    const out = reader(ct, fifos.stdout)
+  test('a terminal goes on when its input has been closed', async ({ fake, shim }) => {
+    const fifos = makeFifos(fake.folder)
+    const task = shim.task(['sh', '-c', 'read line; echo "got $line"; sleep 1000'])
+    const out = reader(fifos.stdout)
     await task.create({ stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
     await task.start()
-    const input = writer(ct, fifos.stdin)
+    const input = writer(fifos.stdin)
     input.write('typed\n')
     await out.untilOutput('got typed')
     await task.closeStdin()
@@ -391,8 +398,8 @@ describe('input', needs('root', 'containerd', 'busybox', 'our shim'), () => {
     await task.exec('e', ['true'])
     await task.start('e')
     await task.wait('e')
-    expect(await task.shim.task.state({ id: task.shim.id })).toMatchObject({ status: 2 })
-    await task.end()
+    expect(await task.state()).toMatchObject({ status: 2 })
+    await task.remove()
     expect((await out.finished).stdout).toBe('typed\r\ngot typed\r\n')
   })
 })
