@@ -131,7 +131,8 @@ static int hand_over_listener(struct ctx *c, int listener)
  * A runtime without CAP_SYS_PTRACE where it runs (rootless) can take the listener only from a dumpable process, even from one whose user
  * namespace is its own. For that moment a process of the container that has CAP_SYS_PTRACE over us could look in too. So it is opened only
  * for such a runtime, only once we hold nothing of the host's procfs, and closed before anything else happens: a filter that forbids that
- * fails the start. What is left to see are the root, the fifo and the status socket, and the runtime has no rights that the user lacks.
+ * fails the start. One that stays visible until its start (stay_visible) is left so. What is left to see are the root, the fifo and the
+ * status socket, and the runtime has no rights that the user lacks.
  */
 int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
@@ -141,7 +142,7 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
     if (await_announced(c) < 0)
         return STOP;
     bool listen = (op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
-    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0;
+    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0 && sys_prctl(PR_GET_DUMPABLE, 0, 0) == 0;
     int err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 1, 0) : 0;
     if (err < 0)
         return step(c, err, "become dumpable for the seccomp listener");

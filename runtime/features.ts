@@ -5,6 +5,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { namesOff } from './container/gates.ts'
+import type { FeatureGates } from './container/options.ts'
 import { CAPABILITIES } from './spec/capabilities.ts'
 import { SPEC_VERSION } from './spec/example.ts'
 import { MOUNT_OPTION_WORDS } from './spec/mount-options.ts'
@@ -18,8 +20,8 @@ import { knowsFilterFlags } from './sys/seccomp.ts'
 
 const NEW_LISTENER = 8
 
-/** The features document. */
-export function features(): Record<string, unknown> {
+/** The features document; gates that are off are told by an annotation. */
+export function features(gates: Partial<FeatureGates> = {}): Record<string, unknown> {
   const flags = [...SECCOMP_FLAGS.keys()]
   return {
     ociVersionMin: '1.0.0',
@@ -45,7 +47,7 @@ export function features(): Record<string, unknown> {
       mountExtensions: { idmap: { enabled: true } },
       netDevices: { enabled: true },
     },
-    annotations: annotations(),
+    annotations: annotations(namesOff(gates)),
     // no annotation of a container changes what the runtime does
     potentiallyUnsafeConfigAnnotations: [],
   }
@@ -57,11 +59,12 @@ function isSupported(name: string): boolean {
   return bits === 0 || knowsFilterFlags(bits | (name.endsWith('_RECV') ? NEW_LISTENER : 0))
 }
 
-function annotations(): Record<string, string> {
+function annotations(off: readonly string[]): Record<string, string> {
   const version = readVersion()
   const seccomp = readSeccompVersion()
   return {
     'runts.checkpoint.enabled': 'false',
+    ...(off.length === 0 ? {} : { 'runts.features.off': off.join(',') }),
     ...(version === undefined ? {} : { 'runts.version': version }),
     // the key under which runtimes tell the version of the library that they compile profiles with
     ...(seccomp === undefined ? {} : { 'io.github.seccomp.libseccomp.version': seccomp }),

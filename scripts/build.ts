@@ -9,6 +9,7 @@ import {
   chmodSync,
   copyFileSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
@@ -41,7 +42,10 @@ case $self in */*) ;; *) self=./$self ;; esac
 lib=\${self%/*}/../lib/containerd-shim-ts
 # what a user has set for programs of their own must not change how this one runs
 unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
-exec "$lib/node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
+node=$lib/node
+# in a node_modules folder, Node lies beside this package
+[ -x "$node" ] || node=$lib/../../../../node/bin/node
+exec "$node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [
@@ -227,6 +231,25 @@ function writeFeatures(): void {
   renameSync(`${out}.tmp`, out)
 }
 
+/** The library's types for whoever is not of this tree: declarations, since the sources need this tree's settings to be understood. */
+function writeTypes(): void {
+  const stamp = join(META, 'types')
+  const sources = readdirSync(join(ROOT, 'runtime'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => join(ROOT, 'runtime', name))
+  const inputs = [...sources, join(ROOT, 'proto/init-plan.ts'), join(ROOT, 'scripts/types.json')]
+  if (mtime(stamp) > Math.max(...inputs.map(mtime))) return
+  rmSync(join(OUT, 'types'), { recursive: true, force: true })
+  const tsc = join(dirname(require.resolve('typescript/package.json')), 'bin/tsc')
+  const result = spawnSync(process.execPath, [tsc, '-p', join(ROOT, 'scripts/types.json')], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    timeout: 120_000,
+  })
+  if (result.status !== 0) throw new Error('tsc -p scripts/types.json failed')
+  writeFileSync(stamp, '')
+  say('wrote the types of runtime/index.ts')
+}
+
 async function main(): Promise<void> {
   const started = performance.now()
   for (const folder of [BIN, LIB, META]) mkdirSync(folder, { recursive: true })
@@ -250,6 +273,7 @@ async function main(): Promise<void> {
   // the library for whoever is not of this tree: node takes no TypeScript from node_modules
   writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
   await bundle('runtime/index.ts', 'runtime', koffi.version)
+  if (!FAILPOINTS) writeTypes()
   writeFeatures()
   say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
 }

@@ -101,7 +101,10 @@ const THROTTLES = [
 /** The writes for cgroup v1, hierarchy by hierarchy. */
 export function toV1Writes(resources: LinuxResources, current: CurrentLimits = {}): ResourceWrite[] {
   if (Object.keys(resources.unified).length > 0) {
-    throw specError('/linux/resources/unified', 'cannot set unified resources: this host has cgroup v1')
+    throw specError(
+      '/linux/resources/unified',
+      'invalid configuration: cannot set unified resources: this host has cgroup v1',
+    )
   }
   const { cpu, memory, blockIO } = resources
   return [

@@ -15,6 +15,7 @@ import { abortError, refuseAborted } from './abort.ts'
 import { gateExec } from './gates.ts'
 import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
 import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
+import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
 import { containerSide, keyringName, seccompOf, sized, withConsole } from './prepare.ts'
@@ -111,7 +112,8 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     if (pidFile !== undefined) createPidFile(pidFile, pid)
   } catch (error) {
     await run.abort()
-    throw signal?.aborted === true ? abortError(signal, what) : error
+    if (signal?.aborted === true) throw abortError(signal, what)
+    throw target.oomKilled() ? possiblyOomKilled(error) : error
   } finally {
     signal?.removeEventListener('abort', onAbort)
   }

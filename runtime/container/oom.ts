@@ -3,6 +3,7 @@
  * Invariant: each kill is put down to one process at most.
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
+import { RuntimeError } from '../errors.ts'
 
 /** Puts the kernel's OOM kills down to processes that were killed. */
 export class OomLedger {
@@ -24,6 +25,12 @@ export class OomLedger {
       return false
     }
   }
+}
+
+/** The failure of a set-up during which the kernel has killed somebody in the cgroup: it may have been the process that was set up. */
+export function possiblyOomKilled(error: unknown): unknown {
+  if (!(error instanceof RuntimeError)) return error
+  return new RuntimeError(error.code, `${error.message} (possibly OOM-killed)`, { detail: error.detail, cause: error })
 }
 
 /** The count after each growth from now on; ends when no process is left in the cgroup, or by the signal. Keeps no process alive. */

@@ -1,11 +1,15 @@
 /**
  * The `config` of a state.json as runc writes and reads it: enough of it for runc to list, signal and delete our containers, and for us
- * to do the same with runc's. Only facts that those need are kept; what a process of the container is made from is in config.json.
+ * to do the same with runc's. Only facts that those need are kept, and what runc would add a process without; the rest is in config.json.
  * Invariant: what was read from another program's file is checked before it is used, and a field of the wrong type counts as absent.
  */
+
 import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
+import { runcSeccomp } from './runc-seccomp.ts'
 
 const NANOS_PER_SECOND = 1_000_000_000
+/** PER_LINUX and PER_LINUX32 of personality(2). */
+const PERSONALITIES = { LINUX: 0, LINUX32: 8 } as const
 const BUNDLE_LABEL = 'bundle='
 
 /** runc's names of the namespaces. */
@@ -26,6 +30,8 @@ export function runcConfig(
   { bundle, rootfs, rootless }: { readonly bundle: string; readonly rootfs: string; readonly rootless: boolean },
 ): Record<string, unknown> {
   const { linux } = spec
+  const { oomScoreAdj, user } = spec.process
+  const { umask } = user
   return {
     rootfs,
     readonlyfs: spec.root.readonly,
@@ -36,6 +42,11 @@ export function runcConfig(
     uid_mappings: runcMappings(linux.uidMappings),
     gid_mappings: runcMappings(linux.gidMappings),
     Hooks: { poststop: spec.hooks.poststop.map(runcHook) },
+    // what runc gives to a process that it adds, whatever the bundle says by then
+    ...(linux.seccomp === undefined ? {} : { seccomp: runcSeccomp(linux.seccomp) }),
+    ...(umask === undefined ? {} : { umask }),
+    ...(oomScoreAdj === undefined ? {} : { oom_score_adj: oomScoreAdj }),
+    ...(linux.personality === undefined ? {} : { personality: { domain: PERSONALITIES[linux.personality.domain] } }),
     version: spec.ociVersion,
     labels: [...Object.entries(spec.annotations).map(([key, value]) => `${key}=${value}`), `${BUNDLE_LABEL}${bundle}`],
     rootless_euid: rootless,

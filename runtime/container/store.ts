@@ -14,19 +14,21 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { defined } from '../spec/fields.ts'
 import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
-import { errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 import { readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
+/** a folder is called that: NAME_MAX */
+const MAX_ID_BYTES = 255
 
 /** How a container was made. */
 export interface MadeHow {
@@ -61,7 +63,7 @@ export interface SavedState {
 
 /** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
 export function checkId(id: string): void {
-  if (id.length === 0 || id.length > 1024 || !ID_PATTERN.test(id) || id.startsWith('.')) {
+  if (id.length === 0 || id.length > MAX_ID_BYTES || !ID_PATTERN.test(id) || id.startsWith('.')) {
     throw new RuntimeError('InvalidArgument', `invalid container ID format: "${id}"`)
   }
 }
@@ -98,21 +100,43 @@ export function bootId(): string {
   return bootIdText
 }
 
-/** Claims an id: makes its folder. The mkdir is the arbiter between two creators. @throws AlreadyExists */
+/** mkdir -p. Node's own never ends where mkdir says ENOENT below a folder that is there, as procfs does. */
+function makeFolders(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno === 17) return
+    if (errno !== 2 || existsSync(dirname(path))) throw error
+    makeFolders(dirname(path))
+    makeFolders(path)
+  }
+}
+
+function makeRoot(root: string): void {
+  makeFolders(root)
+  // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
+  chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
+}
+
+/**
+ * Claims an id: makes its folder. The mkdir is the arbiter between two creators.
+ * @throws AlreadyExists, or what errnoCode says where the root cannot be made or written
+ */
 export function claimState(root: string, id: string): string {
   const dir = stateDir(root, id)
   try {
+    if (!existsSync(root)) makeRoot(root)
     mkdirSync(dir, { mode: 0o711 })
     // what the umask took: the container's own root passes through to its fifo
     chmodSync(dir, 0o711)
   } catch (error) {
-    if (errnoOf(error) === 2) {
-      mkdirSync(root, { recursive: true, mode: 0o700 })
-      // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
-      chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
-      return claimState(root, id)
+    const errno = errnoOf(error)
+    if (errno !== 17) {
+      throw new RuntimeError(errnoCode(errno), `cannot make the state folder "${dir}": ${errnoName(errno)}`, {
+        cause: error,
+      })
     }
-    if (errnoOf(error) !== 17) throw error
     throw new RuntimeError('AlreadyExists', `cannot create container "${id}": container with given ID already exists`, {
       cause: error,
     })

@@ -8,6 +8,7 @@ import { getSystemErrorMessage } from 'node:util'
 import { LIMITS, type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
+import { MOUNT_ATTR } from '../spec/mount-options.ts'
 import { errnoCode, errnoName } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 
@@ -43,6 +44,22 @@ export interface HandshakeEvents extends StopHandlers {
   readonly onConsole: () => void
   /** the connection is over: every process that held the other end has exited or executed the program */
   readonly onClosed: () => void
+}
+
+const SCHED_DEADLINE = 6
+
+/** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
+function explain(op: Op | undefined, code: string, step: string): string {
+  if (code !== 'PermissionDenied') return ''
+  // sched_setattr(2): a deadline is for all processors, and for the privileged
+  if (op?.op === 'scheduler' && op.policy === SCHED_DEADLINE)
+    return ", process scheduler can't be used together with AllowedCPUs, nor a deadline without CAP_SYS_NICE"
+  // mount_namespaces(7): what a mount brings from a more privileged user namespace is locked
+  if (op?.op !== 'mount' || !step.endsWith(': attributes')) return ''
+  const times = MOUNT_ATTR.ATIME_MODE | MOUNT_ATTR.NODIRATIME
+  const cleared = op.clear | op.recClear
+  if ((cleared & ~times) !== 0n) return ', cannot clear locked flags of the source'
+  return ((cleared | op.set | op.recSet) & times) === 0n ? '' : ', cannot change locked atime flags of the source'
 }
 
 class Deferred {
@@ -218,7 +235,10 @@ export class Handshake {
     if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`
     // the name for people, the words for tools that look for them ("no such file or directory")
-    const reason = errno === 0 ? '' : `: ${errnoName(Math.abs(errno))}: ${getSystemErrorMessage(-Math.abs(errno))}`
+    const reason =
+      errno === 0
+        ? ''
+        : `: ${errnoName(Math.abs(errno))}: ${getSystemErrorMessage(-Math.abs(errno))}${explain(op, code, step)}`
     return new RuntimeError(
       code,
       `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`,

@@ -67,8 +67,8 @@ export function parseSpec(text: string, where: string): Spec {
 }
 
 /** Checks the text of a process document, as given to exec. @throws InvalidArgument, Unimplemented */
-export function parseProcess(text: string): OciProcess {
-  return readProcess(parseJson(text, 'the process'), '')
+export function parseProcess(text: string, where = 'the process'): OciProcess {
+  return readProcess(parseJson(text, where), '')
 }
 
 /** Checks the text of a resources document, as given to update. @throws InvalidArgument, Unimplemented */

@@ -7,9 +7,9 @@ import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
 import { failpoint, unmountTree } from '../../runtime/index.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
-import { isNotFound, messageOf, notFound } from '../status.ts'
+import { isNotFound, messageOf } from '../status.ts'
 import { check, exitOf, type ProcessState } from './process.ts'
-import type { Shim, Task, TaskProcess } from './registry.ts'
+import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
 /** Below the ten seconds after which Kubernetes' clients give a Delete up. */
 const DRAIN_MS = 8_000
@@ -19,7 +19,7 @@ const SIGKILL = 9
 export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
   return task.init.inLane(async () => {
     const { container, init, bundle } = task
-    if (shim.registry.find(task.id) !== task) throw notFound('container not created')
+    checkPresent(shim, task, init)
     check(init.state, 'delete')
     if (init.state.kind === 'created') await killCreated(task)
     await drain(shim, task, init)
@@ -70,7 +70,7 @@ export async function abandonTask(shim: Shim, task: Task): Promise<void> {
 /** Deletes an exec that has stopped or never started. */
 export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promise<DeleteResponse> {
   return process.inLane(async () => {
-    if (task.execs.get(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
+    checkPresent(shim, task, process)
     check(process.state, 'delete')
     await drain(shim, task, process)
     await process.io?.close()

@@ -174,6 +174,12 @@ export class Task {
   }
 }
 
+/** For work that has waited in a lane: what it is about may have been deleted meanwhile. @throws NotFound */
+export function checkPresent({ registry }: Shim, task: Task, process: TaskProcess): void {
+  if (registry.find(task.id) !== task) throw notFound('container not created')
+  if (task.process(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
+}
+
 /** A Create in progress. */
 export interface Creation {
   /** aborting it undoes the create */

@@ -28,7 +28,7 @@ import { classError, isNotFound, notFound, refused, stepFailed } from '../status
 import { createTask } from './create.ts'
 import { deleteExec, deleteTask } from './delete.ts'
 import { check, exitOf, statusOf } from './process.ts'
-import { type Shim, type Task, TaskProcess } from './registry.ts'
+import { checkPresent, type Shim, type Task, TaskProcess } from './registry.ts'
 import { startProcess } from './start.ts'
 
 const HIGHEST_SIGNAL = 64
@@ -120,6 +120,7 @@ function pids(task: Task): ProcessInfo[] {
 function pause(shim: Shim, task: Task): Promise<void> {
   const { container, init } = task
   return init.inLane(async () => {
+    checkPresent(shim, task, init)
     check(init.state, 'pause')
     init.apply({ kind: 'pause' })
     try {
@@ -138,6 +139,7 @@ function pause(shim: Shim, task: Task): Promise<void> {
 function resume(shim: Shim, task: Task): Promise<void> {
   const { container, init } = task
   return init.inLane(async () => {
+    checkPresent(shim, task, init)
     check(init.state, 'resume')
     await container.resume()
     init.apply({ kind: 'thawed' })

@@ -10,11 +10,12 @@ import { classError, stepFailed } from '../status.ts'
 import { isConfined, owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process.ts'
-import type { Shim, Task, TaskProcess } from './registry.ts'
+import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
 /** Starts a created process; resolves with its pid when its program is being executed. */
 export function startProcess(shim: Shim, task: Task, process: TaskProcess): Promise<number> {
   return process.inLane(() => {
+    checkPresent(shim, task, process)
     check(process.state, 'start')
     const { spec } = process
     return spec === undefined ? startInit(shim, task) : startExec(shim, task, { process, spec })

@@ -152,6 +152,11 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
     'not in a separate kernel namespace',
     (s) => (s.linux.sysctl = { 'vm.swappiness': '1' }),
   ],
+  [
+    '/linux/sysctl/vm~1swappiness',
+    'not in a separate kernel namespace',
+    (s) => (s.linux.sysctl = { 'vm/swappiness': '1' }),
+  ],
   ['/linux/sysctl/net.a..b', 'is not a valid name', (s) => (s.linux.sysctl = { 'net.a..b': '1' })],
   [
     '/linux/sysctl/user.max_net_namespaces',
@@ -205,6 +210,8 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   ['/linux/resources/devices/0/access', '', resources({ devices: [{ allow: true, access: 'rwx' }] })],
   ['/linux/resources/devices/0/type', '', resources({ devices: [{ allow: true, type: 'x', access: 'r' }] })],
   ['/linux/resources/unified', 'expected an object', resources({ unified: [] })],
+  ['/linux/resources/hugepageLimits/0', 'expected an object', resources({ hugepageLimits: ['2MB'] })],
+  ['/linux/resources/blockIO/weight', 'out of range', resources({ blockIO: { weight: 70000 } })],
 ]
 
 /** Documents that cannot be carried out: refused by the plan, by this host, or by the kernel, with the pointer all the same. */

@@ -85,6 +85,95 @@ const COMMAND_LINES: [args: string[], words: string[], status?: number][] = [
   [['spec', '--bundle', '/no/such/bundle'], ['/no/such/bundle']],
   [['features', '--bogus'], ['--bogus']],
   [
+    ['--rootless', 'maybe', 'list'],
+    ['--rootless', 'maybe'],
+  ],
+  [
+    ['--log', '/no/such/folder/log', 'list'],
+    ['the log', '/no/such/folder/log', 'ENOENT'],
+  ],
+  [
+    ['--log', '/', 'list'],
+    ['the log', 'EISDIR'],
+  ],
+  [
+    ['--log-level', 'loud', 'list'],
+    ['--log-level', 'loud'],
+  ],
+  [
+    ['--container-log-level', 'loud', 'list'],
+    ['--container-log-level', 'loud'],
+  ],
+  [
+    ['--features-off', 'everything', 'list'],
+    ['--features-off', 'everything', 'seccomp'],
+  ],
+  [['--systemd-cgroup', 'run', '-b', 'BUNDLE', 'c'], ['--systemd-cgroup']],
+  [['--root', '', 'list'], ['--root']],
+  [
+    ['--root', '/proc/self/nothing', 'create', '-b', 'BUNDLE', 'c'],
+    ['/proc/self/nothing', 'ENOENT'],
+  ],
+  [
+    ['--root', '/dev/null', 'create', '-b', 'BUNDLE', 'c'],
+    ['/dev/null/c', 'ENOTDIR'],
+  ],
+  [['create', '-b', 'BUNDLE', 'x'.repeat(256)], ['invalid container ID']],
+  [
+    ['create', '-b', 'BUNDLE/config.json', 'c'],
+    ['config.json/config.json', 'ENOTDIR'],
+  ],
+  [['create', '-b', 'BUNDLE', '--console-socket'], ['--console-socket']],
+  [
+    ['create', '-b', 'BUNDLE', '--preserve-fds', '-1', 'c'],
+    ['--preserve-fds', '-1'],
+  ],
+  [
+    ['run', '-b', 'BUNDLE', '--preserve-fds', '4', 'c'],
+    ['--preserve-fds 4', 'fd 3'],
+  ],
+  [
+    ['run', '-b', 'BUNDLE', '--no-pivot=x', 'c'],
+    ['--no-pivot', 'x'],
+  ],
+  [['run', '-xyz', 'c'], ['-xyz']],
+  [['run', '-b', 'BUNDLE', '--pid-file'], ['--pid-file']],
+  [['start', 'a', 'b'], ['unexpected argument "b"']],
+  [['state'], ['<ID>']],
+  [['kill'], ['<ID>']],
+  [['kill', 'nobody', ''], ['unknown signal']],
+  [['kill', 'nobody', 'TERM', 'b'], ['unexpected argument "b"']],
+  [
+    ['delete', '--force=maybe', 'c'],
+    ['--force', 'maybe'],
+  ],
+  [['pause'], ['<ID>']],
+  [['resume', 'a', 'b'], ['unexpected argument "b"']],
+  [['ps'], ['<ID>']],
+  [
+    ['list', '--format'],
+    ['--format', 'table|json'],
+  ],
+  [['update', '-r', '/no/such/file', 'nobody'], ['nobody']],
+  [['update', '--pods', '1', 'nobody'], ['--pods']],
+  [['exec', 'nobody'], ['<COMMAND>'], 255],
+  [['exec', '--process', 'BUNDLE/rootfs/etc/passwd', 'nobody'], ['cannot parse', 'BUNDLE/rootfs/etc/passwd'], 255],
+  [['exec', '--process', 'BUNDLE/config.json', 'nobody'], ['(at /'], 255],
+  [['exec', '--user', '1:2:3', 'nobody', 'true'], ['--user', '1:2:3'], 255],
+  [['exec', '--additional-gids', 'abc', 'nobody', 'true'], ['--additional-gids', 'abc'], 255],
+  [['exec', '--preserve-fds', '99999999999999999999', 'nobody', 'true'], ['--preserve-fds'], 255],
+  [['spec', 'extra'], ['unexpected argument "extra"']],
+  [
+    ['spec', '--bundle', 'BUNDLE'],
+    ['BUNDLE/config.json', 'does not overwrite'],
+  ],
+  [['completion'], ['<SHELL>']],
+  [
+    ['completion', 'fish'],
+    ['fish', 'bash'],
+  ],
+  [['help', 'nothing'], ['nothing']],
+  [
     ['plan', '/no/such/bundle'],
     ['/no/such/bundle', 'ENOENT'],
   ],
@@ -147,11 +236,8 @@ describe('wrong input', needs('root', 'busybox'), () => {
     'runts %j',
     async (args, words, status) => {
       writeFileSync(join(bundle, 'config.json'), good)
-      await refused(
-        args.map((arg) => (arg === 'BUNDLE' ? bundle : arg)),
-        words,
-        status,
-      )
+      const named = (text: string): string => text.replace('BUNDLE', bundle)
+      await refused(args.map(named), words.map(named), status)
     },
   )
 })

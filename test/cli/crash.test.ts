@@ -9,7 +9,7 @@ import { beforeAll, describe, expect } from 'vitest'
 import { FAILPOINTS } from '../../runtime/failpoint.ts'
 import { cgroupsOf, isAlive } from '../support/census.ts'
 import { until } from '../support/command.ts'
-import { needs } from '../support/needs.ts'
+import { isCgroup2, needs } from '../support/needs.ts'
 import { BIN, FAILING_RUNTS, ROOT } from '../support/places.ts'
 import { type Ended, type Runts, test } from '../support/runts.ts'
 import type { SpecChange } from '../support/spec.ts'
@@ -39,6 +39,26 @@ const rich: SpecChange = (spec) => {
     seccomp: { defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{ names: ['acct'], action: 'SCMP_ACT_ERRNO' }] },
   })
 }
+
+/** What the plan of an exec into such a container holds; one that it does not hold would be seen to end well. */
+const EXEC_OPERATIONS = [
+  'raise_rlimit',
+  isCgroup2() ? 'cgroup_dir' : 'cgroup_tasks',
+  'join_process',
+  'clone',
+  'session',
+  'keyring',
+  'reopen_null',
+  'umask',
+  'rlimit',
+  'wait_cgroup',
+  'affinity',
+  'seccomp',
+  'chdir',
+  'credentials',
+  'program',
+  'exec',
+]
 
 /** The places of one command. */
 function placesOf(command: string): string[] {
@@ -184,15 +204,23 @@ describe('kill -9 of the init helper', { ...needs('root', 'busybox', 'gcc', 'mak
     },
   )
 
-  test('during an exec is an error of the exec, and the container goes on', async ({ runts }) => {
-    runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
-    for (const name of ['join_process', 'clone', 'session', 'credentials', 'exec']) {
-      const { code, stderr } = await crash(runts, `init:${name}`, 'exec', 'c', 'true')
-      expect({ name, code, lines: stderr.trimEnd().split('\n').length }).toEqual({ name, code: 255, lines: 1 })
-    }
-    expect(await runts.state('c')).toMatchObject({ status: 'running' })
-    await expectRemoved(runts, 'exec')
-  })
+  test.for(['', '+'])(
+    'at every operation%s of an exec is an error of the exec, and the container goes on',
+    async (past, { runts }) => {
+      runts.leave('run', '-d', '-b', runts.bundle(SLEEP, rich), 'c')
+      for (const name of EXEC_OPERATIONS) {
+        const place = `init:${name}${past}`
+        // past the last one there is no helper any more
+        if (place === 'init:exec+') continue
+        const { code, stderr } = await crash(runts, place, 'exec', 'c', 'true')
+        expect({ place, code, lines: stderr.trimEnd().split('\n').length }).toEqual({ place, code: 255, lines: 1 })
+      }
+      await until('no helper left', () => helpers().length === 0)
+      expect(await runts.state('c')).toMatchObject({ status: 'running' })
+      expect(await runts.run('exec', 'c', 'true')).toMatchObject({ code: 0 })
+      await expectRemoved(runts, 'exec')
+    },
+  )
 })
 
 test('the product has no such places', needs('gcc'), () => {

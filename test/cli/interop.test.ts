@@ -110,6 +110,35 @@ describe('runc with a container of runts', needs('root', 'busybox', 'the runc sh
     expect(isAlive(Number(pid))).toBe(false)
   })
 
+  test('runs a process in it, under the same filter', async ({ runts }) => {
+    const bundle = runts.bundle(SLEEP, (spec) => {
+      Object.assign(spec.linux, {
+        seccomp: {
+          defaultAction: 'SCMP_ACT_ALLOW',
+          architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_AARCH64', 'SCMP_ARCH_ARM'],
+          syscalls: [
+            { names: ['mkdir', 'mkdirat', 'no_such_call'], action: 'SCMP_ACT_ERRNO', errnoRet: 122 },
+            {
+              names: ['kill'],
+              action: 'SCMP_ACT_ERRNO',
+              errnoRet: 28,
+              args: [{ index: 1, value: 2 ** 32 + 63, valueTwo: 10, op: 'SCMP_CMP_MASKED_EQ' }],
+            },
+          ],
+        },
+      })
+    })
+    runts.leave('run', '-d', '-b', bundle, 'c')
+    // what the bundle says by now does not count
+    const config = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'))
+    writeFileSync(join(bundle, 'config.json'), JSON.stringify({ ...config, linux: { ...config.linux, seccomp: null } }))
+    const script = 'mkdir /tmp/x; kill -USR1 $$; kill -0 $$ && echo alive; grep Seccomp: /proc/self/status'
+    const { stdout, stderr } = runc(runts, 'exec', 'c', 'sh', '-c', script)
+    expect(stderr).toMatch(/mkdir: .*Disk quota exceeded\n.*No space left on device/i)
+    expect(stdout).toBe('alive\nSeccomp:\t2\n')
+    await runts.ok('delete', '-f', 'c')
+  })
+
   test('deletes a running one by force, its processes with it', async ({ runts }) => {
     runts.leave('run', '-d', '-b', runts.bundle(['sh', '-c', 'sleep 1000 & sleep 1000']), 'c')
     expect(runc(runts, 'delete', '-f', 'c')).toMatchObject({ code: 0 })

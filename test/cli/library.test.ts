@@ -1,5 +1,5 @@
 /** The runtime as a library in a warm Node: one container from create to destroy, and everything that a process of it can be given. */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect } from 'vitest'
 import { Container, type ExecOptions, RuntimeError } from '../../runtime/index.ts'
@@ -103,19 +103,36 @@ describe.skipIf(needs('root').skip)('a container as an object', () => {
   })
 })
 
-test('the example of the README runs as it stands', needs('root'), async ({ runts }) => {
-  const example = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, 'runtime/README.md'), 'utf8'))?.[1] ?? ''
-  // inside the package its own name is resolved by its exports, as in the folder of one that has installed it
-  const script = join(ROOT, 'build', `${runts.name}.mts`)
-  writeFileSync(script, example.replace('/tmp/r', runts.root))
-  try {
-    const env = { BUNDLE: runts.bundle(['sleep', '100']) }
+/** A project of its own, in whose node_modules lies what `npm pack` would take along, and nothing else. */
+function freshProject(folder: string): string {
+  const project = join(folder, 'project')
+  const home = join(project, 'node_modules/containerd-shim-ts')
+  const { files } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  for (const name of ['package.json', ...files]) cpSync(join(ROOT, name), join(home, name), { recursive: true })
+  return project
+}
+
+test(
+  'the example of the README runs as it stands, and has types, in a project of its own',
+  needs('root'),
+  async ({ runts }) => {
+    const project = freshProject(runts.folder)
+    const example = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, 'runtime/README.md'), 'utf8'))?.[1] ?? ''
+    const script = join(project, 'example.mts')
+    writeFileSync(script, example.replace('/tmp/r', runts.root))
+    // its own library is found from where it lies, not from what the tests use
+    const env = { BUNDLE: runts.bundle(['sleep', '100']), SHIM_TS_LIB: '' }
     const result = await startCommand(process.execPath, [script], { env }).finished
     expect(result, result.stderr).toMatchObject({ code: 0, stdout: 'hello\n0\n' })
-  } finally {
-    rmSync(script)
-  }
-})
+    const settings = { module: 'nodenext', target: 'es2024', lib: ['esnext'], strict: true, noEmit: true }
+    const types = { types: ['node'], typeRoots: [join(ROOT, 'node_modules/@types')] }
+    const compilerOptions = { ...settings, ...types, exactOptionalPropertyTypes: true }
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['example.mts'] }))
+    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
+    const checked = await startCommand(process.execPath, [tsc, '-p', project]).finished
+    expect(checked).toMatchObject({ code: 0, stdout: '' })
+  },
+)
 
 describe.skipIf(needs('root').skip)('a process', () => {
   test('gets the fds that it is given, from 3 upwards, and no other', async ({ runts }) => {

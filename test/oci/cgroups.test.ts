@@ -1,5 +1,5 @@
 /** The control groups that a container sees, is put into and is refused; what it may not limit is another suite's. */
-import { mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { startCommand } from '../support/command.ts'
@@ -69,6 +69,20 @@ inModes(BY_ROOT, 'cgroups', (test) => {
     },
   )
 
+  test('are the same for an exec, in every hierarchy', async ({ runts }) => {
+    runts.sleeper('c', named(runts))
+    const shown = (await runts.exec('c', 'sh', '-c', 'sort /proc/1/cgroup; echo; sort /proc/self/cgroup')).split('\n\n')
+    expect(shown[0]).toContain(`/${runts.name}/own`)
+    expect(shown[1]?.trimEnd()).toBe(shown[0])
+  })
+
+  test('of v1 know nothing of the files of v2', needs('cgroup1'), async ({ runts }) => {
+    const error = await runts.refused((spec) => {
+      spec.linux.resources = { unified: { 'memory.max': 'max' } }
+    })
+    expect(error).toMatch(/invalid configuration/i)
+  })
+
   test('that the first process moved itself into are where an exec goes too', needs('cgroup2'), async ({ runts }) => {
     runts.sleeper('c', named(runts))
     const { pid } = await runts.state('c')
@@ -108,4 +122,33 @@ inModes(['in a user namespace'], 'the cgroup of v2', (test) => {
       expect(await ownerWith(false, 'rw')).toBe(0)
     },
   )
+})
+
+inModes(['as an unprivileged user'], 'the cgroup file system', (test) => {
+  test('mounted writable gives the container nothing of what is delegated to its user (CVE-2023-25809)', async ({
+    runts,
+  }) => {
+    const tree = isCgroup2() ? '/sys/fs/cgroup' : '/sys/fs/cgroup/unified'
+    const [delegated, other] = [join(tree, runts.name), join(tree, runts.name, 'other')]
+    mkdirSync(other, { recursive: true })
+    for (const path of [delegated, other, `${other}/cgroup.procs`]) chownSync(path, runts.owner, runts.owner)
+    const script = `cd /sys/fs/cgroup || exit 1; for d in $(find . -type d); do mkdir $d/made 2>/dev/null && echo "made $d"; done
+      for f in $(find . -name cgroup.procs); do { echo $$ > $f; } 2>/dev/null && echo "moved to $f"; done; echo done`
+    const bundle = runts.bundle(['sh', '-c', script], (spec) => spec.mounts.push(cgroupMount()))
+    const [first = '', ...words] = runts.commandOf('run', '-b', bundle, 'c')
+    // the same tree, whole, where a host of version 2 has it
+    const whole = isCgroup2() ? 'true' : 'mount -t cgroup2 none /sys/fs/cgroup'
+    const { finished } = startCommand('unshare', [
+      '--mount',
+      'sh',
+      '-c',
+      `${whole} && exec "$@"`,
+      'sh',
+      first,
+      ...words,
+    ])
+    const { code, stdout, stderr } = await finished
+    rmdirSync(other)
+    expect({ code, stdout }, stderr).toEqual({ code: 0, stdout: 'done\n' })
+  })
 })

@@ -85,12 +85,12 @@ inModes(BY_ROOT, 'id-mapped mounts', (test) => {
   test('keep other options, relative sources and a place that an earlier mount brought', newer, async ({ runts }) => {
     const folder = source(runts)
     const mappings = [range(0, hostRange(runts, 500), 3)]
-    const show = (place: string): string => `awk '$5 == "${place}" { print $6 }' /proc/self/mountinfo`
+    const show = (place: string): string => `awk '$5 == "${place}" { print $6, $7 }' /proc/self/mountinfo`
     const bundle = runts.bundle(
       ['sh', '-c', `${owners('/m')}; ${show('/m')}; stat -c %u /rel/of1; stat -c %u /later/of2`],
       (spec) => {
         spec.mounts.push(
-          idmapped(folder, '/m', mappings, 'ro', 'nosuid'),
+          idmapped(folder, '/m', mappings, 'ro', 'nosuid', 'shared'),
           idmapped('data', '/rel', mappings),
           { destination: '/first', source: folder, type: 'bind', options: ['bind'] },
           idmapped('rootfs/first', '/later', mappings),
@@ -101,7 +101,7 @@ inModes(BY_ROOT, 'id-mapped mounts', (test) => {
     writeFileSync(join(bundle, 'data/of1'), '')
     chownSync(join(bundle, 'data/of1'), 1, 1)
     const { stdout } = await runts.ok('run', '-b', bundle, 'c')
-    expect(stdout).toMatch(/^500:500\n501:501\n502:502\nro,nosuid.*\n501\n502\n$/)
+    expect(stdout).toMatch(/^500:500\n501:501\n502:502\nro,nosuid.* shared:\d+\n501\n502\n$/)
   })
 
   test('reach what is mounted below them only with ridmap', newer, async ({ runts }) => {
@@ -147,6 +147,13 @@ inModes(['in a user namespace'], 'id-mapped mounts without a mapping', (test) =>
       spec.mounts.push(idmapped(folder, '/m', [], 'idmap'))
     })
     expect(out).toBe('0:0\n1:1\n2:2\n')
+  })
+})
+
+inModes(['as an unprivileged user'], 'id-mapped mounts', (test) => {
+  test('are refused: nobody may map the files of others', newer, async ({ runts }) => {
+    const mount = idmapped(source(runts), '/m', [range(0, runts.owner, 1)])
+    expect(await runts.refused((spec) => spec.mounts.push(mount))).toMatch(/id-?mapped mounts/)
   })
 })
 

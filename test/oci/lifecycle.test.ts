@@ -1,9 +1,18 @@
 /** A container's life on the command line: create, start, state, list, ps, pause, kill, delete, and the files that are left beside it. */
-import { chmodSync, chownSync, copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { isAlive } from '../support/census.ts'
-import { startCommand } from '../support/command.ts'
+import { startCommand, until } from '../support/command.ts'
 import { notRunc } from '../support/needs.ts'
 import { BY_ROOT, inModes, MODES } from '../support/oci.ts'
 import { PAYLOAD, PROBE } from '../support/places.ts'
@@ -28,12 +37,32 @@ inModes(MODES, 'a container', (test) => {
       code: 1,
       stderr: expect.stringContaining('container not running'),
     })
+    // the old option for all processes has never minded that there are none
+    await runts.ok('kill', '-a', 'c', 'KILL')
     expect(await runts.run('start', 'c')).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/cannot start a container that has stopped/),
     })
     await runts.ok('delete', 'c')
     expect(await runts.run('state', 'c')).toMatchObject({ code: 1, stderr: expect.stringContaining('does not exist') })
+  })
+
+  test('that waits for its start holds nothing of the host: its streams, its fifo, its runtime', async ({ runts }) => {
+    runts.leave('create', '-b', runts.bundle(['sleep', '1000']), 'c')
+    const proc = `/proc/${(await runts.state('c'))['pid']}`
+    const own = new Set(readFileSync(`${proc}/mountinfo`, 'utf8').match(/^\d+/gm))
+    const foreign = readdirSync(`${proc}/fd`).filter((fd) => {
+      if (Number(fd) < 3) return false
+      const mount = /mnt_id:\t(\d+)/.exec(readFileSync(`${proc}/fdinfo/${fd}`, 'utf8'))?.[1]
+      return !own.has(String(mount))
+    })
+    // what is not a file of the container's own mounts
+    for (const fd of foreign)
+      expect(readlinkSync(`${proc}/fd/${fd}`), fd).toMatch(
+        /^(\/dev\/null|(socket|pipe|anon_inode):.*|.*\/c\/exec\.fifo)$/,
+      )
+    await runts.ok('start', 'c')
+    expect(readdirSync(`${proc}/fd`).sort()).toEqual(['0', '1', '2'])
   })
 
   test('in the foreground takes input, gives output and status, and leaves nothing', async ({ runts }) => {
@@ -105,17 +134,6 @@ inModes(MODES, 'a container', (test) => {
     expect((await startCommand(program, line).finished).stdout).toBe('')
   })
 
-  test('shows its processes', async ({ runts, skip }) => {
-    skip(runts.isRootless, 'its processes are known by its cgroup')
-    runts.sleeper('c')
-    const { pid } = await runts.state('c')
-    const table = (await runts.ok('ps', 'c')).stdout
-    expect(table).toMatch(/^UID +PID /)
-    expect(table).toContain(` ${pid} `)
-    expect(JSON.parse((await runts.ok('ps', '-f', 'json', 'c')).stdout)).toEqual([pid])
-    expect((await runts.ok('ps', 'c', '-e')).stdout).toMatch(new RegExp(`^ *${pid} `, 'm'))
-  })
-
   test('gets the signal that was named', async ({ runts }) => {
     const command = runts.start(['run', '-b', runts.bundle(['payload', 'trap']), 'c'])
     await command.untilOutput('ready')
@@ -144,7 +162,10 @@ inModes(MODES, 'a container', (test) => {
       time: expect.any(String),
     })
     await runts.ok('--debug', '--log', `${log}.debug`, 'run', '-b', runts.bundle(['true']), 'c')
-    expect(readFileSync(`${log}.debug`, 'utf8')).toContain('level=debug')
+    const told = readFileSync(`${log}.debug`, 'utf8')
+    expect(told).toContain('level=debug')
+    // also what the container's side is at
+    expect(told).toMatch(/level=debug msg="?(init: set up|nsexec.*init|child process in init)/)
   })
 
   test(
@@ -174,6 +195,19 @@ inModes(MODES, 'a container', (test) => {
 })
 
 inModes(BY_ROOT, 'a container with a cgroup', (test) => {
+  test('shows its processes, and after its end an empty table', async ({ runts }) => {
+    runts.sleeper('c')
+    const { pid } = await runts.state('c')
+    const table = (await runts.ok('ps', 'c')).stdout
+    expect(table).toMatch(/^UID +PID /)
+    expect(table).toContain(` ${pid} `)
+    expect(JSON.parse((await runts.ok('ps', '-f', 'json', 'c')).stdout)).toEqual([pid])
+    expect((await runts.ok('ps', 'c', '-e')).stdout).toMatch(new RegExp(`^ *${pid} `, 'm'))
+    await runts.ok('kill', 'c', 'KILL')
+    await runts.untilStatus('c', 'stopped')
+    expect((await runts.ok('ps', 'c')).stdout).toMatch(/^UID +PID [^\n]*\n$/)
+  })
+
   test('is paused and resumed, and deleted by force while paused', async ({ runts }) => {
     runts.sleeper('c')
     await runts.ok('pause', 'c')
@@ -203,19 +237,22 @@ inModes(BY_ROOT, 'a container with a cgroup', (test) => {
 })
 
 inModes(['as root'], "a container in the host's pid namespace", (test) => {
-  test('leaves nobody behind when it is deleted after its first process has ended', async ({ runts }) => {
-    const bundle = runts.bundle(['sh', '-c', 'sleep 1000 & echo $! > /tmp/pid'], (spec) => {
-      spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
-      spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/proc')
-      spec.mounts.push({ destination: '/proc', source: '/proc', type: 'bind', options: ['rbind'] })
-      spec.linux.maskedPaths = []
-      spec.linux.readonlyPaths = []
+  for (const how of [[], ['--force']])
+    test(`leaves nobody behind when it is deleted${how.length === 0 ? '' : ' by force'} after its first process has ended`, async ({
+      runts,
+    }) => {
+      const bundle = runts.bundle(['sh', '-c', 'sleep 1000 & echo $! > /tmp/pid'], (spec) => {
+        spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
+        spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/proc')
+        spec.mounts.push({ destination: '/proc', source: '/proc', type: 'bind', options: ['rbind'] })
+        spec.linux.maskedPaths = []
+        spec.linux.readonlyPaths = []
+      })
+      runts.leave('run', '-d', '-b', bundle, 'c')
+      await runts.untilStatus('c', 'stopped')
+      const pid = Number(readFileSync(join(bundle, 'rootfs/tmp/pid'), 'utf8'))
+      expect(isAlive(pid)).toBe(true)
+      await runts.ok('delete', ...how, 'c')
+      await until('the other process to end', () => !isAlive(pid))
     })
-    runts.leave('run', '-d', '-b', bundle, 'c')
-    await runts.untilStatus('c', 'stopped')
-    const pid = Number(readFileSync(join(bundle, 'rootfs/tmp/pid'), 'utf8'))
-    expect(isAlive(pid)).toBe(true)
-    await runts.ok('delete', 'c')
-    expect(isAlive(pid)).toBe(false)
-  })
 })

@@ -1,5 +1,6 @@
 /** Mounts of a container: what appears where, with which flags and modes, and which destinations are refused. */
-import { chmodSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
@@ -106,6 +107,39 @@ inModes(MODES, 'bind mounts', (test, mode) => {
   })
 })
 
+// those of a mount of the host are locked in a user namespace
+inModes(['as root'], 'bind mounts by root', (test) => {
+  const recursive = notRunc('needs runc 1.2: recursive access times')
+  test('keep access times as they say, all the way down with a recursive option', recursive, async ({ runts }) => {
+    const source = hostFolder(runts)
+    mkdirSync(join(source, 'sub'))
+    const kinds = ['noatime', 'relatime', 'strictatime', 'nodiratime'] as const
+    const flat = kinds.map((kind) => `/flat-${kind}`)
+    const deep = kinds.map((kind) => `/deep-${kind}`)
+    const out = await runts.inside(
+      [...flat, ...deep].flatMap((place) => [optionsOf(place), optionsOf(`${place}/sub`)]).join('; '),
+      (spec) => {
+        spec.mounts.push(bind(source, '/a'), tmpfs('/a/sub', 'relatime'))
+        for (const [index, kind] of kinds.entries()) {
+          spec.mounts.push(bind('rootfs/a', flat[index]!, kind), bind('rootfs/a', deep[index]!, `r${kind}`))
+        }
+      },
+    )
+    const shown = out
+      .trimEnd()
+      .split('\n')
+      .map((options) =>
+        options
+          .split(',')
+          .filter((word) => word.includes('atime'))
+          .join(),
+      )
+    const words = ['noatime', 'relatime', '', 'nodiratime,relatime']
+    expect(shown.slice(0, 8)).toEqual(words.flatMap((word) => [word, 'relatime']))
+    expect(shown.slice(8)).toEqual(words.flatMap((word) => [word, word]))
+  })
+})
+
 inModes(MODES, 'mount points', (test) => {
   test('are made, with their parents, as folder or file', async ({ runts }) => {
     const source = hostFolder(runts)
@@ -133,14 +167,29 @@ inModes(MODES, 'mount points', (test) => {
     notRunc('1.1 refuses some of them'),
     async ({ runts }) => {
       const source = hostFolder(runts)
-      const bundle = runts.bundle(['sh', '-c', 'cat /made/folder/file /made/file'], (spec) => {
-        spec.mounts.push(bind(source, '/link/folder'), bind(join(source, 'file'), '/trailing'))
+      const places = ['/made/folder/file', '/made/under', '/made/file', '/made/whole/file']
+      const bundle = runts.bundle(['cat', ...places], (spec) => {
+        const file = join(source, 'file')
+        spec.mounts.push(bind(source, '/link/folder'), bind(file, '/link/under'))
+        spec.mounts.push(bind(file, '/trailing'), bind(source, '/ending'))
       })
       symlinkSync('/made', join(bundle, 'rootfs/link'))
       symlinkSync('made/file', join(bundle, 'rootfs/trailing'))
-      expect(await runts.ok('run', '-b', bundle, 'c')).toMatchObject({ stdout: 'of source\nof source\n' })
+      symlinkSync('/made/whole', join(bundle, 'rootfs/ending'))
+      expect((await runts.ok('run', '-b', bundle, 'c')).stdout).toBe('of source\n'.repeat(4))
     },
   )
+
+  test('are made by the rules of the folder that they are made in', async ({ runts }) => {
+    const bundle = runts.bundle(['stat', '-c', '%a %g', '/shared/made', '/shared/made/here'], (spec) => {
+      spec.mounts.push(bind(hostFolder(runts), '/shared/made/here/source'))
+    })
+    const shared = join(bundle, 'rootfs/shared')
+    mkdirSync(shared)
+    chownSync(shared, runts.owner, runts.hostId(100))
+    chmodSync(shared, 0o2755)
+    expect((await runts.ok('run', '-b', bundle, 'c')).stdout).toBe('2755 100\n2755 100\n')
+  })
 
   test('must not be the root itself', async ({ runts }) => {
     expect(await runts.refused((spec) => spec.mounts.push(tmpfs('/')))).not.toBe('')
@@ -192,6 +241,26 @@ inModes(MODES, 'tmpfs mounts', (test) => {
       expect(await runts.inside('stat -c %a /new', (spec) => spec.mounts.push(tmpfs('/new')))).toBe('1777\n')
     },
   )
+
+  test('at a link of the image cover what it leads to inside the root', async ({ runts }) => {
+    const bundle = runts.bundle(['sh', '-c', 'stat -f -c %T /real; ls -A /real; readlink /link'], (spec) => {
+      spec.mounts.push(tmpfs('/link'))
+    })
+    mkdirSync(join(bundle, 'rootfs/real'))
+    writeFileSync(join(bundle, 'rootfs/real/covered'), '')
+    symlinkSync('/real', join(bundle, 'rootfs/link'))
+    expect((await runts.ok('run', '-b', bundle, 'c')).stdout).toBe('tmpfs\n/real\n')
+  })
+
+  test('may be a read-only /dev, which has its nodes all the same', async ({ runts }) => {
+    const out = await runts.inside(
+      'touch 2>/dev/null /dev/x || echo ro; echo x > /dev/null && ls /dev/zero',
+      (spec) => {
+        spec.mounts.find(({ destination }) => destination === '/dev')!.options!.push('ro')
+      },
+    )
+    expect(out).toBe('ro\n/dev/zero\n')
+  })
 
   test('have their size, and are read-only only after they were filled', async ({ runts }) => {
     const script = `df -k /small | awk 'END { print $2 }'; ${optionsOf('/frozen')}; cat /frozen/uptime; touch 2>/dev/null /frozen/x || echo ro`
@@ -247,6 +316,8 @@ inModes(MODES, 'the root', (test) => {
       })
     expect(await shown('private')).toBe('-\n')
     expect(await shown('shared')).toMatch(/^shared:/)
+    expect(await shown('slave')).toMatch(/^(master:\d+|-)\n$/)
+    expect(await shown('unbindable')).toBe('unbindable\n')
     expect(await runts.refused((spec) => (spec.linux.rootfsPropagation = 'upwards'))).toContain('upwards')
   })
 
@@ -321,5 +392,47 @@ inModes(MODES, 'masked and read-only paths', (test) => {
       spec.mounts = []
     })
     expect(error).toContain('without a private MNT namespace')
+  })
+})
+
+inModes(MODES, 'a bind of a file system that the host has mounted with flags', (test) => {
+  const newer = notRunc('needs runc 1.2: flags that are cleared by name')
+  const FLAGS = ['nosuid', 'nodev', 'noexec', 'ro', 'noatime']
+
+  /** Runs with such a mount as the source, and answers the flags that it has in the container. */
+  async function flagsWith(runts: OciHost, ...options: string[]): Promise<{ flags: string[]; error: string }> {
+    const source = hostFolder(runts)
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', [...FLAGS, 'mode=755'].join(), 'tmpfs', source])
+    expect(mounted.status).toBe(0)
+    try {
+      const bundle = runts.bundle(['sh', '-c', optionsOf('/a')], (spec) =>
+        spec.mounts.push(bind(source, '/a', ...options)),
+      )
+      const { stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
+      return { flags: stdout.trimEnd().split(','), error: stderr }
+    } finally {
+      spawnSync('umount', [source])
+    }
+  }
+
+  test('keeps them where no option is about them', async ({ runts }) => {
+    expect((await flagsWith(runts)).flags).toEqual(expect.arrayContaining(FLAGS))
+    expect((await flagsWith(runts, 'nosymfollow')).flags).toEqual(expect.arrayContaining(FLAGS))
+  })
+
+  test('loses what an option clears, which a user namespace may not', newer, async ({ runts }) => {
+    for (const [option, flag] of [
+      ['rw', 'ro'],
+      ['suid', 'nosuid'],
+      ['dev', 'nodev'],
+      ['exec', 'noexec'],
+    ] as const) {
+      const { flags, error } = await flagsWith(runts, option)
+      if (runts.isMapped) expect(error, option).toContain('cannot clear locked flags')
+      else expect({ option, error, kept: flags.includes(flag) }).toEqual({ option, error: '', kept: false })
+    }
+    const { flags, error } = await flagsWith(runts, 'strictatime')
+    if (runts.isMapped) expect(error).toContain('cannot change locked atime flags')
+    else expect(flags).not.toContain('noatime')
   })
 })

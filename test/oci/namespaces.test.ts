@@ -1,9 +1,10 @@
 /** Namespaces of a container: new ones, those of the host, and those of another container or a file that it joins. */
 import { spawnSync } from 'node:child_process'
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { allPids, isAlive } from '../support/census.ts'
+import { until } from '../support/command.ts'
 import { needs, notRunc } from '../support/needs.ts'
 import { BY_ROOT, inModes, MODES, type OciHost } from '../support/oci.ts'
 import type { TestSpec } from '../support/spec.ts'
@@ -52,7 +53,7 @@ const withoutPid = (spec: TestSpec): void => {
   spec.linux.readonlyPaths = []
 }
 
-inModes(MODES, 'namespaces', (test, mode) => {
+inModes(MODES, 'namespaces', (test) => {
   test('are new exactly where the config lists them', async ({ runts }) => {
     runts.sleeper('c', (spec) => {
       spec.linux.namespaces.push({ type: 'cgroup' })
@@ -94,12 +95,16 @@ inModes(MODES, 'namespaces', (test, mode) => {
     expect(out).toMatch(/^other\n(.*\n)?example\.org\n$/)
   })
 
-  const mapped = mode === 'as root' ? {} : notRunc('needs runc 1.2: a joined user namespace without mappings')
-  test('of another container are joined by their paths, also all of them at once', mapped, async ({ runts }) => {
-    runts.sleeper('first')
+  const newer = notRunc('needs runc 1.2: time namespaces, and a joined user namespace without mappings')
+  test('of another container are joined by their paths, also all of them at once', newer, async ({ runts }) => {
+    runts.sleeper('first', (spec) => {
+      for (const type of ['cgroup', 'time']) spec.linux.namespaces.push({ type })
+      spec.linux.timeOffsets = { monotonic: { secs: 7881 } }
+    })
     const pid = await pidOf(runts, 'first')
-    const types = ['ipc', 'uts', 'network', 'pid', ...(runts.isMapped ? ['user'] : [])]
+    const types = ['ipc', 'uts', 'network', 'pid', 'cgroup', 'time', ...(runts.isMapped ? ['user'] : [])]
     runts.sleeper('second', (spec) => {
+      for (const type of ['cgroup', 'time']) spec.linux.namespaces.push({ type })
       for (const namespace of spec.linux.namespaces) {
         if (types.includes(namespace.type)) namespace.path = `/proc/${pid}/ns/${LINKS[namespace.type]}`
       }
@@ -154,7 +159,7 @@ inModes(BY_ROOT, 'the network namespace', (test) => {
   })
 })
 
-inModes(MODES, 'sysctls', (test, mode) => {
+inModes(MODES, 'sysctls', (test) => {
   test('of the namespaces that the container has are set, in dots or slashes', async ({ runts }) => {
     const out = await runts.inside(
       'cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/lo/forwarding',
@@ -165,8 +170,7 @@ inModes(MODES, 'sysctls', (test, mode) => {
     expect(out).toBe('1\n1\n')
   })
 
-  // the owner of these files is the host's root, whose id is not mapped
-  test.skipIf(mode !== 'as root')('of ipc are set', async ({ runts }) => {
+  test('of ipc are set', async ({ runts }) => {
     const out = await runts.inside('cat /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max', (spec) => {
       spec.linux.sysctl = { 'kernel.shm_rmid_forced': '1', 'fs.mqueue.msg_max': '11' }
     })
@@ -186,22 +190,47 @@ inModes(MODES, 'sysctls', (test, mode) => {
   })
 })
 
+// without a cgroup, and so for an unprivileged user, nothing tells its processes from the other's
+inModes(BY_ROOT, "a container in another one's pid namespace", (test) => {
+  const newer = notRunc('1.1 signals the first process alone')
+  test('is killed whole, and the other one lives', newer, async ({ runts }) => {
+    runts.sleeper('first')
+    const pid = await pidOf(runts, 'first')
+    const bundle = runts.bundle(['sh', '-c', 'sh -c "sleep 1000; :" "$0" & exec sleep 1000', runts.name], (spec) => {
+      for (const namespace of spec.linux.namespaces) {
+        if (['pid', 'user'].includes(namespace.type)) namespace.path = `/proc/${pid}/ns/${LINKS[namespace.type]}`
+      }
+      delete spec.linux.uidMappings
+      delete spec.linux.gidMappings
+    })
+    runts.leave('run', '-d', '-b', bundle, 'second')
+    await until('its child', () => processesCalled(runts.name).length === 1)
+    await runts.ok('kill', 'second', 'KILL')
+    await until('it to end', () => processesCalled(runts.name).filter(isAlive).length === 0)
+    expect(await runts.state('first')).toMatchObject({ status: 'running' })
+  })
+})
+
 inModes(['as root'], 'a container without a pid namespace', (test) => {
-  test('is killed whole by a KILL, also when its first process is gone', async ({ runts }) => {
+  const whole = notRunc('1.1 signals the first process alone')
+  test('is killed whole by a KILL, also when its first process is gone', whole, async ({ runts }) => {
     const bundle = runts.bundle(['sh', '-c', 'sh -c "sleep 1000; :" "$0" & exec sleep 1000', runts.name], withoutPid)
     runts.leave('run', '-d', '-b', bundle, 'c')
     const first = await pidOf(runts, 'c')
     await runts.ok('kill', 'c', 'KILL')
     await runts.untilStatus('c', 'stopped')
     // both of them: the child is found by what only it is called
-    expect([first, ...processesCalled(runts.name)].filter(isAlive)).toEqual([])
+    await until('both to end', () => [first, ...processesCalled(runts.name)].filter(isAlive).length === 0)
     await runts.ok('delete', 'c')
   })
 })
 
+// a user namespace of its own could not change its root
 inModes(['as root'], 'a container without a mount namespace', (test) => {
   test('has its root, and hooks that run exactly once', notRunc('needs a /proc in the root'), async ({ runts }) => {
     const mark = join(runts.folder, 'hooks')
+    writeFileSync(mark, '')
+    chmodSync(mark, 0o666)
     const bundle = runts.bundle(['cat', '/mark'], (spec) => {
       without(spec, 'mount')
       spec.mounts = []
@@ -215,7 +244,7 @@ inModes(['as root'], 'a container without a mount namespace', (test) => {
   })
 })
 
-inModes(BY_ROOT, 'time namespaces', (test) => {
+inModes(MODES, 'time namespaces', (test) => {
   const newer = notRunc('needs runc 1.2: time namespaces')
   const clocks = (text: string): number[] => text.trim().split(' ').map(Number)
   const now = (): number => Math.floor(Number(process.hrtime.bigint() / 1_000_000_000n))

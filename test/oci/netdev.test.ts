@@ -17,7 +17,7 @@ function device(runts: OciHost): string {
   const name = `t${runts.name.slice(-6)}`
   ip('link', 'add', name, 'mtu', '1789', 'address', '02:00:00:12:34:56', 'type', 'veth', 'peer', 'name', `${name}p`)
   onTestFinished(() => void spawnSync('ip', ['link', 'delete', `${name}p`]))
-  ip('address', 'add', '169.254.169.77/32', 'dev', name)
+  ip('address', 'add', '169.254.169.77/32', 'dev', name, 'scope', 'link')
   ip('address', 'add', '10.11.12.13/24', 'dev', name)
   ip('link', 'set', name, 'up')
   return name
@@ -38,6 +38,7 @@ inModes(BY_ROOT, 'network devices', (test) => {
         expect(out).toContain('mtu 1789')
         expect(out).toContain('link/ether 02:00:00:12:34:56')
         expect(out).toContain('inet 10.11.12.13/24')
+        expect(out).not.toContain('169.254.169.77')
         expect(out).toMatch(/<[^>]*\bUP\b/)
         expect(out).toMatch(rename === undefined ? /\n1\n$/ : /\n0\n$/)
         spawnSync('ip', ['link', 'delete', `${name}p`])
@@ -62,6 +63,11 @@ inModes(BY_ROOT, 'network devices', (test) => {
       spec.linux.netDevices = { 'no-such-dev': {} }
     })
     expect(missing).toContain('no-such-dev')
+    const name = device(runts)
+    const taken = await runts.refused((spec) => {
+      spec.linux.netDevices = { [name]: { name: 'lo' } }
+    })
+    expect(taken).toMatch(/its name in the container: EEXIST|file exists/)
     const hosts = await runts.refused((spec) => {
       spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'network')
       spec.mounts = spec.mounts.filter(({ destination }) => destination !== '/sys')

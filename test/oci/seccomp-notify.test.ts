@@ -64,6 +64,21 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
     expect(seen[1]).toMatchObject({ state: { id: 'nnp-true', status: 'running' } })
   })
 
+  test('of an exec before the start reach the agent', rootless, async ({ runts }) => {
+    const { socket, command } = await agent(runts, ANSWER)
+    for (const noNewPrivileges of [true, false]) {
+      const id = `nnp-${noNewPrivileges}`
+      const bundle = runts.bundle(['sleep', '1000'], (spec) => {
+        spec.process.noNewPrivileges = noNewPrivileges
+        spec.linux.seccomp = notify(socket, ['mkdir'])
+      })
+      runts.leave('create', '-b', bundle, id)
+      expect(await runts.exec(id, 'probe', 'syscall', String(MKDIR), '0', '0')).toBe('Not a tty\n')
+      await runts.ok('start', id)
+    }
+    expect(documents(command)).toHaveLength(4)
+  })
+
   test('of the calls that the runtime itself still makes do not hang it', async ({ runts }) => {
     const { socket } = await agent(runts, 0)
     const names = ['read', 'close', 'openat', 'execve', 'chdir', 'setuid', 'setgid', 'capset', 'fstat', 'mkdir']
@@ -112,7 +127,7 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
   })
 })
 
-inModes(['as root', 'as an unprivileged user'], 'seccomp notifications that cannot work', (test) => {
+inModes(MODES, 'seccomp notifications that cannot work', (test) => {
   const refused = (runts: OciHost, seccomp: Record<string, unknown>) =>
     runts.refused((spec) => {
       spec.linux.seccomp = seccomp

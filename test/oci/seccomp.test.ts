@@ -83,6 +83,15 @@ inModes(MODES, 'seccomp', (test) => {
     expect((await runts.run('run', '-b', bundle, 'c')).stdout).toBe('denied\n')
   })
 
+  test('may say the same thing twice, and what it has never heard of', async ({ runts }) => {
+    const out = await runts.inside(`probe syscall ${NUMBERS.mkdir} 0 0`, (spec) => {
+      const denied = { names: ['mkdir', 'no_such_call', 'mkdir'], action: ERRNO, errnoRet: 100 }
+      // a rule that says what the default does is one too many as well
+      spec.linux.seccomp = rules(denied, denied, { names: ['getpid'], action: ALLOW })
+    })
+    expect(out).toBe('Network is down\n')
+  })
+
   test('is loaded with and without new privileges', async ({ runts }) => {
     for (const noNewPrivileges of [true, false]) {
       const out = await runts.inside(`probe syscall ${NUMBERS.mkdir} 0 0`, (spec) => {

@@ -215,7 +215,19 @@ describe('a spec', needs('our shim', 'root', 'busybox'), () => {
       })
     }
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'd')
-    const users = ['0abc', '1000:', ':5', '1e3', ' 1', '-1', '0x0', '4294967296', '1:4294967296']
+    const users = [
+      '0abc',
+      '1000:',
+      ':5',
+      '1e3',
+      ' 1',
+      '-1',
+      '0x0',
+      '4294967295',
+      '4294967296',
+      '1:4294967295',
+      '1:4294967296',
+    ]
     for (const user of users) {
       expect(await runts.run('exec', `--user=${user}`, 'd', 'id'), user).toMatchObject({
         code: 255,

@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { type Command, startCommand } from '../support/command.ts'
+import { notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
 import { PAYLOAD, PROBE } from '../support/places.ts'
 
@@ -56,11 +57,11 @@ inModes(MODES, 'a terminal', (test) => {
     await peer.untilOutput(seen(1000, 11, 120))
   })
 
-  test("in the foreground is relayed, without one of the caller's too", async ({ runts }) => {
+  const sized = notRunc('1.1 sets the size only when the program runs already')
+  test("in the foreground is relayed to the caller's, and as large as that", sized, async ({ runts }) => {
     const bundle = runts.bundle(['probe', 'tty'], (spec) => {
       spec.process.terminal = true
     })
-    // the caller needs a terminal of its own for that: payload makes one
     const line = runts.commandOf('run', '-b', bundle, 'c')
     const outer = startCommand(PAYLOAD, ['pty', '24', '80', '--', ...line], { control: true, input: 'open' })
     expect(await outer.finished).toMatchObject({ code: 0 })

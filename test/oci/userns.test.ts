@@ -1,11 +1,14 @@
 /** User namespaces: maps, what the host's files look like, sources of mounts that the container's root could not reach itself. */
-import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { inModes } from '../support/oci.ts'
 
 inModes(['in a user namespace', 'as an unprivileged user'], 'user namespaces', (test) => {
+  const newer = notRunc('needs runc 1.2: a joined user namespace without mappings')
+
   test('map ids as the config says, and files made inside belong to the mapped ids', async ({ runts }) => {
     const bundle = runts.bundle([
       'sh',
@@ -47,6 +50,24 @@ inModes(['in a user namespace', 'as an unprivileged user'], 'user namespaces', (
     },
   )
 
+  test('are joined by a file that one is bound to, too', newer, async ({ runts }) => {
+    runts.sleeper('c')
+    const { pid } = await runts.state('c')
+    const file = join(runts.folder, 'namespace')
+    writeFileSync(file, '')
+    expect(spawnSync('mount', ['--bind', `/proc/${pid}/ns/user`, file]).status).toBe(0)
+    try {
+      const out = await runts.inside('cat /proc/self/uid_map', (spec) => {
+        spec.linux.namespaces.find(({ type }) => type === 'user')!.path = file
+        delete spec.linux.uidMappings
+        delete spec.linux.gidMappings
+      })
+      expect(out).toBe(readFileSync(`/proc/${pid}/uid_map`, 'utf8'))
+    } finally {
+      spawnSync('umount', [file])
+    }
+  })
+
   test('that are joined may not be mapped otherwise', notRunc('needs runc 1.2'), async ({ runts }) => {
     runts.sleeper('c')
     const { pid } = await runts.state('c')
@@ -80,6 +101,25 @@ inModes(['in a user namespace'], 'mounts for a user namespace', (test) => {
       }
     })
     expect(await runts.exec('c', 'cat', '/m0/file', '/m1/file')).toBe('one\ntwo\n')
+  })
+
+  test('may come before a cgroup file system', async ({ runts }) => {
+    const source = join(runts.folder, 'before')
+    mkdirSync(source)
+    writeFileSync(join(source, 'file'), 'of the host\n')
+    const out = await runts.inside('cat /before/file; ls /sys/fs/cgroup | head -n 1 | wc -l', (spec) => {
+      spec.mounts.push(
+        { destination: '/before', source, type: 'bind', options: ['bind'] },
+        {
+          destination: '/sys/fs/cgroup',
+          source: 'cgroup',
+          type: 'cgroup',
+          options: ['ro', 'nosuid', 'noexec', 'nodev'],
+        },
+      )
+      spec.linux.namespaces.push({ type: 'cgroup' })
+    })
+    expect(out).toBe('of the host\n1\n')
   })
 
   test('keep the flags that their source is locked with', async ({ runts }) => {

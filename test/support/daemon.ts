@@ -12,22 +12,21 @@ import { type Command, type Finished, type StartOptions, startCommand, until } f
 import { SLOWNESS } from './needs.ts'
 import { BIN, CONTAINERD_RELEASE, IMAGE_ARCHIVE, releaseBin } from './places.ts'
 
-/** What no test needs and what would touch the machine outside of the daemon's folder; 2.x has split the first in three. */
+/** The CRI, which few tests need; 2.x has split it in three. */
+const CRI = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']
+/** What no test needs and what would touch the machine outside of the daemon's folder. */
 const DISABLED = [
-  'io.containerd.grpc.v1.cri',
-  'io.containerd.cri.v1.runtime',
-  'io.containerd.cri.v1.images',
   'io.containerd.nri.v1.nri',
   'io.containerd.internal.v1.opt',
   'io.containerd.tracing.processor.v1.otlp',
 ]
 
 /** containerd's own bounds, longer where everything takes longer. Format 2 is read by all releases. */
-const CONFIG = (folder: string): string => `
+const CONFIG = (folder: string, cri: string): string => `
 version = 2
 root = "${folder}/root"
 state = "${folder}/state"
-disabled_plugins = ${JSON.stringify(DISABLED)}
+disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLED)}
 [grpc]
   address = "${folder}/c.sock"
 [ttrpc]
@@ -39,6 +38,7 @@ disabled_plugins = ${JSON.stringify(DISABLED)}
   "io.containerd.timeout.shim.load" = "${5 * SLOWNESS}s"
   "io.containerd.timeout.shim.shutdown" = "${3 * SLOWNESS}s"
   "io.containerd.timeout.task.state" = "${2 * SLOWNESS}s"
+${cri}
 `
 
 /** One event as `ctr events` shows it. */
@@ -95,13 +95,14 @@ export class Daemon {
   #child: ChildProcess | undefined
   #bin = releaseBin(CONTAINERD_RELEASE)
 
-  constructor() {
+  /** `cri`: configuration of the CRI, which is switched off without it. */
+  constructor(cri: (folder: string) => string = () => '') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
     // passable: the root of a container in a user namespace is another user, who has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
-    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder))
+    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder)))
   }
 
   /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */

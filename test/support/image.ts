@@ -76,7 +76,11 @@ export function busyboxRoot(busybox: string, programs: Readonly<Record<string, s
 }
 
 /** A docker archive with one layer, named so that `ctr` finds it as `reference`. */
-export function imageArchive(reference: string, root: readonly TarEntry[]): Buffer {
+export function imageArchive(
+  reference: string,
+  root: readonly TarEntry[],
+  command: readonly string[] = ['sh'],
+): Buffer {
   const layer = tar(root)
   const digest = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex')
   const config = Buffer.from(
@@ -85,7 +89,7 @@ export function imageArchive(reference: string, root: readonly TarEntry[]): Buff
       os: 'linux',
       config: {
         Env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'],
-        Cmd: ['sh'],
+        Cmd: command,
         WorkingDir: '/',
       },
       rootfs: { type: 'layers', diff_ids: [`sha256:${digest(layer)}`] },

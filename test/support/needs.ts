@@ -3,6 +3,7 @@
  * with REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
 import { CONTAINERD_RELEASE, OCI_RUNTIME, releaseBin } from './places.ts'
 
@@ -54,6 +55,10 @@ function v2Controllers(): string {
   return isCgroup2() ? readFileSync('/sys/fs/cgroup/cgroup.controllers', 'utf8') : ''
 }
 
+function hasSysResource(): boolean {
+  return (BigInt(`0x${/CapEff:\s*(\w+)/.exec(contents('/proc/self/status'))?.[1] ?? 0}`) & (1n << 24n)) !== 0n
+}
+
 const CHECKS = {
   root: () => process.getuid?.() === 0,
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
@@ -70,14 +75,15 @@ const CHECKS = {
   'the OCI runtime': () => (OCI_RUNTIME.includes('/') ? existsSync(OCI_RUNTIME) : onPath(OCI_RUNTIME)),
   apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),
   selinux: () => existsSync('/sys/fs/selinux/enforce'),
-  CAP_SYS_RESOURCE: () =>
-    (BigInt(`0x${/CapEff:\s*(\w+)/.exec(contents('/proc/self/status'))?.[1] ?? 0}`) & (1n << 24n)) !== 0n,
+  CAP_SYS_RESOURCE: hasSysResource,
+  'no CAP_SYS_RESOURCE': () => !hasSysResource(),
   gcc: () => onPath('gcc'),
   ip: () => onPath('ip'),
   setpriv: () => onPath('setpriv'),
   make: () => onPath('make'),
   strace: () => onPath('strace'),
   'qemu-system-x86_64': () => onPath('qemu-system-x86_64'),
+  'two processors': () => availableParallelism() > 1,
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>
@@ -94,6 +100,7 @@ const ALTERNATIVES: readonly Need[] = [
   'apparmor',
   'selinux',
   'CAP_SYS_RESOURCE',
+  'no CAP_SYS_RESOURCE',
   '/dev/kvm',
 ]
 

@@ -14,6 +14,12 @@ describe('features()', () => {
     }
   })
 
+  test('tells what is switched off', () => {
+    expect(document.annotations).not.toHaveProperty('runts.features.off')
+    const off: Document = features({ seccomp: false, apparmor: true, cgroupDevices: false })
+    expect(off.annotations['runts.features.off']).toBe('seccomp,cgroupDevices')
+  })
+
   test.each<string>(document.hooks)('hook %s is accepted', (name) => {
     accepted((spec) => (spec.hooks = { [name]: [{ path: '/bin/true' }] }))
   })

@@ -11,8 +11,8 @@ export const features: Command = {
     positionals: [],
     options: {},
   },
-  async run() {
-    print(`${JSON.stringify(runtimeFeatures(), null, 2)}\n`)
+  async run({ gates }) {
+    print(`${JSON.stringify(runtimeFeatures(gates), null, 2)}\n`)
     return 0
   },
 }

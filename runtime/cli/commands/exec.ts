@@ -80,7 +80,7 @@ export function parseSubCgroups(texts: readonly string[]): Record<string, string
 function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
   const file = args.text('process')
   if (file !== undefined) {
-    const whole = parseProcess(readUserFile(file))
+    const whole = parseProcess(readUserFile(file), JSON.stringify(file))
     return () => whole
   }
   const command = args.positionals.slice(1)
