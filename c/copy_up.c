@@ -2,7 +2,7 @@
  * Copies the content of a directory of the image into a fresh, still detached tmpfs (the tmpcopyup option). Who can influence: the image
  * chooses every name and type below `from`; nobody else can see `to`. Invariant: names are used one component at a time below fds and
  * never followed through symlinks, and the depth is bounded, so that neither the source nor the stack can be escaped.
- * Owner, mode and modification time are kept; extended attributes are not.
+ * Owner, mode and times are kept; extended attributes are not.
  */
 #include "init.h"
 
@@ -25,13 +25,14 @@ static int copy_content(int in, int out)
     }
 }
 
-/* Owner before mode: chown clears the set-id bits. */
-static int copy_attributes(int fd, const struct stat *st)
+/* By name, because nobody else can see `to`. Owner before mode: chown clears the set-id bits. A link has no mode. */
+static int copy_attributes(int to, const char *name, const struct stat *st)
 {
     const struct timespec times[2] = { st->st_atim, st->st_mtim };
-    if (fchown(fd, st->st_uid, st->st_gid) < 0 || fchmod(fd, st->st_mode & 07777) < 0 || futimens(fd, times) < 0)
-        return -errno;
-    return 0;
+    int err = sys_result(fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW));
+    if (err == 0 && !S_ISLNK(st->st_mode))
+        err = sys_result(fchmodat(to, name, st->st_mode & 07777, 0));
+    return err < 0 ? err : sys_result(utimensat(to, name, times, AT_SYMLINK_NOFOLLOW));
 }
 
 /* The name may mean another file by now; what is copied is the one that was looked at, or nothing. */
@@ -47,46 +48,40 @@ static int copy_file(int from, int to, const char *name, const struct stat *st)
     cleanup_fd int out = sys_openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     if (out < 0)
         return take_fd(&out);
-    int err = copy_content(in, out);
-    return err < 0 ? err : copy_attributes(out, st);
+    return copy_content(in, out);
 }
 
-static int copy_link(int from, int to, const char *name, const struct stat *st)
+static int copy_link(int from, int to, const char *name)
 {
     char target[PATH_MAX];
     ssize_t size = readlinkat(from, name, target, sizeof target - 1);
     if (size < 0)
         return -errno;
     target[size] = 0;
-    if (symlinkat(target, to, name) < 0 || fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    return 0;
+    return sys_result(symlinkat(target, to, name));
+}
+
+static int copy_subdirectory(int from, int to, const char *name, int depth)
+{
+    int err = sys_result(mkdirat(to, name, 0700));
+    cleanup_fd int in = err < 0 ? err : sys_openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    cleanup_fd int out = in < 0 ? in : sys_openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    return out < 0 ? take_fd(&out) : copy_directory(in, out, depth + 1);
 }
 
 static int copy_entry(int from, int to, const char *name, int depth)
 {
     struct stat st;
-    if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    if (S_ISREG(st.st_mode))
-        return copy_file(from, to, name, &st);
-    if (S_ISLNK(st.st_mode))
-        return copy_link(from, to, name, &st);
-    if (!S_ISDIR(st.st_mode)) {
-        if (mknodat(to, name, st.st_mode, st.st_rdev) < 0 || fchownat(to, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
-            return -errno;
-        return 0;
-    }
-    if (mkdirat(to, name, 0700) < 0)
-        return -errno;
-    cleanup_fd int in = sys_openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (in < 0)
-        return take_fd(&in);
-    cleanup_fd int out = sys_openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (out < 0)
-        return take_fd(&out);
-    int err = copy_directory(in, out, depth + 1);
-    return err < 0 ? err : copy_attributes(out, &st);
+    int err = sys_result(fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW));
+    if (err == 0 && S_ISREG(st.st_mode))
+        err = copy_file(from, to, name, &st);
+    else if (err == 0 && S_ISLNK(st.st_mode))
+        err = copy_link(from, to, name);
+    else if (err == 0 && S_ISDIR(st.st_mode))
+        err = copy_subdirectory(from, to, name, depth);
+    else if (err == 0)
+        err = sys_result(mknodat(to, name, st.st_mode, st.st_rdev));
+    return err < 0 ? err : copy_attributes(to, name, &st);
 }
 
 /* getdents64 by itself, since opendir would allocate. */

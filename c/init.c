@@ -32,15 +32,31 @@ static void caught_signal(int signal_number)
     (void)signal_number;
 }
 
+/* Who can influence: the filter is the client's and may refuse even this; libc would then try for ever. */
+static _Noreturn void leave(int code)
+{
+    (void)syscall(__NR_exit_group, code);
+    __builtin_trap();
+}
+
+/* The first process of a pid namespace gets no signal that it does not catch; what ends others is to end a created container too. */
+static void ending_signal(int signal_number)
+{
+    leave(128 + signal_number);
+}
+
 /* By the system call: libc keeps two or three signals for itself, and posix_spawn of such a libc has left just those ignored. */
 static void reset_signals(void)
 {
+    static const int ending_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
     static const unsigned long standard[8]; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number < NSIG; number++)
         (void)syscall(__NR_rt_sigaction, number, standard, NULL, (NSIG - 1) / 8);
-    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART };
+    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART }, ending = { .sa_handler = ending_signal };
     (void)sigaction(SIGPIPE, &caught, NULL);
     (void)sigaction(SIGCHLD, &caught, NULL);
+    for (size_t i = 0; i < sizeof ending_signals / sizeof *ending_signals; i++)
+        (void)sigaction(ending_signals[i], &ending, NULL);
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -314,5 +330,5 @@ int main(void)
         err = proc_open(&c);
     if (err == 0)
         err = run_plan(&c);
-    _exit(err == 0 ? 0 : fail(&c, err));
+    leave(err == 0 ? 0 : fail(&c, err));
 }

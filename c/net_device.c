@@ -108,12 +108,14 @@ static bool keep_address(const struct nlmsghdr *head, uint32_t index, struct mes
     return kept;
 }
 
+/* With strict checks the kernel shows this device alone: while others come and go, a list of all may have an entry twice, or miss one. */
 static int save_addresses(int fd, uint32_t index, struct message ret[MAX_ADDRESSES])
 {
     union { struct nlmsghdr head; uint8_t bytes[16384]; } answer;
-    struct message m = begin(RTM_GETADDR, NLM_F_DUMP, &(struct ifaddrmsg){ .ifa_family = AF_UNSPEC }, sizeof(struct ifaddrmsg));
+    struct ifaddrmsg wanted = { .ifa_family = AF_UNSPEC, .ifa_index = index };
+    struct message m = begin(RTM_GETADDR, NLM_F_DUMP, &wanted, sizeof wanted);
     int count = 0;
-    if (send(fd, &m, m.head.nlmsg_len, 0) < 0)
+    if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &(int){ 1 }, sizeof(int)) < 0 || send(fd, &m, m.head.nlmsg_len, 0) < 0)
         return -errno;
     for (;;) {
         ssize_t size = receive(fd, &answer, sizeof answer);

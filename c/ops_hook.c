@@ -1,7 +1,8 @@
 /*
  * Hooks that run in the container's namespaces: a program of the host's before the root is changed (createContainer), one of the image's
  * with the program's credentials and behind its filter (startContainer). Invariant: a hook is given three pipes and nothing else of ours,
- * and whatever it prints, leaves running or does not read, it costs us a fixed amount of memory and, with a timeout, of time.
+ * and whatever it prints, leaves running or does not read, it costs us a fixed amount of memory and, with a timeout, of time. Until the
+ * container is started a runtime that is gone ends its hook.
  */
 #include "init.h"
 
@@ -29,7 +30,7 @@ struct hook {
     pid_t pid;
     int status;
     bool timed_out;
-    struct pollfd ours[PIPES];
+    struct pollfd ours[PIPES + 1]; /* the last one is the status socket */
     struct { const char *at; size_t left; } state[3];
     unsigned part; /* of the state, that is being written */
     struct tail tails[PIPES];
@@ -95,8 +96,14 @@ static int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static void kill_hook(const struct hook *h)
+{
+    (void)kill(-h->pid, SIGKILL);
+    (void)kill(h->pid, SIGKILL); /* it may not have made its group yet */
+}
+
 /*
- * Until the hook itself has ended. SIGCHLD is blocked but while ppoll waits, so that an end between two looks is not missed; a pidfd would
+ * Until the hook itself has ended, or the runtime before it. SIGCHLD is blocked but while ppoll waits, so that an end between two looks is not missed; a pidfd would
  * say it too, but filters that know no pidfd_open are still about.
  */
 static int serve_hook(struct hook *h, uint32_t timeout)
@@ -109,8 +116,7 @@ static int serve_hook(struct hook *h, uint32_t timeout)
         int64_t left = ended ? 0 : deadline - now_ns();
         if (!ended && timeout > 0 && left <= 0) {
             h->timed_out = true;
-            (void)kill(-h->pid, SIGKILL);
-            (void)kill(h->pid, SIGKILL); /* it may not have made its group yet */
+            kill_hook(h);
             left = 0;
         }
         if (!ended) {
@@ -121,11 +127,13 @@ static int serve_hook(struct hook *h, uint32_t timeout)
             left = ended ? 0 : left;
         }
         struct timespec wait = { .tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000) };
-        int ready = ppoll(h->ours, PIPES, ended || timeout > 0 ? &wait : NULL, &none);
+        int ready = ppoll(h->ours, PIPES + 1, ended || timeout > 0 ? &wait : NULL, &none);
         if (ready < 0 && errno != EINTR)
             return -errno;
         if (ready <= 0 && ended)
             return 0;
+        if (ready > 0 && !ended && h->ours[PIPES].revents != 0)
+            return STOP;
         for (int i = 0; ready > 0 && i < PIPES; i++) {
             if (h->ours[i].fd < 0 || h->ours[i].revents == 0)
                 continue;
@@ -218,6 +226,7 @@ int op_hook(struct ctx *c, const struct op_hook *op)
     struct hook h = { .state = { { op->state_head.s, op->state_head.len }, { pid, strlen(pid) }, { op->state_tail.s, op->state_tail.len } } };
     for (int i = 0; i < PIPES; i++)
         h.ours[i].fd = -1;
+    h.ours[PIPES] = (struct pollfd){ .fd = c->fifo >= 0 ? c->status : -1, .events = POLLRDHUP };
     (void)sigemptyset(&child_ended);
     (void)sigaddset(&child_ended, SIGCHLD);
     int err = sys_result(sigprocmask(SIG_BLOCK, &child_ended, &before));
@@ -225,8 +234,12 @@ int op_hook(struct ctx *c, const struct op_hook *op)
         err = start_hook(c, &h, op);
     if (err == 0)
         err = serve_hook(&h, op->timeout);
+    if (err != 0 && h.pid > 0) { /* a filter may refuse what serving it takes */
+        kill_hook(&h);
+        (void)waitpid(h.pid, NULL, 0);
+    }
     for (int i = 0; i < PIPES; i++)
         close_fd(&h.ours[i].fd);
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
-    return explain(c, &h, op, err);
+    return err == STOP ? STOP : explain(c, &h, op, err);
 }

@@ -82,15 +82,25 @@ int op_open_ns(struct ctx *c, const struct op_open_ns *op)
     return 0;
 }
 
+/*
+ * Also before a user namespace is entered, whose owner may have forbidden setgroups(2): the groups of the runtime would stay ours in there.
+ * EPERM: it has, or a runtime without privileges, which keeps no more than its user has.
+ */
+static int leave_groups(struct ctx *c)
+{
+    int err = sys_setgroups(0, NULL);
+    return err < 0 && err != -EPERM ? step(c, err, "drop the supplementary groups") : 0;
+}
+
 /* The root of the user namespace just entered, so that what is made next belongs to it. */
 int become_root(struct ctx *c)
 {
     int err = sys_setresgid(0);
     if (err < 0)
         return step(c, err, "cannot setgid to unmapped gid 0 in user namespace");
-    err = sys_setgroups(0, NULL);
-    if (err < 0 && err != -EPERM) /* EPERM: the namespace's setgroups file says deny */
-        return step(c, err, "drop the supplementary groups");
+    err = leave_groups(c);
+    if (err < 0)
+        return err;
     err = sys_setresuid(0);
     if (err < 0)
         return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");
@@ -135,6 +145,8 @@ int op_join(struct ctx *c)
     uint64_t others = NAMESPACE_FLAGS & ~(uint64_t)CLONE_NEWUSER;
     int err = join_pass(c, others, user);
     if (err == 0 && user)
+        err = leave_groups(c);
+    if (err == 0 && user)
         err = join_pass(c, CLONE_NEWUSER, false);
     c->strangers = c->strangers || user;
     if (err == 0 && user)
@@ -171,18 +183,22 @@ static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
 int op_join_process(struct ctx *c, const struct op_join_process *op)
 {
     uint64_t started = 0;
+    bool user = (op->flags & CLONE_NEWUSER) != 0;
     if ((op->flags & ~NAMESPACE_FLAGS) != 0)
         return step(c, -EINVAL, "join process %u: unknown namespace flags", op->pid);
+    int err = user ? leave_groups(c) : 0;
+    if (err < 0)
+        return err;
     cleanup_fd int pidfd = sys_pidfd_open(op->pid);
-    int err = pidfd < 0 ? pidfd : start_time(c, op->pid, &started);
+    err = pidfd < 0 ? pidfd : start_time(c, op->pid, &started);
     if (err == 0 && started != op->start_time)
         err = -ESRCH;
     if (err == 0 && op->flags != 0)
         err = sys_setns(pidfd, op->flags);
     if (err < 0)
         return step(c, err, "join the namespaces of process %u", op->pid);
-    c->strangers = c->strangers || (op->flags & CLONE_NEWUSER) != 0;
-    return (op->flags & CLONE_NEWUSER) != 0 ? become_root(c) : 0;
+    c->strangers = c->strangers || user;
+    return user ? become_root(c) : 0;
 }
 
 static int await_byte(const struct ctx *c, char byte)

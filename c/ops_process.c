@@ -115,14 +115,14 @@ int op_selinux(struct ctx *c, const struct op_selinux *op)
 /*
  * Tells the runtime the number of the listener and waits until it has taken it. write comes first and alone, because it is the one call
  * that may not be handed to the agent; all others may wait for it from now on. We must not keep the listener: with it open in here, an
- * agent that dies would leave the program waiting for ever instead of failing with ENOSYS.
+ * agent that dies would leave the program waiting for ever instead of failing with ENOSYS. For the same reason we end without a system call
+ * when nobody takes it.
  */
-static int hand_over_listener(struct ctx *c, int listener)
+static void hand_over_listener(struct ctx *c, int listener)
 {
     if (report_u32(c, RECORD_LISTENER, (uint32_t)listener) < 0 || await_runtime(c) != 0)
-        return STOP;
+        __builtin_trap();
     (void)close(listener);
-    return 0;
 }
 
 /*
@@ -152,10 +152,10 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
         err = -ESRCH;
     if (err < 0)
         return step(c, err, "load seccomp filter");
-    err = listen ? hand_over_listener(c, err) : 0;
-    if (err == 0 && dumpable && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
-        err = step(c, -errno, "become undumpable again");
-    return err;
+    if (listen)
+        hand_over_listener(c, err);
+    err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
+    return err < 0 ? step(c, err, "become undumpable again") : 0;
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)

@@ -16,9 +16,10 @@ const REPORT_FILE = 'shim-report'
 export interface Report {
   readonly shim: LogFields
   readonly memory: LogFields
-  /** open descriptors, and what the event loop waits for, by kind */
-  readonly files: LogFields
-  readonly waiting: LogFields
+  /** open descriptors by kind, paths of files as they are */
+  readonly files: readonly LogFields[]
+  /** what the event loop waits for, by Node's names */
+  readonly waiting: readonly LogFields[]
   readonly calls: readonly LogFields[]
   readonly containers: readonly LogFields[]
   readonly processes: readonly LogFields[]
@@ -105,10 +106,10 @@ function openFiles(): string[] {
   })
 }
 
-function counted(words: readonly string[]): LogFields {
-  const counts: Record<string, number> = {}
-  for (const word of words) counts[word] = (counts[word] ?? 0) + 1
-  return counts
+function counted(words: readonly string[]): LogFields[] {
+  const counts = new Map<string, number>()
+  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1)
+  return [...counts].map(([what, count]) => ({ what, count }))
 }
 
 function containerFields({ id, bundle, container, oomKills }: Task): LogFields {

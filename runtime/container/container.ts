@@ -19,10 +19,10 @@ import { execIn } from './exec.ts'
 import { runHooks } from './hooks.ts'
 import { foreignNamespaces, namespaceProcesses } from './host.ts'
 import { newNamespaces } from './ids.ts'
-import { type ContainerInfo, containerInfo, monitorPid } from './info.ts'
+import { type ContainerInfo, containerInfo, type ToldState, toldState } from './info.ts'
 import { endContainer, executedOrEnded, signalContainer } from './kill.ts'
 import { type LockMode, locked } from './lock.ts'
-import { type OciState, ociState } from './oci-state.ts'
+import { ociState } from './oci-state.ts'
 import { OomLedger, oomCounts } from './oom.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
@@ -176,19 +176,10 @@ export class Container {
   }
 
   /** The state document of the OCI specification, with what runc's users expect besides (the root file system, the time of creation, the owner), and who waits for init, if he is there. */
-  ociState(): OciState & {
-    readonly pid: number
-    readonly monitorPid?: number
-    readonly rootfs: string
-    readonly created: string
-    readonly owner: string
-  } {
+  ociState(): ToldState {
     const { id, bundle, spec, rootfs, created, root } = this
-    const { pid, status, annotations, ...rest } = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
-    const noted = annotations === undefined ? {} : { annotations }
-    const monitor = monitorPid(this.#state)
-    const watched = monitor === undefined ? {} : { monitorPid: monitor }
-    return { ...rest, pid: pid ?? 0, status, rootfs, created, ...noted, owner: ownerOf(root, id), ...watched }
+    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
+    return toldState(state, { rootfs, created, owner: ownerOf(root, id) }, this.#state)
   }
 
   /**
@@ -227,10 +218,8 @@ export class Container {
       this.#foreign ??= foreignNamespaces(init.pid)
       return this.#foreign
     }
-    const { startTime } = this.#state
-    const logger = this.#logger
-    const oomKilled = this.#oom.claim
-    const target = { id, root, bundle, spec, rootfs, cgroup, init, startTime, namespaces, logger, oomKilled }
+    const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
+    const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
     return this.#locked('shared', () => execIn(target, options))
   }
 
@@ -305,7 +294,7 @@ export class Container {
     return this.cgroup.stats()
   }
 
-  /** Host pids of all processes, init among them from its birth on. */
+  /** Host pids of all processes, init among them from its birth on; unless it is paused, some may be gone when they are looked at. */
   processes(): number[] {
     // without a cgroup, the pid namespace says who belongs to it
     if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)

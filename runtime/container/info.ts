@@ -5,6 +5,7 @@
 import type { CgroupPaths } from '../cgroup/request.ts'
 import type { Namespace, Spec } from '../spec/types.ts'
 import { isAlive } from '../sys/process.ts'
+import type { OciState } from './oci-state.ts'
 import type { SavedState } from './store.ts'
 
 /** The record. */
@@ -45,7 +46,23 @@ export function containerInfo(root: string, state: SavedState, spec: Spec): Cont
   }
 }
 
-/** The process that made the container and waits for its init, while it is there: nobody else learns its exit status. */
-export function monitorPid({ made: { monitor } }: SavedState): number | undefined {
-  return monitor !== undefined && isAlive(monitor.pid, monitor.startTime) ? monitor.pid : undefined
+/** The state document with what runc's users expect besides, and who waits for init, if he is there. */
+export type ToldState = OciState & {
+  readonly pid: number
+  readonly rootfs: string
+  readonly created: string
+  readonly owner: string
+  readonly monitorPid?: number
+}
+
+/** Puts it together; the order of its fields is runc's. */
+export function toldState(
+  { pid = 0, status, annotations, ...rest }: OciState,
+  { rootfs, created, owner }: { readonly rootfs: string; readonly created: string; readonly owner: string },
+  { made: { monitor } }: SavedState,
+): ToldState {
+  const noted = annotations === undefined ? {} : { annotations }
+  // nobody else learns the exit status of init
+  const watched = monitor !== undefined && isAlive(monitor.pid, monitor.startTime) ? { monitorPid: monitor.pid } : {}
+  return { ...rest, pid, status, rootfs, created, ...noted, owner, ...watched }
 }

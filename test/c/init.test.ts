@@ -5,6 +5,7 @@ import {
   chownSync,
   closeSync,
   existsSync,
+  lutimesSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -296,10 +297,15 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       symlinkSync('sub/file', join(own.path, 'data/link'))
       chownSync(join(own.path, 'data/sub/file'), 5, 6)
       spawnSync('chmod', ['1751', join(own.path, 'data')])
+      spawnSync('mkfifo', ['-m', '666', join(own.path, 'data/fifo')])
+      spawnSync('mknod', ['-m', '662', join(own.path, 'data/node'), 'c', '1', '3'])
+      const names = ['sub/file', 'sub', 'link', 'fifo', 'node']
+      for (const name of names) lutimesSync(join(own.path, 'data', name), 1_000_000_000, 1_000_000_000)
       const outside = [mount({ source: 'tmpfs', target: '/data', fstype: 'tmpfs', how: 8 | 16 })]
-      const script = 'cat /data/link; busybox stat -c %a:%u:%g /data /data/sub/file; echo new > /data/link'
-      using run = new Run(containerPlan(own, { args: ['/bin/sh', '-c', script], outside }))
-      expect(await run.stdout).toBe('old\n1751:0:0\n644:5:6\n')
+      const script = `busybox stat -c %n:%a:%u:%g:%Y ${names.join(' ')}; busybox stat -c %a:%u:%g .; cat link; echo new >link`
+      using run = new Run(containerPlan(own, { args: ['/bin/sh', '-c', `cd /data; ${script}`], outside }))
+      const seen = 'sub/file:644:5:6|sub:755:0:0|link:777:0:0|fifo:666:0:0|node:662:0:0'
+      expect(await run.stdout).toBe(`${seen.split('|').join(':1000000000\n')}:1000000000\n1751:0:0\nold\n`)
       expect(readFileSync(join(own.path, 'data/sub/file'), 'utf8')).toBe('old\n')
     })
 

@@ -14,6 +14,7 @@ const ENOENT = 2
 const EXDEV = 18
 const WRITES: readonly { op: Op; file: string }[] = [
   { op: { op: 'selinux', label: 'system_u:system_r:container_t:s0' }, file: 'exec' },
+  { op: { op: 'keyring', name: '_ses.test', label: 'system_u:system_r:container_t:s0' }, file: 'keycreate' },
   {
     op: { op: 'apparmor', profile: 'no-such-profile' },
     file: existsSync('/proc/self/attr/apparmor/exec') ? 'apparmor/exec' : 'exec',
@@ -50,8 +51,10 @@ describe('a label', needs('root', 'busybox', 'make', 'gcc'), () => {
     })
   }
 
-  test('is not written into a /proc that the container has made up (CVE-2019-16884)', async () => {
-    const op: Op = { op: 'selinux', label: 'no_u:no_r:no_t:s0' }
+  test.for<Op>([
+    { op: 'selinux', label: 'no_u:no_r:no_t:s0' },
+    { op: 'keyring', name: '_ses.test', label: 'no_u:no_r:no_t:s0' },
+  ])('is not written into a /proc that the container has made up (CVE-2019-16884): $op', async (op) => {
     const over = mount({ source: 'tmpfs', target: '/proc', fstype: 'tmpfs' })
     using run = new Run(containerPlan(rootfs, { args: ['/bin/busybox', 'true'], outside: [over], inside: [op] }))
     await run.ended

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RANDOM_ROUNDS 200000
+#define RANDOM_ROUNDS 20000 /* scripts/fuzz does more of this, and better */
 
 static void show_text(FILE *out, const char *text, size_t size)
 {
@@ -89,8 +89,41 @@ static void show(FILE *out, const struct plan *plan)
     }
 }
 
+static void touch(const void *bytes, size_t size)
+{
+    const volatile uint8_t *at = bytes;
+    for (size_t i = 0; i < size; i++)
+        (void)at[i];
+}
+
+/* Reads all that an accepted plan leads to. */
+static void touch_all(const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct op_schema *schema = plan_schema(plan->ops[i].code);
+        for (uint8_t arg = 0; arg < schema->nargs; arg++) {
+            const void *slot = (const uint8_t *)&plan->ops[i] + schema->args[arg].offset;
+            const struct plan_str *str = slot;
+            const struct plan_bytes *bytes = slot;
+            const struct plan_strs *strs = slot;
+            const struct plan_u64s *u64s = slot;
+            uint8_t kind = schema->args[arg].kind;
+            if (kind == ARG_STR)
+                touch(str->s, (size_t)str->len + 1);
+            if (kind == ARG_BYTES)
+                touch(bytes->p, bytes->len);
+            for (uint32_t n = 0; kind == ARG_STRS && n < strs->count; n++)
+                touch(strs->v[n], strlen(strs->v[n]) + 1);
+            if (kind == ARG_STRS && (strs->v[strs->count] != NULL || strs->v[strs->count + 1] != NULL))
+                abort();
+            for (uint32_t n = 0; kind == ARG_U64S && n < u64s->count; n++)
+                (void)plan_u64_at(u64s, n);
+        }
+    }
+}
+
 /* Parses a copy of exactly this size; what is accepted is read to its last byte. */
-static bool accepted(const uint8_t *bytes, size_t size, FILE *nowhere)
+static bool accepted(const uint8_t *bytes, size_t size)
 {
     uint8_t *copy = malloc(size > 0 ? size : 1);
     struct plan plan;
@@ -100,7 +133,7 @@ static bool accepted(const uint8_t *bytes, size_t size, FILE *nowhere)
     memcpy(copy, bytes, size);
     int err = plan_parse(size > 0 ? copy : bytes, size, &plan, &why);
     if (err == 0) {
-        show(nowhere, &plan);
+        touch_all(&plan);
         plan_free(&plan);
     } else if (why == NULL) {
         abort();
@@ -111,14 +144,13 @@ static bool accepted(const uint8_t *bytes, size_t size, FILE *nowhere)
 
 static int torture(uint8_t *bytes, size_t size)
 {
-    FILE *nowhere = fopen("/dev/null", "w");
     size_t valid = 0, tried = 0;
-    if (nowhere == NULL || !accepted(bytes, size, nowhere)) {
+    if (!accepted(bytes, size)) {
         (void)fputs("the plan itself is refused\n", stderr);
         return 1;
     }
     for (size_t cut = 0; cut < size; cut++, tried++)
-        if (accepted(bytes, cut, nowhere)) {
+        if (accepted(bytes, cut)) {
             (void)fprintf(stderr, "a plan cut at %zu is accepted\n", cut);
             return 1;
         }
@@ -126,7 +158,7 @@ static int torture(uint8_t *bytes, size_t size)
         uint8_t was = bytes[at];
         for (unsigned value = 0; value < 256; value++, tried++) {
             bytes[at] = (uint8_t)value;
-            bool ok = accepted(bytes, size, nowhere);
+            bool ok = accepted(bytes, size);
             if (ok && value != was && at < 16) {
                 (void)fprintf(stderr, "a header with byte %zu changed is accepted\n", at);
                 return 1;
@@ -147,10 +179,9 @@ static int torture(uint8_t *bytes, size_t size)
             state ^= state << 17;
             scratch[16 + state % (size - 16)] = (uint8_t)(state >> 40);
         }
-        valid += accepted(scratch, size, nowhere);
+        valid += accepted(scratch, size);
     }
     free(scratch);
-    (void)fclose(nowhere);
     (void)printf("%zu candidates of %zu bytes: %zu valid, the rest refused\n", tried, size, valid);
     return 0;
 }

@@ -1,14 +1,17 @@
 /** A user namespace whose maps are written by somebody else, which is how a user without privileges gets one; and time namespaces in it. */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CREDENTIALS, type Op } from '../../proto/init-plan.ts'
+import { processStat } from '../../runtime/sys/process.ts'
 import { needs } from '../support/needs.ts'
 import { CONTAINER_FLAGS, containerPlan, make, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
 
 const ID_MAPS = 2
 const NOBODY = 65534
+const EINVAL = 22
 /** A command that runs the one behind it as a user without any privilege. */
 const AS_NOBODY = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--bounding-set=-all', '--']
 
@@ -77,6 +80,24 @@ describe('a user namespace', needs('root', 'busybox', 'make', 'gcc', 'setpriv'),
     expect(await output(ops)).toBe('500\n')
   })
 
+  test('of such a user may label what it makes: it is the kernel that judges the label', async () => {
+    const label = 'no_u:no_r:no_t:s0'
+    for (const op of [{ op: 'keyring', name: '_ses.test', label } as const, { op: 'selinux', label } as const]) {
+      const ops = plan('id')
+      ops.splice(
+        ops.findIndex(({ op: name }) => name === 'rootfs'),
+        0,
+        op,
+      )
+      using run = new Run(ops, undefined, AS_NOBODY)
+      await run.until('reached')
+      mapSelf(run.pid)
+      run.status.write('c')
+      await run.ended
+      expect(run.find('failed')).toMatchObject({ errno: EINVAL, text: expect.stringMatching(/^apply selinux label/) })
+    }
+  })
+
   test('that the runtime does not map is given up quietly', async () => {
     using run = new Run(plan('id'), undefined, AS_NOBODY)
     await run.until('reached')
@@ -106,6 +127,43 @@ describe('a user namespace', needs('root', 'busybox', 'make', 'gcc', 'setpriv'),
     const text = await output(ops)
     expect(Number(text.split('\n')[0])).toBeGreaterThan(1_000_000)
     expect(text).toMatch(/monotonic\s+5\s+7\nboottime\s+1000000\s+0\n$/)
+  })
+})
+
+describe('the user namespace of another', needs('root', 'busybox', 'make', 'gcc', 'setpriv'), () => {
+  beforeAll(() => {
+    make(TS_INIT)
+  }, 120_000)
+
+  /** The groups of a process in a user namespace in which setgroups(2) is forbidden, of a runtime that has some. */
+  async function groups(host: (pid: number) => readonly Op[]): Promise<string> {
+    const holder = spawn('unshare', ['--user', '--map-root-user', 'sleep', '600'])
+    try {
+      const pid = holder.pid ?? -1
+      while (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep')) await delay(5)
+      expect(readFileSync(`/proc/${pid}/setgroups`, 'utf8')).toBe('deny\n')
+      const ops: Op[] = [
+        ...host(pid),
+        { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0 },
+        { op: 'session', becomeRoot: 1 },
+        { op: 'program', args: ['grep', '^Groups', '/proc/self/status'], env: ['HOME=/'], uid: 0 },
+        { op: 'exec', fds: 0 },
+      ]
+      using run = new Run(ops, undefined, ['setpriv', '--groups=4,27', '--'])
+      await run.ended
+      if (run.find('failed')) throw new Error(JSON.stringify(run.records))
+      return await run.stdout
+    } finally {
+      holder.kill('SIGKILL')
+    }
+  }
+
+  test('is entered without the groups of the runtime, which could not be dropped in there', async () => {
+    const open = (pid: number): Op => ({ op: 'open_ns', path: `/proc/${pid}/ns/user`, type: USER_FLAG })
+    expect(await groups((pid) => [open(pid), { op: 'join' }])).toMatch(/^Groups:\s*$/)
+    const startTime = (pid: number) => processStat(pid)?.startTime ?? 0n
+    const join = (pid: number): Op => ({ op: 'join_process', pid, startTime: startTime(pid), flags: USER_FLAG })
+    expect(await groups((pid) => [join(pid)])).toMatch(/^Groups:\s*$/)
   })
 })
 

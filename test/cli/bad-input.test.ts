@@ -161,7 +161,7 @@ const COMMAND_LINES: [args: string[], words: string[], status?: number][] = [
   [['exec', '--process', 'BUNDLE/config.json', 'nobody'], ['(at /'], 255],
   [['exec', '--user', '1:2:3', 'nobody', 'true'], ['--user', '1:2:3'], 255],
   [['exec', '--additional-gids', 'abc', 'nobody', 'true'], ['--additional-gids', 'abc'], 255],
-  [['exec', '--preserve-fds', '99999999999999999999', 'nobody', 'true'], ['--preserve-fds'], 255],
+  [['exec', '--preserve-fds', '99999999999999999999', 'nobody', 'true'], ['--preserve-fds']],
   [['spec', 'extra'], ['unexpected argument "extra"']],
   [
     ['spec', '--bundle', 'BUNDLE'],

@@ -40,7 +40,10 @@ describe("a shim's log", needs('root', 'containerd', 'busybox', 'our shim'), () 
 
 describe('SIGUSR1', needs('root', 'containerd', 'busybox', 'our shim'), () => {
   test('has a shim report its calls, memory, files and processes, in the bundle and in the log', async ({ ct }) => {
-    const id = await ct.detached()
+    // a client that stays waits for the init
+    const id = ct.id()
+    const client = ct.startRun([], ['sleep', '1000'], { id })
+    await ct.untilStatus(id, 'RUNNING')
     const execId = ct.id()
     await ct.execDetached(id, execId, ['sleep', '1000'])
     const shim = ct.shimPid(id)
@@ -53,18 +56,19 @@ describe('SIGUSR1', needs('root', 'containerd', 'busybox', 'our shim'), () => {
     expect(report).toMatchObject({
       shim: { pid: shim, version: expect.stringMatching(/^\d+\./), queuedEvents: 0, creating: 0 },
       memory: { anonymous: expect.any(Number), pageTables: expect.any(Number), threads: expect.any(Number) },
-      // containerd itself waits for the init
-      calls: expect.arrayContaining([expect.objectContaining({ op: 'Wait', container: id })]),
+      calls: expect.arrayContaining([{ op: 'Wait', container: id, durationMs: expect.any(Number) }]),
       containers: [{ container: id, bundle: ct.bundle(id), processes: 2, oomKills: 0 }],
       processes: [
-        { container: id, pid, state: 'running', launching: false, kernel: 'S' },
+        { container: id, pid, state: 'running', launching: false, kernel: 'S', streams: '2 direct' },
         { container: id, exec: execId, state: 'running', kernel: 'S', streams: expect.stringContaining('relayed') },
       ],
     })
-    expect(report.files.socket).toBeGreaterThan(0)
+    expect(report.files).toContainEqual({ what: 'socket', count: expect.any(Number) })
     const [line] = await lines(ct, id, /msg="report: processes".*exec=/)
     expect(line).toContain(`level=warning msg="report: processes" namespace=`)
     // it goes on serving
     expect(await ct.exec(id, ['echo', 'hello'])).toMatchObject({ code: 0, stdout: 'hello\n' })
+    await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
+    await client.finished
   })
 })

@@ -33,7 +33,7 @@ describe('runts below the runc shim', needs('root', 'containerd', 'busybox', 'ou
     })
   })
 
-  test('execs, pauses, updates, lists and kills', async ({ ct }) => {
+  test('execs, pauses, lists and kills, and hears of every exit', async ({ ct }) => {
     const id = ct.id()
     expect(await run(ct, ['-d', '--null-io', '--memory-limit', '67108864'], id, SLEEP)).toMatchObject({ code: 0 })
     // the shim is told of an exit by the kernel alone, also where the program was faster than the command that ran it

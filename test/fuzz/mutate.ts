@@ -58,6 +58,9 @@ function copy(node: Node): Node {
 
 const leaf = (text: string): Node => ({ kind: 'leaf', text })
 
+/** What is too large for a config.json is refused without a look at it. */
+const MOST_COPIED_CHARACTERS = 2_000_000
+
 const ODD_VALUES = [
   ...['null', 'true', 'false', '""', '"x"', '" "', '[]', '{}', '[[]]', '[null]', '{"a":1}', '[{}]', '"\\u0000"'],
   ...['0', '-0', '-1', '1', '0.5', '1e3', '1e-7', '1E400', '-1e400', '2147483648', '-2147483649', '4294967295'],
@@ -200,7 +203,8 @@ function mutateOnce(random: Random, root: Node, others: readonly Node[]): void {
       break
     case 10: // more of the same
       if (place.parent?.kind === 'list') {
-        const count = 1 + random.below(random.pick([3, 100, 5000]))
+        const wanted = 1 + random.below(random.pick([3, 100, 5000]))
+        const count = Math.min(wanted, Math.ceil(MOST_COPIED_CHARACTERS / toText(node).length))
         for (let i = 0; i < count; i++) place.parent.items.push(copy(node))
       }
       break

@@ -145,6 +145,12 @@ inModes(MODES, 'a container', (test) => {
     expect(await command.finished).toMatchObject({ code: 7 })
   })
 
+  test('that is created ends by a signal that ends processes', async ({ runts }) => {
+    runts.leave('create', '-b', runts.bundle(['sleep', '1000']), 'c')
+    await runts.ok('kill', 'c', 'TERM')
+    await runts.untilStatus('c', 'stopped')
+  })
+
   test("has a session keyring of its own, unless it keeps the caller's", async ({ runts }) => {
     expect(await runts.inside('probe keyring')).toMatch(/^_ses\.inside \d+\n$/)
     const bundle = runts.bundle(['probe', 'keyring'])

@@ -1,0 +1,70 @@
+/** What is known of calls while they last, and what the log says of them when they have ended. */
+import { type CallContext, Code, TtrpcError } from 'ttrpc-ts'
+import { expect, test } from 'vitest'
+import { type LogFields, type Logger, RuntimeError } from '../../../runtime/index.ts'
+import { Calls } from '../../../shim/calls.ts'
+
+function setUp() {
+  const lines: [level: string, message: string, fields: LogFields][] = []
+  const at = (level: string) => (fields: LogFields, message: string) => void lines.push([level, message, fields])
+  const logger: Logger = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
+  return { lines, calls: new Calls(logger) }
+}
+
+const contextOf = (method: string): CallContext => ({
+  service: 's',
+  method,
+  metadata: new Map(),
+  signal: new AbortController().signal,
+  afterReply: () => {},
+})
+
+const durationMs = expect.any(Number)
+
+test('a call is listed with its container, its exec and its age until it has an outcome', async () => {
+  const { lines, calls } = setUp()
+  const { promise, resolve } = Promise.withResolvers<object>()
+  const outcome = calls.around(contextOf('Start'), () => promise, { id: 'c1', execId: 'e1', pid: 7 })
+  expect(calls.running).toEqual([{ op: 'Start', container: 'c1', exec: 'e1', durationMs }])
+  expect(lines).toEqual([])
+  resolve({})
+  await outcome
+  expect(calls.running).toEqual([])
+  expect(lines).toEqual([['debug', 'call', { op: 'Start', container: 'c1', exec: 'e1', durationMs }]])
+})
+
+test('a call that is answered at once is told of at once, and names no exec where it has none', () => {
+  const { lines, calls } = setUp()
+  calls.around(contextOf('State'), () => ({}), { id: 'c1', execId: '' })
+  calls.around(contextOf('Shutdown'), () => ({}), {})
+  expect(lines.map(([, , fields]) => fields)).toEqual([
+    { op: 'State', container: 'c1', exec: undefined, durationMs },
+    { op: 'Shutdown', container: undefined, exec: undefined, durationMs },
+  ])
+  expect(calls.running).toEqual([])
+})
+
+test.each<[what: string, error: Error, level: string, message: string]>([
+  ['a refusal is nobody’s fault', new TtrpcError(Code.NOT_FOUND, 'no such container'), 'debug', 'call refused'],
+  ['a failure of the runtime is a warning', new RuntimeError('Internal', 'cannot mount'), 'warn', 'call failed'],
+  [
+    'so is one that was put into words for the client',
+    new TtrpcError(Code.UNKNOWN, 'OCI runtime create failed', { cause: new RuntimeError('Internal', 'cannot mount') }),
+    'warn',
+    'call failed',
+  ],
+  ['anything else is a bug of ours', new TypeError('x is not a function'), 'error', 'call failed: this is a bug'],
+])('%s', async (_, error, level, message) => {
+  const { lines, calls } = setUp()
+  const failing = () => {
+    throw error
+  }
+  expect(() => calls.around(contextOf('Create'), failing, { id: 'c1' })).toThrow(error)
+  await expect(calls.around(contextOf('Create'), () => Promise.reject(error), { id: 'c1' })).rejects.toBe(error)
+  const wanted = expect.objectContaining({ op: 'Create', container: 'c1', error: error.message, durationMs })
+  expect(lines).toEqual([
+    [level, message, wanted],
+    [level, message, wanted],
+  ])
+  expect(calls.running).toEqual([])
+})
