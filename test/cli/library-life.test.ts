@@ -158,6 +158,22 @@ describe.skipIf(needs('root').skip)('limits', () => {
     await container.destroy({ force: true })
   })
 
+  test(
+    'of memory that are too low for the set-up are the reason that is told',
+    needs('memory controller'),
+    async ({ runts }) => {
+      using streams = new Streams(runts.folder, 'init')
+      const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
+        spec.linux.resources = { memory: { limit: 4096, swap: 4096 } }
+        // hooks run inside the limits
+        spec.hooks = { createContainer: [{ path: '/bin/true' }] }
+      })
+      const message = 'container init was OOM-killed (memory limit too low?)'
+      expect(await failure(Container.create(options))).toMatchObject({ code: 'ResourceExhausted', message })
+      expect(Container.list(runts.root)).toEqual([])
+    },
+  )
+
   test('of memory that end a process are counted for who listens', needs('memory controller'), async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
