@@ -292,6 +292,8 @@ describe('a container that begins where one has left something', NEEDS, () => {
     rewriteState(fake, shim.id, (state) => Object.assign(state, { bundle: '/elsewhere' }))
     const again = await shimAgain(fake, shim)
     await expect(again.task(['true'], undefined, 'v2', shim.id).create()).rejects.toThrow('already exists')
+    // nor does the delete that follows touch it
+    expect((await again.delete()).code).toBe(0)
     expect(isAlive(pid)).toBe(true)
     rewriteState(fake, shim.id, (state) => Object.assign(state, { bundle: shim.bundle }))
   })
