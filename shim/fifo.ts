@@ -16,7 +16,8 @@ const LINGER_MS = 10_000
 const FIRST_LOOK_MS = 5
 const LAST_LOOK_MS = 250
 
-function open(path: string, flags: number): number {
+/** Opens what a stream's string names. @throws RuntimeError that names it */
+export function openStream(path: string, flags: number): number {
   try {
     return openSync(path, flags)
   } catch (error) {
@@ -27,7 +28,7 @@ function open(path: string, flags: number): number {
 }
 
 function again(fd: number, flags: number): number {
-  return open(`/proc/self/fd/${fd}`, flags)
+  return openStream(`/proc/self/fd/${fd}`, flags)
 }
 
 /** A fifo that carries output to the client. */
@@ -36,7 +37,7 @@ export class OutputFifo {
   #timer: NodeJS.Timeout | undefined
 
   constructor(path: string) {
-    this.#fd = open(path, O_RDWR | O_NONBLOCK)
+    this.#fd = openStream(path, O_RDWR | O_NONBLOCK)
   }
 
   /** Our description, non-blocking and borrowed; -1 once it was released. */
@@ -99,7 +100,7 @@ export class InputFifo {
 
   /** `blocking`: the reader is for a process; otherwise for our event loop. */
   constructor(path: string, options: { blocking: boolean }) {
-    this.#keepAlive = open(path, O_RDWR | O_NONBLOCK)
+    this.#keepAlive = openStream(path, O_RDWR | O_NONBLOCK)
     try {
       this.#reader = again(this.#keepAlive, options.blocking ? O_RDONLY : O_RDONLY | O_NONBLOCK)
       // only a writer may stay: as long as we could read, nobody who writes would ever learn that the process has gone

@@ -9,7 +9,7 @@
 import { closeSync, constants, openSync, statSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { chownFd, errnoName, errnoOf, type OwnedFd, pipePair, RuntimeError, type Stdio } from '../runtime/index.ts'
-import { InputFifo, OutputFifo } from './fifo.ts'
+import { InputFifo, OutputFifo, openStream } from './fifo.ts'
 import { type LogProgramOptions, LogWriter } from './log-program.ts'
 import { discardSink, FifoSink, FileSink, pipeSource, Relay, type Sink, SocketSink } from './relay.ts'
 import type { FileTarget, LogProgram, Streams } from './stdio-uri.ts'
@@ -30,9 +30,11 @@ type Target = { kind: 'null' } | { kind: 'fifo'; path: string } | { kind: 'file'
 /** Looks what is at a path. */
 function resolveTarget(target: FileTarget): Target {
   if (target.kind === 'null') return { kind: 'null' }
-  if (target.kind === 'file') return { kind: 'file', path: target.path, make: true }
   const { path } = target
   try {
+    // to open a fifo as a file is to wait for its other end, and here nothing may wait
+    if (target.kind === 'file' && statSync(path, { throwIfNoEntry: false })?.isFIFO() !== true)
+      return { kind: 'file', path, make: true }
     const stat = statSync(path)
     if (stat.isFIFO()) return { kind: 'fifo', path }
     if (!stat.isDirectory()) return { kind: 'file', path, make: false }
@@ -115,7 +117,7 @@ export class IoSetup {
   #input(target: Target): number {
     if (target.kind === 'null') return this.#devNull()
     if (target.kind === 'file') {
-      const fd = openSync(target.path, constants.O_RDONLY | constants.O_NOCTTY)
+      const fd = openStream(target.path, constants.O_RDONLY | constants.O_NOCTTY)
       this.handed.push(fd)
       return fd
     }

@@ -4,10 +4,11 @@
  * An unknown form is ignored with a warning (clients send what they like); an option that we know and cannot honour is refused.
  * `shim_cgroup` is not read here: the launcher has obeyed it before it started us.
  */
-import { readFileSync } from 'node:fs'
-import { typeNameOf } from 'ttrpc-ts'
+import { readFileSync, statSync } from 'node:fs'
+import { type MessageType, typeNameOf } from 'ttrpc-ts'
 import { type Any, LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/containerd'
 import { errnoName, errnoOf, RuntimeError } from '../runtime/index.ts'
+import { messageOf } from './status.ts'
 
 /** The options that mean something to this shim. */
 export interface ShimOptions {
@@ -74,14 +75,22 @@ function rawOptions(any: Any | undefined, warnings: string[]): Readonly<RawOptio
   if (any === undefined || any.typeUrl === '') return NONE
   switch (typeNameOf(any)) {
     case RuncOptions.typeName:
-      return RuncOptions.decode(any.value)
+      return decode(RuncOptions, any)
     case LegacyCreateOptions.typeName:
-      return { ...NONE, ...pickLegacy(LegacyCreateOptions.decode(any.value)) }
+      return { ...NONE, ...pickLegacy(decode(LegacyCreateOptions, any)) }
     case RuntimeOptions.typeName:
-      return fromConfig(RuntimeOptions.decode(any.value), warnings)
+      return fromConfig(decode(RuntimeOptions, any), warnings)
     default:
       warnings.push(`ignoring runtime options of the unknown type "${any.typeUrl}"`)
       return NONE
+  }
+}
+
+function decode<T extends object>(type: MessageType<T>, { value }: Any): T {
+  try {
+    return type.decode(value)
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot decode ${type.typeName}: ${messageOf(error)}`, { cause: error })
   }
 }
 
@@ -102,8 +111,11 @@ function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: string
 
 function readConfig(path: string): string {
   try {
+    // a device or a fifo might never end
+    if (!statSync(path).isFile()) throw new RuntimeError('InvalidArgument', `the runtime options "${path}" are no file`)
     return readFileSync(path, 'utf8')
   } catch (error) {
+    if (error instanceof RuntimeError) throw error
     throw new RuntimeError(
       'InvalidArgument',
       `cannot read the runtime options "${path}": ${errnoName(errnoOf(error))}`,

@@ -5,7 +5,7 @@
 import { existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Mount } from 'ttrpc-ts/containerd'
-import { type MountHelpers, mountEntry, RuntimeError, unmountTree } from '../runtime/index.ts'
+import { errnoName, errnoOf, type MountHelpers, mountEntry, RuntimeError, unmountTree } from '../runtime/index.ts'
 
 /** The folder that the mounts go to. */
 export function rootfsOf(bundle: string): string {
@@ -16,7 +16,7 @@ export function rootfsOf(bundle: string): string {
 export async function mountRootfs(bundle: string, mounts: readonly Mount[], helpers: MountHelpers): Promise<boolean> {
   if (mounts.length === 0) return false
   const rootfs = rootfsOf(bundle)
-  if (!existsSync(rootfs)) mkdirSync(rootfs, { mode: 0o711 })
+  makeRootfs(rootfs)
   let mounted = 0
   try {
     for (const { type, source, target, options } of mounts) {
@@ -51,4 +51,15 @@ function targetBelow(rootfs: string, target: string): string {
       throw new RuntimeError('InvalidArgument', `cannot mount on "${target}": "${part}" is a symbolic link`)
   }
   return path
+}
+
+function makeRootfs(path: string): void {
+  if (existsSync(path)) return
+  try {
+    mkdirSync(path, { mode: 0o711 })
+  } catch (error) {
+    throw new RuntimeError('Internal', `cannot make the folder "${path}": ${errnoName(errnoOf(error))}`, {
+      cause: error,
+    })
+  }
 }

@@ -72,11 +72,12 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const { options, warnings } = parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
+    // first: a bundle that is none is found out before anything is written or mounted there
+    const spec = withTerminal(loadSpec(bundle), request.terminal)
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
     mounted = await mountRootfs(bundle, request.rootfs, shim)
     failpoint('task:mounted')
-    const spec = withTerminal(loadSpec(bundle), request.terminal)
     const { stdin, stdout, stderr, terminal } = request
     io = await ProcessIo.open(
       { stdin, stdout, stderr, terminal },

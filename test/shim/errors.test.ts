@@ -1,5 +1,6 @@
 /** What each call is answered when it cannot be done: codes and texts that clients branch on, in every state, under both service names. */
-import { TaskService, TaskStatus, TaskV3Service } from 'ttrpc-ts/containerd'
+import { packAny } from 'ttrpc-ts'
+import { RuncOptions, RuntimeOptions, TaskService, TaskStatus, TaskV3Service } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
 import { expect, test } from '../support/fake.ts'
 import { type FakeTask, processAny, type TaskClient, type TaskVersion } from '../support/fake-containerd.ts'
@@ -119,6 +120,11 @@ describe.for<TaskVersion>(['v2', 'v3'])('under the name containerd.task.%s.Task,
         [{ stdout: 'gopher://x/y' }, 2, 'gopher'],
         [{ stdout: 'relative' }, 2, 'relative'],
         [{ stdin: '/no/such/fifo' }, 2, '/no/such/fifo'],
+        [{ stdin: 'file:///no/such/file' }, 2, '/no/such/file'],
+        [{ options: { typeUrl: RuncOptions.typeName, value: Buffer.alloc(3, 0xff) } }, 2, RuncOptions.typeName],
+        [{ options: packAny(RuntimeOptions, { configPath: '/dev/zero' }) }, 2, '/dev/zero'],
+        [{ options: packAny(RuncOptions, { binaryName: '/opt/other' }) }, 2, '/opt/other'],
+        [{ bundle: '/no/such/bundle', rootfs: [{ type: 'tmpfs', source: 'tmpfs' }] }, 2, '/no/such/bundle/config.json'],
         [{ rootfs: [{ type: 'bind', source: '/no/such/layer', options: ['rbind'] }] }, 2, '/no/such/layer'],
       ] as const) {
         const answer = await refusal(client.create({ id, bundle, ...request }))

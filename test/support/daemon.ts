@@ -132,6 +132,12 @@ export class Daemon {
     return /\b(\d+\.\d+)\.\d/.exec(execFileSync(this.#program, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
   }
 
+  /** Whether the daemon is of this release or a newer one. */
+  isAtLeast(major: number, minor: number): boolean {
+    const [ours = 0, oursMinor = 0] = this.version.split('.').map(Number)
+    return ours > major || (ours === major && oursMinor >= minor)
+  }
+
   get address(): string {
     return join(this.folder, 'c.sock')
   }

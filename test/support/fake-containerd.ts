@@ -11,6 +11,7 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  readSync,
   rmdirSync,
   rmSync,
 } from 'node:fs'
@@ -27,7 +28,7 @@ import {
   TaskV3Service,
   type WaitResponse,
 } from 'ttrpc-ts/containerd'
-import { mkfifo } from '../../runtime/index.ts'
+import { errnoName, errnoOf, mkfifo } from '../../runtime/index.ts'
 import { type Census, cgroupsOf, isAlive, takeCensus } from './census.ts'
 import { type Finished, startCommand, until } from './command.ts'
 import { EventSink } from './event-sink.ts'
@@ -168,11 +169,16 @@ export class FakeShim {
   readonly socket: string
   readonly pid: number
   readonly #daemon: FakeContainerd
+  readonly #logFd: number
   readonly #connections: TtrpcClient[] = []
   readonly #clients: Partial<Record<TaskVersion, TaskClient>> = {}
 
-  constructor(daemon: FakeContainerd, parts: { id: string; bundle: string; socket: string; pid: number }) {
+  constructor(
+    daemon: FakeContainerd,
+    parts: { id: string; bundle: string; socket: string; pid: number; logFd: number },
+  ) {
     this.#daemon = daemon
+    this.#logFd = parts.logFd
     this.id = parts.id
     this.bundle = parts.bundle
     this.socket = parts.socket
@@ -222,6 +228,17 @@ export class FakeShim {
     return this.#daemon.launch(id, '-bundle', this.#daemon.bundlePath(id), 'delete')
   }
 
+  /** What it has logged since the last look. */
+  log(): string {
+    const chunk = Buffer.alloc(65_536)
+    try {
+      return chunk.toString('utf8', 0, readSync(this.#logFd, chunk))
+    } catch (error) {
+      if (errnoName(errnoOf(error)) === 'EAGAIN') return ''
+      throw error
+    }
+  }
+
   /** Closes all connections of ours. */
   close(): void {
     for (const connection of this.#connections.splice(0)) connection.close()
@@ -235,6 +252,8 @@ export class FakeContainerd {
   readonly sink: EventSink
   /** The launcher that is run; another build's, when a test says so. */
   program = join(BIN, 'containerd-shim-ts-v2')
+  /** Words before its command line: what is to run it. */
+  prefix: readonly string[] = []
   /** All container ids so far. */
   readonly ids: string[] = []
   readonly #shims: FakeShim[] = []
@@ -301,7 +320,8 @@ export class FakeContainerd {
   launch(id: string, ...action: readonly string[]): Promise<Finished> {
     const { address, namespace } = this
     const flags = ['-namespace', namespace, '-address', address, '-publish-binary', '/bin/false', '-id', id]
-    return startCommand(this.program, [...flags, ...action], {
+    const [program = '', ...args] = [...this.prefix, this.program, ...flags, ...action]
+    return startCommand(program, args, {
       cwd: this.bundlePath(id),
       env: {
         TTRPC_ADDRESS: `${address}.ttrpc`,
@@ -319,14 +339,15 @@ export class FakeContainerd {
     const bundle = this.bundle(id, command, change)
     const log = join(bundle, 'log')
     mkfifo(log, 0o700)
-    this.#logs.push(openSync(log, constants.O_RDWR | constants.O_NONBLOCK))
+    const logFd = openSync(log, constants.O_RDWR | constants.O_NONBLOCK)
+    this.#logs.push(logFd)
     const { code, stdout, stderr } = await this.launch(id, 'start')
     if (code !== 0 || stderr !== '') throw new Error(`start ended with ${code}: ${stdout}${stderr}`)
     const socket = stdout.replace(/^unix:\/\//, '')
     const connection = new TtrpcClient({ path: socket })
     const { shimPid } = await createClient(TaskService, connection).connect({ id })
     connection.close()
-    const shim = new FakeShim(this, { id, bundle, socket, pid: shimPid })
+    const shim = new FakeShim(this, { id, bundle, socket, pid: shimPid, logFd })
     this.#shims.push(shim)
     return shim
   }
