@@ -95,22 +95,7 @@ describe('while a Create is held up,', needs('root', 'busybox'), () => {
     await until('the shim to end', () => !shim.alive)
   })
 
-  test('its caller may go: it is completed', async ({ fake, shim }) => {
-    await using gate = fake.gate()
-    const task = shim.task(['sleep', '1000'], hookAt('createRuntime', gate))
-    const connection = shim.connection()
-    const creating = codeOf(createClient(TaskService, connection).create({ id: task.id, bundle: task.bundle }))
-    await gate.reached()
-    connection.close()
-    expect(await creating).toBe(14)
-    await gate.pass()
-    await fake.sink.until(
-      'the create event',
-      ({ container, topic }) => container === task.id && topic === '/tasks/create',
-    )
-    expect(await codeOf(task.create())).toBe(6)
-    await task.remove()
-  })
+  // that its caller may go, and what then happens: recovery.test.ts
 })
 
 describe('while a Start is held up,', needs('root', 'busybox'), () => {
