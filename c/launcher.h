@@ -48,6 +48,13 @@ int read_whole(int fd, const char *what, size_t limit, uint8_t **ret_bytes, size
 int read_file(const char *path, size_t limit, uint8_t **ret_bytes, size_t *ret_size, struct failure *failure);
 int write_whole(int fd, const void *bytes, size_t size);
 
+/* Where a test build dies when RUNTS_FAIL_AT says so, as if by kill -9; nothing in the product. */
+#ifdef FAILPOINTS
+void failpoint(const char *name);
+#else
+#define failpoint(name) ((void)0)
+#endif
+
 /* ---- paths (launcher_path.c) ---- */
 
 /* Joins and cleans by text alone, as Go's path joining does: the socket's name depends on it. */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,16 @@ int fail(struct failure *failure, int errnum, const char *format, ...)
     }
     return -1;
 }
+
+#ifdef FAILPOINTS
+void failpoint(const char *name)
+{
+    const char *wanted = getenv("RUNTS_FAIL_AT");
+
+    if (wanted && strcmp(wanted, name) == 0)
+        (void)raise(SIGKILL);
+}
+#endif
 
 void close_fd(int *fd)
 {

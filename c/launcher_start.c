@@ -161,10 +161,14 @@ static int launch(const struct settings *settings, const struct bootstrap *boots
 
     if (!getcwd(bundle, sizeof(bundle)))
         return fail(failure, errno, "cannot name the bundle, the current folder");
+    failpoint("launch:socket");
     if (find_ttrpc(settings, bootstrap, ttrpc, failure) < 0 || find_oom_score(&server->oom_score_adj, failure) < 0 ||
-        write_address(name->address, failure) < 0 || join_core_scheduling(failure) < 0 ||
-        node_spawn(&call, server, &pid, failure) < 0)
+        write_address(name->address, failure) < 0)
         return -1;
+    failpoint("launch:address");
+    if (join_core_scheduling(failure) < 0 || node_spawn(&call, server, &pid, failure) < 0)
+        return -1;
+    failpoint("launch:spawned");
     if (print_address(name->address, failure) < 0) {
         (void)kill(pid, SIGKILL);
         (void)waitpid(pid, NULL, 0);

@@ -149,13 +149,16 @@ static int serve_hook(struct hook *h, uint32_t timeout)
 /*
  * Who can influence: path, argv and env are the client's. Privilege: what the container's process has at this point of the plan. Order: the
  * directory while its fd is open; then every other fd goes before the path is resolved, because it may be /proc/self/fd/N
- * (CVE-2024-21626); the signal mask last. Not dumpable until execve, which makes a new memory.
+ * (CVE-2024-21626); the signal mask last. Not dumpable until execve, which makes a new memory. Until the container is started it dies with
+ * its parent, which may be killed where no pid namespace and no cgroup is left to kill it by.
  */
-static _Noreturn void become_hook(const struct ctx *c, const char *path, char **argv, char **env, int pipes[PIPES][2])
+static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char *path, char **argv, char **env, int pipes[PIPES][2])
 {
     sigset_t none;
     (void)sigemptyset(&none);
     (void)setpgid(0, 0);
+    if (c->fifo >= 0 && (sys_prctl(PR_SET_PDEATHSIG, SIGKILL, 0) < 0 || getppid() != parent))
+        _exit(127);
     int err = c->cwd_done ? 0 : sys_result(fchdir(c->root));
     for (int fd = 0; fd < UNEXECUTED && err >= 0; fd++)
         err = sys_result(dup3(pipes[fd][fd == IN ? 0 : 1], fd, 0));
@@ -184,9 +187,10 @@ static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook 
         err = sys_result(pipe2(pipes[made], O_CLOEXEC));
         made += err == 0;
     }
+    pid_t self = getpid();
     h->pid = err < 0 ? err : sys_result(fork());
     if (h->pid == 0)
-        become_hook(c, op->path.s, argv, env, pipes);
+        become_hook(c, self, op->path.s, argv, env, pipes);
     for (int i = 0; i < made; i++) {
         h->ours[i] = (struct pollfd){ .fd = pipes[i][i == IN ? 1 : 0], .events = i == IN ? POLLOUT : POLLIN };
         (void)close(pipes[i][i == IN ? 0 : 1]);

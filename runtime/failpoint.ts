@@ -12,7 +12,10 @@ declare const RUNTS_FAILPOINTS: boolean | undefined
 const SIGKILL = 9
 const SIGSTOP = 19
 
-/** Every place, in the order in which a container's life passes them; those of the init helper are `init:<op>` and `init:<op>+`. */
+/**
+ * Every place of this build, in the order in which a container's life passes them. The programs in C have their own: `init:<op>` and
+ * `init:<op>+` of the init helper, `launch:socket`, `launch:address` and `launch:spawned` of the launcher.
+ */
 export const FAILPOINTS = [
   'task:create',
   'task:mounted',

@@ -8,11 +8,11 @@
  * Invariants: at most one chunk per relay waits in memory; a sink that fails swallows what still comes, so that the container is never
  * blocked by a broken log; `done` resolves when the last byte has been handed on.
  */
-import { close, closeSync, constants, mkdirSync, openSync, write, writeSync } from 'node:fs'
+import { close, closeSync, constants, openSync, write, writeSync } from 'node:fs'
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { constants as osConstants } from 'node:os'
 import { dirname } from 'node:path'
-import { errnoName, errnoOf, movePipeBytes, RuntimeError } from '../runtime/index.ts'
+import { errnoName, errnoOf, makeDirectories, movePipeBytes, RuntimeError } from '../runtime/index.ts'
 import type { OutputFifo } from './fifo.ts'
 
 const BUFFER_BYTES = 64 * 1024
@@ -167,7 +167,7 @@ export class FileSink implements Sink {
     this.#path = path
     this.#onError = options.onError
     try {
-      if (options.make) mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
+      if (options.make) makeDirectories(dirname(path), 0o755)
       const { O_APPEND, O_CREAT, O_NOCTTY, O_NONBLOCK, O_WRONLY } = constants
       this.#fd = openSync(path, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | (options.make ? O_CREAT : 0), 0o644)
     } catch (error) {

@@ -1,7 +1,7 @@
 /**
  * What an operator wants to know of a shim that seems stuck, large or lost: the answer to SIGUSR1. It goes to two places, since either may
- * be out of reach: the file `shim-report` of each container's bundle, replaced every time, and the log, whatever its level. Invariants:
- * nothing waits for a lane or a process; what cannot be found out is left out; nothing of it exists before it is asked for.
+ * be out of reach: the file `shim-report` of the bundle, replaced every time, and the log, whatever its level. Invariants: nothing waits
+ * for a lane or a process; what cannot be found out is left out; nothing of it exists before it is asked for.
  */
 import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -50,11 +50,13 @@ export function makeReport(shim: Shim, calls: Calls): Report {
   }
 }
 
-/** Makes the report, writes it where an operator looks, and logs it. */
-export function report(shim: Shim, calls: Calls): void {
+/** Makes the report, writes it where an operator looks, and logs it; `bundle` is the one that the shim was started for. */
+export function report(shim: Shim, calls: Calls, bundle: string): void {
   // before the log is: its library would be counted too
   const made = makeReport(shim, calls)
-  for (const { bundle } of shim.registry.tasks) writeReport(shim, bundle, made)
+  // a container that is still being created is in no table
+  const bundles = new Set([bundle, ...[...shim.registry.tasks].map((task) => task.bundle)])
+  for (const folder of bundles) if (folder !== '') writeReport(shim, folder, made)
   for (const [part, found] of Object.entries(made)) {
     for (const fields of [found].flat()) shim.logger.warn(fields, `report: ${part}`)
   }

@@ -55,7 +55,7 @@ export function serve(flags: Flags): void {
   server.register<typeof TaskV3Service>(TaskV3Service, handlers)
   process.on('SIGTERM', () => life.leave())
   process.on('SIGINT', () => life.leave())
-  process.on('SIGUSR1', () => report(shim, calls))
+  process.on('SIGUSR1', () => report(shim, calls, flags.bundle))
   const listener = createServer((socket) => {
     if (isOwnUser(socket, logger)) server.serve(socket)
     else socket.destroy()

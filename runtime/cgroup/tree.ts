@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { makeDirectories } from '../sys/directory.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { cgroupError, ERRNO, readText } from './files.ts'
 
@@ -24,7 +25,7 @@ export function makeDirectory(path: string): boolean {
       if (errno === ERRNO.EEXIST) return false
       // The parents are missing; another program may remove them again before we are back here.
       if (errno !== ERRNO.ENOENT || attempt === MAKE_ATTEMPTS) throw error
-      mkdirSync(dirname(path), { mode: DIRECTORY_MODE, recursive: true })
+      makeDirectories(dirname(path), DIRECTORY_MODE)
     }
   }
 }

@@ -13,6 +13,8 @@ import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
 import { commandHelp, programHelp } from './help.ts'
 
 const EXEC_FAILED = 255
+/** Commands of runc that this version has not. */
+const MISSING: readonly string[] = ['checkpoint', 'events', 'restore']
 
 /** Who may be told of a failure: standard error only, until the log is open. */
 let log: Log | undefined
@@ -24,10 +26,11 @@ function usage(): string {
   )
 }
 
-/** The command of a name. @throws InvalidArgument, with the words that runc has for it */
+/** The command of a name. @throws InvalidArgument, with the words that runc has for it, Unimplemented for one that only runc has */
 function findCommand(name: string) {
   const command = COMMANDS.find(({ spec }) => spec.name === name)
   if (command !== undefined) return command
+  if (MISSING.includes(name)) throw new RuntimeError('Unimplemented', `${name}: not supported by this version`)
   throw new RuntimeError(
     'InvalidArgument',
     `unknown command "${name}": No help topic for '${name}' (runts --help lists the commands)`,

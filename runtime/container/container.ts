@@ -28,7 +28,7 @@ import type { CreateOptions, ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { readSavedSpec } from './saved-spec.ts'
-import { awaitFifo, releaseFifo } from './start.ts'
+import { awaitFifo, releaseFifo, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
 import {
   fifoPath,
@@ -161,7 +161,8 @@ export class Container {
     return statusOf({
       alive: this.init.alive,
       freezer: () => this.cgroup.freezerState(),
-      waiting: () => !this.#started && existsSync(fifoPath(this.root, this.id)),
+      waiting: () =>
+        !this.#started && waitsAtFifo(fifoPath(this.root, this.id), this.init.pid, this.#state.foreign === undefined),
     })
   }
 
@@ -220,7 +221,7 @@ export class Container {
     }
     const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
     const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
-    return this.#locked('shared', () => execIn(target, options))
+    return locked(this.root, this.id, 'shared', () => execIn(target, options), { signal: options.signal })
   }
 
   /**

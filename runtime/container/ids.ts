@@ -33,7 +33,8 @@ export function cgroupOwner(spec: Spec): number | undefined {
     ({ type, destination, options }) =>
       (type === 'cgroup' || type === 'cgroup2') &&
       /^\/+sys\/+fs\/+cgroup\/*$/.test(destination) &&
-      options.findLast((option) => option === 'ro' || option === 'rw') !== 'ro',
+      options.findLast((option) => option === 'ro' || option === 'rw') !== 'ro' &&
+      options.findLast((option) => option === 'rro' || option === 'rrw') !== 'rro',
   )
   return writable && newNamespaces(spec).has('cgroup') ? hostUid(spec, spec.process.user.uid) : undefined
 }

@@ -9,6 +9,7 @@ import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { type LockMode, tryLock, waitLock } from '../sys/flock.ts'
+import { abortError } from './abort.ts'
 import { notFound, stateDir } from './store.ts'
 
 export type { LockMode } from '../sys/flock.ts'
@@ -20,7 +21,7 @@ const ENOENT = 2
 /** How long to wait for a lock, and what ends the waiting early; the lock itself is not lost by either. */
 export interface LockOptions {
   readonly timeoutMs?: number
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
 }
 
 function open(root: string, id: string): OwnedFd {
@@ -64,8 +65,14 @@ export function tryLockContainer(root: string, id: string, mode: LockMode): Owne
 }
 
 /** Runs `work` under the lock. @throws NotFound, Unavailable, and what `work` throws */
-export async function locked<T>(root: string, id: string, mode: LockMode, work: () => T | Promise<T>): Promise<T> {
-  using _held = await lockContainer(root, id, mode)
+export async function locked<T>(
+  root: string,
+  id: string,
+  mode: LockMode,
+  work: () => T | Promise<T>,
+  options: LockOptions = {},
+): Promise<T> {
+  using _held = await lockContainer(root, id, mode, options)
   return await work()
 }
 
@@ -76,12 +83,14 @@ async function wait(folder: OwnedFd, mode: LockMode, id: string, options: LockOp
   const granted = waitLock(folder.fd, mode)
   try {
     await new Promise<void>((resolve, reject) => {
+      if (signal.aborted) reject(signal.reason)
       signal.addEventListener('abort', () => reject(signal.reason), { once: true })
       granted.then(resolve, reject)
     })
   } catch (error) {
     const close = (): void => folder.close()
     granted.then(close, close)
+    if (options.signal?.aborted === true) throw abortError(options.signal, `cannot lock container "${id}"`)
     if (!limit.aborted) throw error
     throw new RuntimeError('Unavailable', `container "${id}": another command is working on it`, { cause: error })
   }

@@ -1,10 +1,26 @@
 /** The exec fifo: opening it for reading is what lets a created init go on, and its one byte says that the program is about to run. */
-import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
+import { HELPER_NAME } from '../init/helper.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { openProcess, pollReadable } from '../sys/process.ts'
 import type { RunningProcess } from './process.ts'
+
+/**
+ * Whether init waits at the fifo. A start that was killed in the middle leaves the fifo of a program that runs, so that init itself is
+ * looked at too, where it is our helper that waits; where we may not look, the fifo counts.
+ */
+export function waitsAtFifo(path: string, pid: number, ours: boolean): boolean {
+  if (!existsSync(path)) return false
+  if (!ours) return true
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).startsWith(`/memfd:${HELPER_NAME}`)
+  } catch {
+    // a user may not look at a program of another user id, nor at one that is about to be gone
+    return true
+  }
+}
 
 /** Opens the fifo, waits until `executed` says that the program runs, and removes it: from then on the container is no longer "created". */
 export async function releaseFifo(path: string, executed: (fifo: number) => Promise<void>): Promise<void> {

@@ -14,12 +14,13 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { defined } from '../spec/fields.ts'
 import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
+import { makeDirectories } from '../sys/directory.ts'
 import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
@@ -100,21 +101,8 @@ export function bootId(): string {
   return bootIdText
 }
 
-/** mkdir -p. Node's own never ends where mkdir says ENOENT below a folder that is there, as procfs does. */
-function makeFolders(path: string): void {
-  try {
-    mkdirSync(path, { mode: 0o700 })
-  } catch (error) {
-    const errno = errnoOf(error)
-    if (errno === 17) return
-    if (errno !== 2 || existsSync(dirname(path))) throw error
-    makeFolders(dirname(path))
-    makeFolders(path)
-  }
-}
-
 function makeRoot(root: string): void {
-  makeFolders(root)
+  makeDirectories(root, 0o700)
   // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
   chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
 }

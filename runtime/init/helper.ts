@@ -9,6 +9,8 @@ import { OwnedFd } from '../sys/fd.ts'
 import { fcntl, memfdCreate } from '../sys/libc.ts'
 import { helperPath } from '../sys/paths.ts'
 
+/** What its memory file is called, and so what /proc/<pid>/exe of a process says that has not executed its program yet. */
+export const HELPER_NAME = 'ts-init'
 const MFD_ALLOW_SEALING = 2
 const MFD_EXEC = 16
 const F_ADD_SEALS = 1033
@@ -21,12 +23,12 @@ const sealed = new Map<string, OwnedFd>()
 
 function createFile(): { file: OwnedFd; seals: number } {
   try {
-    const file = new OwnedFd(memfdCreate('ts-init', MFD_ALLOW_SEALING | MFD_EXEC))
+    const file = new OwnedFd(memfdCreate(HELPER_NAME, MFD_ALLOW_SEALING | MFD_EXEC))
     return { file, seals: SEALS | F_SEAL_EXEC }
   } catch (error) {
     // fallback: kernels before 6.3 know neither MFD_EXEC nor F_SEAL_EXEC
     if (errnoOf(error) !== 22) throw error
-    return { file: new OwnedFd(memfdCreate('ts-init', MFD_ALLOW_SEALING)), seals: SEALS }
+    return { file: new OwnedFd(memfdCreate(HELPER_NAME, MFD_ALLOW_SEALING)), seals: SEALS }
   }
 }
 

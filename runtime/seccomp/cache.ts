@@ -7,16 +7,14 @@ import {
   closeSync,
   constants as files,
   fstatSync,
-  mkdirSync,
   openSync,
   readSync,
   renameSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
-import { constants } from 'node:os'
 import { dirname } from 'node:path'
-import { errnoOf } from '../sys/errno.ts'
+import { makeDirectories } from '../sys/directory.ts'
 
 /** What seccomp(2) takes. */
 export interface CompiledFilter {
@@ -69,7 +67,7 @@ export function writeCached(path: string, { flags, filter }: CompiledFilter): vo
   header.writeUInt32LE(filter.length, 8)
   const temporary = `${path}.${process.hrtime.bigint().toString(36)}`
   try {
-    makeDirectory(dirname(path))
+    makeDirectories(dirname(path), 0o700)
     const fd = openSync(temporary, files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW, 0o600)
     try {
       const bytes = Buffer.concat([header, digestOf(flags, filter), filter])
@@ -83,21 +81,6 @@ export function writeCached(path: string, { flags, filter }: CompiledFilter): vo
     }
   } catch {
     // full or read-only disk, or somebody else writes the same file at this moment: the next container compiles again
-  }
-}
-
-/** mkdir -p, mode 0700. Not mkdirSync's own: that one never returns where a parent exists and refuses with ENOENT, as procfs does. */
-function makeDirectory(path: string): void {
-  for (const retry of [true, false]) {
-    try {
-      mkdirSync(path, 0o700)
-      return
-    } catch (error) {
-      const errno = errnoOf(error)
-      if (errno === constants.errno.EEXIST) return
-      if (errno !== constants.errno.ENOENT || !retry || dirname(path) === path) throw error
-      makeDirectory(dirname(path))
-    }
   }
 }
 

@@ -25,6 +25,7 @@ export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
 }
 
 async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit): Promise<void> {
+  if (process === task.init) task.gone.abort()
   if (process.launching !== undefined) await process.launching
   failpoint('task:exited')
   process.io?.exited()

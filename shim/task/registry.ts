@@ -148,6 +148,8 @@ export class Task {
   readonly options: ShimOptions
   readonly init: TaskProcess
   readonly execs = new Map<string, TaskProcess>()
+  /** aborted when the init has ended: nothing that is still waited for on behalf of the container matters any more */
+  readonly gone = new AbortController()
   /** processes killed for lack of memory that were told of */
   oomKills = 0
   oomWatch: Disposable | undefined

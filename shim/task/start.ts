@@ -81,6 +81,7 @@ async function run(
       bundle: task.bundle,
       relayOutput: true,
       relayInput: isConfined({ ...container.spec.process, ...spec }),
+      signal: task.gone.signal,
     })
     failpoint('task:exec-io')
     const running = await container.exec({

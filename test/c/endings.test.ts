@@ -3,8 +3,7 @@
  * run are told by an environment variable, which all of them have until the program runs.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { needs } from '../support/needs.ts'
 import { filterOf, RETURN } from './filter.ts'
@@ -38,9 +37,13 @@ class Marked extends Run {
       .map(Number)
   }
 
-  async untilRunning(count: number): Promise<void> {
-    for (let i = 0; i < 2000 && this.processes().length !== count; i++) await delay(5)
-    expect(this.processes()).toHaveLength(count)
+  /** Waits until exactly these run, by the names that the kernel has for them. */
+  async untilRunning(...names: string[]): Promise<void> {
+    const running = () =>
+      this.processes()
+        .map((pid) => readFileSync(`/proc/${pid}/comm`, { encoding: 'utf8' }).trim())
+        .sort()
+    await vi.waitFor(() => expect(running()).toEqual([...names].sort()), { timeout: 10_000, interval: 5 })
   }
 
   /** Stage 0, our child as the container side is, and the host agent, which is the child of stage 0. */
@@ -51,6 +54,17 @@ class Marked extends Run {
     const agent = others.find((pid) => parents.get(pid) === stage0)
     if (stage0 === undefined || agent === undefined) throw new Error(`stage 0 or the agent is missing: ${others}`)
     return { stage0, agent }
+  }
+
+  override [Symbol.dispose](): void {
+    super[Symbol.dispose]()
+    for (const pid of this.processes()) {
+      try {
+        process.kill(pid, 'SIGKILL')
+      } catch {
+        // it was about to end
+      }
+    }
   }
 }
 
@@ -85,20 +99,33 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
       using run = new Marked(() => plan(parts))
       await run.until('reached')
       run.status.end()
-      await run.untilRunning(0)
+      await run.untilRunning()
     })
 
     test('in a hook, which is killed', async () => {
       using own = new Rootfs()
       const host: Op[] = [{ op: 'open_fifo', path: own.fifo() }]
-      const ops = (mark: string) => [hook('createContainer', 'sleep 1000 & wait', mark)]
+      const ops = (mark: string) => [hook('createContainer', '/bin/sleep 1000 & wait', mark)]
       using run = new Marked((mark) => plan({ host, outside: ops(mark) }))
       await run.until('child')
-      await run.untilRunning(3)
+      await run.untilRunning('ts-init', 'busybox', 'sleep')
       run.status.end()
-      await run.untilRunning(0)
+      await run.untilRunning()
       expect(run.records).toEqual([{ type: 'child', value: run.pid }])
     })
+  })
+
+  test('that is killed in a hook takes that along, also without a pid namespace', async () => {
+    using own = new Rootfs()
+    const host: Op[] = [{ op: 'open_fifo', path: own.fifo() }]
+    const clone = { flags: CONTAINER_FLAGS & ~PID_FLAG }
+    using run = new Marked((mark) =>
+      plan({ host, clone, outside: [hook('createContainer', 'exec /bin/sleep 1000', mark)] }),
+    )
+    await run.until('child')
+    await run.untilRunning('ts-init', 'sleep')
+    process.kill(run.pid, 'SIGKILL')
+    await run.untilRunning()
   })
 
   test('kills a hook that it cannot attend to', async () => {
@@ -110,7 +137,7 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     using run = new Marked((mark) => plan({ clone: { flags: CONTAINER_FLAGS & ~PID_FLAG }, late: late(mark) }))
     await run.ended
     expect(run.find('failed')?.text).toBe('error running startContainer hook #0: operation not permitted')
-    await run.untilRunning(0)
+    await run.untilRunning()
   })
 
   test('ends although its filter refuses that, when the program cannot be executed', async () => {
@@ -119,7 +146,7 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     using run = new Marked(() => plan({ late }))
     await run.ended
     expect(run.find('failed')?.text).toBe('exec /bin/id: operation not permitted')
-    await run.untilRunning(0)
+    await run.untilRunning()
   })
 
   test.for([
@@ -147,23 +174,23 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     async function waiting(): Promise<Marked> {
       const run = new Marked(() => plan(parts))
       await run.until('reached')
-      await run.untilRunning(3)
+      await run.untilRunning('ts-init', 'ts-init', 'ts-init')
       return run
     }
 
     test('ends as a whole when that is killed', async () => {
       using run = await waiting()
       process.kill(run.pid, 'SIGKILL')
-      await run.untilRunning(0)
+      await run.untilRunning()
     })
 
     test('goes on when stage 0 is killed, whose work is done', async () => {
       using run = await waiting()
       process.kill(run.helpers().stage0, 'SIGKILL')
-      await run.untilRunning(2)
+      await run.untilRunning('ts-init', 'ts-init')
       run.status.write('c')
       expect(await run.stdout).toMatch(/^uid=0/)
-      await run.untilRunning(0)
+      await run.untilRunning()
     })
 
     test('fails when the agent is killed', async () => {
@@ -172,7 +199,7 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
       run.status.write('c')
       await run.ended
       expect(run.find('failed')).toMatchObject({ errno: EPIPE, text: 'ask the host agent' })
-      await run.untilRunning(0)
+      await run.untilRunning()
     })
   })
 })

@@ -103,6 +103,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
   test('one clear line says what is wrong with a command line', async ({ runts }) => {
     const wrong: [string[], RegExp][] = [
       [['frobnicate'], /unknown command "frobnicate"/],
+      [['checkpoint', 'c'], /checkpoint: not supported by this version/],
       [['run'], /run: missing argument <ID>/],
       [['list', 'x'], /list: unexpected argument "x"/],
       [['list', '--format', 'yaml'], /invalid --format "yaml"/],

@@ -136,6 +136,23 @@ describe('lockContainer()', needs('root'), () => {
     await runts.ok('delete', '-f', 'c')
   })
 
+  test('is given up on when the caller says so, before or meanwhile', async ({ runts }) => {
+    mkdirSync(join(runts.root, 'c'), { recursive: true })
+    const held = await lockContainer(runts.root, 'c', 'exclusive')
+    const stop = new AbortController()
+    const waiting = expect(lockContainer(runts.root, 'c', 'shared', { signal: stop.signal })).rejects
+    const canceled = waiting.toMatchObject({ code: 'Canceled' })
+    stop.abort()
+    await canceled
+    await expect(lockContainer(runts.root, 'c', 'shared', { signal: stop.signal })).rejects.toMatchObject({
+      code: 'Canceled',
+    })
+    held.close()
+    const again = await lockContainer(runts.root, 'c', 'exclusive')
+    again.close()
+    await runts.ok('delete', '-f', 'c')
+  })
+
   test('says that a container is gone when it was deleted meanwhile', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
     const held = await lockContainer(runts.root, 'c', 'exclusive')

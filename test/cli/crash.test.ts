@@ -165,6 +165,22 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     await until('the end of the hook', () => !hooks.some(isAlive))
   })
 
+  test('in a start that the program has survived: it runs, and a second start says so', async ({ runts }) => {
+    runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
+    await crash(runts, 'start:executed', 'start', 'c')
+    expect(existsSync(join(runts.root, 'c/exec.fifo'))).toBe(true)
+    expect(await runts.state('c')).toMatchObject({ status: 'running' })
+    expect(await runts.run('start', 'c')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('cannot start an already running container'),
+    })
+    expect(await runts.run('delete', 'c')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('cannot delete container "c" that is not stopped: running'),
+    })
+    await expectRemoved(runts, 'start:executed')
+  })
+
   test('never touches a cgroup that was there before', async ({ runts }) => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'other')
     const taken = runts.bundle(SLEEP, (spec) => {

@@ -23,7 +23,7 @@ import { until } from '../support/command.ts'
 import { FdListener, Library, Streams } from '../support/library.ts'
 import { needs } from '../support/needs.ts'
 import { LIB } from '../support/places.ts'
-import { test } from '../support/runts.ts'
+import { type Runts, test } from '../support/runts.ts'
 
 const library = new Library()
 afterAll(() => library[Symbol.dispose]())
@@ -84,6 +84,59 @@ describe.skipIf(needs('root').skip)('a status', () => {
   })
 })
 
+/** What can be done with a container, and in which statuses it can. */
+const ACTIONS: Readonly<Record<string, readonly [statuses: string, act: (c: Container, s: Streams) => unknown]>> = {
+  start: ['created', (container) => container.start()],
+  exec: [
+    'created running',
+    (container, { stdio }) => container.exec({ process: { args: ['true'] }, stdio, reaper: library.reaper }),
+  ],
+  pause: ['created running', (container) => container.pause()],
+  resume: ['paused', (container) => container.resume()],
+  set: ['created running paused', (container) => container.set(parseResources('{"pids":{"limit":100}}'))],
+  signal: ['created running paused', (container) => container.signal(10)],
+  destroy: ['created stopped', (container) => container.destroy()],
+  'destroy by force': ['created running paused stopped', (container) => container.destroy({ force: true })],
+}
+
+describe.skipIf(needs('root').skip)('every action in every status', () => {
+  const make = async (runts: Runts, streams: Streams, status: string): Promise<Container> => {
+    const id = `c${Container.list(runts.root).length}`
+    const container = await Container.create(library.options(runts, id, streams, SLEEP))
+    if (status !== 'created') await container.start()
+    if (status === 'paused') await container.pause()
+    if (status === 'stopped') await container.signal(9)
+    if (status === 'stopped') await container.init.wait()
+    expect(container.status()).toBe(status)
+    return container
+  }
+
+  for (const owner of ['its maker', 'somebody else']) {
+    test.for(['created', 'running', 'paused', 'stopped'])(
+      `is done or refused as the table says: %s, by ${owner}`,
+      async (status, { runts }) => {
+        using streams = new Streams(runts.folder, 'init')
+        const seen = async (): Promise<Container> => {
+          const container = await make(runts, streams, status)
+          return owner === 'its maker' ? container : Container.load(runts.root, container.id)
+        }
+        const one = await seen()
+        for (const [name, [statuses, act]] of Object.entries(ACTIONS)) {
+          if (statuses.includes(status)) {
+            await act(await seen(), streams)
+            continue
+          }
+          const error = await failure(Promise.resolve().then(() => act(one, streams)))
+          const code = name === 'signal' ? 'NotFound' : 'FailedPrecondition'
+          expect(error, `${name}: ${error}`).toMatchObject({ code })
+          expect(one.status(), name).toBe(status)
+        }
+        for (const id of Container.list(runts.root)) await Container.load(runts.root, id).destroy({ force: true })
+      },
+    )
+  }
+})
+
 describe.skipIf(needs('root').skip)('limits', () => {
   test('that are set are kept, whoever looks, and others stay', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
@@ -104,6 +157,22 @@ describe.skipIf(needs('root').skip)('limits', () => {
     if (pids !== '') expect(readFileSync(join(pids, 'pids.max'), 'utf8')).toBe('60\n')
     await container.destroy({ force: true })
   })
+
+  test(
+    'of memory that are too low for the set-up are the reason that is told',
+    needs('memory controller'),
+    async ({ runts }) => {
+      using streams = new Streams(runts.folder, 'init')
+      const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
+        spec.linux.resources = { memory: { limit: 4096, swap: 4096 } }
+        // hooks run inside the limits
+        spec.hooks = { createContainer: [{ path: '/bin/true' }] }
+      })
+      const message = 'container init was OOM-killed (memory limit too low?)'
+      expect(await failure(Container.create(options))).toMatchObject({ code: 'ResourceExhausted', message })
+      expect(Container.list(runts.root)).toEqual([])
+    },
+  )
 
   test('of memory that end a process are counted for who listens', needs('memory controller'), async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')

@@ -2,7 +2,7 @@
 import { describe } from 'vitest'
 import { until } from '../support/command.ts'
 import { test as base, type EventRecorder, expect } from '../support/containerd.ts'
-import { isCgroup2, needs } from '../support/needs.ts'
+import { needs } from '../support/needs.ts'
 
 const test = base.extend<{ events: EventRecorder }>({
   events: async ({ daemon, ct }, use) => {
@@ -91,7 +91,7 @@ describe('ctr events', needs('root', 'containerd', 'busybox'), () => {
     expect(await ct.exec(id, ['payload', 'eat', '134217728'])).toMatchObject({ code: 137 })
     await events.until(id, '/tasks/oom')
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
-    if (isCgroup2()) expect(events.of(id).filter(({ topic }) => topic === '/tasks/oom')).toHaveLength(1)
+    expect(events.of(id).filter(({ topic }) => topic === '/tasks/oom')).toHaveLength(1)
   })
 
   test('shows nothing but create, exit and delete for a container that never started', async ({ ct, events }) => {

@@ -1,7 +1,9 @@
 /**
- * kill -9 of containerd, of the shim, of the init helper, at each named place of a container's life: afterwards containerd can delete the
+ * kill -9 of containerd, of the shim, of the init helper, of a log program, at each named place of a container's life: afterwards containerd can delete the
  * container, and nothing is left. The census after each test does the looking. FULL=1 tries every place, else a few of each kind.
  */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe } from 'vitest'
 import { FAILPOINTS, type Failpoint } from '../../runtime/failpoint.ts'
 import { until } from '../support/command.ts'
@@ -103,6 +105,20 @@ async function removeByHand(ct: Containers, id: string): Promise<void> {
   })
 }
 
+/** A program that takes logs and leaves its pid; it stays until it is told to go. */
+function logProgram(ct: Containers): { uri: string; readonly pid: number } {
+  const path = join(ct.folder, 'logger')
+  writeFileSync(path, `#!/bin/sh\necho $$ >${path}.pid\nexec 5>&-\ncat <&3 >/dev/null\nexec sleep 1000\n`, {
+    mode: 0o755,
+  })
+  return {
+    uri: `binary://${path}`,
+    get pid() {
+      return Number(readFileSync(`${path}.pid`, 'utf8'))
+    },
+  }
+}
+
 describe('kill -9', {
   ...needs('root', 'containerd', 'busybox', 'gcc', 'make', 'our shim'),
   timeout: seconds(60),
@@ -123,6 +139,33 @@ describe('kill -9', {
         await removeByHand(ct, id)
       })
     }
+  }
+
+  const LOGGED = [
+    'create:claimed',
+    'create:ready',
+    'task:announced',
+    'start:opened',
+    'task:started',
+    'task:exited',
+  ] as const
+  for (const place of LOGGED.filter((place) => FULL || place === 'create:ready' || place === 'task:exited')) {
+    test(`of a log program at ${place} does not stop the container`, async ({ ct }) => {
+      const id = ct.id()
+      const log = logProgram(ct)
+      const act = async (): Promise<void> => {
+        await ct.ok('run', '-d', '--log-uri', log.uri, '--runtime', FAILING_SHIM, IMAGE, id, 'yes')
+        await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
+        await ct.untilStatus(id, 'STOPPED')
+        await ct.ok('task', 'rm', id)
+      }
+      stop.order(place)
+      const acted = act()
+      const shim = await untilStopped(ct, id, stop)
+      await killAt(ct, shim, log.pid)
+      await acted
+      await removeByHand(ct, id)
+    })
   }
 
   const HELPED = [

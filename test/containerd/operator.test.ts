@@ -1,5 +1,5 @@
 /** What an operator sees of a shim: its lines in containerd's log, and its answer to SIGUSR1. */
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { until } from '../support/command.ts'
@@ -70,5 +70,30 @@ describe('SIGUSR1', needs('root', 'containerd', 'busybox', 'our shim'), () => {
     expect(await ct.exec(id, ['echo', 'hello'])).toMatchObject({ code: 0, stdout: 'hello\n' })
     await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
     await client.finished
+  })
+
+  test('tells of a container that is still being created, too', async ({ ct }) => {
+    const id = ct.id()
+    const [began, go] = [join(ct.folder, 'began'), join(ct.folder, 'go')]
+    const hook = {
+      path: '/bin/sh',
+      args: ['sh', '-c', `: >${began}; until [ -e ${go} ]; do sleep 0.02; done`],
+      env: ['PATH=/bin:/usr/bin'],
+    }
+    const args = ct.configArgs(['--rm'], id, ['true'], (spec) =>
+      Object.assign(spec, { hooks: { createRuntime: [hook] } }),
+    )
+    const client = ct.daemon.startCtr(args)
+    await until('the hook', () => existsSync(began))
+    const path = join(ct.bundle(id), 'shim-report')
+    process.kill(ct.shimPid(id), 'SIGUSR1')
+    await until('the report', () => existsSync(path))
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({
+      shim: { creating: 1 },
+      calls: [{ op: 'Create', container: id }],
+      containers: [],
+    })
+    writeFileSync(go, '')
+    expect(await client.finished).toMatchObject({ code: 0 })
   })
 })

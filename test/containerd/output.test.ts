@@ -1,4 +1,5 @@
 /** Byte-exact output, through fifos and terminals, in amounts that no buffer holds. */
+import { join } from 'node:path'
 import { describe } from 'vitest'
 import { until } from '../support/command.ts'
 import { expect, seconds, test } from '../support/containerd.ts'
@@ -94,6 +95,32 @@ describe('output', needs('root', 'containerd', 'busybox'), () => {
     await new Promise((resolve) => setTimeout(resolve, 1000))
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
     expect(await ct.exec(id, ['payload', 'exit', '5'])).toMatchObject({ code: 5 })
+  })
+
+  test('a client that is killed and attaches again goes on with input and output, on a terminal too', async ({
+    ct,
+  }) => {
+    const script = 'while read line; do echo "got $line"; done'
+    for (const terminal of [false, true]) {
+      const id = ct.id()
+      const start = (args: readonly string[]) =>
+        terminal ? ct.startOnTerminal(args, { input: 'open' }) : ct.daemon.startCtr(args, { input: 'open' })
+      const flags = ['-d', ...(terminal ? ['-t'] : []), '--fifo-dir', join(ct.folder, `detached-${terminal}`)]
+      const run = start(ct.runArgs(flags, id, ['sh', '-c', script]))
+      expect(await run.finished).toMatchObject({ code: 0 })
+      for (const text of ['one', 'two']) {
+        const client = start(['task', 'attach', id])
+        client.write(`${text}\n`)
+        await client.untilOutput(`got ${text}`)
+        client.kill('SIGKILL')
+        await client.finished
+      }
+      const last = start(['task', 'attach', id])
+      last.write('three\n')
+      await last.untilOutput('got three')
+      await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
+      expect(await last.finished).toMatchObject({ code: 137 })
+    }
   })
 
   test('/dev/stdout and /dev/stderr can be opened again', async ({ ct }) => {

@@ -1,8 +1,13 @@
 /** Crashes: of the daemon, which must not hurt a container, and of the shim, after which the daemon must be able to clean up. */
+import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createClient, TtrpcClient } from 'ttrpc-ts'
+import { TaskService } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
 import { isAlive } from '../support/census.ts'
 import { until } from '../support/command.ts'
 import { expect, test } from '../support/containerd.ts'
+import { processAny } from '../support/fake-containerd.ts'
 import { needs } from '../support/needs.ts'
 
 describe('kill -9 of containerd', needs('root', 'containerd', 'busybox'), () => {
@@ -27,7 +32,7 @@ describe('kill -9 of containerd', needs('root', 'containerd', 'busybox'), () => 
     await until('the container to end', () => !isAlive(pid))
     await ct.daemon.start()
     // from 1.7 on containerd takes a shim without processes for a leaked one, and removes it at its start
-    if (ct.daemon.version >= '1.7') return expect(await ct.task(id)).toBeUndefined()
+    if (ct.daemon.isAtLeast(1, 7)) return expect(await ct.task(id)).toBeUndefined()
     expect(await ct.task(id)).toEqual({ pid, status: 'STOPPED' })
     const events = await ct.daemon.events()
     await ct.ok('task', 'rm', id)
@@ -47,6 +52,48 @@ describe('kill -9 of containerd', needs('root', 'containerd', 'busybox'), () => 
     await ct.ok('task', 'pause', id)
     await ct.ok('task', 'resume', id)
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
+  })
+})
+
+describe('what happens while containerd is away', needs('root', 'containerd', 'busybox', 'our shim'), () => {
+  test('is told in its order when it is back, nothing left out', async ({ ct }) => {
+    const id = await ct.detached()
+    const config = join(ct.daemon.folder, 'config.toml')
+    const [usual, elsewhere] = [`${ct.daemon.address}.ttrpc`, join(ct.daemon.folder, 'e.sock')]
+    const text = readFileSync(config, 'utf8')
+    await ct.daemon.kill('SIGKILL')
+    using connection = new TtrpcClient({ path: ct.socket(id) })
+    const task = createClient(TaskService, connection)
+    const expected: string[] = []
+    for (let i = 0; i < 20; i++) {
+      const execId = `e${i}`
+      await task.exec({ id, execId, spec: processAny(['sh', '-c', `exit ${i}`]) })
+      await task.start({ id, execId })
+      expect(await task.wait({ id, execId })).toMatchObject({ exitStatus: i })
+      await task.delete({ id, execId })
+      expected.push(`exec-added ${execId}`, `exec-started ${execId}`, `exit ${execId} ${i}`)
+    }
+    await task.pause({ id })
+    await task.resume({ id })
+    expected.push('paused ', 'resumed ')
+    // back, but for now not where the shim brings its events, so that none comes before somebody listens
+    writeFileSync(config, text.replace(`"${usual}"`, `"${elsewhere}"`))
+    await ct.daemon.start()
+    writeFileSync(config, text)
+    const events = await ct.daemon.events()
+    rmSync(usual, { force: true })
+    symlinkSync(elsewhere, usual)
+    // whoever asks the shim shows it that there is a daemon again
+    expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
+    const seen = await events.until(id, '/tasks/resumed')
+    const lines = seen.map(({ topic, body }) => {
+      const { exec_id: exec, id: process, exit_status: status } = body
+      return `${topic.replace('/tasks/', '')} ${[exec ?? process, topic === '/tasks/exit' ? (status ?? 0) : undefined].filter((part) => part !== undefined).join(' ')}`
+    })
+    expect(lines).toEqual(expected)
+    await events.stop()
+    await ct.daemon.kill('SIGKILL')
+    await ct.daemon.start()
   })
 })
 

@@ -216,6 +216,21 @@ describe('binary://', needs('root', 'busybox'), () => {
     await task.remove()
   })
 
+  test('a container that ends does not wait for the program of an exec to be ready', async ({ fake, shim }) => {
+    const log = logProgram(fake.folder, 'exec sleep 1000')
+    const task = await shim.started()
+    await task.exec('e', ['true'], { stdout: log.uri })
+    const starting = expect(task.start('e')).rejects.toThrow('init process is not running')
+    await until('the program to run', () => log.pid !== undefined)
+    const killed = performance.now()
+    await task.kill()
+    expect(await task.wait()).toMatchObject({ exitStatus: 137 })
+    expect(performance.now() - killed).toBeLessThan(5_000)
+    await starting
+    expect(isAlive(log.pid!)).toBe(false)
+    await task.remove()
+  })
+
   test('a Create that is given up ends its program', async ({ fake, shim }) => {
     const log = logProgram(fake.folder, 'exec sleep 1000')
     const task = shim.task(['true'])

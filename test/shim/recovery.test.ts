@@ -340,6 +340,26 @@ describe('a shim that nobody knows', needs('root', 'busybox', 'gcc', 'make'), ()
     expect(existsSync(shim.socket)).toBe(false)
   })
 
+  test.for(['launch:socket', 'launch:address', 'launch:spawned'])(
+    'since its start was killed at %s, stands in nobody’s way, and leaves',
+    async (place, { fake }) => {
+      fake.program = FAILING_SHIM
+      const id = fake.id()
+      fake.bundle(id, ['sleep', '1000'])
+      process.env['RUNTS_FAIL_AT'] = place
+      const killed = await fake.launch(id, 'start')
+      delete process.env['RUNTS_FAIL_AT']
+      expect(killed).toMatchObject({ signal: 'SIGKILL', stdout: '', stderr: '' })
+      const shim = await fake.shim(id)
+      const task = shim.task(['sleep', '1000'], undefined, 'v2', id)
+      await task.create()
+      await task.start()
+      await task.remove()
+      await until('the shim to leave', () => !shim.alive)
+      expect(existsSync(shim.socket)).toBe(false)
+    },
+  )
+
   test('since its bundle was removed, ends its container and leaves', async ({ fake }) => {
     fake.program = FAILING_SHIM
     const { shim, task, pid } = await started(fake, noting(fake, 'poststop'))

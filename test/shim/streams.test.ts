@@ -1,9 +1,11 @@
 /** The streams of a process in every form that a client may ask for, and in every order of its calls. */
-import { readlinkSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
 import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
+import { until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
 import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
+import { logProgram } from '../support/log-program.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
@@ -240,6 +242,48 @@ describe('streams', needs('root', 'busybox'), () => {
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
     expect((await out.finished).stdout).toBe('done\nlate\n')
     expect((await terminal.finished).stdout).toBe('done\r\nlate\r\n')
+    await task.remove()
+  })
+
+  test('execs with streams of every form leave the shim with as many descriptors as before', async ({ fake, shim }) => {
+    const task = await shim.started(['sleep', '1000'])
+    const descriptors = () => readdirSync(`/proc/${shim.pid}/fd`).length
+    const round = async (name: string): Promise<void> => {
+      const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
+      const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
+      const program = logProgram(fake.folder, 'echo ready >&5; exec cat <&3 >/dev/null')
+      const forms: [string, Parameters<typeof task.exec>[2], string[]][] = [
+        ['fifos', fifos, ['echo', 'x']],
+        ['null', {}, ['echo', 'x']],
+        ['terminal', { stdin: tty.stdin, stdout: tty.stdout, terminal: true }, ['echo', 'x']],
+        ['file', { stdout: `file://${fake.folder}/log` }, ['echo', 'x']],
+        ['program', { stdout: program.uri }, ['echo', 'x']],
+        ['program on a terminal', { stdout: program.uri, terminal: true }, ['echo', 'x']],
+        ['nothing to run', makeFifos(fake.folder), ['/no/such/program']],
+        ['no folder', { stdout: '/no/such/folder/fifo' }, ['echo', 'x']],
+      ]
+      for (const [form, streams, args] of forms) {
+        const id = `${name}-${form.replaceAll(' ', '-')}`
+        await task.exec(id, args, streams)
+        const started = await task.start(id).then(
+          () => true,
+          () => false,
+        )
+        expect(started, form).toBe(!form.startsWith('no'))
+        if (started) await task.wait(id)
+        await task.delete(id)
+      }
+      for (const client of clients) await client.finished
+    }
+    // what is opened once and kept
+    await round('first')
+    const before = descriptors()
+    for (const name of ['a', 'b', 'c']) await round(name)
+    await until(
+      'the descriptors to be closed',
+      () => descriptors() <= before,
+      () => `${descriptors()} and not ${before}`,
+    )
     await task.remove()
   })
 

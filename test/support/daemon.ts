@@ -41,6 +41,9 @@ disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLE
 ${cri}
 `
 
+/** The longest that a recording of events may take: a whole soak. */
+const RECORDING_MS = 3_600_000
+
 /** One event as `ctr events` shows it. */
 export interface RecordedEvent {
   readonly topic: string
@@ -56,12 +59,17 @@ export class EventRecorder {
 
   /** The task events of one container so far, in order. */
   of(id: string): RecordedEvent[] {
+    return this.all().filter(({ body }) => body['container_id'] === id)
+  }
+
+  /** All task events so far, in order. */
+  all(): RecordedEvent[] {
     const events: RecordedEvent[] = []
     for (const line of this.#command.stdout.split('\n')) {
       const match = /(\/\S+) (\{.*\})$/.exec(line)
       if (match === null) continue
       const body: Record<string, unknown> = JSON.parse(match[2]!)
-      if (match[1]!.startsWith('/tasks/') && body['container_id'] === id) events.push({ topic: match[1]!, body })
+      if (match[1]!.startsWith('/tasks/')) events.push({ topic: match[1]!, body })
     }
     return events
   }
@@ -122,6 +130,12 @@ export class Daemon {
   /** The daemon's version, as '1.6'. */
   get version(): string {
     return /\b(\d+\.\d+)\.\d/.exec(execFileSync(this.#program, ['--version'], { encoding: 'utf8' }))?.[1] ?? ''
+  }
+
+  /** Whether the daemon is of this release or a newer one. */
+  isAtLeast(major: number, minor: number): boolean {
+    const [ours = 0, oursMinor = 0] = this.version.split('.').map(Number)
+    return ours > major || (ours === major && oursMinor >= minor)
   }
 
   get address(): string {
@@ -210,7 +224,7 @@ export class Daemon {
 
   /** Records events from before it returns. */
   async events(): Promise<EventRecorder> {
-    const command = this.startCtr(['events'])
+    const command = this.startCtr(['events'], { timeoutMs: RECORDING_MS })
     const recorder = new EventRecorder(command)
     // the subscription is made some time after the process is: provoke events until one shows
     let round = 0

@@ -12,7 +12,7 @@ import { until } from './command.ts'
 import type { Containers } from './containerd.ts'
 import { ROOT } from './places.ts'
 
-/** Who is killed. */
+/** Who is killed, unless it is a process of the test's making. */
 export type Victim = 'containerd' | 'shim' | 'ts-init'
 
 /** Builds the test build; for beforeAll. */
@@ -70,13 +70,17 @@ function statusOf(pid: number): string {
 }
 
 /** Kills the victim while the shim is stopped, and lets what is left of them go on; a killed daemon is started again. */
-export async function killAt(ct: Containers, shim: number, victim: Victim): Promise<void> {
+export async function killAt(ct: Containers, shim: number, victim: Victim | number): Promise<void> {
   if (victim === 'shim') {
     process.kill(shim, 'SIGKILL')
     return
   }
-  if (victim === 'containerd') await ct.daemon.kill('SIGKILL')
-  else for (const { pid, name } of descendants(shim)) if (name.startsWith('ts-init')) process.kill(pid, 'SIGKILL')
-  process.kill(shim, 'SIGCONT')
+  try {
+    if (typeof victim === 'number') process.kill(victim, 'SIGKILL')
+    else if (victim === 'containerd') await ct.daemon.kill('SIGKILL')
+    else for (const { pid, name } of descendants(shim)) if (name.startsWith('ts-init')) process.kill(pid, 'SIGKILL')
+  } finally {
+    process.kill(shim, 'SIGCONT')
+  }
   if (victim === 'containerd') await ct.daemon.start()
 }

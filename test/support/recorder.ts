@@ -4,6 +4,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Any, BootstrapParams } from 'ttrpc-ts/containerd'
 import { BIN } from './places.ts'
 
 /** One run of the launcher. */
@@ -16,6 +17,13 @@ export interface RecordedCall {
   readonly stdout: Buffer
   readonly stderr: string
   readonly code: number
+}
+
+/** The runtime options that `start` got on stdin, in either of the two ways; undefined for none. */
+export function optionsOf({ stdin, args }: RecordedCall): Any | undefined {
+  if (stdin.length === 0) return undefined
+  const params = BootstrapParams.decode(stdin)
+  return params.instanceId === args[args.indexOf('-id') + 1] ? params.extensions[0]?.value : Any.decode(stdin)
 }
 
 /** A runtime whose path is given to `ctr --runtime`. */

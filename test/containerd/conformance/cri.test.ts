@@ -113,7 +113,7 @@ describe('a pod', needs('root', 'containerd', 'busybox', 'the built shim', 'our 
 
   test('gets the options of its handler from a table, which 1.6 does not pass on', async ({ daemon, cri }) => {
     const pod = await cri.runPod('ts-table')
-    const folder = daemon.version === '1.6' ? 'ts' : 'table'
+    const folder = daemon.isAtLeast(1, 7) ? 'table' : 'ts'
     expect(statesIn(daemon, folder)).toContain(pod.id)
     await cri.removePod(pod)
     expect(statesIn(daemon, folder)).not.toContain(pod.id)

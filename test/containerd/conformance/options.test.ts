@@ -13,7 +13,7 @@ import { type Containers, expect, test } from '../../support/containerd.ts'
 import { ContainerdApi, type TaskWishes } from '../../support/containerd-api.ts'
 import { isCgroup2, needs } from '../../support/needs.ts'
 import { BIN, IMAGE, RUNTIME } from '../../support/places.ts'
-import { RecordingRuntime } from '../../support/recorder.ts'
+import { optionsOf, RecordingRuntime } from '../../support/recorder.ts'
 import { writeSpec } from '../../support/spec.ts'
 
 const NEEDS = needs('root', 'containerd', 'busybox', 'the built shim', 'our shim')
@@ -81,7 +81,7 @@ const FORMS: readonly [string, (ct: Containers, uid: number) => Way][] = [
   ['a path', (ct, uid) => ({ container: configFile(ct, `IoUid = ${uid}\nIoGid = ${uid}\n`) })],
 ]
 const OWNER = ['stat', '-L', '-c', '%u:%g', '/proc/self/fd/1']
-const is1 = (ct: Containers): boolean => ct.daemon.version.startsWith('1.')
+const is1 = (ct: Containers): boolean => !ct.daemon.isAtLeast(2, 0)
 
 describe('runtime options', NEEDS, () => {
   for (const [form, make] of FORMS) {
@@ -121,7 +121,7 @@ describe('runtime options', NEEDS, () => {
     const id = await container(ct, api, ['sleep', '1000'], undefined, runtime.path)
     const options = packAny(RuncOptions, { ioUid: 7 })
     await api.create(id, { options })
-    const { typeUrl, value } = Any.decode(runtime.only('start').stdin)
+    const { typeUrl, value } = optionsOf(runtime.only('start'))!
     expect(typeUrl).toBe(options.typeUrl)
     expect(RuncOptions.decode(value).ioUid).toBe(7)
   })
@@ -134,7 +134,7 @@ describe('runtime options', NEEDS, () => {
       expect(await ct.ctr('run', '--rm', ...flags, '--runtime', runtime.path, IMAGE, ct.id(), 'true')).toMatchObject({
         code: 0,
       })
-      return Any.decode(runtime.only('start').stdin)
+      return optionsOf(runtime.only('start'))!
     }
     const path = join(ct.folder, 'shim.toml')
     writeFileSync(path, 'NoNewKeyring = true\n')

@@ -25,6 +25,8 @@ test('a cgroup goes to the user of the process only with a new namespace and a w
   expect(cgroupOwner(spec([], own))).toBe(1007)
   expect(cgroupOwner(spec(['rw', 'ro'], own))).toBeUndefined()
   expect(cgroupOwner(spec(['ro', 'rw'], own))).toBe(1007)
+  expect(cgroupOwner(spec(['rro'], own))).toBeUndefined()
+  expect(cgroupOwner(spec(['rw'], own, '/sys/fs/cgroup/'))).toBe(1007)
   expect(cgroupOwner(spec(['rw'], []))).toBeUndefined()
   expect(cgroupOwner(spec(['rw'], [{ type: 'cgroup', path: '/proc/1/ns/cgroup' }]))).toBeUndefined()
   expect(cgroupOwner(spec(['rw'], own, '/elsewhere'))).toBeUndefined()

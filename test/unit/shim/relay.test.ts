@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  readSync,
   rmSync,
   statSync,
   writeSync,
@@ -134,6 +135,45 @@ describe('Relay', () => {
     write.close()
     const [got] = await Promise.all([readAll(path), relay.done])
     expect(digest(got)).toBe(digest(Buffer.concat([Buffer.from('ten bytes\n'.repeat(2000)), pattern(16 * 1024)])))
+  })
+
+  test('keeps the order of writes of every size, with a reader that comes and goes in between', async ({ dir }) => {
+    const path = join(dir, 'out')
+    mkfifo(path, 0o600)
+    const { read, write } = pipePair()
+    const relay = new Relay(pipeSource(read.take()), fifoSink(path))
+    const bytes = pattern(4 * 1024 * 1024)
+    const writing = (async () => {
+      const socket = new Socket({ fd: write.take(), readable: false, writable: true })
+      // sizes around a page, around a pipe, and in between
+      const sizes = [1, 4095, 4096, 4097, 65_535, 65_536, 65_537, 100, 131_072, 7, 20_000]
+      for (let at = 0, i = 0; at < bytes.length; i++) {
+        const piece = bytes.subarray(at, at + sizes[i % sizes.length]!)
+        await new Promise((resolve) => socket.write(piece, resolve))
+        at += piece.length
+        if (i % 3 === 0) await turn()
+      }
+      socket.destroy()
+    })()
+    const got: Buffer[] = []
+    for (let total = 0; total < bytes.length; ) {
+      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+      for (let i = 0; i < 5; i++) {
+        await turn()
+        const buffer = Buffer.alloc(50_000)
+        let count = 0
+        try {
+          count = readSync(fd, buffer)
+        } catch {
+          // EAGAIN: nothing there yet
+        }
+        got.push(buffer.subarray(0, count))
+        total += count
+      }
+      closeSync(fd)
+    }
+    await Promise.all([writing, relay.done])
+    expect(digest(Buffer.concat(got))).toBe(digest(bytes))
   })
 
   test('appends to a file', async ({ dir }) => {
