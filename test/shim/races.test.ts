@@ -366,6 +366,17 @@ describe('calls that are sent together', needs('root', 'busybox'), () => {
     }
   })
 
+  test('Kill of a paused container ends it, and its execs before it', async ({ shim }) => {
+    const task = await shim.started()
+    await task.run('e1', ['sleep', '1000'])
+    await task.client.pause({ id: task.id })
+    await Promise.all([task.kill(9), codeOf(task.client.pause({ id: task.id }))])
+    expect(await task.wait('e1')).toMatchObject({ exitStatus: 137 })
+    expect(await task.wait()).toMatchObject({ exitStatus: 137 })
+    await task.remove()
+    expect(task.story.slice(-4)).toEqual(['paused', 'exit e1 137', 'exit 137', 'delete'])
+  })
+
   test("Start of an exec and Kill of an init in the host's pid namespace: it runs and dies, or is refused", async ({
     shim,
   }) => {
