@@ -168,8 +168,8 @@ describe('delete behind a killed shim', NEEDS, () => {
     const { exitedAt } = await task.wait()
     await kill(shim)
     const answer = DeleteResponse.decode((await shim.delete()).stdoutBytes)
-    expect(answer).toMatchObject({ pid, exitStatus: 7 })
-    expect(exitedAt).toBeDefined()
+    // to the nanosecond
+    expect(answer).toEqual({ pid, exitStatus: 7, exitedAt })
   })
 })
 
