@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { createClient, TtrpcClient, TtrpcServer } from 'ttrpc-ts'
 import { EventsService, TaskService } from 'ttrpc-ts/containerd'
 import { declare, mkfifo } from '../runtime/sys/libc.ts'
@@ -98,6 +98,11 @@ function bundle(dir: string, lib: string): string {
   return dir
 }
 
+/** Two ids, and with them cgroups, that no other build on this machine uses. */
+function ids(dir: string): [string, string] {
+  return [`${basename(dir)}-1`, `${basename(dir)}-2`]
+}
+
 /**
  * A container's life, twice, since a function is only worth keeping when it has run: created, joined by an exec, started, deleted. As
  * another user than root, or where containers cannot be made, it ends at the first failure, and the cache holds less.
@@ -107,7 +112,7 @@ async function warmShim(socket: string, dir: string): Promise<void> {
   const task = createClient(TaskService, client)
   const exec = Buffer.from(JSON.stringify(SPEC.process))
   try {
-    for (const id of ['code-cache-1', 'code-cache-2']) {
+    for (const id of ids(dir)) {
       const stdio = { stdin: join(dir, `${id}-in`), stdout: join(dir, `${id}-out`), stderr: join(dir, `${id}-err`) }
       for (const path of Object.values(stdio)) mkfifo(path, 0o600)
       await task.create({ id, bundle: dir, ...stdio })
@@ -127,7 +132,7 @@ async function warmShim(socket: string, dir: string): Promise<void> {
   } catch (error) {
     process.stderr.write(`code-cache: the warm-up ended early: ${error instanceof Error ? error.message : error}\n`)
   } finally {
-    for (const id of ['code-cache-1', 'code-cache-2']) await task.delete({ id }).catch(() => undefined)
+    for (const id of ids(dir)) await task.delete({ id }).catch(() => undefined)
     client.close()
   }
 }
@@ -135,15 +140,16 @@ async function warmShim(socket: string, dir: string): Promise<void> {
 /** The command lines of a container's life, for `runts`; one that fails here leaves less in the cache. */
 function life(dir: string): string[][] {
   const log = join(dir, 'log')
+  const [first, second] = ids(dir)
   const commands = [
-    ['run', '-b', dir, 'code-cache-1'],
-    ['create', '-b', dir, '--pid-file', join(dir, 'pid'), 'code-cache-2'],
-    ['state', 'code-cache-2'],
-    ['exec', 'code-cache-2', '/ts-init'],
-    ['start', 'code-cache-2'],
+    ['run', '-b', dir, first],
+    ['create', '-b', dir, '--pid-file', join(dir, 'pid'), second],
+    ['state', second],
+    ['exec', second, '/ts-init'],
+    ['start', second],
     ['list'],
-    ['kill', 'code-cache-2', 'KILL'],
-    ['delete', '--force', 'code-cache-2'],
+    ['kill', second, 'KILL'],
+    ['delete', '--force', second],
     ['plan', dir],
   ]
   return commands.map((command) => ['--root', join(dir, 'root'), '--log', log, '--log-format', 'json', ...command])

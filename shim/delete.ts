@@ -4,10 +4,10 @@
  * gone, and a second run changes nothing. Invariant: a DeleteResponse is always printed (an empty answer would mean "exit code 0"), and
  * exit status 0 only when all is clean.
  */
-import { unlinkSync, writeSync } from 'node:fs'
+import { realpathSync, unlinkSync, writeSync } from 'node:fs'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
 import {
-  Container,
+  bundleOf,
   deleteContainer,
   errnoName,
   errnoOf,
@@ -38,11 +38,17 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
     }
   }
   const root = (flags.bundle === '' ? undefined : readRoot(flags.bundle)) ?? stateRoot('', namespace)
-  const bundle = flags.bundle === '' ? bundleOf(root, id) : flags.bundle
+  let made = ''
+  await step(() => {
+    made = bundleOf(root, id)
+  })
+  const bundle = flags.bundle === '' ? made : flags.bundle
   failpoint('cleanup:begin')
   await step(() => endSurvivor(flags))
   let pid = 0
   await step(async () => {
+    // an id that another daemon's container has: a Create was refused for it, and this is what follows
+    if (made !== '' && !isSameFolder(made, bundle)) return
     pid = await deleteContainer(root, id, { force: true, salvage: true })
   })
   failpoint('cleanup:container')
@@ -57,13 +63,14 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   return exitNow(failures.length === 0 ? 0 : 1)
 }
 
-/** The bundle that the container's own state names: containerd did not. */
-function bundleOf(root: string, id: string): string {
+/** Whether two paths name one folder, there or not. */
+function isSameFolder(one: string, other: string): boolean {
+  if (one === other) return true
   try {
-    return Container.load(root, id).bundle
+    return realpathSync(one) === realpathSync(other)
   } catch {
-    // without a state there is nothing that could say it
-    return ''
+    // what is not there has but the name that it had
+    return false
   }
 }
 

@@ -100,6 +100,12 @@ export function isLeftover(root: string, id: string, bundle: string): boolean {
   return free !== undefined
 }
 
+/** The bundle that the container of an id was made from; empty when there is none, when it does not say, and when it is of an earlier boot. */
+export function bundleOf(root: string, id: string): string {
+  const { bundle, formerBoot } = readRemains(root, id)
+  return formerBoot ? '' : bundle
+}
+
 /** Removes what is left, the folder last, and runs the poststop hooks of a container that had a process; the caller holds the lock. The host pid, 0 if unknown. */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
   const { cgroupPaths, process, killHook, begun, bundle } = readRemains(root, id)

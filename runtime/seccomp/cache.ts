@@ -1,20 +1,26 @@
 /**
  * Compiled filters on disk, one file per key: magic, flags, length, digest, program. Compiling takes milliseconds, reading one does not.
- * Invariant: only what was written whole is ever used: files appear by rename, and a file whose length or digest is wrong counts as absent.
+ * Invariants: only what was written whole is ever used: files appear by rename, and a file whose length or digest is wrong counts as absent.
+ * Their number is bounded.
  */
 import type { Hash } from 'node:crypto'
 import {
   closeSync,
   constants as files,
   fstatSync,
+  lstatSync,
   openSync,
+  readdirSync,
   readSync,
   renameSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { makeDirectories } from '../sys/directory.ts'
+
+/** A host has a handful of profiles; clients that make one per container would fill the state root, which may be in memory. */
+const MOST_FILES = 128
 
 /** What seccomp(2) takes. */
 export interface CompiledFilter {
@@ -59,6 +65,15 @@ export function readCached(path: string): CompiledFilter | undefined {
   }
 }
 
+/** Removes the older half when there are too many, with what writers that were killed have left. */
+function prune(directory: string): void {
+  const names = readdirSync(directory)
+  if (names.length <= MOST_FILES) return
+  const found = names.map((name) => ({ path: join(directory, name), age: lstatSync(join(directory, name)).mtimeMs }))
+  found.sort((a, b) => a.age - b.age)
+  for (const { path } of found.slice(0, names.length - MOST_FILES / 2)) unlinkSync(path)
+}
+
 /** Writes a filter; a cache that cannot be written is no failure, since the filter is at hand. */
 export function writeCached(path: string, { flags, filter }: CompiledFilter): void {
   const header = Buffer.alloc(HEADER_BYTES)
@@ -79,6 +94,7 @@ export function writeCached(path: string, { flags, filter }: CompiledFilter): vo
     } finally {
       closeSync(fd)
     }
+    prune(dirname(path))
   } catch {
     // full or read-only disk, or somebody else writes the same file at this moment: the next container compiles again
   }

@@ -34,13 +34,17 @@ import { type Shim, Task, TaskProcess } from './registry.ts'
 /** What a container that never ran reports: nobody knows a status. */
 const UNKNOWN_STATUS = 255
 
-/** Creates a container. @throws TtrpcError that begins with "OCI runtime create failed"; AlreadyExists for an id in use, Unimplemented for a checkpoint */
-export async function createTask(shim: Shim, request: CreateTaskRequest): Promise<Task> {
+/** Creates a container; gives up when `signal` says that nobody waits for it any more. @throws TtrpcError that begins with "OCI runtime create failed"; AlreadyExists for an id in use, Unimplemented for a checkpoint */
+export async function createTask(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
   checkIdentifier('a container', request.id)
   // our working folder is the root of the host: nothing may be relative to it
   if (!isAbsolute(request.bundle))
     throw classError(Code.INVALID_ARGUMENT, `the bundle ${JSON.stringify(request.bundle)} is not an absolute path`)
   const creation = shim.registry.beginCreate(request.id)
+  // a daemon that died meanwhile would not know what it got
+  const giveUp = (): void => creation.abort.abort(new RuntimeError('Canceled', 'its caller has gone'))
+  if (signal.aborted) giveUp()
+  signal.addEventListener('abort', giveUp)
   try {
     const task = await build(shim, request, creation.abort.signal)
     failpoint('task:created')
@@ -51,6 +55,7 @@ export async function createTask(shim: Shim, request: CreateTaskRequest): Promis
   } catch (error) {
     throw stepFailed('OCI runtime create failed', error)
   } finally {
+    signal.removeEventListener('abort', giveUp)
     creation.finish()
   }
 }

@@ -38,7 +38,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
   const { registry } = shim
   return {
     state: (request) => state(registry.get(request.id), request),
-    create: async (request) => ({ pid: (await createTask(shim, request)).init.state.pid }),
+    create: async (request, { signal }) => ({ pid: (await createTask(shim, request, signal)).init.state.pid }),
     start: async ({ id, execId }) => {
       const task = registry.get(id)
       return { pid: await startProcess(shim, task, task.process(execId)) }

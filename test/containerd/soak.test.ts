@@ -1,14 +1,15 @@
 /**
  * The same thing many times, eight at a time: nothing may fail, grow, get lost or change places. The leak census after each test does most
- * of the looking, `ctr events` the rest. FULL=1 does it as often as a week on a busy host would.
+ * of the looking, `ctr events` the rest. FULL=1 does it as often as a week on a busy host would, with the machine's own containerd.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe } from 'vitest'
 import { type Containers, expect, seconds, test } from '../support/containerd.ts'
 import type { EventRecorder, RecordedEvent } from '../support/daemon.ts'
 import { needs, SLOWNESS } from '../support/needs.ts'
+import { CONTAINERD_RELEASE } from '../support/places.ts'
 
-const FULL = process.env['FULL'] === '1'
+const FULL = process.env['FULL'] === '1' && CONTAINERD_RELEASE === ''
 const RUNS = FULL ? 2_000 : SLOWNESS > 1 ? 10 : 100
 const EXECS = FULL ? 5_000 : SLOWNESS > 1 ? 20 : 200
 /** Execs after which the shim's memory is what it will be: V8 keeps a heap that it has once needed. */

@@ -95,22 +95,7 @@ describe('while a Create is held up,', needs('root', 'busybox'), () => {
     await until('the shim to end', () => !shim.alive)
   })
 
-  test('its caller may go: it is completed', async ({ fake, shim }) => {
-    await using gate = fake.gate()
-    const task = shim.task(['sleep', '1000'], hookAt('createRuntime', gate))
-    const connection = shim.connection()
-    const creating = codeOf(createClient(TaskService, connection).create({ id: task.id, bundle: task.bundle }))
-    await gate.reached()
-    connection.close()
-    expect(await creating).toBe(14)
-    await gate.pass()
-    await fake.sink.until(
-      'the create event',
-      ({ container, topic }) => container === task.id && topic === '/tasks/create',
-    )
-    expect(await codeOf(task.create())).toBe(6)
-    await task.remove()
-  })
+  // that its caller may go, and what then happens: recovery.test.ts
 })
 
 describe('while a Start is held up,', needs('root', 'busybox'), () => {
@@ -379,6 +364,17 @@ describe('calls that are sent together', needs('root', 'busybox'), () => {
       expect(task.story.filter((line) => line !== 'paused')).toEqual(['create', 'start', 'exit 137', 'delete'])
       expect(task.story.slice(-2)).toEqual(['exit 137', 'delete'])
     }
+  })
+
+  test('Kill of a paused container ends it, and its execs before it', async ({ shim }) => {
+    const task = await shim.started()
+    await task.run('e1', ['sleep', '1000'])
+    await task.client.pause({ id: task.id })
+    await Promise.all([task.kill(9), codeOf(task.client.pause({ id: task.id }))])
+    expect(await task.wait('e1')).toMatchObject({ exitStatus: 137 })
+    expect(await task.wait()).toMatchObject({ exitStatus: 137 })
+    await task.remove()
+    expect(task.story.slice(-4)).toEqual(['paused', 'exit e1 137', 'exit 137', 'delete'])
   })
 
   test("Start of an exec and Kill of an init in the host's pid namespace: it runs and dies, or is refused", async ({

@@ -5,7 +5,8 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
-import { DeleteResponse, TaskStatus } from 'ttrpc-ts/containerd'
+import { createClient } from 'ttrpc-ts'
+import { DeleteResponse, TaskService, TaskStatus } from 'ttrpc-ts/containerd'
 import { afterAll, beforeAll, describe } from 'vitest'
 import { isAlive, settledLeaks } from '../support/census.ts'
 import { type Finished, startCommand, until } from '../support/command.ts'
@@ -291,6 +292,8 @@ describe('a container that begins where one has left something', NEEDS, () => {
     rewriteState(fake, shim.id, (state) => Object.assign(state, { bundle: '/elsewhere' }))
     const again = await shimAgain(fake, shim)
     await expect(again.task(['true'], undefined, 'v2', shim.id).create()).rejects.toThrow('already exists')
+    // nor does the delete that follows touch it
+    expect((await again.delete()).code).toBe(0)
     expect(isAlive(pid)).toBe(true)
     rewriteState(fake, shim.id, (state) => Object.assign(state, { bundle: shim.bundle }))
   })
@@ -303,6 +306,34 @@ describe('a container that begins where one has left something', NEEDS, () => {
     await kill(shim)
     expect(answerOf(await shim.delete())).toMatchObject({ exitStatus: 137 })
     expect(isAlive(pid)).toBe(false)
+  })
+})
+
+describe('a container whose creator has gone', NEEDS, () => {
+  test('is not created: its hooks are undone, and the shim waits for the next', async ({ fake, shim }) => {
+    const gate = fake.gate()
+    const task = shim.task(
+      ['sleep', '1000'],
+      (spec) => {
+        noting(fake, 'poststop')(spec)
+        Object.assign(spec.hooks ?? {}, { createRuntime: [{ path: BUSYBOX, args: gate.command }] })
+      },
+      'v2',
+      shim.id,
+    )
+    const connection = shim.connection()
+    const created = createClient(TaskService, connection).create({ id: task.id, bundle: task.bundle })
+    const failed = expect(created).rejects.toThrow('closed')
+    await gate.reached()
+    connection.close()
+    await failed
+    await until('the create to be undone', () => !existsSync(stateFolder(fake, shim.id)))
+    await until('the hooks to have run', () => existsSync(notesPath(fake)))
+    expect(takeNotes(fake)).toEqual(['poststop stopped'])
+    await expect(task.state()).rejects.toThrow('not found')
+    shim.task(['sleep', '1000'], undefined, 'v2', shim.id)
+    await task.create()
+    await task.remove()
   })
 })
 
