@@ -98,11 +98,10 @@ export class InputFifo {
   #reader: number
   #keepAlive: number
 
-  /** `blocking`: the reader is for a process; otherwise for our event loop. */
-  constructor(path: string, options: { blocking: boolean }) {
+  constructor(path: string) {
     this.#keepAlive = openStream(path, O_RDWR | O_NONBLOCK)
     try {
-      this.#reader = again(this.#keepAlive, options.blocking ? O_RDONLY : O_RDONLY | O_NONBLOCK)
+      this.#reader = again(this.#keepAlive, O_RDONLY | O_NONBLOCK)
       // only a writer may stay: as long as we could read, nobody who writes would ever learn that the process has gone
       const both = this.#keepAlive
       this.#keepAlive = again(both, O_WRONLY | O_NONBLOCK)
@@ -111,11 +110,6 @@ export class InputFifo {
       this.close()
       throw error
     }
-  }
-
-  /** The reading end, borrowed. */
-  get reader(): number {
-    return this.#reader
   }
 
   /** Moves the reading end to the caller. */

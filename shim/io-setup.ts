@@ -1,8 +1,9 @@
 /**
  * Opens what a process's streams need, by what their strings mean. Output to a fifo goes direct only for the init of a container with
  * its own pid namespace: when that ends, so has every process that could hold the fifo. An exec's children may live on with its pipe,
- * and then the client must still see the end of its fifo when the exec is deleted. Input goes direct always. A process that a security
- * module confines gets pipes for both: a fifo is a file of the host to it, which its policy need not let it use.
+ * and then the client must still see the end of its fifo when the exec is deleted. A process that a security module confines gets a pipe
+ * too: a fifo is a file of the host to it, which its policy need not let it use. Input never goes direct: who opens /dev/stdin again after
+ * the client has closed its side must find the end of a pipe, where the open of a fifo would wait for a writer.
  *
  * Invariant: what was opened is either in the fields that a ProcessIo takes over, or closed by undo().
  */
@@ -21,8 +22,6 @@ export interface IoOptions extends LogProgramOptions {
   readonly gid: number
   /** relay the outputs even if they are fifos */
   readonly relayOutput: boolean
-  /** relay the input even if it is a fifo */
-  readonly relayInput: boolean
 }
 
 type Target = { kind: 'null' } | { kind: 'fifo'; path: string } | { kind: 'file'; path: string; make: boolean }
@@ -91,7 +90,7 @@ export class IoSetup {
 
   #terminal(stdin: Target, output: Sink): void {
     this.consoleSink = output
-    if (stdin.kind === 'fifo') this.stdin = new InputFifo(stdin.path, { blocking: false })
+    if (stdin.kind === 'fifo') this.stdin = new InputFifo(stdin.path)
   }
 
   /** Lets go of all of it; resolves when the log program, if there is one, has ended. */
@@ -121,17 +120,10 @@ export class IoSetup {
       this.handed.push(fd)
       return fd
     }
-    const relay = this.#options.relayInput
-    this.stdin = new InputFifo(target.path, { blocking: !relay })
-    if (!relay) {
-      this.#chown(this.stdin.reader)
-      const fd = this.stdin.takeReader()
-      this.handed.push(fd)
-      return fd
-    }
+    this.stdin = new InputFifo(target.path)
     const { read, write } = pipePair()
     const fd = this.#hand(read)
-    this.inputRelay = new Relay(pipeSource(this.stdin.takeReader()), ownedSink(write))
+    this.inputRelay = new Relay(pipeSource(this.stdin.takeReader()), ownedSink(write, { endsSource: true }))
     return fd
   }
 
@@ -176,6 +168,6 @@ export class IoSetup {
 }
 
 /** A sink on a descriptor that is the sink's own. */
-function ownedSink(fd: OwnedFd): Sink {
-  return new SocketSink(new Socket({ fd: fd.take(), readable: false, writable: true }), { owned: true })
+function ownedSink(fd: OwnedFd, options: { endsSource?: boolean } = {}): Sink {
+  return new SocketSink(new Socket({ fd: fd.take(), readable: false, writable: true }), { owned: true, ...options })
 }

@@ -30,6 +30,8 @@ export interface Sink {
   write(chunk: Uint8Array): boolean
   /** Takes what waits in a pipe, without a copy; only called when nothing is kept. */
   moveFrom?(pipe: number): void
+  /** Set by the relay; called by a sink after which nobody shall read the source any more, so that who writes there learns of it. */
+  onGone?: () => void
   /** Set by the relay; called when a chunk that was kept is gone. */
   onReady: () => void
   /** No more is written; what the reader has not taken yet stays there for it. */
@@ -123,23 +125,27 @@ export class FifoSink implements Sink {
 /** A sink that is one of our sockets: the pipe to a process's stdin, or the master of its terminal. */
 export class SocketSink implements Sink {
   onReady: () => void = () => {}
+  onGone: () => void = () => {}
   readonly #socket: Socket
   readonly #owned: boolean
   #broken = false
 
-  /** `owned`: the socket ends with the sink; a terminal's lives on. */
-  constructor(socket: Socket, options: { owned: boolean }) {
+  /** `owned`: the socket ends with the sink; a terminal's lives on. `endsSource`: when nobody reads the socket, nobody reads the source. */
+  constructor(socket: Socket, options: { owned: boolean; endsSource?: boolean }) {
     this.#socket = socket
     this.#owned = options.owned
     socket.on('error', () => {
       this.#broken = true
-      this.onReady()
+      if (options.endsSource === true) this.onGone()
+      else this.onReady()
     })
   }
 
   write(chunk: Uint8Array): boolean {
     if (this.#broken || !this.#socket.writable) return true
-    this.#socket.write(Buffer.from(chunk), () => this.onReady())
+    this.#socket.write(Buffer.from(chunk), (error) => {
+      if (error === undefined || error === null) this.onReady()
+    })
     return false
   }
 
@@ -257,6 +263,7 @@ export class Relay {
     this.#resolve = resolve
     this.#sink = sink
     sink.onReady = () => this.#ready()
+    sink.onGone = () => this.close()
     this.#pipe = sink.moveFrom === undefined ? -1 : source.pipe
     const buffer = bufferOf(this.#pipe < 0 ? BUFFER_BYTES : PAGE_BYTES)
     this.source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })

