@@ -1,7 +1,7 @@
 /**
- * The only place that waits for children. A process that uses this file is a child subreaper and never uses libuv's child processes:
- * on SIGCHLD everything that can be reaped is reaped (waitpid(-1, WNOHANG) until empty), known pids are told to their watchers in the
- * order of the kernel's answers, orphans vanish. Invariant: a pid is in the table before the event loop can run again after its birth,
+ * The only place that waits for children. A child subreaper gets orphans, and so never uses libuv's child processes: on SIGCHLD
+ * everything that can be reaped is reaped (waitpid(-1, WNOHANG) until empty), known pids are told to their watchers in the order of the
+ * kernel's answers, orphans vanish. Who is none reaps what it knows, and libuv may have children beside. Invariant: a pid is in the table before the event loop can run again after its birth,
  * or, for a process that a helper makes for us (CLONE_PARENT), its early exit is kept until the helper's report names it.
  * A command that ends before its container does is no owner of it: it only looks at the exits of what helpers made (WNOWAIT), and leaves
  * them to be reaped by whoever is the parent after it, who may wait for nothing else (conmon does).
@@ -29,7 +29,7 @@ export interface Exit {
 
 /** How a Reaper works. */
 export interface ReaperMode {
-  /** false: orphans of our children go to somebody else */
+  /** false: orphans of our children go to somebody else, and only children that we know are reaped, so that child_process works beside */
   readonly subreaper?: boolean
   /** what helpers make for us outlives us, and its exit is another's to reap: nothing is but what we started */
   readonly detached?: boolean
@@ -88,6 +88,8 @@ export class Reaper {
   /** a siginfo_t */
   readonly #info = Buffer.alloc(128)
   #detached = false
+  /** orphans come to us, so that every child is ours to reap, known or not */
+  #subreaper = false
   #expecting = 0
   /** Node does not count a signal handler as something to wait for: this timer, which never fires, stands for the children */
   readonly #keepAlive = setInterval(() => {}, 2 ** 30).unref()
@@ -122,7 +124,8 @@ export class Reaper {
     if (current !== undefined) throw new Error('this process has a reaper already')
     current = this
     this.#detached = options.detached === true
-    if (options.subreaper !== false) prctl(PR_SET_CHILD_SUBREAPER, 1)
+    this.#subreaper = options.subreaper !== false
+    if (this.#subreaper) prctl(PR_SET_CHILD_SUBREAPER, 1)
     this.#onSignal = () => this.reap()
     process.on('SIGCHLD', this.#onSignal)
   }
@@ -159,6 +162,7 @@ export class Reaper {
     this.#keepAliveWhile()
     // its end may have been signalled before it had a name
     if (this.#detached) this.#look()
+    else if (!this.#subreaper) this.#reap(pid)
     return child
   }
 
@@ -172,13 +176,11 @@ export class Reaper {
     else this.#keepAlive.unref()
   }
 
-  /** Reaps everything that has ended; called on SIGCHLD, and by whoever must know now. */
+  /** Reaps what has ended, of all children or of those that we know; called on SIGCHLD, and by whoever must know now. */
   reap(): void {
-    if (!this.#detached) this.#reap(-1)
-    else {
-      for (const pid of [...this.#children.keys()]) this.#reap(pid)
-      this.#look()
-    }
+    if (this.#subreaper && !this.#detached) this.#reap(-1)
+    else for (const pid of [...this.#children.keys()]) this.#reap(pid)
+    if (this.#detached) this.#look()
     this.#keepAliveWhile()
   }
 

@@ -3,7 +3,7 @@
  * its plan. What is left then must be gone after one `delete --force`: no process, no cgroup, no state, no mount.
  */
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect } from 'vitest'
 import { FAILPOINTS } from '../../runtime/failpoint.ts'
@@ -126,6 +126,23 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
     expect(await crash(runts, place, 'delete', '-f', 'c')).toMatchObject({ signal: 'SIGKILL' })
     await expectRemoved(runts, place)
+  })
+
+  test('of the process that run has just made fails the command, which leaves nothing', async ({ runts }) => {
+    const order = join(runts.folder, 'order')
+    writeFileSync(order, 'create:saved')
+    const args = ['run', '-b', runts.bundle(SLEEP), 'c']
+    const ended = runts.leaving(args, { program: FAILING_RUNTS, env: { RUNTS_STOP_FILE: order } })
+    await until('the command to stop', () => !existsSync(order))
+    const { pid, monitorPid } = await runts.state('c')
+    process.kill(Number(pid), 'SIGKILL')
+    await until('its process to be gone', async () => (await runts.state('c'))['status'] === 'stopped')
+    process.kill(Number(monitorPid), 'SIGCONT')
+    const stderr = expect.stringMatching(
+      /^runts: (container process ended before|cannot start a container that has).*\n$/,
+    )
+    expect(await ended).toMatchObject({ code: 1, stderr })
+    expect(existsSync(join(runts.root, 'c'))).toBe(false)
   })
 
   test('in a create leaves an id that list passes over, and that delete without force explains', async ({ runts }) => {

@@ -39,7 +39,8 @@ export class Library implements Disposable {
   readonly reaper = new Reaper()
 
   constructor() {
-    this.reaper.start()
+    // a subreaper would take the exits of the commands that a test runs beside
+    this.reaper.start({ subreaper: false })
   }
 
   /** Options for a container of a fresh bundle. */

@@ -72,7 +72,13 @@ export async function createContainer(
       ...(pidFile ? { pidFile } : {}),
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
-    await container.settled()
+    try {
+      await container.settled()
+    } catch (error) {
+      // somebody has ended its process meanwhile
+      await container.destroy({ force: true })
+      throw error
+    }
     return { container, reaper }
   } catch (error) {
     reaper.reclaim()
