@@ -1,9 +1,9 @@
-/** What security modules are told: the AppArmor profile and the SELinux label of the first process and of an exec, and the keyring's. */
+/** AppArmor: the profile of the first process and of an exec. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { startCommand } from '../support/command.ts'
-import { missing, needs } from '../support/needs.ts'
+import { needs } from '../support/needs.ts'
 import { BY_ROOT, inModes } from '../support/oci.ts'
 
 const CURRENT = '/proc/self/attr/current'
@@ -44,24 +44,5 @@ inModes(BY_ROOT, 'AppArmor', (test, mode) => {
       spec.process.apparmorProfile = 'no-such-profile'
     })
     expect(error).toContain('no-such-profile')
-  })
-})
-
-inModes(BY_ROOT, 'SELinux', (test) => {
-  test('labels the first process and an exec', needs('selinux'), async ({ runts }) => {
-    const label = 'system_u:system_r:container_t:s0:c4,c5'
-    runts.sleeper('c', (spec) => {
-      spec.process.selinuxLabel = label
-    })
-    expect((await runts.exec('c', 'cat', '/proc/1/attr/current')).replace('\0', '')).toContain(label)
-    expect((await runts.exec('c', 'cat', CURRENT)).replace('\0', '')).toContain(label)
-  })
-
-  const off = missing('selinux') === undefined ? { skip: true, meta: { missing: 'no SELinux' } } : {}
-  test('labels are refused where it is off', off, async ({ runts }) => {
-    const error = await runts.refused((spec) => {
-      spec.process.selinuxLabel = 'system_u:system_r:container_t:s0'
-    })
-    expect(error).toContain('selinux label is specified in config, but selinux is disabled or not supported')
   })
 })
