@@ -41,6 +41,18 @@ disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLE
 ${cri}
 `
 
+/** Where a daemon lives when that is not the machine itself: support/private-host.ts. */
+export interface Place {
+  /** The words before a command that runs it there. */
+  readonly enter: readonly string[]
+  /** The table of the mounts there. */
+  readonly mountinfo: string
+  /** The processes that hold the place, which are nobody's leak. */
+  readonly pids: readonly number[]
+}
+
+const MACHINE: Place = { enter: [], mountinfo: '/proc/self/mountinfo', pids: [] }
+
 /** The longest that a recording of events may take: a whole soak. */
 const RECORDING_MS = 3_600_000
 
@@ -100,17 +112,19 @@ export class Daemon {
   readonly namespace: string
   /** All container ids that tests used. */
   readonly ids: string[] = []
+  /** Set before the first start. */
+  place: Place = MACHINE
   #child: ChildProcess | undefined
   #bin = releaseBin(CONTAINERD_RELEASE)
 
-  /** `cri`: configuration of the CRI, which is switched off without it. */
-  constructor(cri: (folder: string) => string = () => '') {
+  /** `cri`: configuration of the CRI, which is switched off without it; `more`: configuration of anything else. */
+  constructor(cri: (folder: string) => string = () => '', more = '') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
     // passable: the root of a container in a user namespace is another user, who has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
-    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder)))
+    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder)) + more)
   }
 
   /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */
@@ -158,7 +172,8 @@ export class Daemon {
       PATH: [BIN, this.#bin, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
       CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
     }
-    const child = spawn(this.#program, ['--config', join(this.folder, 'config.toml')], {
+    const [program, ...args] = [...this.place.enter, this.#program, '--config', join(this.folder, 'config.toml')]
+    const child = spawn(program!, args, {
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -194,7 +209,8 @@ export class Daemon {
 
   /** Starts ctr in this daemon's namespace, or in another one. */
   startCtr(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(this.ctrProgram, this.ctrArgs(args), options)
+    const [program, ...words] = [...this.place.enter, this.ctrProgram, ...this.ctrArgs(args)]
+    return startCommand(program!, words, options)
   }
 
   /** The whole arguments of ctr. Fifos go to this daemon's folder, since the usual one is shared by all users of the machine. */
@@ -250,7 +266,7 @@ export class Daemon {
   }
 
   census(): Census {
-    return takeCensus(this, [this.pid])
+    return takeCensus(this, [this.pid, ...this.place.pids], this.place.mountinfo)
   }
 
   /** Ends the daemon and removes its folder. */

@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD_RELEASE, OCI_RUNTIME, releaseBin } from './places.ts'
+import { CONTAINERD_RELEASE, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -84,6 +84,10 @@ const CHECKS = {
   strace: () => onPath('strace'),
   'qemu-system-x86_64': () => onPath('qemu-system-x86_64'),
   'two processors': () => availableParallelism() > 1,
+  'CNI plugins': () => onPath('/usr/lib/cni/bridge'),
+  nerdctl: () => onPath(NERDCTL),
+  iptables: () => onPath('iptables'),
+  procps: () => onPath('ps'),
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>

@@ -32,6 +32,8 @@ export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 export function releaseBin(release: string): string {
   return release === '' ? '' : join(ROOT, 'build/containerd', release)
 }
+/** The nerdctl that scripts/nerdctl builds. */
+export const NERDCTL = join(ROOT, 'build/nerdctl/nerdctl')
 /** The daemon of the release under test. */
 export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
