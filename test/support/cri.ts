@@ -2,7 +2,7 @@
  * A small client of the CRI, the API that the kubelet speaks to containerd: pods and their containers, as the kubelet asks for them when
  * nobody asked for anything else. What a test wants differently it says in the words of the API.
  */
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Client, credentials, type ServiceError } from '@grpc/grpc-js'
 import { messages } from './cri-proto.ts'
@@ -104,8 +104,7 @@ export class Cri implements Disposable {
   /** Runs a pod. @throws what the daemon says */
   async runPod(wish: PodWish = {}): Promise<Pod> {
     const name = `pod-${this.#next++}`
-    const logDirectory = join(this.#daemon.folder, 'logs', name)
-    mkdirSync(logDirectory, { recursive: true })
+    const logDirectory = mkdtempSync(join(this.#daemon.folder, 'logs-'))
     const namespaces = { network: NamespaceMode.NODE, pid: NamespaceMode.CONTAINER, ...wish.namespaces }
     const config = {
       metadata: { name, uid: name, namespace: 'tests' },
