@@ -248,7 +248,8 @@ async function containerdCases(
   { rounds, idle, only }: Pick<Options, 'rounds' | 'idle' | 'only'>,
   header: string[],
 ): Promise<Case[]> {
-  const daemon = new Daemon()
+  // the level of a containerd that nobody is debugging
+  const daemon = new Daemon(() => '', 'info')
   try {
     await daemon.start()
     await daemon.importImage()
