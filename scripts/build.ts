@@ -32,7 +32,8 @@ const META = join(OUT, 'meta')
 
 /**
  * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
- * would cost as much as all of its own work. V8's helper threads (--v8-pool-size) would not live long enough to help.
+ * would cost as much as all of its own work. V8's helper threads would not live long enough to help: one (0 would be
+ * one for every processor).
  */
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it.
@@ -45,7 +46,7 @@ unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENS
 node=$lib/node
 # in a node_modules folder, Node lies beside this package
 [ -x "$node" ] || node=$lib/../../../../node/bin/node
-exec "$node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
+exec "$node" --v8-pool-size=1 "$lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [
