@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
+import { errnoName, errnoOf } from '../../runtime/index.ts'
 import { fillFifo, makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
@@ -16,6 +17,18 @@ const SIZE = 16 * MIB
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
+
+/** What a process has open, each as "NUMBER:FILE", without what it closes while we look. */
+function openFiles(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
+    try {
+      return [`${name}:${fd(pid, Number(name))}`]
+    } catch (error) {
+      if (errnoName(errnoOf(error)) === 'ENOENT') return []
+      throw error
+    }
+  })
+}
 
 describe('streams', needs('root', 'busybox'), () => {
   test('the init of a container writes to the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
@@ -277,7 +290,7 @@ describe('streams', needs('root', 'busybox'), () => {
 
   test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
     const task = await shim.started(['sleep', '1000'])
-    const descriptors = () => readdirSync(`/proc/${shim.pid}/fd`).map((name) => `${name}:${fd(shim.pid, Number(name))}`)
+    const descriptors = () => openFiles(shim.pid)
     const round = async (name: string): Promise<void> => {
       const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
       const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
