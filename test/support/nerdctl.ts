@@ -185,7 +185,7 @@ export const test = base.extend<{
   place: [
     // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixture's needs from this pattern
     async ({}, use) => {
-      const daemon = new Daemon(undefined, RESTARTS)
+      const daemon = new Daemon(undefined, 'debug', RESTARTS)
       const host = await PrivateHost.open(daemon.folder)
       daemon.place = host
       try {
