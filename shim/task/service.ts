@@ -1,8 +1,8 @@
 /**
  * The Task service: one short function per call, for both versions of the service, which differ in name only. A function finds what the
  * request names, asks the state machine, and does it; what takes more than that is in create.ts, start.ts, delete.ts. Whatever may be
- * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane. State and CloseIO wait for a
- * Create in progress: a client's copy of its input may have ended before its Create is answered, and then it asks for both, once.
+ * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane. State, Wait and CloseIO
+ * wait for a Create in progress: its streams are there before its answer is, and who reads or ends them asks for these, once.
  */
 import { type CallContext, Code, packAny, type ServiceHandlers } from 'ttrpc-ts'
 import {
@@ -58,7 +58,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     resizePty: (request) => resize(registry.get(request.id), request),
     closeIO: async ({ id, execId }) => (await registry.created(id)).process(execId).closeStdin(),
     update: (request) => update(registry.get(request.id), request),
-    wait: ({ id, execId }) => wait(registry.get(id).process(execId)),
+    wait: async ({ id, execId }) => wait((await registry.created(id)).process(execId)),
     stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.stats()) }),
     connect: ({ id }) => ({ shimPid: shim.pid, taskPid: registry.find(id)?.init.state.pid ?? 0 }),
     shutdown: (_, context) => shutdown(shim, context),

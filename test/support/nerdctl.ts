@@ -12,6 +12,18 @@ import { Daemon, words } from './daemon.ts'
 import { IMAGE, IS_OURS, NERDCTL, PAYLOAD, RUNTIME } from './places.ts'
 import { PrivateHost } from './private-host.ts'
 
+/** What a test with nerdctl needs of the machine. */
+export const NERDCTL_NEEDS = [
+  'root',
+  'containerd',
+  'busybox',
+  'iproute2',
+  'iptables',
+  'CNI plugins',
+  'procps',
+  'nerdctl',
+] as const
+
 /** Where Debian has the network plugins. */
 const PLUGINS = '/usr/lib/cni'
 /** The restart policies' loop, ten seconds by default. */
@@ -21,6 +33,8 @@ const RESTARTS = '\n[plugins."io.containerd.internal.v1.restart"]\n  interval = 
 export class Nerdctl {
   readonly daemon: Daemon
   readonly host: PrivateHost
+  readonly image = IMAGE
+  readonly runtime = RUNTIME
   readonly #prefix = `t${randomBytes(2).toString('hex')}`
   #next = 1
   #leftFifos = false
