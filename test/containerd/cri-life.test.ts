@@ -110,6 +110,29 @@ describe('a container that is to end', NEEDS, () => {
   })
 })
 
+describe('many pods', NEEDS, () => {
+  test('come, work and go side by side', async ({ cri }) => {
+    const life = async (n: number): Promise<void> => {
+      const pod = await cri.runPod({ namespaces: { network: NamespaceMode.POD, pid: n % 2 } })
+      const ids = await Promise.all([1, 2].map(() => cri.runContainer(pod, ['payload', 'trap'])))
+      const execs = ids.flatMap((id) =>
+        [1, 2].map((k) => cri.execSync(id, ['payload', 'both', String(k), `${n}-${k}`])),
+      )
+      expect((await Promise.all(execs)).map(({ exitCode, stdout }) => [exitCode, stdout])).toEqual(
+        ids.flatMap(() => [1, 2].map((k) => [k, `out:${n}-${k}\n`])),
+      )
+      await until('the traps to be set', () => ids.every((id) => cri.logOf(id).length > 0))
+      const ends = ids.map(async (id, k) => {
+        await cri.stopContainer(id, k * 60)
+        return (await cri.status(id)).exitCode
+      })
+      expect(await Promise.all(ends)).toEqual([137, 7])
+      await cri.removePod(pod)
+    }
+    await Promise.all([0, 1, 2, 3, 4, 5].map(life))
+  })
+})
+
 describe('the resources of a container', NEEDS, () => {
   const memory = needs('memory controller')
 

@@ -33,6 +33,8 @@ export const messages: protobuf.Root = protobuf.parse(`
   message PodNetwork { string ip = 1; }
   message PodStatus { string id = 1; int32 state = 3; PodNetwork network = 5; string runtime_handler = 9; }
   message PodStatusResponse { PodStatus status = 1; map<string, string> info = 2; }
+  message ListedPod { string id = 1; }
+  message ListPodsResponse { repeated ListedPod items = 1; }
 
   message ImageSpec { string image = 1; }
   message ContainerMetadata { string name = 1; uint32 attempt = 2; }
