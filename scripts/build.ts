@@ -113,6 +113,21 @@ const noWorkerThreads: Plugin = {
   },
 }
 
+/** What a shim hardly ever needs is a file of its own, so that the others neither read nor keep it. */
+const APART = [{ module: 'smol-toml', name: 'toml' }] as const
+const apartFromTheBundle: Plugin = {
+  name: 'apart-from-the-bundle',
+  setup(esbuild) {
+    for (const { module, name } of APART) {
+      esbuild.onResolve({ filter: new RegExp(`^${module}$`) }, ({ path }) => ({ path, namespace: 'apart' }))
+      esbuild.onLoad({ filter: new RegExp(`^${module}$`), namespace: 'apart' }, () => ({
+        contents: `module.exports = require(__dirname + '/${name}.js')`,
+        loader: 'js',
+      }))
+    }
+  },
+}
+
 function koffiPackage(): { version: string; addon: string } {
   const main = require.resolve('koffi')
   const version: string = JSON.parse(readFileSync(join(dirname(main), 'package.json'), 'utf8')).version
@@ -127,7 +142,7 @@ function bundleIsFresh(out: string, meta: string): boolean {
   try {
     const inputs: Record<string, unknown> = JSON.parse(readFileSync(meta, 'utf8')).inputs
     return Object.keys(inputs).every((path) => {
-      if (/^(koffi-native|no-threads):/.test(path)) return true
+      if (/^(koffi-native|no-threads|apart):/.test(path)) return true
       const time = mtime(join(ROOT, path))
       return time !== 0 && time <= built
     })
@@ -161,7 +176,9 @@ async function bundle(entry: string, name: string, koffiVersion: string): Promis
       'import.meta.filename': '__filename',
       RUNTS_FAILPOINTS: String(FAILPOINTS),
     },
-    plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads],
+    plugins: APART.some(({ module }) => module === entry)
+      ? []
+      : [koffiBesideTheBundle(koffiVersion), noWorkerThreads, apartFromTheBundle],
   })
   mkdirSync(META, { recursive: true })
   writeFileSync(meta, JSON.stringify(result.metafile))
@@ -265,6 +282,7 @@ async function main(): Promise<void> {
     renameSync(`${addon}.tmp`, addon)
   }
   make()
+  for (const { module, name } of APART) await bundle(module, name, koffi.version)
   for (const { entry, name } of BUNDLES) {
     writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
     await bundle(entry, name, koffi.version)
