@@ -478,22 +478,3 @@ export type Op = {
     }
   >
 }[OpName]
-
-/** The number that ties a plan to the helper that may run it: FNV-1a (32 bit) over the schema's JSON text. */
-export function schemaHash(): number {
-  const text = JSON.stringify([
-    PLAN_MAGIC,
-    LIMITS,
-    FDS,
-    ARG_KINDS,
-    MOUNT_HOW,
-    PIVOT_MODE,
-    CREDENTIALS,
-    SYNC_POINTS,
-    OPS,
-    RECORDS,
-  ])
-  let hash = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193) >>> 0
-  return hash
-}

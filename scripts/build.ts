@@ -32,7 +32,8 @@ const META = join(OUT, 'meta')
 
 /**
  * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
- * would cost as much as all of its own work. V8's helper threads (--v8-pool-size) would not live long enough to help.
+ * would cost as much as all of its own work. V8's helper threads would not live long enough to help: one (0 would be
+ * one for every processor).
  */
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it.
@@ -45,7 +46,7 @@ unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENS
 node=$lib/node
 # in a node_modules folder, Node lies beside this package
 [ -x "$node" ] || node=$lib/../../../../node/bin/node
-exec "$node" --v8-pool-size=0 "$lib/runts.cjs" "$@"
+exec "$node" --v8-pool-size=1 "$lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [
@@ -128,6 +129,15 @@ const apartFromTheBundle: Plugin = {
   },
 }
 
+/** 64-bit integers are bigint here (ttrpc-ts/wire.ts); protobufjs takes this answer as "there is no long.js". */
+const noLong: Plugin = {
+  name: 'no-long',
+  setup(esbuild) {
+    esbuild.onResolve({ filter: /^long$/ }, ({ path }) => ({ path, namespace: 'no-long' }))
+    esbuild.onLoad({ filter: /.*/, namespace: 'no-long' }, () => ({ contents: 'module.exports = null', loader: 'js' }))
+  },
+}
+
 function koffiPackage(): { version: string; addon: string } {
   const main = require.resolve('koffi')
   const version: string = JSON.parse(readFileSync(join(dirname(main), 'package.json'), 'utf8')).version
@@ -142,7 +152,7 @@ function bundleIsFresh(out: string, meta: string): boolean {
   try {
     const inputs: Record<string, unknown> = JSON.parse(readFileSync(meta, 'utf8')).inputs
     return Object.keys(inputs).every((path) => {
-      if (/^(koffi-native|no-threads|apart):/.test(path)) return true
+      if (/^(koffi-native|no-threads|no-long|apart):/.test(path)) return true
       const time = mtime(join(ROOT, path))
       return time !== 0 && time <= built
     })
@@ -151,7 +161,10 @@ function bundleIsFresh(out: string, meta: string): boolean {
   }
 }
 
-async function bundle(entry: string, name: string, koffiVersion: string): Promise<boolean> {
+/** What bundle-loader.cjs runs is one function's text already in its file: putting it together at a start would hold it in memory twice. */
+const AS_FUNCTION = { banner: { js: '(function (require, __filename, __dirname) {' }, footer: { js: '})' } }
+
+async function bundle(entry: string, name: string, koffiVersion: string, form = {}): Promise<boolean> {
   const out = join(LIB, `${name}.js`)
   const meta = join(META, `${name}.json`)
   if (bundleIsFresh(out, meta)) return false
@@ -170,6 +183,7 @@ async function bundle(entry: string, name: string, koffiVersion: string): Promis
     charset: 'ascii',
     legalComments: 'eof',
     logLevel: 'warning',
+    ...form,
     // CommonJS has no import.meta; the bundle's own folder is what the sources mean by it
     define: {
       'import.meta.dirname': '__dirname',
@@ -178,7 +192,7 @@ async function bundle(entry: string, name: string, koffiVersion: string): Promis
     },
     plugins: APART.some(({ module }) => module === entry)
       ? []
-      : [koffiBesideTheBundle(koffiVersion), noWorkerThreads, apartFromTheBundle],
+      : [koffiBesideTheBundle(koffiVersion), noWorkerThreads, noLong, apartFromTheBundle],
   })
   mkdirSync(META, { recursive: true })
   writeFileSync(meta, JSON.stringify(result.metafile))
@@ -285,7 +299,7 @@ async function main(): Promise<void> {
   for (const { module, name } of APART) await bundle(module, name, koffi.version)
   for (const { entry, name } of BUNDLES) {
     writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
-    await bundle(entry, name, koffi.version)
+    await bundle(entry, name, koffi.version, AS_FUNCTION)
     codeCache(name)
   }
   // the library for whoever is not of this tree: node takes no TypeScript from node_modules

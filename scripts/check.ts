@@ -69,7 +69,7 @@ const among =
 /** Who may import what; the first row whose place matches decides. */
 const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((target: string) => boolean)[] }[] = [
   { place: /^proto\/ttrpc-ts\//, may: [isNode, below('proto/ttrpc-ts'), (t) => t.startsWith('protobufjs')] },
-  { place: /^proto\/init-plan\.ts$/, may: [] },
+  { place: /^proto\/(init-plan|plan-hash\.gen)\.ts$/, may: [] },
   {
     place: /^runtime\/sys\//,
     may: [isNode, below('runtime/sys'), among('koffi', 'runtime/errors.ts', 'runtime/logger.ts')],
@@ -77,7 +77,11 @@ const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((
   { place: /^runtime\/cli\//, may: [isNode, below('runtime/cli'), among('runtime/index.ts')] },
   {
     place: /^runtime\//,
-    may: [isNode, (t) => below('runtime')(t) && !below('runtime/cli')(t), among('proto/init-plan.ts')],
+    may: [
+      isNode,
+      (t) => below('runtime')(t) && !below('runtime/cli')(t),
+      among('proto/init-plan.ts', 'proto/plan-hash.gen.ts'),
+    ],
   },
   {
     place: /^shim\/log\.ts$/,

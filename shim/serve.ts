@@ -2,7 +2,7 @@
  * The shim process at work: it takes the listening socket that the launcher made and answers; life.ts decides when it ends.
  * Invariants: no error of one container ends it; a socket whose other end is not our own user is closed unread.
  */
-import { createServer, type Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { TtrpcServer } from 'ttrpc-ts'
 import { TaskService, TaskV3Service } from 'ttrpc-ts/containerd'
 import { getpid, peerCredentials, Reaper } from '../runtime/index.ts'
@@ -64,7 +64,17 @@ export function serve(flags: Flags): void {
     logger.error({ error: error.message }, 'cannot serve')
     life.leave()
   })
-  listener.listen({ fd: LISTEN_FD, backlog: BACKLOG })
+  listen(listener)
+}
+
+/**
+ * Server.listen() loads Node's cluster, child_process and dgram, a tenth of the whole start, to ask whether this is a cluster's worker.
+ * `_listen2` is what it then calls, and Node keeps it as an alias for others; a Node without it is asked the long way.
+ */
+function listen(listener: Server): void {
+  const direct: unknown = Reflect.get(listener, '_listen2')
+  if (typeof direct === 'function') Reflect.apply(direct, listener, [null, null, null, BACKLOG, LISTEN_FD])
+  else listener.listen({ fd: LISTEN_FD, backlog: BACKLOG })
 }
 
 /** Only our own user may command us; the socket's mode says so too, but it can be changed. */

@@ -2,7 +2,8 @@
  * Op[] to the bytes that ts-init reads; init-plan.ts describes the form. Invariant: what is encoded is within the limits that the helper
  * enforces, so that it refuses no plan of ours: text that is too long is refused here, with its place in the spec.
  */
-import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC, schemaHash } from '../../proto/init-plan.ts'
+import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC } from '../../proto/init-plan.ts'
+import { PLAN_SCHEMA_HASH } from '../../proto/plan-hash.gen.ts'
 import { specError } from '../errors.ts'
 
 interface Schema {
@@ -14,14 +15,12 @@ const SCHEMAS: ReadonlyMap<string, Schema> = new Map(
   Object.entries(OPS).map(([name, { code, args }]) => [name, { code, args: Object.entries<ArgKind>(args) }]),
 )
 const text = new TextEncoder()
-let hash: number | undefined
 
 /** Encodes a plan. @throws InvalidArgument when a text or the whole is too long */
 export function encodePlan(ops: readonly Op[]): Uint8Array {
   const writer = new Writer()
-  hash ??= schemaHash()
   writer.u32(PLAN_MAGIC)
-  writer.u32(hash)
+  writer.u32(PLAN_SCHEMA_HASH)
   writer.u32(0)
   writer.u32(ops.length)
   for (const op of ops) encodeOp(writer, op)

@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { LIMITS, OPS, type Op, PLAN_MAGIC, schemaHash } from '../../proto/init-plan.ts'
+import { LIMITS, OPS, type Op, PLAN_MAGIC } from '../../proto/init-plan.ts'
+import { PLAN_SCHEMA_HASH } from '../../proto/plan-hash.gen.ts'
 import { encodePlan } from '../../runtime/plan/encode.ts'
 import { needs } from '../support/needs.ts'
 import { make } from './run.ts'
@@ -44,7 +45,7 @@ function raw(records: readonly (readonly [name: keyof typeof OPS, args: Buffer])
   )
   const header = Buffer.alloc(16)
   header.writeUInt32LE(PLAN_MAGIC, 0)
-  header.writeUInt32LE(schemaHash(), 4)
+  header.writeUInt32LE(PLAN_SCHEMA_HASH, 4)
   header.writeUInt32LE(size ?? 16 + body.length, 8)
   header.writeUInt32LE(records.length, 12)
   return Buffer.concat([header, body])

@@ -22,7 +22,7 @@ const DISABLED = [
 ]
 
 /** containerd's own bounds, longer where everything takes longer. Format 2 is read by all releases. */
-const CONFIG = (folder: string, cri: string): string => `
+const CONFIG = (folder: string, cri: string, level: string): string => `
 version = 2
 root = "${folder}/root"
 state = "${folder}/state"
@@ -32,7 +32,7 @@ disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLE
 [ttrpc]
   address = "${folder}/c.sock.ttrpc"
 [debug]
-  level = "debug"
+  level = "${level}"
 [timeouts]
   "io.containerd.timeout.shim.cleanup" = "${5 * SLOWNESS}s"
   "io.containerd.timeout.shim.load" = "${5 * SLOWNESS}s"
@@ -105,14 +105,14 @@ export class Daemon {
   #child: ChildProcess | undefined
   #bin = releaseBin(CONTAINERD_RELEASE)
 
-  /** `cri`: configuration of the CRI, which is switched off without it. */
-  constructor(cri: (folder: string) => string = () => '') {
+  /** `cri`: configuration of the CRI, which is switched off without it. `level`: of the log, which shims get as well. */
+  constructor(cri: (folder: string) => string = () => '', level: 'debug' | 'info' = 'debug') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
     // passable: the root of a container in a user namespace is another user, who has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
-    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder)))
+    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder), level))
   }
 
   /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */

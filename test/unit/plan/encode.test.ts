@@ -1,6 +1,7 @@
 /** The bytes of a plan, read back by a second implementation of the form that init-plan.ts describes. */
 import { describe, expect, test } from 'vitest'
-import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC, schemaHash } from '../../../proto/init-plan.ts'
+import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC } from '../../../proto/init-plan.ts'
+import { PLAN_SCHEMA_HASH } from '../../../proto/plan-hash.gen.ts'
 import { describePlan } from '../../../runtime/plan/describe.ts'
 import { encodePlan } from '../../../runtime/plan/encode.ts'
 import { addUserNamespace } from '../spec/fixture.ts'
@@ -34,7 +35,7 @@ function decodePlan(bytes: Uint8Array): Record<string, unknown>[] {
     strs: () => Array.from({ length: u32() }, str),
     u64s: () => Array.from({ length: u32() }, () => read.u64()),
   }
-  expect([u32(), u32(), u32()]).toEqual([PLAN_MAGIC, schemaHash(), bytes.length])
+  expect([u32(), u32(), u32()]).toEqual([PLAN_MAGIC, PLAN_SCHEMA_HASH, bytes.length])
   const names = new Map(Object.entries(OPS).map(([name, { code }]) => [code as number, name as keyof typeof OPS]))
   const ops = Array.from({ length: u32() }, () => {
     const start = at

@@ -3,7 +3,8 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
-import { FDS, OPS, schemaHash } from '../../../proto/init-plan.ts'
+import { FDS, OPS } from '../../../proto/init-plan.ts'
+import { PLAN_SCHEMA_HASH } from '../../../proto/plan-hash.gen.ts'
 import { planHeader } from '../../../scripts/generate/plan-header.ts'
 
 const run = promisify(execFile)
@@ -15,7 +16,7 @@ test('gen --check finds every generated file up to date', async () => {
 
 test('plan.gen.h carries the schema hash, the fds and every operation', () => {
   const header = planHeader()
-  expect(header).toContain(`#define PLAN_SCHEMA_HASH 0x${schemaHash().toString(16).padStart(8, '0')}u`)
+  expect(header).toContain(`#define PLAN_SCHEMA_HASH 0x${PLAN_SCHEMA_HASH.toString(16).padStart(8, '0')}u`)
   for (const [name, fd] of Object.entries(FDS)) expect(header).toContain(`#define FD_${name} ${fd}\n`)
   for (const [name, op] of Object.entries(OPS)) {
     expect(header).toContain(`    OP_${name.toUpperCase()} = ${op.code},\n`)
