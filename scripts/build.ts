@@ -43,6 +43,9 @@ case $self in */*) ;; *) self=./$self ;; esac
 lib=\${self%/*}/../lib/containerd-shim-ts
 # what a user has set for programs of their own must not change how this one runs
 unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
+# Node raises its limit of open files; containers are to have the one that we were given
+RUNTS_SOFT_NOFILE=$(ulimit -Sn)
+export RUNTS_SOFT_NOFILE
 node=$lib/node
 # in a node_modules folder, Node lies beside this package
 [ -x "$node" ] || node=$lib/../../../../node/bin/node
