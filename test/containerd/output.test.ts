@@ -1,7 +1,11 @@
-/** Byte-exact output, through fifos and terminals, in amounts that no buffer holds. */
+/**
+ * Byte-exact output, through fifos and terminals, in amounts that no buffer holds. ctr closes its streams as soon as it hears of the exit,
+ * whatever it has not read yet (with every runtime; shim/streams.test.ts has clients that read to the end), so that a program whose every
+ * byte is wanted waits here for the client to have them.
+ */
 import { join } from 'node:path'
 import { describe } from 'vitest'
-import { until } from '../support/command.ts'
+import { type Command, type Finished, until } from '../support/command.ts'
 import { expect, seconds, test } from '../support/containerd.ts'
 import { needs, SLOWNESS } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
@@ -10,31 +14,58 @@ const MIB = 1024 * 1024
 const SIZE = 64 * MIB
 const ROUNDS = SLOWNESS > 1 ? 3 : 100
 
+/** A program that ends well when its input has ended, for which ctr needs an open stdin. */
+const bytesAndWait = (size: number): string[] => ['sh', '-c', `payload bytes ${size} && ! read line`]
+
+/** Counts what arrives of a program's output: resolves when it is that much. */
+function arrival({ child: { stdout }, finished }: Command, size: number): Promise<unknown> {
+  let arrived = 0
+  const { promise, resolve } = Promise.withResolvers<void>()
+  stdout!.on('data', (chunk: Buffer) => {
+    arrived += chunk.length
+    if (arrived >= size) resolve()
+  })
+  return Promise.race([promise, finished])
+}
+
+/** The end of a client that gets so much from `bytesAndWait`. */
+async function endOf(run: Command, size: number): Promise<Finished> {
+  await arrival(run, size)
+  run.endInput()
+  return run.finished
+}
+
 describe('output', needs('root', 'containerd', 'busybox'), () => {
   test(`64 MiB of stdout arrive unchanged, ${ROUNDS} runs in a row`, { timeout: seconds(300) }, async ({ ct }) => {
     const wanted = { code: 0, bytes: SIZE, sha256: expectedSha256(SIZE) }
     for (let round = 0; round < ROUNDS; round++) {
-      expect(await ct.run([], ['payload', 'bytes', String(SIZE)], { keepOutput: false })).toMatchObject(wanted)
+      const run = ct.startRun([], bytesAndWait(SIZE), { keepOutput: false, input: 'open' })
+      expect(await endOf(run, SIZE)).toMatchObject(wanted)
     }
   })
 
   test('64 MiB of an exec arrive unchanged', { timeout: seconds(60) }, async ({ ct }) => {
     const id = await ct.detached()
-    const exec = ct.daemon.ctr(['task', 'exec', '--exec-id', 'big', id, 'payload', 'bytes', String(SIZE)], {
+    const exec = ct.daemon.startCtr(['task', 'exec', '--exec-id', 'big', id, ...bytesAndWait(SIZE)], {
       keepOutput: false,
+      input: 'open',
     })
-    expect(await exec).toMatchObject({ code: 0, bytes: SIZE, sha256: expectedSha256(SIZE) })
+    expect(await endOf(exec, SIZE)).toMatchObject({ code: 0, bytes: SIZE, sha256: expectedSha256(SIZE) })
   })
 
   test('64 MiB through a terminal arrive with its line ends and nothing else changed', {
     timeout: seconds(120),
   }, async ({ ct }) => {
-    const run = ct.startOnTerminal(ct.runArgs(['--rm', '-t'], ct.id(), ['payload', 'bytes', String(SIZE), 'text']), {
+    const id = ct.id()
+    const script = `payload bytes ${SIZE} text && exec sleep 1000`
+    const run = ct.startOnTerminal(ct.runArgs(['--rm', '-t'], id, ['sh', '-c', script]), {
       keepOutput: false,
       input: 'open',
     })
-    const result = await run.finished
-    expect(result).toMatchObject({ code: 0, bytes: SIZE + SIZE / 64, sha256: expectedSha256(SIZE, 'terminal') })
+    const bytes = SIZE + SIZE / 64
+    await arrival(run, bytes)
+    await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
+    expect(await run.finished).toMatchObject({ code: 137, bytes, sha256: expectedSha256(SIZE, 'terminal') })
   })
 
   test('64 MiB of stdin arrive unchanged', { timeout: seconds(60) }, async ({ ct }) => {
@@ -52,8 +83,12 @@ describe('output', needs('root', 'containerd', 'busybox'), () => {
   })
 
   test('stdout and stderr do not mix when both are busy', async ({ ct }) => {
-    const script = 'i=0; while [ $i -lt 2000 ]; do echo "out $i"; echo "err $i" >&2; i=$((i+1)); done'
-    const { stdout, stderr } = await ct.run([], ['sh', '-c', script])
+    const script = 'i=0; while [ $i -lt 2000 ]; do echo "out $i"; echo "err $i" >&2; i=$((i+1)); done; read line'
+    const run = ct.startRun([], ['sh', '-c', script], { input: 'open' })
+    await run.untilOutput('out 1999\n')
+    await until('the other one', () => run.stderr.includes('err 1999\n'))
+    run.endInput()
+    const { stdout, stderr } = await run.finished
     const numbers = Array.from({ length: 2000 }, (_, i) => i)
     expect(stdout).toBe(numbers.map((i) => `out ${i}\n`).join(''))
     expect(stderr).toBe(numbers.map((i) => `err ${i}\n`).join(''))
@@ -64,8 +99,10 @@ describe('output', needs('root', 'containerd', 'busybox'), () => {
   }, async ({ ct }) => {
     const size = (SLOWNESS > 1 ? 64 : 1024) * MIB
     const id = ct.id()
-    const run = ct.startRun([], ['payload', 'bytes', String(size)], { id, keepOutput: false, timeoutMs: seconds(180) })
+    const options = { id, keepOutput: false, input: 'open', timeoutMs: seconds(180) } as const
+    const run = ct.startRun([], bytesAndWait(size), options)
     let arrived = 0
+    const all = endOf(run, size)
     run.child.stdout!.on('data', (chunk: Buffer) => (arrived += chunk.length))
     await until('the first MiB', () => arrived > MIB)
     run.kill('SIGSTOP')
@@ -78,7 +115,7 @@ describe('output', needs('root', 'containerd', 'busybox'), () => {
     })
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
     run.kill('SIGCONT')
-    expect(await run.finished).toMatchObject({ code: 0, bytes: size, sha256: expectedSha256(size) })
+    expect(await all).toMatchObject({ code: 0, bytes: size, sha256: expectedSha256(size) })
   })
 
   test('a reader that is gone for good does not kill the container', async ({ ct }) => {

@@ -1,7 +1,9 @@
 /** The streams of a process in every form that a client may ask for, and in every order of its calls. */
+import { createHash } from 'node:crypto'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
-import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
+import { errnoName, errnoOf } from '../../runtime/index.ts'
+import { fillFifo, makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
 import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
@@ -15,6 +17,18 @@ const SIZE = 16 * MIB
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
+
+/** What a process has open, each as "NUMBER:FILE", without what it closes while we look. */
+function openFiles(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
+    try {
+      return [`${name}:${fd(pid, Number(name))}`]
+    } catch (error) {
+      if (errnoName(errnoOf(error)) === 'ENOENT') return []
+      throw error
+    }
+  })
+}
 
 describe('streams', needs('root', 'busybox'), () => {
   test('the init of a container writes to the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
@@ -192,6 +206,35 @@ describe('streams', needs('root', 'busybox'), () => {
     })
   }
 
+  test('what a terminal still holds when its process has ended arrives, however late its client reads', async ({
+    fake,
+    shim,
+  }) => {
+    // more than one read takes out of a terminal, and less than it holds
+    const size = 9 * 1024
+    const program = ['payload', 'bytes', String(size), 'text']
+    const task = shim.task(program)
+    const clients = ['', 'e'].map((id) => ({ id, ...makeFifos(fake.folder) }))
+    // no room for a single byte: all of it is in the terminal, and in the shim's hands
+    const fillings = clients.map(({ stdout }) => fillFifo(stdout))
+    const [init, exec] = clients.map(({ stdout }) => ({ stdout, terminal: true }))
+    await task.create(init)
+    await task.exec('e', program, exec)
+    for (const { id } of clients.toReversed()) {
+      await task.start(id)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+    }
+    for (const [i, { stdout }] of clients.entries()) {
+      const client = reader(stdout)
+      const filling = fillings[i]!
+      filling.letGo()
+      const output = (await client.finished).stdoutBytes.subarray(filling.bytes)
+      expect(output.length).toBe(size + size / 64)
+      expect(createHash('sha256').update(output).digest('hex')).toBe(expectedSha256(size, 'terminal'))
+    }
+    await task.remove()
+  })
+
   test('eight execs at a time each give their own client exactly their own bytes', async ({ fake, shim }) => {
     const task = shim.task(['sleep', '1000'])
     await task.create()
@@ -247,7 +290,7 @@ describe('streams', needs('root', 'busybox'), () => {
 
   test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
     const task = await shim.started(['sleep', '1000'])
-    const descriptors = () => readdirSync(`/proc/${shim.pid}/fd`).map((name) => `${name}:${fd(shim.pid, Number(name))}`)
+    const descriptors = () => openFiles(shim.pid)
     const round = async (name: string): Promise<void> => {
       const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
       const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
@@ -306,7 +349,8 @@ describe('streams', needs('root', 'busybox'), () => {
 
   test('a user of the container may open its streams again, those of an exec too', async ({ fake, shim }) => {
     const user = { uid: 1000, gid: 1000 }
-    const script = 'echo again >/dev/stdout; echo oops >/dev/stderr; cat /dev/stdin'
+    // the second cat opens the input when it has ended
+    const script = 'echo again >/dev/stdout; echo oops >/dev/stderr; cat /dev/stdin; cat /dev/stdin'
     const task = shim.task(['sh', '-c', script], (spec) => {
       spec.process.user = user
     })
@@ -321,12 +365,16 @@ describe('streams', needs('root', 'busybox'), () => {
     await task.create(one)
     const [execOut, execErr] = open(two)
     await task.exec('e', ['sh', '-c', script], { ...two, spec: processAny(['sh', '-c', script], { user }) })
-    await task.start('e')
-    await task.closeStdin('e')
-    expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
-    await task.start()
-    await task.closeStdin()
-    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
+    for (const [id, output] of [
+      ['e', execOut],
+      ['', out],
+    ] as const) {
+      await task.start(id)
+      // a client that had not opened its side by CloseIO would have none to write to any more
+      await output.untilOutput('in')
+      await task.closeStdin(id)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+    }
     for (const command of [out, execOut]) expect((await command.finished).stdout).toBe('again\nin\n')
     for (const command of [err, execErr]) expect((await command.finished).stdout).toBe('oops\n')
     await task.remove()

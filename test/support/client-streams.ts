@@ -2,10 +2,10 @@
  * The client's side of a process's streams: fifos made as containerd's clients make them, read and written by programs of their own, which
  * can be stopped, killed and replaced like any client.
  */
-import { mkdirSync, readFileSync } from 'node:fs'
+import { closeSync, constants, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { mkfifo } from '../../runtime/index.ts'
+import { errnoName, errnoOf, mkfifo } from '../../runtime/index.ts'
 import { type Command, type StartOptions, startCommand, until } from './command.ts'
 
 /** Three fifos. */
@@ -37,6 +37,25 @@ export function reader(path: string, options: StartOptions = {}): Command {
 /** A client that writes a fifo. Its open blocks until somebody can read. */
 export function writer(path: string): Command {
   return untilEnd(startCommand('sh', ['-c', 'exec cat >"$0"', path], { input: 'open' }))
+}
+
+/** Leaves no room in a fifo until a reader takes some; `letGo` when that has opened it. */
+export function fillFifo(path: string): { readonly bytes: number; letGo(): void } {
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+  let open = true
+  const letGo = (): void => {
+    if (open) closeSync(fd)
+    open = false
+  }
+  onTestFinished(letGo)
+  const page = Buffer.alloc(4096)
+  let bytes = 0
+  try {
+    for (;;) bytes += writeSync(fd, page)
+  } catch (error) {
+    if (errnoName(errnoOf(error)) !== 'EAGAIN') throw error
+  }
+  return { bytes, letGo }
 }
 
 function untilEnd(command: Command): Command {
