@@ -1,183 +1,313 @@
 /**
- * A small client of the CRI, the API that the kubelet speaks to containerd: pods in the host's network and their containers. The proto has
- * the calls and fields that tests use, with the names, numbers and types of runtime.v1.
+ * A small client of the CRI, the API that the kubelet speaks to containerd: pods and their containers, as the kubelet asks for them when
+ * nobody asked for anything else. What a test wants differently it says in the words of the API.
  */
-import { Client, credentials } from '@grpc/grpc-js'
-import protobuf from 'protobufjs'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Client, credentials, type ServiceError } from '@grpc/grpc-js'
+import { messages } from './cri-proto.ts'
+import { CriStream } from './cri-stream.ts'
 import type { Daemon } from './daemon.ts'
-
-const { root } = protobuf.parse(`
-  syntax = "proto3";
-  message IDMapping { uint32 host_id = 1; uint32 container_id = 2; uint32 length = 3; }
-  message UserNamespace { int32 mode = 1; repeated IDMapping uids = 2; repeated IDMapping gids = 3; }
-  message NamespaceOption { int32 network = 1; int32 pid = 2; int32 ipc = 3; string target_id = 4; UserNamespace userns_options = 5; }
-  message SandboxSecurity { NamespaceOption namespace_options = 1; }
-  message LinuxSandbox { string cgroup_parent = 1; SandboxSecurity security_context = 2; }
-  message SandboxMetadata { string name = 1; string uid = 2; string namespace = 3; }
-  message SandboxConfig { SandboxMetadata metadata = 1; string log_directory = 3; LinuxSandbox linux = 8; }
-  message RunPodSandboxRequest { SandboxConfig config = 1; string runtime_handler = 2; }
-  message RunPodSandboxResponse { string pod_sandbox_id = 1; }
-  message PodRequest { string pod_sandbox_id = 1; }
-  message Nothing {}
-  message ImageSpec { string image = 1; }
-  message ContainerMetadata { string name = 1; }
-  message LinuxResources { int64 cpu_period = 1; int64 cpu_quota = 2; int64 cpu_shares = 3; int64 memory_limit_in_bytes = 4; }
-  message ContainerSecurity { NamespaceOption namespace_options = 3; }
-  message LinuxContainer { LinuxResources resources = 1; ContainerSecurity security_context = 2; }
-  message ContainerConfig {
-    ContainerMetadata metadata = 1; ImageSpec image = 2; repeated string command = 3; string log_path = 11; LinuxContainer linux = 15;
-  }
-  message CreateContainerRequest { string pod_sandbox_id = 1; ContainerConfig config = 2; SandboxConfig sandbox_config = 3; }
-  message CreateContainerResponse { string container_id = 1; }
-  message ContainerRequest { string container_id = 1; int64 timeout = 2; }
-  message ExecSyncRequest { string container_id = 1; repeated string cmd = 2; int64 timeout = 3; }
-  message ExecSyncResponse { bytes stdout = 1; bytes stderr = 2; int32 exit_code = 3; }
-  message UpdateRequest { string container_id = 1; LinuxResources linux = 2; }
-  message ContainerStatusResponse { ContainerStatus status = 1; }
-  message ContainerStatus { string id = 1; int32 state = 3; int32 exit_code = 7; }
-  message ImageStatusRequest { ImageSpec image = 1; }
-  message Image { string id = 1; }
-  message ImageStatusResponse { Image image = 1; }
-  message UInt64Value { uint64 value = 1; }
-  message MemoryUsage { UInt64Value working_set_bytes = 2; }
-  message ContainerStats { MemoryUsage memory = 3; }
-  message ContainerStatsResponse { ContainerStats stats = 1; }
-`)
+import { SLOWNESS } from './needs.ts'
 
 /** The namespace of the CRI's containers. */
 export const CRI_NAMESPACE = 'k8s.io'
-/** NamespaceMode.NODE: the host's own. */
-const NODE = 2
-const MILLISECONDS = 60_000
+/** Whose namespace a container gets: its pod's, one of its own, the host's, or another container's. */
+export const NamespaceMode = { POD: 0, CONTAINER: 1, NODE: 2, TARGET: 3 } as const
+/** The states of a container. */
+export const ContainerState = { CREATED: 0, RUNNING: 1, EXITED: 2 } as const
+/** The states of a pod. */
+export const PodState = { READY: 0, NOTREADY: 1 } as const
+const MILLISECONDS = 60_000 * SLOWNESS
 
-/** A number in an answer; what is left out is 0, as in every message of proto3. */
-function numberAt(answer: unknown, ...path: readonly string[]): number {
-  const found = path.reduce<unknown>((at, key) => (at instanceof Object ? Reflect.get(at, key) : undefined), answer)
-  return Number(found ?? 0)
-}
+/** A message as protobufjs takes it; what is left out has its default. */
+export type Fields = Readonly<Record<string, unknown>>
 
 /** A pod, and what each of its containers must be told again. */
 export interface Pod {
   readonly id: string
-  readonly config: Record<string, unknown>
+  readonly config: Fields
+  /** the container's part of it, for what the kubelet says twice */
+  readonly namespaces: Fields
 }
+
+/** What a test may want of a pod. */
+export interface PodWish {
+  /** The handler of the daemon's configuration. */
+  readonly handler?: string
+  /** NamespaceOption; by default the host's network, and processes that are each container's own. */
+  readonly namespaces?: Fields
+  /** Other fields of the pod's security context. */
+  readonly security?: Fields
+  /** Other fields of LinuxPodSandboxConfig. */
+  readonly linux?: Fields
+  /** Other fields of PodSandboxConfig. */
+  readonly config?: Fields
+}
+
+/** What a test may want of a container. */
+export interface ContainerWish {
+  readonly namespaces?: Fields
+  readonly security?: Fields
+  readonly resources?: Fields
+  /** Other fields of ContainerConfig. */
+  readonly config?: Fields
+}
+
+/** What the CRI tells of a container. */
+export interface Status {
+  readonly state: number
+  readonly exitCode: number
+  readonly reason: string
+  readonly message: string
+}
+
+/** One line of a container's log, as the CRI writes it: with F for a whole line, P for a part of one. */
+export interface LogLine {
+  readonly stream: string
+  readonly tag: string
+  readonly text: string
+}
+
+/** What the kubelet hides from containers that are not privileged. */
+const MASKED = ['/proc/acpi', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list', '/sys/firmware']
+const READONLY = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
+
+const LOG_LINE = /^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP]) (.*)$/
 
 /** A connection to the CRI of one daemon; ends with `using`. */
 export class Cri implements Disposable {
+  /** The ids of all pods and containers that were made. */
+  readonly ids: string[] = []
   readonly #client: Client
   readonly #daemon: Daemon
+  readonly #image: string
+  readonly #pods = new Set<Pod>()
+  readonly #logs = new Map<string, string>()
   #next = 1
 
-  constructor(daemon: Daemon) {
+  /** `image` is what containers are made of. */
+  constructor(daemon: Daemon, image: string) {
     this.#daemon = daemon
-    this.#client = new Client(`unix://${daemon.address}`, credentials.createInsecure())
+    this.#image = image
+    const options = { 'grpc.max_receive_message_length': -1 }
+    this.#client = new Client(`unix://${daemon.address}`, credentials.createInsecure(), options)
   }
 
-  /** Whether the CRI knows an image; it hears of one some time after it was imported. */
-  async knows(image: string): Promise<boolean> {
-    const method = { service: 'ImageService', name: 'ImageStatus' }
-    return (
-      (await this.#call(method, 'ImageStatusRequest', 'ImageStatusResponse', { image: { image } }))['image'] !==
-      undefined
-    )
+  /** Whether the CRI knows its image; it hears of one some time after it was imported. */
+  async knowsImage(): Promise<boolean> {
+    const request = { image: { image: this.#image } }
+    const answer = await this.call('ImageStatus', 'ImageStatusRequest', 'ImageStatusResponse', request, 'ImageService')
+    return answer['image'] !== null
   }
 
-  /** Runs a pod in the host's network with a handler of the daemon's configuration. @throws what the daemon says */
-  async runPod(runtimeHandler: string, logDirectory = ''): Promise<Pod> {
+  /** Runs a pod. @throws what the daemon says */
+  async runPod(wish: PodWish = {}): Promise<Pod> {
     const name = `pod-${this.#next++}`
+    const logDirectory = mkdtempSync(join(this.#daemon.folder, 'logs-'))
+    const namespaces = { network: NamespaceMode.NODE, pid: NamespaceMode.CONTAINER, ...wish.namespaces }
     const config = {
       metadata: { name, uid: name, namespace: 'tests' },
       logDirectory,
-      // below the folder where a test's cgroups are counted
-      linux: { cgroupParent: `/${this.#daemon.namespace}`, securityContext: { namespaceOptions: { network: NODE } } },
+      ...wish.config,
+      linux: {
+        // below the folder where a test's cgroups are counted
+        cgroupParent: `/${this.#daemon.namespace}`,
+        ...wish.linux,
+        securityContext: { seccomp: {}, ...wish.security, namespaceOptions: namespaces },
+      },
     }
-    const { podSandboxId } = await this.#call('RunPodSandbox', 'RunPodSandboxRequest', 'RunPodSandboxResponse', {
-      config,
-      runtimeHandler,
-    })
-    return { id: String(podSandboxId), config }
+    const request = { config, runtimeHandler: wish.handler ?? 'ts' }
+    const { podSandboxId } = await this.call('RunPodSandbox', 'RunPodSandboxRequest', 'RunPodSandboxResponse', request)
+    const pod = { id: String(podSandboxId), config, namespaces }
+    this.ids.push(pod.id)
+    this.#pods.add(pod)
+    return pod
   }
 
-  /** Makes and starts a container of an image; answers its id. */
-  async runContainer(pod: Pod, image: string, command: readonly string[], logPath = ''): Promise<string> {
+  /** Makes a container; answers its id. @throws what the daemon says */
+  async createContainer(pod: Pod, command: readonly string[], wish: ContainerWish = {}): Promise<string> {
+    const security = {
+      seccomp: {},
+      maskedPaths: MASKED,
+      readonlyPaths: READONLY,
+      ...wish.security,
+      namespaceOptions: { ...pod.namespaces, ...wish.namespaces },
+    }
+    const name = `c-${this.#next++}`
     const config = {
-      metadata: { name: `c-${this.#next++}` },
-      image: { image },
+      metadata: { name },
+      logPath: `${name}.log`,
+      image: { image: this.#image },
       command,
-      logPath,
-      linux: { resources: { memoryLimitInBytes: 1 << 26 }, securityContext: { namespaceOptions: { network: NODE } } },
+      ...wish.config,
+      linux: { resources: { memoryLimitInBytes: 1 << 26, ...wish.resources }, securityContext: security },
     }
     const request = { podSandboxId: pod.id, config, sandboxConfig: pod.config }
-    const made = await this.#call('CreateContainer', 'CreateContainerRequest', 'CreateContainerResponse', request)
-    const containerId = String(made['containerId'])
-    await this.#call('StartContainer', 'ContainerRequest', 'Nothing', { containerId })
-    return containerId
+    const answer = await this.call('CreateContainer', 'CreateContainerRequest', 'CreateContainerResponse', request)
+    const id = String(answer['containerId'])
+    this.ids.push(id)
+    this.#logs.set(id, join(String(pod.config['logDirectory']), config.logPath))
+    return id
   }
 
-  async execSync(containerId: string, cmd: readonly string[]): Promise<{ exitCode: number; stdout: string }> {
-    const { exitCode, stdout } = await this.#call('ExecSync', 'ExecSyncRequest', 'ExecSyncResponse', {
-      containerId,
-      cmd,
-      timeout: 30,
+  /** @throws what the daemon says */
+  async startContainer(containerId: string): Promise<void> {
+    await this.call('StartContainer', 'ContainerRequest', 'Nothing', { containerId })
+  }
+
+  /** Makes and starts a container; answers its id. */
+  async runContainer(pod: Pod, command: readonly string[], wish: ContainerWish = {}): Promise<string> {
+    const id = await this.createContainer(pod, command, wish)
+    await this.startContainer(id)
+    return id
+  }
+
+  /** Runs a program in a container to its end. @throws what the daemon says, for one that takes longer too */
+  async execSync(
+    containerId: string,
+    cmd: readonly string[],
+    timeout = 30 * SLOWNESS,
+  ): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+    const answer = await this.call('ExecSync', 'ExecSyncRequest', 'ExecSyncResponse', { containerId, cmd, timeout })
+    const text = (bytes: unknown): string => (bytes instanceof Uint8Array ? Buffer.from(bytes).toString() : '')
+    return {
+      exitCode: Number(answer['exitCode']),
+      stdout: text(answer['stdout']),
+      stderr: text(answer['stderr']),
+    }
+  }
+
+  /** What a shell in the container prints, without the last line end. @throws when it fails */
+  async sh(containerId: string, script: string): Promise<string> {
+    const { exitCode, stdout, stderr } = await this.execSync(containerId, ['sh', '-c', script])
+    if (exitCode !== 0) throw new Error(`${script}: status ${exitCode}: ${stdout}${stderr}`)
+    return stdout.trimEnd()
+  }
+
+  /** Starts a program in a container; its streams come over a websocket. */
+  async exec(containerId: string, cmd: readonly string[], wish: Fields = {}): Promise<CriStream> {
+    const fields = { containerId, cmd, stdout: true, stderr: wish['tty'] !== true, ...wish }
+    const { url } = await this.call('Exec', 'ExecRequest', 'UrlResponse', fields)
+    return await CriStream.open(String(url))
+  }
+
+  /** Joins the streams of a container's first process. */
+  async attach(containerId: string, wish: Fields = {}): Promise<CriStream> {
+    const fields = { containerId, stdout: true, stderr: wish['tty'] !== true, ...wish }
+    const { url } = await this.call('Attach', 'AttachRequest', 'UrlResponse', fields)
+    return await CriStream.open(String(url))
+  }
+
+  /** Connects to a port of the pod's. */
+  async portForward(pod: Pod, port: number): Promise<CriStream> {
+    const fields = { podSandboxId: pod.id, port: [port] }
+    const { url } = await this.call('PortForward', 'PortForwardRequest', 'UrlResponse', fields)
+    return await CriStream.open(String(url))
+  }
+
+  /** Changes limits of a running container. */
+  async update(containerId: string, linux: Fields, annotations: Fields = {}): Promise<void> {
+    await this.call('UpdateContainerResources', 'UpdateRequest', 'Nothing', { containerId, linux, annotations })
+  }
+
+  async status(containerId: string): Promise<Status> {
+    const answer = await this.call('ContainerStatus', 'ContainerRequest', 'ContainerStatusResponse', { containerId })
+    const at = (key: string): unknown => valueAt(answer, 'status', key)
+    return {
+      state: Number(at('state')),
+      exitCode: Number(at('exitCode')),
+      reason: String(at('reason')),
+      message: String(at('message')),
+    }
+  }
+
+  async podStatus(pod: Pod): Promise<{ state: number; ip: string }> {
+    const answer = await this.call('PodSandboxStatus', 'PodRequest', 'PodStatusResponse', { podSandboxId: pod.id })
+    return {
+      state: Number(valueAt(answer, 'status', 'state')),
+      ip: String(valueAt(answer, 'status', 'network', 'ip') ?? ''),
+    }
+  }
+
+  /** Processor time in nanoseconds and memory in bytes that a container uses. */
+  async statsOf(containerId: string): Promise<{ cpu: number; memory: number }> {
+    const answer = await this.call('ContainerStats', 'ContainerRequest', 'ContainerStatsResponse', { containerId })
+    return {
+      cpu: Number(valueAt(answer, 'stats', 'cpu', 'usageCoreNanoSeconds', 'value')),
+      memory: Number(valueAt(answer, 'stats', 'memory', 'workingSetBytes', 'value')),
+    }
+  }
+
+  /** The file that a container's output goes to. */
+  logPath(containerId: string): string {
+    return this.#logs.get(containerId) ?? ''
+  }
+
+  /** The lines of a container's log. @throws Error for one that is not in the CRI's format */
+  logOf(containerId: string): LogLine[] {
+    const lines = readFileSync(this.logPath(containerId), 'utf8').split('\n').slice(0, -1)
+    return lines.map((line) => {
+      const [, stream = '', tag = '', text = ''] = LOG_LINE.exec(line) ?? []
+      if (stream === '') throw new Error(`this is no line of the CRI's log: ${line}`)
+      return { stream, tag, text }
     })
-    return { exitCode: Number(exitCode ?? 0), stdout: Buffer.from(String(stdout ?? ''), 'base64').toString() }
-  }
-
-  async setMemoryLimit(containerId: string, memoryLimitInBytes: number): Promise<void> {
-    await this.#call('UpdateContainerResources', 'UpdateRequest', 'Nothing', {
-      containerId,
-      linux: { memoryLimitInBytes },
-    })
-  }
-
-  async memoryOf(containerId: string): Promise<number> {
-    const answer = await this.#call('ContainerStats', 'ContainerRequest', 'ContainerStatsResponse', { containerId })
-    return numberAt(answer, 'stats', 'memory', 'workingSetBytes', 'value')
-  }
-
-  /** The state (0 created, 1 running, 2 exited) and the exit status. */
-  async status(containerId: string): Promise<{ state: number; exitCode: number }> {
-    const answer = await this.#call('ContainerStatus', 'ContainerRequest', 'ContainerStatusResponse', { containerId })
-    return { state: numberAt(answer, 'status', 'state'), exitCode: numberAt(answer, 'status', 'exitCode') }
   }
 
   /** SIGTERM, and SIGKILL after the seconds given. */
   async stopContainer(containerId: string, timeout: number): Promise<void> {
-    await this.#call('StopContainer', 'ContainerRequest', 'Nothing', { containerId, timeout })
+    await this.call('StopContainer', 'StopContainerRequest', 'Nothing', { containerId, timeout })
   }
 
   async removeContainer(containerId: string): Promise<void> {
-    await this.#call('RemoveContainer', 'ContainerRequest', 'Nothing', { containerId })
+    await this.call('RemoveContainer', 'ContainerRequest', 'Nothing', { containerId })
+  }
+
+  /** Ends all that is in a pod, and gives back its address. */
+  async stopPod(pod: Pod): Promise<void> {
+    await this.call('StopPodSandbox', 'PodRequest', 'Nothing', { podSandboxId: pod.id })
   }
 
   /** Stops and removes a pod with all that is in it. */
   async removePod(pod: Pod): Promise<void> {
-    for (const method of ['StopPodSandbox', 'RemovePodSandbox'])
-      await this.#call(method, 'PodRequest', 'Nothing', { podSandboxId: pod.id })
+    await this.stopPod(pod)
+    await this.call('RemovePodSandbox', 'PodRequest', 'Nothing', { podSandboxId: pod.id })
+    this.#pods.delete(pod)
+  }
+
+  /** Removes what a test left. */
+  async removePods(): Promise<void> {
+    for (const pod of this.#pods) await this.removePod(pod)
   }
 
   [Symbol.dispose](): void {
     this.#client.close()
   }
 
-  #call(
-    method: string | { service: string; name: string },
+  /** Any call of the API. @throws ServiceError */
+  call(
+    method: string,
     request: string,
     response: string,
-    fields: Record<string, unknown>,
-  ): Promise<Record<string, unknown>> {
-    const requestType = root.lookupType(request)
-    const responseType = root.lookupType(response)
-    const path = typeof method === 'string' ? `RuntimeService/${method}` : `${method.service}/${method.name}`
+    fields: Fields = {},
+    service = 'RuntimeService',
+  ): Promise<Fields> {
+    const requestType = messages.lookupType(request)
+    const responseType = messages.lookupType(response)
     return new Promise((resolve, reject) => {
       this.#client.makeUnaryRequest(
-        `/runtime.v1.${path}`,
-        (message: Record<string, unknown>) => Buffer.from(requestType.encode(requestType.fromObject(message)).finish()),
-        (bytes: Buffer): Record<string, unknown> => responseType.decode(bytes).toJSON(),
+        `/runtime.v1.${service}/${method}`,
+        (message: Fields) => Buffer.from(requestType.encode(requestType.fromObject(message)).finish()),
+        (bytes: Buffer): Fields => responseType.toObject(responseType.decode(bytes), { defaults: true, longs: Number }),
         fields,
         { deadline: Date.now() + MILLISECONDS },
-        (error, answer) => (error === null ? resolve(answer ?? {}) : reject(error)),
+        (error: ServiceError | null, answer) => (error === null ? resolve(answer ?? {}) : reject(error)),
       )
     })
   }
+}
+
+/** What is at a place in an answer. */
+export function valueAt(answer: unknown, ...path: readonly (string | number)[]): unknown {
+  return path.reduce<unknown>((at, key) => (at instanceof Object ? Reflect.get(at, key) : undefined), answer)
 }

@@ -72,6 +72,7 @@ const CHECKS = {
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
   uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
   iproute2: () => onPath('ip'),
+  'CNI plugins': () => onPath('/usr/lib/cni/bridge'),
   'the OCI runtime': () => (OCI_RUNTIME.includes('/') ? existsSync(OCI_RUNTIME) : onPath(OCI_RUNTIME)),
   apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),
   selinux: () => existsSync('/sys/fs/selinux/enforce'),

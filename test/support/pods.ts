@@ -1,0 +1,119 @@
+/**
+ * vitest fixtures over a private containerd with its CRI: one daemon per file, with a handler for the runtime under test and a network of
+ * CNI's bridge plugin. The bridge is the file's own, has no address of the host's and no rules, so nothing outside changes. After each test
+ * its pods are removed, and then nothing may be left of them.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test as base, expect } from 'vitest'
+import { type Census, settledLeaks, takeCensus } from './census.ts'
+import { until } from './command.ts'
+import { CRI_NAMESPACE, Cri } from './cri.ts'
+import { Daemon } from './daemon.ts'
+import { busyboxRoot, imageArchive } from './image.ts'
+import { BUSYBOX, IS_OURS, PAYLOAD, PROBE, RUNTIME } from './places.ts'
+
+/** The image of pods and of their containers. */
+export const POD_IMAGE = 'test.local/pod:1'
+/** Where Debian has CNI's plugins. */
+const PLUGINS = '/usr/lib/cni'
+
+/** The CRI's part of the daemon's configuration. Format 2 is read by all releases. */
+const configuration = (folder: string, handlers: string): string => {
+  const cri = '[plugins."io.containerd.grpc.v1.cri"'
+  return `
+${cri}]
+  sandbox_image = "${POD_IMAGE}"
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  # a test machine may not let anybody lower a score
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  ${cri}.cni]
+    bin_dir = "${PLUGINS}"
+    conf_dir = "${folder}/cni"
+${cri}.containerd]
+  default_runtime_name = "ts"
+${cri}.containerd.runtimes.ts]
+  runtime_type = "${RUNTIME}"
+${handlers}
+`
+}
+
+function writeNetwork(daemon: Daemon): void {
+  const network = {
+    cniVersion: '0.4.0',
+    name: daemon.namespace,
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: daemon.namespace,
+        ipam: { type: 'host-local', dataDir: join(daemon.folder, 'addresses'), subnet: '10.88.0.0/16' },
+      },
+    ],
+  }
+  mkdirSync(join(daemon.folder, 'cni'))
+  writeFileSync(join(daemon.folder, 'cni/10-bridge.conflist'), JSON.stringify(network))
+}
+
+function removeBridge(name: string): void {
+  if (readFileSync('/proc/net/dev', 'utf8').includes(`${name}:`)) execFileSync('ip', ['link', 'delete', name])
+}
+
+/** What the pods of a daemon can leave: the CRI has a namespace of its own. */
+function census(daemon: Daemon, cri: Cri): Census {
+  return new Set([
+    ...daemon.census(),
+    ...takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids: cri.ids }, [daemon.pid]),
+  ])
+}
+
+/** vitest's test with a private containerd and its CRI; `handlers` are more handlers of the configuration, in TOML. */
+export function podTest(handlers: (folder: string) => string = () => '') {
+  return base.extend<{ $file: { daemon: Daemon }; $test: { cri: Cri } }>({
+    daemon: [
+      // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixture's needs from this pattern
+      async ({}, use) => {
+        const daemon = new Daemon((folder) => configuration(folder, handlers(folder)))
+        writeNetwork(daemon)
+        const archive = join(daemon.folder, 'pod.tar')
+        const root = busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE })
+        writeFileSync(archive, imageArchive(POD_IMAGE, root, ['sleep', '100000']))
+        try {
+          await daemon.start()
+          const imported = await daemon.ctr(['--namespace', CRI_NAMESPACE, 'image', 'import', archive])
+          expect(imported, imported.stderr).toMatchObject({ code: 0 })
+          using cri = new Cri(daemon, POD_IMAGE)
+          await until('the CRI to know the image', () => cri.knowsImage().catch(() => false))
+          await use(daemon)
+        } finally {
+          await daemon.stop()
+          removeBridge(daemon.namespace)
+        }
+      },
+      { scope: 'file' },
+    ],
+    cri: async ({ daemon, task }, use) => {
+      using cri = new Cri(daemon, POD_IMAGE)
+      const before = census(daemon, cri)
+      await use(cri)
+      await cri.removePods()
+      if (task.result?.state === 'fail' && process.env['VERBOSE'] !== undefined) process.stderr.write(daemon.log)
+      // allowed: the runc shim leaves its socket behind when it is killed
+      const ignored = IS_OURS ? /^$/ : /^socket /
+      const left = (await settledLeaks(before, () => census(daemon, cri))).filter((item) => !ignored.test(item))
+      expect(left, 'left behind by the test').toEqual([])
+    },
+  })
+}
+
+/** The first process of a container, as the daemon's own client tells it. */
+export async function pidOf(daemon: Daemon, id: string): Promise<number> {
+  const { stdout } = await daemon.ctr(['--namespace', CRI_NAMESPACE, 'task', 'ls'])
+  const line = stdout.split('\n').find((each) => each.startsWith(id))
+  if (line === undefined) throw new Error(`no task ${id}:\n${stdout}`)
+  return Number(line.split(/\s+/)[1])
+}
+
+export { expect }
