@@ -10,6 +10,7 @@ import type { IdMapping } from '../spec/types.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { mountMapped } from '../sys/mapped-mount.ts'
 import { type FsMount, mountFs } from '../sys/mount.ts'
+import { isMountedByProgram, mountByProgram } from './mount-program.ts'
 import { lookAtProcess, type PassingHelpers } from './passing-process.ts'
 
 const ID_LIMIT = 2 ** 32
@@ -21,7 +22,8 @@ export type MountHelpers = PassingHelpers
 export async function mountEntry(entry: FsMount, helpers: MountHelpers): Promise<void> {
   const uid = mapsOf(entry, 'uidmap')
   const gid = mapsOf(entry, 'gidmap')
-  if (uid.length === 0 && gid.length === 0) return mountFs(entry)
+  if (uid.length === 0 && gid.length === 0)
+    return isMountedByProgram(entry) ? mountByProgram(entry, helpers.reaper) : mountFs(entry)
   if (uid.length === 0 || gid.length === 0) {
     throw new RuntimeError('InvalidArgument', `cannot mount on "${entry.target}": one of uidmap and gidmap is missing`)
   }
