@@ -21,7 +21,7 @@ const NAMESPACES = {
   usernsOptions: { mode: NamespaceMode.POD, uids: MAPPING, gids: MAPPING },
 }
 
-/** The way in which every 2.x knows what the runtime can: only handlers of runc's type are asked before 2.2.7. */
+/** The way in which every 2.x knows what the runtime can: only handlers of runc's type are asked before 2.2.7 and 2.3.4. */
 const test = podTest(
   () => `
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ts-runc]
@@ -114,11 +114,9 @@ describe('a handler', NEEDS, () => {
   test('is known to the kubelet for what our program says that it can', async ({ daemon, cri }) => {
     if (!daemon.isAtLeast(2, 0)) return
     const answer = await cri.call('Status', 'StatusRequest', 'StatusResponse')
-    const handlers = valueAt(answer, 'runtimeHandlers')
-    expect(handlers).toContainEqual({
-      name: 'ts-runc',
-      features: { recursiveReadOnlyMounts: true, userNamespaces: true },
-    })
+    const features = { recursiveReadOnlyMounts: true, userNamespaces: true }
+    const names = daemon.isAtLeast(2, 3) ? ['ts', 'ts-runc'] : ['ts-runc']
+    for (const name of names) expect(valueAt(answer, 'runtimeHandlers')).toContainEqual({ name, features })
   })
 
   test('mounts a volume read-only with all that is below it where it is known to', async ({ daemon, cri }) => {
