@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
-import { expect } from '../support/containerd.ts'
+import { expect, seconds } from '../support/containerd.ts'
 import { dockerTest } from '../support/docker.ts'
 import { needs } from '../support/needs.ts'
 
@@ -13,7 +13,9 @@ const test = dockerTest(
   (folder) => ['unshare', '--net', '--mount', '--propagation=slave', 'sh', '-c', RANGES, join(folder, 'docker/ranges')],
 )
 
-describe('userns-remap', needs('root', 'containerd', 'busybox', 'the built shim', 'our shim', 'docker'), () => {
+const NEEDS = needs('root', 'containerd', 'busybox', 'the built shim', 'our shim', 'docker')
+
+describe('userns-remap', { ...NEEDS, timeout: seconds(90) }, () => {
   test('gives a container its own users, with streams, terminal, execs and files that belong to them', async ({
     docker,
   }) => {
