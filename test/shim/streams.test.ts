@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
 import { errnoName, errnoOf } from '../../runtime/index.ts'
-import { fillFifo, makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
+import { fillFifo, makeFifos, reader, untilBlocked, untilIdle, writer } from '../support/client-streams.ts'
 import { until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
-import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
+import { type FakeContainerd, type FakeShim, type FakeTask, processAny } from '../support/fake-containerd.ts'
 import { logProgram } from '../support/log-program.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
@@ -17,6 +17,21 @@ const SIZE = 16 * MIB
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
+
+/** Makes fifos in a container, for its processes to wait at. */
+async function gates(task: FakeTask, ...names: string[]): Promise<void> {
+  await task.run('gates', ['mkfifo', ...names.map((name) => `/dev/shm/${name}`)])
+  expect(await task.wait('gates')).toMatchObject({ exitStatus: 0 })
+  await task.delete('gates')
+}
+
+/** Lets whoever waits at a gate, or comes there, through. */
+async function openGate(task: FakeTask, name: string): Promise<void> {
+  const id = `open-${name}`
+  await task.run(id, ['sh', '-c', `echo >/dev/shm/${name}`])
+  expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+  await task.delete(id)
+}
 
 /** What a process has open, each as "NUMBER:FILE", without what it closes while we look. */
 function openFiles(pid: number): string[] {
@@ -235,6 +250,56 @@ describe('streams', needs('root', 'busybox'), () => {
     await task.remove()
   })
 
+  test('what a terminal still holds arrives also when its process has left input unread, and meanwhile the shim sleeps', async ({
+    fake,
+    shim,
+  }) => {
+    const size = 9 * 1024
+    const fifos = makeFifos(fake.folder)
+    const filling = fillFifo(fifos.stdout)
+    const task = await shim.started()
+    await gates(task, 'g')
+    const script = `stty raw -echo; read line </dev/shm/g; payload bytes ${size} text`
+    await task.run('e', ['sh', '-c', script], { stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
+    const input = writer(fifos.stdin)
+    input.write('x'.repeat(MIB))
+    await untilBlocked(input.pid)
+    await openGate(task, 'g')
+    expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
+    await untilIdle(shim.pid)
+    const client = reader(fifos.stdout)
+    filling.letGo()
+    const output = (await client.finished).stdoutBytes.subarray(filling.bytes)
+    expect(output.length).toBe(size)
+    expect(createHash('sha256').update(output).digest('hex')).toBe(expectedSha256(size, 'text'))
+    await task.remove()
+  })
+
+  test('a terminal stays while its process has let go of it, and is there when it comes back', async ({
+    fake,
+    shim,
+  }) => {
+    const fifos = makeFifos(fake.folder)
+    const leave = 'exec </dev/null >/dev/null 2>&1'
+    const back = 'read line </dev/console; echo "back with $line" >/dev/console'
+    const task = shim.task(['sh', '-c', `echo here; ${leave}; read line </dev/shm/init; ${back}`])
+    await task.create({ stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
+    await gates(task, 'init', 'exec')
+    const out = reader(fifos.stdout)
+    await task.start()
+    const detached = makeFifos(fake.folder)
+    const alone = ['sh', '-c', `${leave}; read line </dev/shm/exec; exit 7`]
+    await task.run('e', alone, { stdout: detached.stdout, terminal: true })
+    await out.untilOutput('here')
+    for (const gate of ['exec', 'init']) await openGate(task, gate)
+    // nobody had the terminal of the exec open, and nothing hung up on it
+    expect(await task.wait('e')).toMatchObject({ exitStatus: 7 })
+    writer(fifos.stdin).write('input\n')
+    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
+    expect((await out.finished).stdout).toBe('here\r\ninput\r\nback with input\r\n')
+    await task.remove()
+  })
+
   test('eight execs at a time each give their own client exactly their own bytes', async ({ fake, shim }) => {
     const task = shim.task(['sleep', '1000'])
     await task.create()
@@ -268,18 +333,13 @@ describe('streams', needs('root', 'busybox'), () => {
     const pipes = makeFifos(fake.folder)
     const tty = makeFifos(fake.folder)
     const script = 'trap "" HUP; (read line <$0; echo late; exec sleep 1000) & echo done'
-    for (const gate of ['/dev/shm/g1', '/dev/shm/g2']) {
-      await task.exec(`mk${gate.at(-1)}`, ['mkfifo', gate])
-      await task.start(`mk${gate.at(-1)}`)
-      await task.wait(`mk${gate.at(-1)}`)
-    }
+    await gates(task, 'g1', 'g2')
     const [out, terminal] = [reader(pipes.stdout), reader(tty.stdout)]
     await task.exec('p', ['sh', '-c', script, '/dev/shm/g1'], { stdout: pipes.stdout, stderr: pipes.stderr })
     await task.exec('t', ['sh', '-c', script, '/dev/shm/g2'], { stdout: tty.stdout, terminal: true })
     await Promise.all(['p', 't'].map((id) => task.start(id)))
     for (const id of ['p', 't']) expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-    await task.exec('go', ['sh', '-c', 'echo >/dev/shm/g1; echo >/dev/shm/g2'])
-    await task.start('go')
+    for (const gate of ['g1', 'g2']) await openGate(task, gate)
     await Promise.all([out.untilOutput('late'), terminal.untilOutput('late')])
     // somebody in the container still has both: the time that Delete gives them passes, and no more
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
