@@ -370,7 +370,12 @@ describe('State', () => {
       exitedAt: NEVER_RAN.at,
     })
     await stop(world)
-    expect(await call.State()).toMatchObject({ pid: 100, status: TaskStatus.STOPPED, exitStatus: 137, exitedAt: KILLED.at })
+    expect(await call.State()).toMatchObject({
+      pid: 100,
+      status: TaskStatus.STOPPED,
+      exitStatus: 137,
+      exitedAt: KILLED.at,
+    })
   })
 
   test('of an exec names the exec, and is paused with its container', async ({ world }) => {
@@ -379,7 +384,12 @@ describe('State', () => {
     call.Exec()
     await call.Start({ execId: 'e1' })
     await call.Pause()
-    expect(await call.State({ execId: 'e1' })).toMatchObject({ id: 'e1', execId: '', pid: 200, status: TaskStatus.PAUSED })
+    expect(await call.State({ execId: 'e1' })).toMatchObject({
+      id: 'e1',
+      execId: '',
+      pid: 200,
+      status: TaskStatus.PAUSED,
+    })
   })
 
   test('answers while a Start is held up', async ({ world }) => {
