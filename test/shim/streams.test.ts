@@ -3,7 +3,7 @@ import { readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
 import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { expect, test } from '../support/fake.ts'
-import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
+import { processAny } from '../support/fake-containerd.ts'
 import { gates, openGate } from '../support/fake-gates.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
@@ -276,103 +276,6 @@ describe('streams', needs('root', 'busybox'), () => {
     }
     for (const command of [out, execOut]) expect((await command.finished).stdout).toBe('again\nin\n')
     for (const command of [err, execErr]) expect((await command.finished).stdout).toBe('oops\n')
-    await task.remove()
-  })
-})
-
-describe('input', needs('root', 'busybox'), () => {
-  for (const kind of ['init', 'exec'] as const) {
-    const begin = async (fake: FakeContainerd, shim: FakeShim, started: boolean) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; cat; echo end']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const out = reader(fifos.stdout)
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? fifos : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, fifos)
-      }
-      if (started) await task.start(id)
-      return { fifos, task, out, id }
-    }
-
-    test(`CloseIO before Start gives a program without input its end (${kind})`, async ({ fake, shim }) => {
-      const { task, out, id } = await begin(fake, shim, false)
-      await task.closeStdin(id)
-      await task.closeStdin(id)
-      await task.start(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nend\n')
-      await task.remove()
-    })
-
-    test(`CloseIO while the client still writes takes nothing away (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      const input = writer(fifos.stdin)
-      input.write('before\n')
-      await out.untilOutput('before')
-      await task.closeStdin(id)
-      input.write('after\n')
-      await out.untilOutput('after')
-      input.endInput()
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nbefore\nafter\nend\n')
-      // a process that has ended takes a late CloseIO as well
-      await task.closeStdin(id)
-      await task.remove()
-    })
-
-    test(`clients that come and go are not the end of input, until CloseIO (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      for (const text of ['first', 'second']) {
-        const input = writer(fifos.stdin)
-        input.write(`${text}\n`)
-        await out.untilOutput(text)
-        input.endInput()
-        await input.finished
-      }
-      await task.closeStdin(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nfirst\nsecond\nend\n')
-      await task.remove()
-    })
-
-    test(`a client that writes to a program which reads nothing learns of its end (${kind})`, async ({
-      fake,
-      shim,
-    }) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; exec sleep 1000']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? { stdin: fifos.stdin } : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, { stdin: fifos.stdin })
-      }
-      await task.start(id)
-      const input = writer(fifos.stdin)
-      input.write('x'.repeat(2 * MIB))
-      await untilBlocked(input.pid)
-      await task.kill(9, id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 137 })
-      expect((await input.finished).signal).toBe('SIGPIPE')
-      await task.remove()
-    })
-  }
-
-  test('CloseIO of what is not there is refused, and that of an exec that was never started is kept for its start', async ({
-    shim,
-  }) => {
-    const task = shim.task(['sleep', '1000'])
-    await task.create()
-    await task.closeStdin()
-    await expect(task.closeStdin('nobody')).rejects.toThrow('process does not exist nobody')
-    await task.start()
-    await task.exec('e', ['cat'])
-    await task.closeStdin('e')
-    await task.delete('e')
     await task.remove()
   })
 })

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { describe } from 'vitest'
 import { fillFifo, makeFifos, reader, untilBlocked, untilIdle, writer } from '../support/client-streams.ts'
 import { expect, test } from '../support/fake.ts'
-import { gates, openGate } from '../support/fake-gates.ts'
+import { gates, openGate, untilAtGate } from '../support/fake-gates.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
@@ -55,9 +55,10 @@ describe('a terminal', needs('root', 'busybox'), () => {
     const fifos = makeFifos(fake.folder)
     const filling = fillFifo(fifos.stdout)
     const task = await shim.started()
-    await gates(task, 'g')
-    const script = `stty raw -echo; read line </dev/shm/g; payload bytes ${size} text`
+    await gates(task, 'ready', 'g')
+    const script = `stty raw -echo; echo >/dev/shm/ready; read line </dev/shm/g; payload bytes ${size} text`
     await task.run('e', ['sh', '-c', script], { stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
+    await untilAtGate(task, 'ready')
     const input = writer(fifos.stdin)
     input.write('x'.repeat(MIB))
     await untilBlocked(input.pid)
@@ -115,5 +116,40 @@ describe('a terminal', needs('root', 'busybox'), () => {
     expect(await task.state()).toMatchObject({ status: 2 })
     await task.remove()
     expect((await out.finished).stdout).toBe('typed\r\ngot typed\r\n')
+  })
+
+  test('can be resized from Create to the end, an exec’s from its start on', async ({ fake, shim }) => {
+    const [one, two] = [makeFifos(fake.folder), makeFifos(fake.folder)]
+    const [out, execOut] = [reader(one.stdout), reader(two.stdout)]
+    const task = shim.task(['payload', 'winsize'])
+    const { id, client } = task
+    const resize = (execId: string, width: number, height: number) => client.resizePty({ id, execId, width, height })
+    await task.create({ stdin: one.stdin, stdout: one.stdout, terminal: true })
+    await resize('', 90, 30)
+    await task.start()
+    await out.untilOutput('size 30 90')
+    await resize('', 91, 31)
+    await out.untilOutput('size 31 91')
+
+    await task.exec('e', ['payload', 'winsize'], { stdin: two.stdin, stdout: two.stdout, terminal: true })
+    // there is no terminal yet, and clients ask all the same
+    await resize('e', 92, 32)
+    await task.start('e')
+    await execOut.untilOutput('size 0 0')
+    await resize('e', 93, 33)
+    await execOut.untilOutput('size 33 93')
+    await expect(resize('nobody', 80, 24)).rejects.toThrow('process does not exist nobody')
+
+    for (const [fifos, execId] of [
+      [two, 'e'],
+      [one, ''],
+    ] as const) {
+      writer(fifos.stdin).write('x\n')
+      expect(await task.wait(execId)).toMatchObject({ exitStatus: 0 })
+    }
+    await expect(resize('e', 80, 24)).rejects.toThrow('cannot resize a stopped container')
+    await resize('', 80, 24)
+    await task.remove()
+    await expect(resize('', 80, 24)).rejects.toThrow('not created')
   })
 })

@@ -16,3 +16,11 @@ export async function openGate(task: FakeTask, name: string): Promise<void> {
   expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
   await task.delete(id)
 }
+
+/** Waits until a process has come to a gate to write into it. */
+export async function untilAtGate(task: FakeTask, name: string): Promise<void> {
+  const id = `at-${name}`
+  await task.run(id, ['sh', '-c', `read line </dev/shm/${name}`])
+  expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+  await task.delete(id)
+}
