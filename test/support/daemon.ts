@@ -100,6 +100,8 @@ export class Daemon {
   readonly namespace: string
   /** All container ids that tests used. */
   readonly ids: string[] = []
+  /** Pids of what runs beside the daemon as long as it does: no test's to end. */
+  readonly residents = new Set<number>()
   #child: ChildProcess | undefined
   #bin = releaseBin(CONTAINERD_RELEASE)
 
@@ -250,7 +252,7 @@ export class Daemon {
   }
 
   census(): Census {
-    return takeCensus(this, [this.pid])
+    return takeCensus(this, [this.pid, ...this.residents])
   }
 
   /** Ends the daemon and removes its folder. */

@@ -32,6 +32,8 @@ export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 export function releaseBin(release: string): string {
   return release === '' ? '' : join(ROOT, 'build/containerd', release)
 }
+/** Where scripts/containerds puts dockerd and docker. */
+export const DOCKER_BIN = join(ROOT, 'build/docker')
 /** The daemon of the release under test. */
 export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */

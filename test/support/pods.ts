@@ -116,4 +116,12 @@ export async function pidOf(daemon: Daemon, id: string): Promise<number> {
   return Number(line.split(/\s+/)[1])
 }
 
+/** The containers whose shims of this daemon run. */
+export function shimsOf(daemon: Daemon): string[] {
+  return [...daemon.census()].flatMap((item) => {
+    const id = /^process .*containerd-shim-ts-v2 -namespace k8s\.io -id (\S+) /.exec(item)?.[1]
+    return id === undefined ? [] : [id]
+  })
+}
+
 export { expect }
