@@ -71,6 +71,7 @@ const CHECKS = {
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
+  prlimit: () => onPath('prlimit'),
   uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
   iproute2: () => onPath('ip'),
   'loop devices': () => existsSync('/dev/loop-control') && onPath('mkfs.ext4'),
