@@ -1,13 +1,10 @@
 /** The streams of a process in every form that a client may ask for, and in every order of its calls. */
-import { createHash } from 'node:crypto'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
-import { errnoName, errnoOf } from '../../runtime/index.ts'
-import { fillFifo, makeFifos, reader, untilBlocked, untilIdle, writer } from '../support/client-streams.ts'
-import { until } from '../support/command.ts'
+import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { expect, test } from '../support/fake.ts'
-import { type FakeContainerd, type FakeShim, type FakeTask, processAny } from '../support/fake-containerd.ts'
-import { logProgram } from '../support/log-program.ts'
+import { processAny } from '../support/fake-containerd.ts'
+import { gates, openGate } from '../support/fake-gates.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
@@ -17,33 +14,6 @@ const SIZE = 16 * MIB
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
-
-/** Makes fifos in a container, for its processes to wait at. */
-async function gates(task: FakeTask, ...names: string[]): Promise<void> {
-  await task.run('gates', ['mkfifo', ...names.map((name) => `/dev/shm/${name}`)])
-  expect(await task.wait('gates')).toMatchObject({ exitStatus: 0 })
-  await task.delete('gates')
-}
-
-/** Lets whoever waits at a gate, or comes there, through. */
-async function openGate(task: FakeTask, name: string): Promise<void> {
-  const id = `open-${name}`
-  await task.run(id, ['sh', '-c', `echo >/dev/shm/${name}`])
-  expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-  await task.delete(id)
-}
-
-/** What a process has open, each as "NUMBER:FILE", without what it closes while we look. */
-function openFiles(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
-    try {
-      return [`${name}:${fd(pid, Number(name))}`]
-    } catch (error) {
-      if (errnoName(errnoOf(error)) === 'ENOENT') return []
-      throw error
-    }
-  })
-}
 
 describe('streams', needs('root', 'busybox'), () => {
   test('the init of a container writes to the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
@@ -82,14 +52,6 @@ describe('streams', needs('root', 'busybox'), () => {
     await task.start('e')
     expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
     expect(await err.finished).toMatchObject({ stdout: 'err\n' })
-    await task.remove()
-  })
-
-  test('a process whose terminal nobody reads goes on', async ({ shim }) => {
-    const task = shim.task(['payload', 'bytes', String(SIZE), 'text'])
-    await task.create({ terminal: true })
-    await task.start()
-    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
     await task.remove()
   })
 
@@ -221,85 +183,6 @@ describe('streams', needs('root', 'busybox'), () => {
     })
   }
 
-  test('what a terminal still holds when its process has ended arrives, however late its client reads', async ({
-    fake,
-    shim,
-  }) => {
-    // more than one read takes out of a terminal, and less than it holds
-    const size = 9 * 1024
-    const program = ['payload', 'bytes', String(size), 'text']
-    const task = shim.task(program)
-    const clients = ['', 'e'].map((id) => ({ id, ...makeFifos(fake.folder) }))
-    // no room for a single byte: all of it is in the terminal, and in the shim's hands
-    const fillings = clients.map(({ stdout }) => fillFifo(stdout))
-    const [init, exec] = clients.map(({ stdout }) => ({ stdout, terminal: true }))
-    await task.create(init)
-    await task.exec('e', program, exec)
-    for (const { id } of clients.toReversed()) {
-      await task.start(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-    }
-    for (const [i, { stdout }] of clients.entries()) {
-      const client = reader(stdout)
-      const filling = fillings[i]!
-      filling.letGo()
-      const output = (await client.finished).stdoutBytes.subarray(filling.bytes)
-      expect(output.length).toBe(size + size / 64)
-      expect(createHash('sha256').update(output).digest('hex')).toBe(expectedSha256(size, 'terminal'))
-    }
-    await task.remove()
-  })
-
-  test('what a terminal still holds arrives also when its process has left input unread, and meanwhile the shim sleeps', async ({
-    fake,
-    shim,
-  }) => {
-    const size = 9 * 1024
-    const fifos = makeFifos(fake.folder)
-    const filling = fillFifo(fifos.stdout)
-    const task = await shim.started()
-    await gates(task, 'g')
-    const script = `stty raw -echo; read line </dev/shm/g; payload bytes ${size} text`
-    await task.run('e', ['sh', '-c', script], { stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
-    const input = writer(fifos.stdin)
-    input.write('x'.repeat(MIB))
-    await untilBlocked(input.pid)
-    await openGate(task, 'g')
-    expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
-    await untilIdle(shim.pid)
-    const client = reader(fifos.stdout)
-    filling.letGo()
-    const output = (await client.finished).stdoutBytes.subarray(filling.bytes)
-    expect(output.length).toBe(size)
-    expect(createHash('sha256').update(output).digest('hex')).toBe(expectedSha256(size, 'text'))
-    await task.remove()
-  })
-
-  test('a terminal stays while its process has let go of it, and is there when it comes back', async ({
-    fake,
-    shim,
-  }) => {
-    const fifos = makeFifos(fake.folder)
-    const leave = 'exec </dev/null >/dev/null 2>&1'
-    const back = 'read line </dev/console; echo "back with $line" >/dev/console'
-    const task = shim.task(['sh', '-c', `echo here; ${leave}; read line </dev/shm/init; ${back}`])
-    await task.create({ stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
-    await gates(task, 'init', 'exec')
-    const out = reader(fifos.stdout)
-    await task.start()
-    const detached = makeFifos(fake.folder)
-    const alone = ['sh', '-c', `${leave}; read line </dev/shm/exec; exit 7`]
-    await task.run('e', alone, { stdout: detached.stdout, terminal: true })
-    await out.untilOutput('here')
-    for (const gate of ['exec', 'init']) await openGate(task, gate)
-    // nobody had the terminal of the exec open, and nothing hung up on it
-    expect(await task.wait('e')).toMatchObject({ exitStatus: 7 })
-    writer(fifos.stdin).write('input\n')
-    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
-    expect((await out.finished).stdout).toBe('here\r\ninput\r\nback with input\r\n')
-    await task.remove()
-  })
-
   test('eight execs at a time each give their own client exactly their own bytes', async ({ fake, shim }) => {
     const task = shim.task(['sleep', '1000'])
     await task.create()
@@ -345,50 +228,6 @@ describe('streams', needs('root', 'busybox'), () => {
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
     expect((await out.finished).stdout).toBe('done\nlate\n')
     expect((await terminal.finished).stdout).toBe('done\r\nlate\r\n')
-    await task.remove()
-  })
-
-  test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
-    const task = await shim.started(['sleep', '1000'])
-    const descriptors = () => openFiles(shim.pid)
-    const round = async (name: string): Promise<void> => {
-      const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
-      const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
-      const program = logProgram(fake.folder, 'echo ready >&5; exec cat <&3 >/dev/null')
-      const forms: [string, Parameters<typeof task.exec>[2], string[]][] = [
-        ['fifos', fifos, ['echo', 'x']],
-        ['null', {}, ['echo', 'x']],
-        ['terminal', { stdin: tty.stdin, stdout: tty.stdout, terminal: true }, ['echo', 'x']],
-        ['file', { stdout: `file://${fake.folder}/log` }, ['echo', 'x']],
-        ['program', { stdout: program.uri }, ['echo', 'x']],
-        ['program on a terminal', { stdout: program.uri, terminal: true }, ['echo', 'x']],
-        ['nothing to run', makeFifos(fake.folder), ['/no/such/program']],
-        ['no folder', { stdout: '/no/such/folder/fifo' }, ['echo', 'x']],
-      ]
-      for (const [form, streams, args] of forms) {
-        const id = `${name}-${form.replaceAll(' ', '-')}`
-        await task.exec(id, args, streams)
-        const started = await task.start(id).then(
-          () => true,
-          () => false,
-        )
-        expect(started, form).toBe(!form.startsWith('no'))
-        if (started) await task.wait(id)
-        await task.delete(id)
-      }
-      for (const client of clients) await client.finished
-    }
-    // what is opened once and kept
-    await round('first')
-    const before = descriptors()
-    const rounds = ['a', 'b', 'c', 'd']
-    for (const name of rounds) await round(name)
-    // a form that leaves one leaves it each time; what the shim itself opens late for good is less
-    await until(
-      'the descriptors to be closed',
-      () => descriptors().length < before.length + rounds.length,
-      () => `${descriptors().join(' ')} and not ${before.join(' ')}`,
-    )
     await task.remove()
   })
 
@@ -438,122 +277,5 @@ describe('streams', needs('root', 'busybox'), () => {
     for (const command of [out, execOut]) expect((await command.finished).stdout).toBe('again\nin\n')
     for (const command of [err, execErr]) expect((await command.finished).stdout).toBe('oops\n')
     await task.remove()
-  })
-})
-
-describe('input', needs('root', 'busybox'), () => {
-  for (const kind of ['init', 'exec'] as const) {
-    const begin = async (fake: FakeContainerd, shim: FakeShim, started: boolean) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; cat; echo end']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const out = reader(fifos.stdout)
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? fifos : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, fifos)
-      }
-      if (started) await task.start(id)
-      return { fifos, task, out, id }
-    }
-
-    test(`CloseIO before Start gives a program without input its end (${kind})`, async ({ fake, shim }) => {
-      const { task, out, id } = await begin(fake, shim, false)
-      await task.closeStdin(id)
-      await task.closeStdin(id)
-      await task.start(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nend\n')
-      await task.remove()
-    })
-
-    test(`CloseIO while the client still writes takes nothing away (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      const input = writer(fifos.stdin)
-      input.write('before\n')
-      await out.untilOutput('before')
-      await task.closeStdin(id)
-      input.write('after\n')
-      await out.untilOutput('after')
-      input.endInput()
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nbefore\nafter\nend\n')
-      // a process that has ended takes a late CloseIO as well
-      await task.closeStdin(id)
-      await task.remove()
-    })
-
-    test(`clients that come and go are not the end of input, until CloseIO (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      for (const text of ['first', 'second']) {
-        const input = writer(fifos.stdin)
-        input.write(`${text}\n`)
-        await out.untilOutput(text)
-        input.endInput()
-        await input.finished
-      }
-      await task.closeStdin(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nfirst\nsecond\nend\n')
-      await task.remove()
-    })
-
-    test(`a client that writes to a program which reads nothing learns of its end (${kind})`, async ({
-      fake,
-      shim,
-    }) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; exec sleep 1000']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? { stdin: fifos.stdin } : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, { stdin: fifos.stdin })
-      }
-      await task.start(id)
-      const input = writer(fifos.stdin)
-      input.write('x'.repeat(2 * MIB))
-      await untilBlocked(input.pid)
-      await task.kill(9, id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 137 })
-      expect((await input.finished).signal).toBe('SIGPIPE')
-      await task.remove()
-    })
-  }
-
-  test('CloseIO of what is not there is refused, and that of an exec that was never started is kept for its start', async ({
-    shim,
-  }) => {
-    const task = shim.task(['sleep', '1000'])
-    await task.create()
-    await task.closeStdin()
-    await expect(task.closeStdin('nobody')).rejects.toThrow('process does not exist nobody')
-    await task.start()
-    await task.exec('e', ['cat'])
-    await task.closeStdin('e')
-    await task.delete('e')
-    await task.remove()
-  })
-
-  test('a terminal goes on when its input has been closed', async ({ fake, shim }) => {
-    const fifos = makeFifos(fake.folder)
-    const task = shim.task(['sh', '-c', 'read line; echo "got $line"; sleep 1000'])
-    const out = reader(fifos.stdout)
-    await task.create({ stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
-    await task.start()
-    const input = writer(fifos.stdin)
-    input.write('typed\n')
-    await out.untilOutput('got typed')
-    await task.closeStdin()
-    input.endInput()
-    await input.finished
-    await task.exec('e', ['true'])
-    await task.start('e')
-    await task.wait('e')
-    expect(await task.state()).toMatchObject({ status: 2 })
-    await task.remove()
-    expect((await out.finished).stdout).toBe('typed\r\ngot typed\r\n')
   })
 })
