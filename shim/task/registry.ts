@@ -228,6 +228,12 @@ export class Registry {
     return task
   }
 
+  /** The same, after a Create of it that is in progress. @throws NotFound */
+  async created(id: string): Promise<Task> {
+    await this.#creations.get(id)?.done
+    return this.get(id)
+  }
+
   /** Reserves an id for a Create. @throws AlreadyExists */
   beginCreate(id: string): Creation {
     if (this.#tasks.has(id) || this.#creations.has(id)) throw classError(Code.ALREADY_EXISTS, `container "${id}"`)

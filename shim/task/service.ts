@@ -1,7 +1,8 @@
 /**
  * The Task service: one short function per call, for both versions of the service, which differ in name only. A function finds what the
  * request names, asks the state machine, and does it; what takes more than that is in create.ts, start.ts, delete.ts. Whatever may be
- * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane.
+ * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane. State and CloseIO wait for a
+ * Create in progress: a client's copy of its input may have ended before its Create is answered, and then it asks for both, once.
  */
 import { type CallContext, Code, packAny, type ServiceHandlers } from 'ttrpc-ts'
 import {
@@ -37,7 +38,7 @@ const HIGHEST_SIGNAL = 64
 export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
   const { registry } = shim
   return {
-    state: (request) => state(registry.get(request.id), request),
+    state: async (request) => state(await registry.created(request.id), request),
     create: async (request, { signal }) => ({ pid: (await createTask(shim, request, signal)).init.state.pid }),
     start: async ({ id, execId }) => {
       const task = registry.get(id)
@@ -55,7 +56,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     kill: (request) => kill(registry.get(request.id), request),
     exec: (request) => addExec(shim, registry.get(request.id), request),
     resizePty: (request) => resize(registry.get(request.id), request),
-    closeIO: ({ id, execId }) => registry.get(id).process(execId).closeStdin(),
+    closeIO: async ({ id, execId }) => (await registry.created(id)).process(execId).closeStdin(),
     update: (request) => update(registry.get(request.id), request),
     wait: ({ id, execId }) => wait(registry.get(id).process(execId)),
     stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.stats()) }),

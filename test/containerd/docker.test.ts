@@ -8,12 +8,16 @@ import { RuntimeOptions } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
 import { isAlive } from '../support/census.ts'
 import { type Command, until } from '../support/command.ts'
-import { expect } from '../support/containerd.ts'
+import { expect, seconds } from '../support/containerd.ts'
 import { dockerTest } from '../support/docker.ts'
 import { needs } from '../support/needs.ts'
 import { optionsOf, RecordingRuntime } from '../support/recorder.ts'
 
-const NEEDS = needs('root', 'containerd', 'busybox', 'the built shim', 'our shim', 'docker')
+// each container's root is a copy of the image
+const NEEDS = {
+  ...needs('root', 'containerd', 'busybox', 'the built shim', 'our shim', 'docker'),
+  timeout: seconds(90),
+}
 const OWNER = ['stat', '-L', '-c', '%u', '/proc/self/fd/1']
 
 const recorder = (folder: string): string => join(folder, 'docker/recorder')

@@ -61,13 +61,34 @@ describe('while a Create is held up,', needs('root', 'busybox'), () => {
     const creating = task.create()
     await gate.reached()
     const { client, id } = task
-    const early = await Promise.all([task.state(), task.wait(), task.kill(), task.pids(), task.start()].map(codeOf))
-    expect(early).toEqual([5, 5, 5, 5, 5])
+    const early = await Promise.all([task.wait(), task.kill(), task.pids(), task.start()].map(codeOf))
+    expect(early).toEqual([5, 5, 5, 5])
     expect(await client.connect({ id })).toMatchObject({ shimPid: shim.pid, taskPid: 0 })
     expect(await codeOf(task.create())).toBe(6)
     await (await shim.started()).remove()
     await gate.pass()
     expect(await creating).toBe((await task.state()).pid)
+    await task.remove()
+  })
+
+  test('State and CloseIO wait for it: input that has ended by then ends for the process', async ({ fake, shim }) => {
+    await using gate = fake.gate()
+    const task = shim.task(['cat'], hookAt('createRuntime', gate))
+    const stdin = fake.path('stdin')
+    const { client, id } = task
+    await startCommand('mkfifo', [stdin]).finished
+    const creating = task.create({ stdin })
+    // the reader is there before the answer is
+    const input = await startCommand('sh', ['-c', `echo words >${stdin}`]).finished
+    expect(input.code).toBe(0)
+    await gate.reached()
+    const asked = Promise.all([task.state(), client.closeIO({ id, execId: '', stdin: true })])
+    await gate.pass()
+    const pid = await creating
+    expect((await asked)[0]).toMatchObject({ pid, status: TaskStatus.CREATED })
+    const ended = task.wait()
+    await task.start()
+    expect(await ended).toMatchObject({ exitStatus: 0 })
     await task.remove()
   })
 

@@ -105,8 +105,8 @@ function zombies(scope: CensusScope): string[] {
   })
 }
 
-function mounts(scope: CensusScope): string[] {
-  return read('/proc/self/mountinfo')
+function mounts(scope: CensusScope, mountinfo: string): string[] {
+  return read(mountinfo)
     .split('\n')
     .map((line) => line.split(' ')[4] ?? '')
     .filter((path) => path.includes(scope.folder))
@@ -174,12 +174,19 @@ function files(scope: CensusScope): string[] {
   ]
 }
 
-/** Counts what is there now. `except` are processes that belong to the test itself: the daemon, an event recorder. */
-export function takeCensus(scope: CensusScope, except: readonly number[] = []): Census {
+/**
+ * Counts what is there now. `except` are processes that belong to the test itself: the daemon, an event recorder; `mountinfo` is the table
+ * of mounts of the namespace where the daemon lives.
+ */
+export function takeCensus(
+  scope: CensusScope,
+  except: readonly number[] = [],
+  mountinfo = '/proc/self/mountinfo',
+): Census {
   return new Set([
     ...processes(scope, new Set(except)),
     ...zombies(scope),
-    ...mounts(scope),
+    ...mounts(scope, mountinfo),
     ...loops(scope),
     ...cgroups(scope),
     ...sockets(scope),
@@ -196,10 +203,14 @@ export function leaks(before: Census, after: Census): string[] {
  * Waits until nothing is left but what was there before, and returns what still is. Orphans of this machine's init stay zombies for some
  * seconds, and a shim ends shortly after its client's answer, so one look is not enough.
  */
-export async function settledLeaks(before: Census, take: () => Census, boundMs = 8_000 * SLOWNESS): Promise<string[]> {
+export async function settledLeaks(
+  before: Census,
+  take: () => Census | Promise<Census>,
+  boundMs = 8_000 * SLOWNESS,
+): Promise<string[]> {
   const deadline = performance.now() + boundMs
   for (;;) {
-    const left = leaks(before, take())
+    const left = leaks(before, await take())
     if (left.length === 0 || performance.now() > deadline) return left
     await new Promise((resolve) => setTimeout(resolve, 50))
   }

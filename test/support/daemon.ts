@@ -41,6 +41,18 @@ disabled_plugins = ${JSON.stringify(cri === '' ? [...CRI, ...DISABLED] : DISABLE
 ${cri}
 `
 
+/** Where a daemon lives when that is not the machine itself: support/private-host.ts. */
+export interface Place {
+  /** The words before a command that runs it there. */
+  readonly enter: readonly string[]
+  /** The table of the mounts there. */
+  readonly mountinfo: string
+  /** The processes that hold the place, which are nobody's leak. */
+  readonly pids: readonly number[]
+}
+
+const MACHINE: Place = { enter: [], mountinfo: '/proc/self/mountinfo', pids: [] }
+
 /** The longest that a recording of events may take: a whole soak. */
 const RECORDING_MS = 3_600_000
 
@@ -102,17 +114,22 @@ export class Daemon {
   readonly ids: string[] = []
   /** Pids of what runs beside the daemon as long as it does: no test's to end. */
   readonly residents = new Set<number>()
+  /** Set before the first start. */
+  place: Place = MACHINE
   #child: ChildProcess | undefined
   #bin = releaseBin(CONTAINERD_RELEASE)
 
-  /** `cri`: configuration of the CRI, which is switched off without it. `level`: of the log, which shims get as well. */
-  constructor(cri: (folder: string) => string = () => '', level: 'debug' | 'info' = 'debug') {
+  /**
+   * `cri`: configuration of the CRI, which is switched off without it. `level`: of the log, which shims get as well. `more`: configuration of
+   * anything else.
+   */
+  constructor(cri: (folder: string) => string = () => '', level: 'debug' | 'info' = 'debug', more = '') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
     // passable: the root of a container in a user namespace is another user, who has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
-    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder), level))
+    writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder), level) + more)
   }
 
   /** Makes the next start that of another release ("1.7", "2"), and ctr its ctr. */
@@ -160,7 +177,8 @@ export class Daemon {
       PATH: [BIN, this.#bin, process.env['PATH'] ?? ''].filter((folder) => folder !== '').join(delimiter),
       CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
     }
-    const child = spawn(this.#program, ['--config', join(this.folder, 'config.toml')], {
+    const [program, ...args] = [...this.place.enter, this.#program, '--config', join(this.folder, 'config.toml')]
+    const child = spawn(program!, args, {
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -196,7 +214,8 @@ export class Daemon {
 
   /** Starts ctr in this daemon's namespace, or in another one. */
   startCtr(args: readonly string[], options: StartOptions = {}): Command {
-    return startCommand(this.ctrProgram, this.ctrArgs(args), options)
+    const [program, ...words] = [...this.place.enter, this.ctrProgram, ...this.ctrArgs(args)]
+    return startCommand(program!, words, options)
   }
 
   /** The whole arguments of ctr. Fifos go to this daemon's folder, since the usual one is shared by all users of the machine. */
@@ -252,7 +271,7 @@ export class Daemon {
   }
 
   census(): Census {
-    return takeCensus(this, [this.pid, ...this.residents])
+    return takeCensus(this, [this.pid, ...this.residents, ...this.place.pids], this.place.mountinfo)
   }
 
   /** Ends the daemon and removes its folder. */

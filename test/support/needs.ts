@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD_RELEASE, DOCKER_BIN, OCI_RUNTIME, releaseBin } from './places.ts'
+import { CONTAINERD_RELEASE, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -89,6 +89,9 @@ const CHECKS = {
   strace: () => onPath('strace'),
   'qemu-system-x86_64': () => onPath('qemu-system-x86_64'),
   'two processors': () => availableParallelism() > 1,
+  nerdctl: () => onPath(NERDCTL),
+  iptables: () => onPath('iptables'),
+  procps: () => onPath('ps'),
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>

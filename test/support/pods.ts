@@ -88,8 +88,8 @@ export function podTest(handlers: (folder: string) => string = () => '') {
           await until('the CRI to know the image', () => cri.knowsImage().catch(() => false))
           await use(daemon)
         } finally {
-          await daemon.stop()
           removeBridge(daemon.namespace)
+          await daemon.stop()
         }
       },
       { scope: 'file' },
@@ -98,7 +98,7 @@ export function podTest(handlers: (folder: string) => string = () => '') {
       using cri = new Cri(daemon, POD_IMAGE)
       const before = census(daemon, cri)
       await use(cri)
-      await cri.removePods()
+      await cri.end()
       if (task.result?.state === 'fail' && process.env['VERBOSE'] !== undefined) process.stderr.write(daemon.log)
       // allowed: the runc shim leaves its socket behind when it is killed
       const ignored = IS_OURS ? /^$/ : /^socket /

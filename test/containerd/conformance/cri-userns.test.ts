@@ -78,8 +78,16 @@ describe('a pod in a user namespace', NEEDS, () => {
   test('may make pods of its own where it is given what that takes', async ({ daemon, cri }) => {
     if (!daemon.isAtLeast(1, 7)) return
     const pod = await cri.runPod({ namespaces: NAMESPACES })
-    const security = { capabilities: { addCapabilities: ['SYS_ADMIN'] }, maskedPaths: [], readonlyPaths: [] }
-    const id = await cri.runContainer(pod, SLEEP, { security: { ...security, seccomp: { profileType: 1 } } })
+    const unconfined = { profileType: 1 }
+    const id = await cri.runContainer(pod, SLEEP, {
+      security: {
+        capabilities: { addCapabilities: ['SYS_ADMIN'] },
+        maskedPaths: [],
+        readonlyPaths: [],
+        seccomp: unconfined,
+        apparmor: unconfined,
+      },
+    })
     const inner = 'mount -t proc proc /proc && mount -t tmpfs none /mnt && ps -o pid,args'
     expect(await cri.sh(id, `unshare -m -p -f --propagation private sh -c '${inner}'`)).toMatch(/^ +1 /m)
     expect((await cri.execSync(id, ['mount', '-t', 'tmpfs', 'none', '/mnt'])).exitCode).toBe(0)
