@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe } from 'vitest'
+import { describe, onTestFinished } from 'vitest'
 import { isAlive } from '../support/census.ts'
 import { makeFifos, untilBlocked, writer } from '../support/client-streams.ts'
 import { startCommand, until } from '../support/command.ts'
@@ -46,6 +46,7 @@ describe('file://', needs('root', 'busybox'), () => {
       input: 'open',
       control: true,
     })
+    onTestFinished(() => outer.kill('SIGKILL'))
     await outer.untilOutput('\n')
     const path = outer.stdout.trim()
     outer.kill('SIGSTOP')
@@ -94,7 +95,7 @@ describe('binary://', needs('root', 'busybox'), () => {
     const creating = task.create({ stdout: log.uri, stderr: log.uri })
     await until('the program to write', () => linesOf(seen).includes('written'))
     // it has not said that it is ready, so there is no container
-    await expect(task.state()).rejects.toThrow('not found')
+    expect(await task.client.connect({ id: task.id })).toMatchObject({ taskPid: 0 })
     const pid = log.pid!
     await until('the program to be sleep', () => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sleep\n')
     const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => `${fd}:${readlinkSync(`/proc/${pid}/fd/${fd}`)}`)
