@@ -21,6 +21,10 @@ const PAGE_BYTES = 4096
 const MOVE_BYTES = 1024 * 1024
 const MOVES = 16
 
+/** How soon a device that is full is tried again: at first, and in the end. */
+const FULL_MS = 1
+const LONG_FULL_MS = 250
+
 /** One of each size for all relays: a chunk is used up before the event loop goes on. */
 const buffers = new Map<number, Buffer>()
 
@@ -162,6 +166,7 @@ export class FileSink implements Sink {
   readonly #path: string
   readonly #onError: (error: Error) => void
   #fd: number
+  #fullMs = FULL_MS
   #writing = false
   #ended = false
   #broken = false
@@ -200,9 +205,19 @@ export class FileSink implements Sink {
     this.end()
   }
 
+  /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */
+  #later(rest: Buffer): void {
+    setTimeout(() => this.#writeAll(rest), this.#fullMs).unref()
+    this.#fullMs = Math.min(2 * this.#fullMs, LONG_FULL_MS)
+  }
+
   #writeAll(rest: Buffer): void {
     write(this.#fd, rest, (error, taken) => {
-      if (error === null && taken < rest.length && !this.#ended) return this.#writeAll(rest.subarray(taken))
+      if (!this.#ended) {
+        if (error?.code === 'EAGAIN') return this.#later(rest)
+        this.#fullMs = FULL_MS
+        if (error === null && taken < rest.length) return this.#writeAll(rest.subarray(taken))
+      }
       if (error !== null) {
         this.#broken = true
         this.#onError(new Error(`cannot write to "${this.#path}": ${error.code ?? error.message}`))
