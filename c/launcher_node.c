@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -32,8 +33,11 @@ extern char **environ;
 /* Node's own flags stand here, before the script. */
 static const char *const NODE_FLAGS[] = {NODE_FLAGS_LIST, NULL};
 
+/* Tells the limit of open files that we were started with: Node raises the soft one for itself, before any script could look. */
+#define SOFT_NOFILE "RUNTS_SOFT_NOFILE="
+
 /* Variables of the daemon's environment that would change how Node starts, and what takes their place. */
-static const char *const DROPPED_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES="};
+static const char *const DROPPED_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES=", SOFT_NOFILE};
 static const char *const ADDED_VARIABLES[] = {"NODE_NO_WARNINGS=1"};
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
@@ -42,6 +46,7 @@ struct node_program {
     char node[PATH_MAX];
     char script[PATH_MAX];
     char *argv[LENGTH(NODE_FLAGS) + 20];
+    char soft_nofile[sizeof(SOFT_NOFILE) + 20]; /* 2^64 - 1 has 20 digits */
     char **envp;
 };
 
@@ -66,7 +71,22 @@ static bool is_dropped(const char *variable)
     return false;
 }
 
-static char **build_environment(void)
+/*
+ * No privilege is held for this and nobody else's input is read: the limit is our own, a number of the kernel's, and the text is bounded
+ * by its type. A limit that cannot be read is not told, and Node's children then have Node's: more than they should, which is only a
+ * question of custom, since a process may raise its soft limit itself.
+ */
+static bool tell_soft_nofile(struct node_program *program)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return false;
+    (void)snprintf(program->soft_nofile, sizeof(program->soft_nofile), SOFT_NOFILE "%llu", (unsigned long long)limit.rlim_cur);
+    return true;
+}
+
+static char **build_environment(struct node_program *program)
 {
     char *const *given = environ;
     size_t count = 0, used = 0;
@@ -74,7 +94,8 @@ static char **build_environment(void)
 
     while (given[count])
         count++;
-    envp = calloc(count + LENGTH(ADDED_VARIABLES) + 1, sizeof(*envp));
+    /* the limit's, and the NULL at the end */
+    envp = calloc(count + LENGTH(ADDED_VARIABLES) + 2, sizeof(*envp));
     if (!envp)
         return NULL;
     for (size_t i = 0; i < count; i++) {
@@ -83,6 +104,8 @@ static char **build_environment(void)
     }
     for (size_t i = 0; i < LENGTH(ADDED_VARIABLES); i++)
         envp[used++] = (char *)(uintptr_t)ADDED_VARIABLES[i]; /* execve does not write, its prototype is old */
+    if (tell_soft_nofile(program))
+        envp[used++] = program->soft_nofile;
     return envp;
 }
 
@@ -132,7 +155,7 @@ static int prepare(struct node_program *program, const struct node_call *call, s
         return -1;
     if (access(program->script, R_OK) < 0)
         return fail(failure, errno, "cannot read \"%s\"", program->script);
-    program->envp = build_environment();
+    program->envp = build_environment(program);
     if (!program->envp)
         return fail(failure, ENOMEM, "cannot copy the environment");
     build_argv(program, call);

@@ -43,6 +43,9 @@ case $self in */*) ;; *) self=./$self ;; esac
 lib=\${self%/*}/../lib/containerd-shim-ts
 # what a user has set for programs of their own must not change how this one runs
 unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
+# Node raises its limit of open files; containers are to have the one that we were given
+RUNTS_SOFT_NOFILE=$(ulimit -Sn)
+export RUNTS_SOFT_NOFILE
 node=$lib/node
 # in a node_modules folder, Node lies beside this package
 [ -x "$node" ] || node=$lib/../../../../node/bin/node
@@ -114,6 +117,21 @@ const noWorkerThreads: Plugin = {
   },
 }
 
+/** What a shim hardly ever needs is a file of its own, so that the others neither read nor keep it. */
+const APART = [{ module: 'smol-toml', name: 'toml' }] as const
+const apartFromTheBundle: Plugin = {
+  name: 'apart-from-the-bundle',
+  setup(esbuild) {
+    for (const { module, name } of APART) {
+      esbuild.onResolve({ filter: new RegExp(`^${module}$`) }, ({ path }) => ({ path, namespace: 'apart' }))
+      esbuild.onLoad({ filter: new RegExp(`^${module}$`), namespace: 'apart' }, () => ({
+        contents: `module.exports = require(__dirname + '/${name}.js')`,
+        loader: 'js',
+      }))
+    }
+  },
+}
+
 /** 64-bit integers are bigint here (ttrpc-ts/wire.ts); protobufjs takes this answer as "there is no long.js". */
 const noLong: Plugin = {
   name: 'no-long',
@@ -137,7 +155,7 @@ function bundleIsFresh(out: string, meta: string): boolean {
   try {
     const inputs: Record<string, unknown> = JSON.parse(readFileSync(meta, 'utf8')).inputs
     return Object.keys(inputs).every((path) => {
-      if (/^(koffi-native|no-threads|no-long):/.test(path)) return true
+      if (/^(koffi-native|no-threads|no-long|apart):/.test(path)) return true
       const time = mtime(join(ROOT, path))
       return time !== 0 && time <= built
     })
@@ -175,7 +193,9 @@ async function bundle(entry: string, name: string, koffiVersion: string, form = 
       'import.meta.filename': '__filename',
       RUNTS_FAILPOINTS: String(FAILPOINTS),
     },
-    plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads, noLong],
+    plugins: APART.some(({ module }) => module === entry)
+      ? []
+      : [koffiBesideTheBundle(koffiVersion), noWorkerThreads, noLong, apartFromTheBundle],
   })
   mkdirSync(META, { recursive: true })
   writeFileSync(meta, JSON.stringify(result.metafile))
@@ -279,6 +299,7 @@ async function main(): Promise<void> {
     renameSync(`${addon}.tmp`, addon)
   }
   make()
+  for (const { module, name } of APART) await bundle(module, name, koffi.version)
   for (const { entry, name } of BUNDLES) {
     writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
     await bundle(entry, name, koffi.version, AS_FUNCTION)

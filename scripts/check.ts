@@ -87,6 +87,7 @@ const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((
     place: /^shim\/log\.ts$/,
     may: [isNode, below('shim'), among('runtime/index.ts', 'ttrpc-ts', 'ttrpc-ts/containerd', 'pino')],
   },
+  { place: /^shim\/options-toml\.ts$/, may: [among('runtime/index.ts', 'smol-toml')] },
   { place: /^shim\//, may: [isNode, below('shim'), among('runtime/index.ts', 'ttrpc-ts', 'ttrpc-ts/containerd')] },
 ]
 

@@ -19,7 +19,8 @@ need_root() {
 # What each Debian package is for, as "package:how to see that it is not needed".
 BUILD_PACKAGES=(make:make gcc:gcc musl-tools:musl-gcc)
 RUN_PACKAGES=(containerd:containerd busybox-static:busybox)
-TEST_PACKAGES=(uidmap:newuidmap iproute2:ip strace:strace containernetworking-plugins:/usr/lib/cni/bridge qemu-system-x86:qemu-system-x86_64)
+TEST_PACKAGES=(uidmap:newuidmap iproute2:ip strace:strace containernetworking-plugins:/usr/lib/cni/bridge qemu-system-x86:qemu-system-x86_64
+  e2fsprogs:mkfs.ext4 fuse3:mount.fuse3 fuse-overlayfs:fuse-overlayfs)
 TEST_PACKAGES+=(iptables:iptables procps:ps)
 
 missing_packages() {

@@ -1,12 +1,17 @@
 /**
  * The terminal of a process: its pty's master is ours, and is copied to the client's stdout fifo, and from its stdin fifo. The master is
  * always read, also when nobody wants the output, or the process would block. The end of the client's input ends nothing here: a
- * terminal has no end of input but what is typed. The end of the terminal is EIO, when no process has the other side open.
+ * terminal has no end of input but what is typed. The end of the terminal is EIO, when no process has the other side open. Until its
+ * process has ended we have that open ourselves, since a process may let go of its terminal and come back (an init that opens
+ * /dev/console anew, a program that detaches itself): it must find no hangup.
+ *
+ * Invariant: reading and writing have a descriptor each, so that what cannot be written any more neither ends the reading nor, waiting,
+ * keeps us awake on a terminal that has hung up.
  */
 import { Socket, type SocketConstructorOpts } from 'node:net'
-import { type OwnedFd, pipePair, resizeTerminal } from '../runtime/index.ts'
+import { duplicate, type OwnedFd, openPeer, pipePair, resizeTerminal } from '../runtime/index.ts'
 import type { InputFifo } from './fifo.ts'
-import { pipeSource, Relay, type Sink, SocketSink, type Source } from './relay.ts'
+import { pipeSource, Relay, type Sink, SocketSink } from './relay.ts'
 
 /** libuv's handle behind a net.Socket. */
 interface PipeHandle {
@@ -46,35 +51,44 @@ function pipeHandleClass(): PipeConstructor {
   return found
 }
 
-/** A source on the master of a pty; the socket can be written to as well. */
-function masterSource(master: OwnedFd): Source {
-  const open: Source['open'] = (onread) => {
-    const handle = new (pipeHandleClass())(SOCKET_HANDLE)
-    const failure = handle.open(master.fd)
-    if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
-    master.take()
-    // `handle` is how net itself wraps the connections that it accepts; its public types do not name it
-    const socket: Socket = Reflect.construct(Socket, [{ handle, readable: true, writable: true, onread }])
-    return socket
-  }
-  return { open, pipe: -1 }
+/** A socket on a master of its own. */
+function masterSocket(master: OwnedFd, options: SocketConstructorOpts): Socket {
+  const handle = new (pipeHandleClass())(SOCKET_HANDLE)
+  const failure = handle.open(master.fd)
+  if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
+  master.take()
+  // `handle` is how net itself wraps the connections that it accepts; its public types do not name it
+  return Reflect.construct(Socket, [{ handle, ...options }])
 }
 
 /** A relayed terminal. */
 export class Console {
-  readonly #fd: number
+  #fd: number
+  readonly #peer: OwnedFd
   readonly #output: Relay
   readonly #input: Relay | undefined
   readonly #stdin: InputFifo | undefined
 
-  /** Takes the master; copies it to `stdout`, and from `stdin` when there is one. */
+  /** Takes the master; copies it to `stdout`, and from `stdin` when there is one. @throws what opening met: the master stays the caller's then */
   constructor(master: OwnedFd, options: { stdin: InputFifo | undefined; stdout: Sink }) {
+    const { stdin, stdout } = options
     this.#fd = master.fd
-    this.#stdin = options.stdin
-    this.#output = new Relay(masterSource(master), options.stdout)
-    if (this.#stdin === undefined) return
-    const sink = new SocketSink(this.#output.source, { owned: false })
-    this.#input = new Relay(pipeSource(this.#stdin.takeReader()), sink)
+    this.#stdin = stdin
+    using inputMaster = stdin === undefined ? undefined : duplicate(master.fd)
+    const peer = openPeer(master.fd)
+    this.#peer = peer
+    try {
+      const open = (onread: SocketConstructorOpts['onread']): Socket =>
+        masterSocket(master, { readable: true, writable: false, onread })
+      this.#output = new Relay({ open, pipe: -1 }, stdout)
+      void this.#output.done.then(() => (this.#fd = -1))
+      if (stdin === undefined || inputMaster === undefined) return
+      const sink = new SocketSink(masterSocket(inputMaster, { readable: false, writable: true }))
+      this.#input = new Relay(pipeSource(stdin.takeReader()), sink)
+    } catch (error) {
+      peer.close()
+      throw error
+    }
   }
 
   /** Resolves when the last output was handed on. */
@@ -84,17 +98,19 @@ export class Console {
 
   /** Sets the size in character cells. */
   resize(size: { readonly width: number; readonly height: number }): void {
-    if (!this.#output.source.destroyed) resizeTerminal(this.#fd, size)
+    if (this.#fd >= 0) resizeTerminal(this.#fd, size)
   }
 
-  /** Takes no more input. */
-  closeInput(): void {
+  /** The process has ended: takes no more input, and the terminal ends when nobody else in the container has it open. */
+  exited(): void {
     this.#stdin?.closeKeepAlive()
     this.#input?.close()
+    this.#peer.close()
   }
 
   close(): void {
-    this.closeInput()
+    this.exited()
+    this.#fd = -1
     this.#output.close()
   }
 }

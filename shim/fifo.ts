@@ -57,10 +57,15 @@ export class OutputFifo {
    */
   release(closeFd: (fd: number) => void = closeSync): void {
     if (this.#fd < 0) return
-    const reader = this.#fd
-    this.#fd = again(reader, O_WRONLY | O_NONBLOCK)
-    closeFd(reader)
-    this.#closeWhenRead(FIRST_LOOK_MS, LINGER_MS)
+    const both = this.#fd
+    try {
+      this.#fd = again(both, O_WRONLY | O_NONBLOCK)
+    } catch {
+      // no descriptor to be had: a client that has not come yet comes too late, but one that reads must see the end
+      this.#fd = -1
+    }
+    closeFd(both)
+    if (this.#fd >= 0) this.#closeWhenRead(FIRST_LOOK_MS, LINGER_MS)
   }
 
   /** Closes at once, whoever may not have read yet. */

@@ -137,10 +137,12 @@ export class IoSetup {
       this.handed.push(fd)
       return fd
     }
-    const sink = this.#sink(target)
     const { read, write } = pipePair()
+    // closed here if there is nowhere to relay to
+    using source = read
     const fd = this.#hand(write)
-    this.relays.push(new Relay(pipeSource(read.take()), sink))
+    const sink = this.#sink(target)
+    this.relays.push(new Relay(pipeSource(source.take()), sink))
     return fd
   }
 
@@ -169,5 +171,5 @@ export class IoSetup {
 
 /** A sink on a descriptor that is the sink's own. */
 function ownedSink(fd: OwnedFd, options: { endsSource?: boolean } = {}): Sink {
-  return new SocketSink(new Socket({ fd: fd.take(), readable: false, writable: true }), { owned: true, ...options })
+  return new SocketSink(new Socket({ fd: fd.take(), readable: false, writable: true }), options)
 }

@@ -9,7 +9,7 @@
  * Invariant: every descriptor opened here is closed by spawned(), exited(), a finished relay, or close(), which may come at any time.
  */
 import { closeSync } from 'node:fs'
-import type { Logger, OwnedFd, Stdio } from '../runtime/index.ts'
+import type { OwnedFd, Stdio } from '../runtime/index.ts'
 import { Console } from './console.ts'
 import type { InputFifo, OutputFifo } from './fifo.ts'
 import { type IoOptions, IoSetup } from './io-setup.ts'
@@ -21,7 +21,6 @@ import { parseStreams, type StdioPaths } from './stdio-uri.ts'
 export class ProcessIo {
   /** what the process is started with; its descriptors are ours until spawned() */
   readonly stdio: Stdio
-  readonly #logger: Logger
   /** the process's side: closed once it has its own */
   readonly #handed: number[]
   readonly #stdin: InputFifo | undefined
@@ -33,9 +32,8 @@ export class ProcessIo {
   #console: Console | undefined
   #inputClosed = false
 
-  private constructor(parts: IoSetup, logger: Logger) {
+  private constructor(parts: IoSetup) {
     this.stdio = parts.stdio
-    this.#logger = logger
     this.#handed = parts.handed
     this.#stdin = parts.stdin
     this.#outputs = parts.outputs
@@ -54,7 +52,7 @@ export class ProcessIo {
       await setup.undo()
       throw error
     }
-    return new ProcessIo(setup, options.logger)
+    return new ProcessIo(setup)
   }
 
   /** The process exists: lets go of its side, and takes the master of its terminal. */
@@ -91,16 +89,9 @@ export class ProcessIo {
 
   /** The process has ended: the client sees the end of what went direct; relays go on until their pipes are empty. */
   exited(): void {
-    for (const output of this.#outputs) {
-      try {
-        output.release()
-      } catch (error) {
-        this.#logger.warn({ error: String(error) }, 'cannot release a stream')
-        output.close()
-      }
-    }
+    for (const output of this.#outputs) output.release()
     this.#inputRelay?.close()
-    this.#console?.closeInput()
+    this.#console?.exited()
     this.#stdin?.close()
   }
 

@@ -4,10 +4,10 @@
  * An unknown form is ignored with a warning (clients send what they like); an option that we know and cannot honour is refused.
  * `shim_cgroup` is not read here: the launcher has obeyed it before it started us.
  */
-import { readFileSync, statSync } from 'node:fs'
 import { type MessageType, typeNameOf } from 'ttrpc-ts'
 import { type Any, LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/containerd'
-import { errnoName, errnoOf, RuntimeError } from '../runtime/index.ts'
+import { RuntimeError, readRegularFile } from '../runtime/index.ts'
+import { readToml, type TomlValue } from './options-toml.ts'
 import { messageOf } from './status.ts'
 
 /** The options that mean something to this shim. */
@@ -50,13 +50,18 @@ const NONE: Readonly<RawOptions> = {
   systemdCgroup: false,
 }
 
+/** A daemon's configuration is far below; the file is of the operator's choosing, but may be any. */
+const MAX_CONFIG_BYTES = 1024 * 1024
+/** The highest user or group id: the one above means none. */
+const MAX_ID = 4_294_967_294n
+
 /** Binary names that mean "the usual runtime": ours is built in. */
 const OWN_BINARIES: readonly string[] = ['', 'runc', 'runts']
 
-/** Reads the options of a Create request. @throws InvalidArgument, Unimplemented for an option that cannot be honoured */
-export function parseOptions(any: Any | undefined): ParsedOptions {
+/** Reads the options of a Create request. @throws InvalidArgument, Unimplemented for an option that cannot be honoured; the system's error for a file */
+export async function parseOptions(any: Any | undefined): Promise<ParsedOptions> {
   const warnings: string[] = []
-  const raw = rawOptions(any, warnings)
+  const raw = await rawOptions(any, warnings)
   if (!OWN_BINARIES.includes(raw.binaryName)) {
     throw new RuntimeError(
       'InvalidArgument',
@@ -71,7 +76,7 @@ export function parseOptions(any: Any | undefined): ParsedOptions {
   return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root }, warnings }
 }
 
-function rawOptions(any: Any | undefined, warnings: string[]): Readonly<RawOptions> {
+async function rawOptions(any: Any | undefined, warnings: string[]): Promise<Readonly<RawOptions>> {
   if (any === undefined || any.typeUrl === '') return NONE
   switch (typeNameOf(any)) {
     case RuncOptions.typeName:
@@ -98,99 +103,63 @@ function pickLegacy({ noPivotRoot, noNewKeyring, ioUid, ioGid }: LegacyCreateOpt
   return { noPivotRoot, noNewKeyring, ioUid, ioGid }
 }
 
-function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: string[]): Readonly<RawOptions> {
+async function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: string[]): Promise<RawOptions> {
   const inline = configPath === ''
-  const where = inline ? 'the runtime options' : `"${configPath}"`
-  const text = inline ? Buffer.from(configBody).toString('utf8') : readConfig(configPath)
+  const where = inline ? 'the runtime options' : `the runtime options "${configPath}"`
   const raw: RawOptions = { ...NONE }
-  for (const { key, value, line } of readFlatToml(text, where)) {
-    if (!setOption(raw, key, value)) warnings.push(`ignoring the key "${key}" of ${where}, line ${line}`)
+  const bytes = inline ? configBody : readRegularFile(configPath, MAX_CONFIG_BYTES, where)
+  if (bytes.length === 0) return raw
+  for (const [key, value] of Object.entries(await readToml(bytes, where))) {
+    if (!setOption(raw, key, value, where)) warnings.push(`ignoring the key "${key}" of ${where}`)
   }
   return raw
 }
 
-function readConfig(path: string): string {
-  try {
-    // a device or a fifo might never end
-    if (!statSync(path).isFile()) throw new RuntimeError('InvalidArgument', `the runtime options "${path}" are no file`)
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    if (error instanceof RuntimeError) throw error
-    throw new RuntimeError(
-      'InvalidArgument',
-      `cannot read the runtime options "${path}": ${errnoName(errnoOf(error))}`,
-      { cause: error },
-    )
+/** Sets what the key names (containerd's spelling); false when the key is none of ours. @throws InvalidArgument for a value of another type */
+function setOption(raw: RawOptions, key: string, value: TomlValue, where: string): boolean {
+  const expected = (what: string): RuntimeError =>
+    new RuntimeError('InvalidArgument', `cannot use the key "${key}" of ${where}: expected ${what}`)
+  const flag = (): boolean => {
+    if (typeof value !== 'boolean') throw expected('true or false')
+    return value
   }
-}
-
-/** Sets what the key names (containerd's spelling); false when the key is none of ours or its value has another type. */
-function setOption(raw: RawOptions, key: string, value: string | number | boolean): boolean {
-  if (typeof value === 'boolean') {
-    if (key === 'NoPivotRoot') raw.noPivotRoot = value
-    else if (key === 'NoNewKeyring') raw.noNewKeyring = value
-    else if (key === 'SystemdCgroup') raw.systemdCgroup = value
-    else return false
-  } else if (typeof value === 'number') {
-    if (key === 'IoUid') raw.ioUid = value
-    else if (key === 'IoGid') raw.ioGid = value
-    else return false
-  } else if (key === 'ShimCgroup') {
-    if (value !== '')
+  const id = (): number => {
+    if (typeof value !== 'bigint' || value < 0n || value > MAX_ID) throw expected(`a whole number from 0 to ${MAX_ID}`)
+    return Number(value)
+  }
+  const text = (): string => {
+    if (typeof value !== 'string' || value.includes('\0')) throw expected('a string without NUL')
+    return value
+  }
+  switch (key) {
+    case 'NoPivotRoot':
+      raw.noPivotRoot = flag()
+      return true
+    case 'NoNewKeyring':
+      raw.noNewKeyring = flag()
+      return true
+    case 'SystemdCgroup':
+      raw.systemdCgroup = flag()
+      return true
+    case 'IoUid':
+      raw.ioUid = id()
+      return true
+    case 'IoGid':
+      raw.ioGid = id()
+      return true
+    case 'BinaryName':
+      raw.binaryName = text()
+      return true
+    case 'Root':
+      raw.root = text()
+      return true
+    case 'ShimCgroup':
+      if (text() === '') return true
       throw new RuntimeError(
         'Unimplemented',
-        `the key "ShimCgroup" is not supported in a configuration file: "${value}"`,
+        `the key "ShimCgroup" is not supported in a configuration file: "${text()}"`,
       )
-  } else if (key === 'BinaryName') raw.binaryName = value
-  else if (key === 'Root') raw.root = value
-  else return false
-  return true
-}
-
-interface TomlEntry {
-  readonly key: string
-  readonly value: string | number | boolean
-  readonly line: number
-}
-
-/**
- * The flat TOML that an options table becomes: `key = value` with strings, whole numbers and booleans. Anything else (tables, arrays,
- * multi-line strings) cannot be an option and is refused with its line, so that nothing is misread in silence.
- */
-function readFlatToml(text: string, where: string): TomlEntry[] {
-  const entries: TomlEntry[] = []
-  for (const [index, raw] of text.split('\n').entries()) {
-    const line = raw.trim()
-    if (line === '' || line.startsWith('#')) continue
-    const match =
-      /^(?<key>[A-Za-z0-9_-]+)\s*=\s*(?:(?<basic>"(?:[^"\\]|\\.)*")|'(?<literal>[^']*)'|(?<bool>true|false)|(?<int>\d+))\s*(?:#.*)?$/.exec(
-        line,
-      )
-    const { key, basic, literal, bool, int } = match?.groups ?? {}
-    if (key === undefined) {
-      throw new RuntimeError(
-        'InvalidArgument',
-        `cannot read ${where}, line ${index + 1}: only "key = value" with a string, a whole number or a boolean is supported`,
-      )
-    }
-    const value =
-      bool !== undefined
-        ? bool === 'true'
-        : int !== undefined
-          ? Number(int)
-          : (literal ?? unquote(basic ?? '', where, index + 1))
-    entries.push({ key, value, line: index + 1 })
-  }
-  return entries
-}
-
-function unquote(text: string, where: string, line: number): string {
-  try {
-    // a one-line basic string of TOML has JSON's escapes, but for the eight-digit \U
-    return String(JSON.parse(text))
-  } catch (error) {
-    throw new RuntimeError('InvalidArgument', `cannot read ${where}, line ${line}: the string has an unknown escape`, {
-      cause: error,
-    })
+    default:
+      return false
   }
 }

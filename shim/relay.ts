@@ -21,6 +21,10 @@ const PAGE_BYTES = 4096
 const MOVE_BYTES = 1024 * 1024
 const MOVES = 16
 
+/** How soon a device that is full is tried again: at first, and in the end. */
+const FULL_MS = 1
+const LONG_FULL_MS = 250
+
 /** One of each size for all relays: a chunk is used up before the event loop goes on. */
 const buffers = new Map<number, Buffer>()
 
@@ -122,18 +126,16 @@ export class FifoSink implements Sink {
   }
 }
 
-/** A sink that is one of our sockets: the pipe to a process's stdin, or the master of its terminal. */
+/** A sink that is a socket of its own: the pipe to a process's stdin or to a log program, or a terminal. */
 export class SocketSink implements Sink {
   onReady: () => void = () => {}
   onGone: () => void = () => {}
   readonly #socket: Socket
-  readonly #owned: boolean
   #broken = false
 
-  /** `owned`: the socket ends with the sink; a terminal's lives on. `endsSource`: when nobody reads the socket, nobody reads the source. */
-  constructor(socket: Socket, options: { owned: boolean; endsSource?: boolean }) {
+  /** `endsSource`: when nobody reads the socket, nobody reads the source. */
+  constructor(socket: Socket, options: { endsSource?: boolean } = {}) {
     this.#socket = socket
-    this.#owned = options.owned
     socket.on('error', () => {
       this.#broken = true
       if (options.endsSource === true) this.onGone()
@@ -150,11 +152,11 @@ export class SocketSink implements Sink {
   }
 
   end(): void {
-    if (this.#owned) this.#socket.destroy()
+    this.#socket.destroy()
   }
 
   destroy(): void {
-    this.end()
+    this.#socket.destroy()
   }
 }
 
@@ -164,6 +166,7 @@ export class FileSink implements Sink {
   readonly #path: string
   readonly #onError: (error: Error) => void
   #fd: number
+  #fullMs = FULL_MS
   #writing = false
   #ended = false
   #broken = false
@@ -202,9 +205,19 @@ export class FileSink implements Sink {
     this.end()
   }
 
+  /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */
+  #later(rest: Buffer): void {
+    setTimeout(() => this.#writeAll(rest), this.#fullMs).unref()
+    this.#fullMs = Math.min(2 * this.#fullMs, LONG_FULL_MS)
+  }
+
   #writeAll(rest: Buffer): void {
     write(this.#fd, rest, (error, taken) => {
-      if (error === null && taken < rest.length && !this.#ended) return this.#writeAll(rest.subarray(taken))
+      if (!this.#ended) {
+        if (error?.code === 'EAGAIN') return this.#later(rest)
+        this.#fullMs = FULL_MS
+        if (error === null && taken < rest.length) return this.#writeAll(rest.subarray(taken))
+      }
       if (error !== null) {
         this.#broken = true
         this.#onError(new Error(`cannot write to "${this.#path}": ${error.code ?? error.message}`))
@@ -248,8 +261,7 @@ function bufferOf(size: typeof BUFFER_BYTES | typeof PAGE_BYTES): Buffer {
 export class Relay {
   /** Resolves when the source has ended and everything was handed on, or the relay was closed; never rejects. */
   readonly done: Promise<void>
-  /** the source, for whoever also writes to it (a terminal) */
-  readonly source: Socket
+  readonly #source: Socket
   readonly #sink: Sink
   /** the source, when its bytes can be moved */
   readonly #pipe: number
@@ -266,18 +278,18 @@ export class Relay {
     sink.onGone = () => this.close()
     this.#pipe = sink.moveFrom === undefined ? -1 : source.pipe
     const buffer = bufferOf(this.#pipe < 0 ? BUFFER_BYTES : PAGE_BYTES)
-    this.source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
+    this.#source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
     // EIO is how a terminal's master tells that nobody has the other side open any more
-    this.source.on('error', () => this.#end())
-    this.source.on('end', () => this.#end())
-    this.source.on('close', () => this.#end())
+    this.#source.on('error', () => this.#end())
+    this.#source.on('end', () => this.#end())
+    this.#source.on('close', () => this.#end())
   }
 
   /** Stops, whatever has not been copied yet. */
   close(): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'
-    this.source.destroy()
+    this.#source.destroy()
     this.#sink.destroy()
     this.#resolve()
   }
@@ -298,7 +310,7 @@ export class Relay {
     if (this.#state !== 'blocked') return
     this.#state = 'open'
     if (this.#sourceEnded) this.#finish()
-    else this.source.resume()
+    else this.#source.resume()
   }
 
   #end(): void {
@@ -308,7 +320,7 @@ export class Relay {
 
   #finish(): void {
     this.#state = 'closed'
-    this.source.destroy()
+    this.#source.destroy()
     this.#sink.end()
     this.#resolve()
   }

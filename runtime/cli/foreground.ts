@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:os'
 import { ReadStream } from 'node:tty'
-import { type OwnedFd, type RunningProcess, RuntimeError, resizeTerminal } from '../index.ts'
+import { type OwnedFd, openPeer, type RunningProcess, RuntimeError, resizeTerminal } from '../index.ts'
 
 /** Signals that are ours alone: children, the window, Node's own timer and debugger, and what cannot be caught. */
 const NOT_FORWARDED = new Set([
@@ -30,8 +30,12 @@ export function ownWindow(): { readonly width: number; readonly height: number }
   return { width, height }
 }
 
-/** Relays between our own terminal and the container's; returns when the container's side is closed. */
-function relayTerminal(master: OwnedFd): { done: Promise<void>; restore(): void } {
+/**
+ * Relays between our own terminal and the container's, until `letGo` was called and nobody has the container's side open any more: a
+ * process may close it and open it again.
+ */
+function relayTerminal(master: OwnedFd): { done: Promise<void>; letGo(): void; restore(): void } {
+  const peer = openPeer(master.fd)
   const fd = master.take()
   const terminal = new ReadStream(fd)
   const { stdin, stdout } = process
@@ -51,7 +55,9 @@ function relayTerminal(master: OwnedFd): { done: Promise<void>; restore(): void 
   })
   return {
     done,
+    letGo: () => peer.close(),
     restore() {
+      peer.close()
       process.off('SIGWINCH', resize)
       if (stdin.isTTY) stdin.setRawMode(false)
       stdin.pause()
@@ -112,6 +118,7 @@ export class Foreground {
   /** Waits for its end and for the last of its output; its exit status. */
   async ended(): Promise<number> {
     const exit = await this.#target.exited
+    this.#relay?.letGo()
     await this.#relay?.done
     return exit.status
   }

@@ -12,7 +12,7 @@ import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { defined } from '../spec/fields.ts'
-import { resolveOnHost } from '../spec/host.ts'
+import { emptyUserNamespace, resolveOnHost } from '../spec/host.ts'
 import { parseProcess } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
@@ -28,6 +28,7 @@ import { runHooks } from './hooks.ts'
 import { hostFacts, NAMESPACE_FILES } from './host.ts'
 import { planIdMaps, writeIdMaps } from './id-maps.ts'
 import { cgroupOwner, newNamespaces } from './ids.ts'
+import { mapsOfUserNamespace } from './joined-maps.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
@@ -49,7 +50,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const what = `cannot create container "${id}"`
   const facts = hostFacts()
   const bundle = resolve(options.bundle)
-  let spec = gateSpec(resolveOnHost(transformed(options, bundle)), options.gates, logger)
+  const helpers = { reaper, logger, helper: options.initPath }
+  const asked = transformed(options, bundle)
+  const empty = emptyUserNamespace(asked)
+  const resolved = resolveOnHost(asked, empty === undefined ? undefined : await mapsOfUserNamespace(empty, helpers))
+  let spec = gateSpec(resolved, options.gates, logger)
   for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const made = madeHow(options)
   const rootfs = rootfsPath(spec, bundle)

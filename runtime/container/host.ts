@@ -5,6 +5,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { type FileLimit, inheritedFileLimit } from '../sys/file-limit.ts'
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupMount {
@@ -29,6 +30,8 @@ export interface HostFacts {
   readonly unprivileged: boolean
   /** setgroups(2) may be called; it may not where /proc/self/setgroups says deny (user_namespaces(7)) */
   readonly setgroups: boolean
+  /** the limit of open files of processes whose document has none; left out: ours */
+  readonly fileLimit?: FileLimit
   /** number of the highest capability that the kernel knows */
   readonly lastCap: number
 }
@@ -70,6 +73,7 @@ export function hostFacts(): HostFacts {
   if (facts === undefined) {
     const mode = detectMode()
     const unprivileged = process.geteuid?.() !== 0
+    const fileLimit = inheritedFileLimit()
     facts = {
       cgroup2: mode === 'v2',
       cgroupMounts: readHierarchies(mode).map(({ controllers, mountpoint, ownPath }) => ({
@@ -85,6 +89,7 @@ export function hostFacts(): HostFacts {
       unprivileged,
       setgroups: allowsSetgroups('self'),
       lastCap: Number(readOptional('/proc/sys/kernel/cap_last_cap') ?? '40'),
+      ...(fileLimit === undefined ? {} : { fileLimit }),
     }
   }
   return facts

@@ -1,33 +1,29 @@
 /**
  * One mount in fstab terms, with the two options that no mount program knows: uidmap=CONTAINER:HOST:SIZE[,…] and gidmap=…, which say how
- * the ids of the files appear. The maps have to come from a user namespace, and a namespace from a process: ts-init is started with a plan
- * whose process waits for its id maps, and is given up as soon as they are written.
+ * the ids of the files appear. The maps have to come from a user namespace, and a namespace from a process, which is given up as soon as
+ * they are written.
  */
-import { once } from 'node:events'
-import { closeSync, constants, openSync, writeFileSync } from 'node:fs'
+import { constants, openSync, writeFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
-import { PlanProcess } from '../init/spawn.ts'
-import { type Logger, silentLogger } from '../logger.ts'
 import { CLONE_FLAGS, mapText } from '../plan/namespaces.ts'
 import type { IdMapping } from '../spec/types.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { mountMapped } from '../sys/mapped-mount.ts'
 import { type FsMount, mountFs } from '../sys/mount.ts'
-import type { Reaper } from '../sys/reaper.ts'
+import { isMountedByProgram, mountByProgram } from './mount-program.ts'
+import { lookAtProcess, type PassingHelpers } from './passing-process.ts'
 
 const ID_LIMIT = 2 ** 32
 
 /** Who starts what has to be started, and hears what it says. */
-export interface MountHelpers {
-  readonly reaper: Reaper
-  readonly logger?: Logger
-}
+export type MountHelpers = PassingHelpers
 
 /** Mounts one entry, with mapped ids where its options say so. @throws InvalidArgument, and what the mount met; nothing is left then */
 export async function mountEntry(entry: FsMount, helpers: MountHelpers): Promise<void> {
   const uid = mapsOf(entry, 'uidmap')
   const gid = mapsOf(entry, 'gidmap')
-  if (uid.length === 0 && gid.length === 0) return mountFs(entry)
+  if (uid.length === 0 && gid.length === 0)
+    return isMountedByProgram(entry) ? mountByProgram(entry, helpers.reaper) : mountFs(entry)
   if (uid.length === 0 || gid.length === 0) {
     throw new RuntimeError('InvalidArgument', `cannot mount on "${entry.target}": one of uidmap and gidmap is missing`)
   }
@@ -56,40 +52,16 @@ function mapsOf({ options, target }: FsMount, name: 'uidmap' | 'gidmap'): IdMapp
 async function openUserNamespace(
   uid: readonly IdMapping[],
   gid: readonly IdMapping[],
-  { reaper, logger = silentLogger }: MountHelpers,
+  helpers: PassingHelpers,
 ): Promise<OwnedFd> {
-  const opened = Promise.withResolvers<OwnedFd>()
-  const nowhere = openSync('/dev/null', constants.O_RDWR)
-  try {
-    const waiting = new PlanProcess({
-      ops: [
-        { op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 },
-        // nobody lets it come so far
-        { op: 'program', args: ['/nothing'], env: [], uid: 0 },
-        { op: 'exec', fds: 0 },
-      ],
-      stdio: { kind: 'fds', stdin: nowhere, stdout: nowhere, stderr: nowhere },
-      reaper,
-      logger,
-      stops: {
-        async onIdMaps({ pid, signal }) {
-          writeFileSync(`/proc/${pid}/uid_map`, mapText(uid))
-          writeFileSync(`/proc/${pid}/gid_map`, mapText(gid))
-          opened.resolve(new OwnedFd(openSync(`/proc/${pid}/ns/user`, constants.O_RDONLY)))
-          // it waits for an answer, and is ended instead
-          if (!signal.aborted) await once(signal, 'abort')
-          throw new RuntimeError('Canceled', 'the maps are all that was wanted')
-        },
-      },
-    })
-    waiting.handshake.ready.catch((error: unknown) => opened.reject(error))
-    waiting.handshake.executed.catch((error: unknown) => opened.reject(error))
-    try {
-      return await opened.promise
-    } finally {
-      await waiting.abort()
-    }
-  } finally {
-    closeSync(nowhere)
-  }
+  return await lookAtProcess(
+    [{ op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 }],
+    'onIdMaps',
+    (pid) => {
+      writeFileSync(`/proc/${pid}/uid_map`, mapText(uid))
+      writeFileSync(`/proc/${pid}/gid_map`, mapText(gid))
+      return new OwnedFd(openSync(`/proc/${pid}/ns/user`, constants.O_RDONLY))
+    },
+    helpers,
+  )
 }

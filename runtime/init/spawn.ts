@@ -55,13 +55,14 @@ export class PlanProcess {
 
   constructor(run: PlanRun) {
     const status = socketPair()
-    const consolePair = run.stdio.kind === 'terminal' && run.stdio.socket === undefined ? socketPair() : undefined
+    let consolePair: ReturnType<typeof socketPair> | undefined
     let onClosed = () => {}
     this.#closed = new Promise((resolve) => {
       onClosed = resolve
     })
     const { reaper, extraFds = [] } = run
     try {
+      if (run.stdio.kind === 'terminal' && run.stdio.socket === undefined) consolePair = socketPair()
       if (extraFds.length > LIMITS.EXTRA_FDS_MAX) {
         const message = `cannot pass ${extraFds.length} fds to a process: the limit is ${LIMITS.EXTRA_FDS_MAX}`
         throw new RuntimeError('InvalidArgument', message)

@@ -121,7 +121,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...(needed === 'mounts' ? [] : cgroupNamespace),
 
     // The process gives up what it has. Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the capabilities go.
-    ...setRlimits(rlimits, '/process'),
+    ...setRlimits(process),
     ...noNewPrivileges(process),
     everyCpu(),
     ...scheduler(process),
@@ -183,7 +183,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     umask(process),
     ...apparmor(process),
 
-    ...setRlimits(rlimits, ''),
+    ...setRlimits(process),
     ...noNewPrivileges(process),
     ...(early ? waiting : []),
     affinity(process),

@@ -42,15 +42,19 @@ export function raiseRlimits(rlimits: readonly Rlimit[], at: string): readonly O
   }))
 }
 
-/** The limits themselves. */
-export function setRlimits(rlimits: readonly Rlimit[], at: string): readonly Op[] {
-  return rlimits.map(({ type, soft, hard }, index) => ({
-    op: 'rlimit',
-    resource: rlimitNumber(type),
-    soft,
-    hard,
-    origin: `${at}/rlimits/${index}`,
-  }))
+/** The limits themselves; that of open files is what this runtime was started with, unless the document has one. */
+export function setRlimits({ process: { rlimits }, at, host: { fileLimit } }: ProcessInput): readonly Op[] {
+  const asked = rlimits.map(
+    ({ type, soft, hard }, index): Op => ({
+      op: 'rlimit',
+      resource: rlimitNumber(type),
+      soft,
+      hard,
+      origin: `${at}/rlimits/${index}`,
+    }),
+  )
+  if (fileLimit === undefined || rlimits.some(({ type }) => type === 'RLIMIT_NOFILE')) return asked
+  return [{ op: 'rlimit', resource: rlimitNumber('RLIMIT_NOFILE'), ...fileLimit }, ...asked]
 }
 
 function rlimitNumber(type: string): number {

@@ -8,15 +8,37 @@ import { errnoName, errnoOf } from '../sys/errno.ts'
 import { pointerTo } from './fields.ts'
 import type { IdMapping, Linux, NamespaceType, Spec } from './types.ts'
 
-/** Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in. @throws InvalidArgument */
-export function resolveOnHost(spec: Spec): Spec {
+/** What the ids in a user namespace are outside of it. */
+export type IdMaps = Pick<Linux, 'uidMappings' | 'gidMappings'>
+
+/** A namespace to be joined, and the JSON pointer of its path. */
+export interface JoinedNamespace {
+  readonly path: string
+  readonly at: string
+}
+
+/**
+ * Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in. `maps` are those of one that is
+ * empty, where they are known: nothing of it can be told otherwise. @throws InvalidArgument
+ */
+export function resolveOnHost(spec: Spec, maps?: IdMaps): Spec {
   refuseHostNetwork(spec.linux)
-  const linux = withJoinedMappings(spec.linux)
+  const linux = withJoinedMappings(spec.linux, maps)
   return linux === spec.linux ? spec : { ...spec, linux }
 }
 
-/** A namespace to be joined: where in the list it stands. */
-function joined({ namespaces }: Linux, type: NamespaceType): { path: string; at: string } | undefined {
+/** The user namespace that a spec joins, where no process lives in it: as managers of pods make it, before the pod's first process. */
+export function emptyUserNamespace({ linux }: Spec): JoinedNamespace | undefined {
+  const user = joined(linux, 'user')
+  return user === undefined || processIn(user) !== undefined ? undefined : user
+}
+
+/** The id maps that a process lives under, by its folder in /proc. @throws InvalidArgument naming the JSON pointer */
+export function readIdMaps(folder: string, at: string): IdMaps {
+  return { uidMappings: readMap(`${folder}/uid_map`, at), gidMappings: readMap(`${folder}/gid_map`, at) }
+}
+
+function joined({ namespaces }: Linux, type: NamespaceType): JoinedNamespace | undefined {
   const index = namespaces.findIndex((namespace) => namespace.type === type)
   const path = namespaces[index]?.path
   return path === undefined ? undefined : { path, at: `/linux/namespaces/${index}/path` }
@@ -44,21 +66,12 @@ function refuseHostNetwork(linux: Linux): void {
 }
 
 /** The maps of a joined user namespace are its own: a spec may repeat them, as managers of pods do, but not change them. */
-function withJoinedMappings(linux: Linux): Linux {
+function withJoinedMappings(linux: Linux, known: IdMaps | undefined): Linux {
   const user = joined(linux, 'user')
   if (user === undefined) return linux
-  const process = processIn(user.path, user.at)
-  const given = linux.uidMappings.length > 0 || linux.gidMappings.length > 0
-  if (process === undefined) {
-    if (!given) return linux
-    const message = `cannot compare the mappings with those of "${user.path}": no process lives in that user namespace`
-    throw specError('/linux/uidMappings', message)
-  }
-  const maps = {
-    uidMappings: readMap(`${process}/uid_map`, user.at),
-    gidMappings: readMap(`${process}/gid_map`, user.at),
-  }
-  if (!given) return { ...linux, ...maps }
+  const maps = known ?? mapsIn(user)
+  if (maps === undefined) return linux
+  if (linux.uidMappings.length === 0 && linux.gidMappings.length === 0) return { ...linux, ...maps }
   for (const key of ['uidMappings', 'gidMappings'] as const) {
     if (sameMap(linux[key], maps[key])) continue
     const message = 'user namespaces enabled, but both namespace path and non-matching mapping specified'
@@ -67,8 +80,13 @@ function withJoinedMappings(linux: Linux): Linux {
   return linux
 }
 
+function mapsIn(user: JoinedNamespace): IdMaps | undefined {
+  const process = processIn(user)
+  return process === undefined ? undefined : readIdMaps(process, user.at)
+}
+
 /** The folder in /proc of some process in a user namespace: the maps of a namespace can only be read there. */
-function processIn(path: string, at: string): string | undefined {
+function processIn({ path, at }: JoinedNamespace): string | undefined {
   const wanted = identity(path, at)
   const named = /^(\/proc\/(?:\d+|self|thread-self))\/ns\/user$/.exec(path)?.[1]
   if (named !== undefined) return named

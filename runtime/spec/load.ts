@@ -3,10 +3,9 @@
  * that the specification does not define are ignored, so that documents of tools with extensions work. Invariant: a Spec that comes out
  * is one that buildCreatePlan can turn into a plan, but for what depends on the host.
  */
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
-import { errnoOf, syscallError } from '../sys/errno.ts'
+import { readRegularFile } from '../sys/regular-file.ts'
 import {
   asObject,
   asString,
@@ -38,15 +37,7 @@ export function decodeFileJson(path: string): Json {
 }
 
 function readText(path: string, what: string): string {
-  let bytes: Buffer
-  try {
-    bytes = readFileSync(path)
-  } catch (error) {
-    throw syscallError(`cannot read ${what}`, 'open', errnoOf(error), path)
-  }
-  if (bytes.length > MAX_CONFIG_BYTES) {
-    throw new RuntimeError('InvalidArgument', `cannot read ${what}: it is larger than ${MAX_CONFIG_BYTES} bytes`)
-  }
+  const bytes = readRegularFile(path, MAX_CONFIG_BYTES, what)
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch (cause) {

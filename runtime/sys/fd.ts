@@ -4,10 +4,11 @@
  */
 import { closeSync, fchownSync } from 'node:fs'
 import { errnoOf, syscallError } from './errno.ts'
-import { declare, ioctl, lastErrno, pipe } from './libc.ts'
+import { declare, fcntl, ioctl, lastErrno, pipe } from './libc.ts'
 
 const FIONREAD = 0x541b
 const EAGAIN = 11
+const F_DUPFD_CLOEXEC = 1030
 /** SPLICE_F_MOVE and SPLICE_F_NONBLOCK (splice(2)). */
 const MOVE_NOW = 3
 
@@ -50,6 +51,11 @@ export class OwnedFd {
 export function pipePair(): { read: OwnedFd; write: OwnedFd } {
   const { read, write } = pipe()
   return { read: new OwnedFd(read), write: new OwnedFd(write) }
+}
+
+/** Another descriptor, CLOEXEC, for what a borrowed one has open. */
+export function duplicate(fd: number): OwnedFd {
+  return new OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, 0))
 }
 
 /** fchown(2) of a borrowed fd; what cannot have an owner changed (EPERM, EROFS, EINVAL) is left as it is, as runc does with stdio. */

@@ -51,6 +51,7 @@ const c = {
   memfd_create: declare('int memfd_create(const char *name, unsigned int flags)'),
   fcntl: declare('int fcntl(int fd, int cmd, long arg)'),
   ioctl: declare('int ioctl(int fd, unsigned long request, void *arg)'),
+  ioctl_number: declare('int ioctl(int fd, unsigned long request, long arg)'),
   prctl: declare('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)'),
   kill: declare('int kill(int pid, int sig)'),
   getpid: declare('int getpid()'),
@@ -106,6 +107,11 @@ export function fcntl(fd: number, cmd: number, arg: number): number {
 /** ioctl(2) with a buffer argument. */
 export function ioctl(fd: number, request: number, arg: Uint8Array): void {
   check(c.ioctl(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')
+}
+
+/** ioctl(2) with an integer argument; its result. */
+export function ioctlNumber(fd: number, request: number, arg: number): number {
+  return check(c.ioctl_number(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')
 }
 
 /** prctl(2). */

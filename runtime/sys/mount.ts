@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { mount, umount2 } from './libc.ts'
+import { attachLoop } from './loop-device.ts'
 
 const MNT_DETACH = 2
 const UMOUNT_NOFOLLOW = 8
@@ -14,6 +15,8 @@ const MS_REMOUNT = 32
 const MS_BIND = 4096
 const MS_REC = 16384
 const PAGE_BYTES = 4096
+/** Of a loop device: the file is read and written past the page cache. */
+const DIRECT = 'direct-io'
 
 /** Options that set or clear a MS_* flag (mount(8)); the rest is data for the file system. */
 const FLAGS: Readonly<Record<string, { readonly bit: number; readonly clear?: true }>> = {
@@ -66,40 +69,67 @@ export interface FsMount {
   readonly options: readonly string[]
 }
 
-/** Mounts one entry; @throws Unimplemented for loop devices and fuse helpers, and for mapped ids, which are container/mount-entry.ts's. */
-export function mountFs(entry: FsMount): void {
-  let flags = 0
-  let propagation = 0
-  const data: string[] = []
-  for (const option of entry.options) {
-    const flag = FLAGS[option]
-    if (flag !== undefined) flags = flag.clear ? flags & ~flag.bit : flags | flag.bit
-    else if (PROPAGATION[option] !== undefined) propagation |= PROPAGATION[option]
-    else if (option === 'loop' || /^[ug]idmap=/.test(option)) {
-      throw new RuntimeError(
-        'Unimplemented',
-        `cannot mount "${entry.source}" on "${entry.target}": the option "${option}" is not supported`,
-      )
-    } else if (option !== '' && option !== 'defaults') data.push(option)
-  }
-  if (/^fuse3?\./.test(entry.type)) {
-    throw new RuntimeError(
-      'Unimplemented',
-      `cannot mount "${entry.source}" on "${entry.target}": the type "${entry.type}" is not supported`,
-    )
-  }
-  const bind = (flags & MS_BIND) !== 0
-  const text = data.join(',')
-  if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
-  else mount(entry.source, entry.target, bind ? null : entry.type, flags, text === '' ? null : text)
+/** Whether an option is about the propagation of a mount. */
+export function isPropagation(option: string): boolean {
+  return PROPAGATION[option] !== undefined
+}
+
+/** Gives a new mount the propagation that its options ask for; it is taken away when that fails. */
+export function setPropagation(target: string, options: readonly string[]): void {
+  const flags = options.reduce((all, option) => all | (PROPAGATION[option] ?? 0), 0)
+  if (flags !== 0) orUnmount(target, () => mount(null, target, null, flags, null))
+}
+
+function orUnmount(target: string, step: () => void): void {
   try {
-    if (propagation !== 0) mount(null, entry.target, null, propagation, null)
-    // a bind takes its read-only flag only in a second step (mount(2))
-    if (bind && (flags & MS_RDONLY) !== 0) mount(null, entry.target, null, flags | MS_REMOUNT, null)
+    step()
   } catch (error) {
-    umount2(entry.target, MNT_DETACH | UMOUNT_NOFOLLOW)
+    umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
     throw error
   }
+}
+
+/**
+ * Mounts one entry, a file through a loop device where the option `loop` asks for it. @throws Unimplemented for file systems that a program
+ * mounts and for mapped ids, which are container/mount-entry.ts's.
+ */
+export function mountFs(entry: FsMount): void {
+  const { source, target, type, options } = entry
+  const refuse = (what: string): RuntimeError =>
+    new RuntimeError('Unimplemented', `cannot mount "${source}" on "${target}": the ${what} is not supported here`)
+  if (/^fuse3?\./.test(type)) throw refuse(`type "${type}"`)
+  const loop = options.includes('loop')
+  let flags = 0
+  const data: string[] = []
+  for (const option of options) {
+    const flag = FLAGS[option]
+    if (flag !== undefined) flags = flag.clear ? flags & ~flag.bit : flags | flag.bit
+    else if (/^[ug]idmap=/.test(option)) throw refuse(`option "${option}"`)
+    else if (!isOurs(option, loop)) data.push(option)
+  }
+  const readonly = (flags & MS_RDONLY) !== 0
+  using device = loop ? attachLoop(source, { readonly, direct: options.includes(DIRECT) }) : undefined
+  mountData({ ...entry, source: device?.path ?? source }, flags, data)
+  setPropagation(target, options)
+  // a bind takes its read-only flag only in a second step (mount(2))
+  if ((flags & MS_BIND) !== 0 && readonly) orUnmount(target, () => mount(null, target, null, flags | MS_REMOUNT, null))
+}
+
+/** Options that no file system is to see. */
+function isOurs(option: string, loop: boolean): boolean {
+  return (
+    option === '' ||
+    option === 'defaults' ||
+    isPropagation(option) ||
+    (loop && (option === 'loop' || option === DIRECT))
+  )
+}
+
+function mountData(entry: FsMount, flags: number, data: readonly string[]): void {
+  const text = data.join(',')
+  const type = (flags & MS_BIND) !== 0 ? null : entry.type
+  if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
+  else mount(entry.source, entry.target, type, flags, text === '' ? null : text)
 }
 
 /** Overlay whose option string would not fit into one page: lower directories relative to their common parent, mounted from there. */

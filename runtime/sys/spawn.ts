@@ -4,6 +4,7 @@
  */
 import { closeSync } from 'node:fs'
 import { syscallError } from './errno.ts'
+import { withInheritedFileLimit } from './file-limit.ts'
 import { declare, fcntl } from './libc.ts'
 
 const F_DUPFD_CLOEXEC = 1030
@@ -30,7 +31,7 @@ export interface SpawnOptions {
   readonly fds: readonly { readonly from: number; readonly to: number }[]
   /**
    * For a program that is not ours: it runs in this folder, leads a process group of its own, finds every signal unblocked and at its
-   * default, and gets none of the fds that we ourselves were started with.
+   * default, has the soft limit of open files that we were started with, and gets none of the fds.
    */
   readonly foreign?: { readonly cwd: string }
 }
@@ -58,7 +59,8 @@ export function spawnProcess(options: SpawnOptions): number {
       closeFrom(actions, above)
     }
     const attr = foreign === undefined ? null : foreignAttributes()
-    const errno = posixSpawn(pid, path, actions, attr, [...options.argv, null], [...options.env, null])
+    const spawn = (): number => posixSpawn(pid, path, actions, attr, [...options.argv, null], [...options.env, null])
+    const errno = foreign === undefined ? spawn() : withInheritedFileLimit(spawn)
     if (errno !== 0) throw syscallError(`cannot start "${path}"`, 'posix_spawn', errno, path)
     return pid.readInt32LE(0)
   } finally {

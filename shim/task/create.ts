@@ -69,7 +69,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   let container: Container | undefined
   try {
     failpoint('task:create')
-    const { options, warnings } = parseOptions(request.options)
+    const { options, warnings } = await parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
     // first: a bundle that is none is found out before anything is written or mounted there

@@ -328,14 +328,30 @@ describe('start', needs('gcc'), () => {
     expect((await layout.facts())('oom')).toEqual(['1000'])
   })
 
-  test("passes the daemon's environment on, without what would change Node", async ({ layout }) => {
-    const bad = { NODE_OPTIONS: '--nope', NODE_PATH: '/x', NODE_ENV: 'x', UV_THREADPOOL_SIZE: '1', OPENSSL_CONF: '/x' }
-    layout.start({ env: { ...bad, HTTPS_PROXY: 'p', NODEX: 'kept' } })
+  test("passes the daemon's environment on, without what would change Node, and the limit that Node will change", async ({
+    layout,
+  }) => {
+    const through = ['prlimit', '--nofile=321']
+    const bad = {
+      RUNTS_SOFT_NOFILE: '7',
+      NODE_OPTIONS: '--nope',
+      NODE_PATH: '/x',
+      NODE_ENV: 'x',
+      UV_THREADPOOL_SIZE: '1',
+      OPENSSL_CONF: '/x',
+    }
+    layout.start({ through, env: { ...bad, HTTPS_PROXY: 'p', NODEX: 'kept' } })
     expect(
       (await layout.facts())('env')
         .filter((variable) => !/^(PATH|PWD|_)=/.test(variable))
         .sort(),
-    ).toEqual(['HTTPS_PROXY=p', 'NODEX=kept', 'NODE_NO_WARNINGS=1', `TTRPC_ADDRESS=${join(layout.root, 'ttrpc.sock')}`])
+    ).toEqual([
+      'HTTPS_PROXY=p',
+      'NODEX=kept',
+      'NODE_NO_WARNINGS=1',
+      'RUNTS_SOFT_NOFILE=321',
+      `TTRPC_ADDRESS=${join(layout.root, 'ttrpc.sock')}`,
+    ])
   })
 
   test("derives the daemon's ttrpc address when the environment lacks it", async ({ layout }) => {

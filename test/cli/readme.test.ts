@@ -3,9 +3,9 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { needs } from '../support/needs.ts'
-import { BIN, CONTAINERD, ROOT } from '../support/places.ts'
+import { BIN, CONTAINERD, DOCKER_BIN, ROOT } from '../support/places.ts'
 
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8')
 
@@ -43,6 +43,19 @@ describe("the README's configuration", needs('containerd'), () => {
       const runtime = stdout.slice(stdout.indexOf('containerd.runtimes.ts]'))
       expect(runtime).toMatch(/^containerd\.runtimes\.ts\]\n[\s\S]*?runtime_type = ["']io\.containerd\.ts\.v2["']/)
     }
+  })
+})
+
+describe("the README's configuration of Docker", needs('docker'), () => {
+  test('is one that dockerd takes', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'readme-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const [config = '', ...others] = blocks('json')
+    expect(others).toEqual([])
+    writeFileSync(join(folder, 'daemon.json'), config)
+    const words = ['--validate', '--userland-proxy=false', '--config-file', join(folder, 'daemon.json')]
+    const { status, stderr } = spawnSync(join(DOCKER_BIN, 'dockerd'), words, { encoding: 'utf8' })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: 'configuration OK\n' })
   })
 })
 

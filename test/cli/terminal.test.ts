@@ -51,6 +51,16 @@ describe('runts with a terminal', needs('root', 'busybox'), () => {
     expect(await command.finished).toMatchObject({ code: 7 })
   })
 
+  test('exec -t stays connected while its command has let go of the terminal', async ({ runts }) => {
+    runts.leave('run', '-d', '-b', runts.bundle(['sleep', '1000']), 'c')
+    const away = 'exec </dev/null >/dev/null 2>&1; while [ ! -e /dev/shm/go ]; do sleep 0.02; done'
+    const command = onTerminal(runts, 'exec', '-t', 'c', 'sh', '-c', `echo here; ${away}; echo back >/dev/tty; exit 7`)
+    await command.untilOutput('here')
+    await runts.ok('exec', 'c', 'touch', '/dev/shm/go')
+    await command.untilOutput('back')
+    expect(await command.finished).toMatchObject({ code: 7 })
+  })
+
   test('create sends the master to the console socket', async ({ runts }) => {
     const path = join(runts.folder, 'console')
     using console_ = new FdReceiver(path)

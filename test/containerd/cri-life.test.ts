@@ -2,7 +2,7 @@
  * The life of a pod's containers as the kubelet drives it: crash loops, ends with and without grace, lack of memory, changed limits, logs that
  * are rotated, statistics, and a daemon that is killed and comes back.
  */
-import { mkdtempSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { isAlive } from '../support/census.ts'
@@ -64,6 +64,24 @@ describe('a container that keeps failing', NEEDS, () => {
 })
 
 describe('a container that is to end', NEEDS, () => {
+  test('leaves its last words where the kubelet looks for them, and has the kubelet’s hosts', async ({
+    daemon,
+    cri,
+  }) => {
+    const folder = mkdtempSync(join(daemon.folder, 'kubelet-'))
+    writeFileSync(join(folder, 'words'), '')
+    writeFileSync(join(folder, 'hosts'), '10.88.0.1 a-pod\n')
+    const mounts = [
+      { containerPath: '/dev/termination-log', hostPath: join(folder, 'words') },
+      { containerPath: '/etc/hosts', hostPath: join(folder, 'hosts'), readonly: true },
+    ]
+    const script = 'cat /etc/hosts; echo over >/dev/termination-log; exit 5'
+    const id = await cri.runContainer(await cri.runPod(), ['sh', '-c', script], { config: { mounts } })
+    expect((await ended(cri, id)).exitCode).toBe(5)
+    expect(readFileSync(join(folder, 'words'), 'utf8')).toBe('over\n')
+    await until('its output', () => cri.logOf(id)[0]?.text === '10.88.0.1 a-pod')
+  })
+
   test('may end in its own way when it is told to', async ({ cri }) => {
     const id = await cri.runContainer(await cri.runPod(), ['payload', 'trap'])
     await until('the trap to be set', () => cri.logOf(id).length > 0)
@@ -92,6 +110,29 @@ describe('a container that is to end', NEEDS, () => {
   })
 })
 
+describe('many pods', NEEDS, () => {
+  test('come, work and go side by side', async ({ cri }) => {
+    const life = async (n: number): Promise<void> => {
+      const pod = await cri.runPod({ namespaces: { network: NamespaceMode.POD, pid: n % 2 } })
+      const ids = await Promise.all([1, 2].map(() => cri.runContainer(pod, ['payload', 'trap'])))
+      const execs = ids.flatMap((id) =>
+        [1, 2].map((k) => cri.execSync(id, ['payload', 'both', String(k), `${n}-${k}`])),
+      )
+      expect((await Promise.all(execs)).map(({ exitCode, stdout }) => [exitCode, stdout])).toEqual(
+        ids.flatMap(() => [1, 2].map((k) => [k, `out:${n}-${k}\n`])),
+      )
+      await until('the traps to be set', () => ids.every((id) => cri.logOf(id).length > 0))
+      const ends = ids.map(async (id, k) => {
+        await cri.stopContainer(id, k * 60)
+        return (await cri.status(id)).exitCode
+      })
+      expect(await Promise.all(ends)).toEqual([137, 7])
+      await cri.removePod(pod)
+    }
+    await Promise.all([0, 1, 2, 3, 4, 5].map(life))
+  })
+})
+
 describe('the resources of a container', NEEDS, () => {
   const memory = needs('memory controller')
 
@@ -116,17 +157,14 @@ describe('the resources of a container', NEEDS, () => {
   test('are changed while it runs', memory, async ({ cri }) => {
     const resources = { cpuPeriod: 100_000, cpuQuota: 50_000, cpuShares: 512, memoryLimitInBytes: 32 * MIB }
     const id = await cri.runContainer(await cri.runPod(), SLEEP, { resources })
-    const read = async (...names: readonly string[]): Promise<string[]> => {
-      const path = `/proc/1/root/sys/fs/cgroup`
-      return (await cri.sh(id, `cd ${path}; cat ${names.join(' ')}`)).split('\n')
-    }
+    const read = async (...names: readonly string[]): Promise<string[]> =>
+      (await cri.sh(id, `cd /sys/fs/cgroup; cat ${names.join(' ')}`)).split('\n')
+    // how shares become a weight of version 2 is another test's affair
     const files = isCgroup2()
-      ? ['cpu.max', 'cpu.weight', 'memory.max']
-      : ['cpu/cpu.cfs_quota_us', 'cpu/cpu.shares', 'memory/memory.limit_in_bytes']
+      ? ['cpu.max', 'memory.max']
+      : ['cpu/cpu.cfs_quota_us', 'memory/memory.limit_in_bytes', 'cpu/cpu.shares']
     const expected = (quota: number, shares: number, limit: number): string[] =>
-      isCgroup2()
-        ? [`${quota} 100000`, `${1 + Math.floor(((shares - 2) * 9999) / 262142)}`, `${limit}`]
-        : [quota, shares, limit].map(String)
+      isCgroup2() ? [`${quota} 100000`, `${limit}`] : [quota, limit, shares].map(String)
     expect(await read(...files)).toEqual(expected(50_000, 512, 32 * MIB))
     const linux = { cpuPeriod: 100_000, cpuQuota: 70_000, cpuShares: 1024, memoryLimitInBytes: 48 * MIB }
     await cri.update(id, linux, { 'tests.local/why': 'a resize' })
@@ -134,6 +172,19 @@ describe('the resources of a container', NEEDS, () => {
     // what is not said stays
     await cri.update(id, { memoryLimitInBytes: 24 * MIB })
     expect(await read(...files)).toEqual(expected(70_000, 1024, 24 * MIB))
+    // as a kubelet that gives processors to containers does every ten seconds
+    await cri.update(id, { cpusetCpus: '0' })
+    await cri.update(id, { cpusetCpus: '0' })
+    expect(await read(isCgroup2() ? 'cpuset.cpus' : 'cpuset/cpuset.cpus')).toEqual(['0'])
+    expect(await cri.sh(id, 'grep Cpus_allowed_list /proc/1/status')).toMatch(/\s0$/)
+  })
+
+  test('are changed before it is started', memory, async ({ cri }) => {
+    const id = await cri.createContainer(await cri.runPod(), SLEEP)
+    await cri.update(id, { memoryLimitInBytes: 48 * MIB })
+    await cri.startContainer(id)
+    const file = isCgroup2() ? 'memory.max' : 'memory/memory.limit_in_bytes'
+    expect(await cri.sh(id, `cat /sys/fs/cgroup/${file}`)).toBe(String(48 * MIB))
   })
 
   test('are counted, for it and for its pod', memory, async ({ daemon, cri }) => {
@@ -230,5 +281,27 @@ describe('a daemon that was killed', NEEDS, () => {
     await until('the log to go on', () => cri.logOf(trap).at(-1)?.text === 'signal 10')
     await again.stopContainer(trap, 60)
     expect((await again.status(trap)).exitCode).toBe(7)
+  })
+})
+
+describe('a shim that was killed', NEEDS, () => {
+  test('takes its container along, which is told as ended, and nothing else of the pod', async ({ daemon, cri }) => {
+    const pod = await cri.runPod({ namespaces: { network: NamespaceMode.POD } })
+    const one = await cri.runContainer(pod, ['sh', '-c', 'sleep 2345 & sleep 3456'])
+    const two = await cri.runContainer(pod, SLEEP)
+    const pid = await pidOf(daemon, one)
+    const shim = Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+    expect(readFileSync(`/proc/${shim}/cmdline`, 'utf8')).toContain(IS_OURS ? one : pod.id)
+    process.kill(shim, 'SIGKILL')
+    await until('the end of its container', async () => (await cri.status(one)).state === EXITED)
+    // runc's shim serves the whole pod
+    if (!IS_OURS) return
+    await until('the process to be gone', () => !isAlive(pid))
+    expect((await cri.status(two)).state).toBe(RUNNING)
+    expect(await cri.sh(two, 'echo still')).toBe('still')
+    expect((await cri.podStatus(pod)).state).toBe(PodState.READY)
+    await cri.removeContainer(one)
+    const again = await cri.runContainer(pod, SLEEP)
+    expect((await cri.status(again)).state).toBe(RUNNING)
   })
 })

@@ -1,9 +1,11 @@
 /** What `ctr run` limits and allows: cgroup files, where the cgroup lies, what a container sees of it, and which devices it may use. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { type Containers, expect, test } from '../support/containerd.ts'
 import { isCgroup2, needs } from '../support/needs.ts'
+import { BIN } from '../support/places.ts'
+import { writeSpec } from '../support/spec.ts'
 
 const sh = (script: string): string[] => ['sh', '-c', script]
 
@@ -87,3 +89,22 @@ describe('ctr run', needs('root', 'containerd', 'busybox'), () => {
     for (const line of lines.filter((text) => /:(memory|pids|freezer|):/.test(text))) expect(line).toMatch(/:\/$/)
   })
 })
+
+test(
+  'a container, an exec and a hook have the soft limit of open files that the daemon’s children have, not Node’s',
+  needs('root', 'containerd', 'busybox', 'our shim'),
+  async ({ ct }) => {
+    const runtime = join(ct.folder, 'containerd-shim-limited-v2')
+    writeFileSync(runtime, `#!/bin/sh\nulimit -Sn 321\nexec '${BIN}/containerd-shim-ts-v2' "$@"\n`, { mode: 0o755 })
+    const [hook, out] = [join(ct.folder, 'hook'), join(ct.folder, 'hook.out')]
+    writeFileSync(hook, `#!/bin/sh\nulimit -Sn >>'${out}'\n`, { mode: 0o755 })
+    const id = ct.id()
+    const config = writeSpec(ct.folder, ['sleep', '1000'], (spec) => {
+      spec.hooks = { createRuntime: [{ path: hook }] }
+    })
+    await ct.ok('run', '-d', '--null-io', '--runtime', runtime, '--config', config, id)
+    expect(readFileSync(`/proc/${(await ct.task(id))!.pid}/limits`, 'utf8')).toMatch(/^Max open files +321 /m)
+    expect((await ct.exec(id, ['payload', 'limits'])).stdout).toMatch(/^nofile 321 /)
+    expect(readFileSync(out, 'utf8')).toBe('321\n')
+  },
+)

@@ -1,6 +1,6 @@
 /**
  * Byte-exact output, through fifos and terminals, in amounts that no buffer holds. ctr closes its streams as soon as it hears of the exit,
- * whatever it has not read yet (with every runtime; shim/streams.test.ts has clients that read to the end), so that a program whose every
+ * whatever it has not read yet (with every runtime; test/shim has clients that read to the end), so that a program whose every
  * byte is wanted waits here for the client to have them.
  */
 import { join } from 'node:path'

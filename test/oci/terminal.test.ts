@@ -59,13 +59,16 @@ inModes(MODES, 'a terminal', (test) => {
 
   const sized = notRunc('1.1 sets the size only when the program runs already')
   test("in the foreground is relayed to the caller's, and as large as that", sized, async ({ runts }) => {
-    const bundle = runts.bundle(['probe', 'tty'], (spec) => {
-      spec.process.terminal = true
-    })
-    const line = runts.commandOf('run', '-b', bundle, 'c')
-    const outer = startCommand(PAYLOAD, ['pty', '24', '80', '--', ...line], { control: true, input: 'open' })
-    expect(await outer.finished).toMatchObject({ code: 0 })
-    expect(outer.stdout).toMatch(seen(0, 24, 80))
+    for (const uid of [0, 1000]) {
+      const bundle = runts.bundle(['probe', 'tty'], (spec) => {
+        spec.process.terminal = true
+        spec.process.user = { uid, gid: uid }
+      })
+      const line = runts.commandOf('run', '-b', bundle, `c${uid}`)
+      const outer = startCommand(PAYLOAD, ['pty', '24', '80', '--', ...line], { control: true, input: 'open' })
+      expect(await outer.finished).toMatchObject({ code: 0 })
+      expect(outer.stdout).toMatch(seen(uid, 24, 80))
+    }
   })
 
   test('and a console socket need each other', async ({ runts }) => {

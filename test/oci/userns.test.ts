@@ -57,12 +57,17 @@ inModes(['in a user namespace', 'as an unprivileged user'], 'user namespaces', (
     writeFileSync(file, '')
     expect(spawnSync('mount', ['--bind', `/proc/${pid}/ns/user`, file]).status).toBe(0)
     try {
-      const out = await runts.inside('cat /proc/self/uid_map', (spec) => {
-        spec.linux.namespaces.find(({ type }) => type === 'user')!.path = file
-        delete spec.linux.uidMappings
-        delete spec.linux.gidMappings
-      })
-      expect(out).toBe(readFileSync(`/proc/${pid}/uid_map`, 'utf8'))
+      const map = readFileSync(`/proc/${pid}/uid_map`, 'utf8')
+      const look = (): Promise<string> =>
+        runts.inside('cat /proc/self/uid_map; stat -c %u /proc/1', (spec) => {
+          spec.linux.namespaces.find(({ type }) => type === 'user')!.path = file
+          delete spec.linux.uidMappings
+          delete spec.linux.gidMappings
+        })
+      expect(await look()).toBe(`${map}0\n`)
+      // nor need anybody live in it
+      await runts.ok('delete', '--force', 'c')
+      expect(await look()).toBe(`${map}0\n`)
     } finally {
       spawnSync('umount', [file])
     }

@@ -1,13 +1,15 @@
 /** Output that goes to files and to log programs instead of to a client. */
+import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe } from 'vitest'
+import { describe, onTestFinished } from 'vitest'
 import { isAlive } from '../support/census.ts'
-import { makeFifos, writer } from '../support/client-streams.ts'
-import { until } from '../support/command.ts'
+import { makeFifos, untilBlocked, writer } from '../support/client-streams.ts'
+import { startCommand, until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
 import { copies, linesOf, logProgram } from '../support/log-program.ts'
 import { needs } from '../support/needs.ts'
+import { PAYLOAD } from '../support/places.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
 const MIB = 1024 * 1024
@@ -35,6 +37,30 @@ describe('file://', needs('root', 'busybox'), () => {
     await task.delete('t')
     expect(linesOf(path).sort()).toEqual(['err', 'exec', 'exec-err', 'out', 'terminal'])
     await task.remove()
+  })
+
+  test('a device that is full for a while gets all of it', async ({ shim }) => {
+    const size = MIB / 4
+    // the outer side of a terminal that is not read, of which the inner side is the log
+    const outer = startCommand(PAYLOAD, ['pty', '24', '80', '--', 'sh', '-c', 'tty; exec sleep 1000'], {
+      input: 'open',
+      control: true,
+    })
+    onTestFinished(() => outer.kill('SIGKILL'))
+    await outer.untilOutput('\n')
+    const path = outer.stdout.trim()
+    outer.kill('SIGSTOP')
+    const task = shim.task(['payload', 'bytes', String(size), 'text'])
+    const pid = await task.create({ stdout: `file://${path}` })
+    await task.start()
+    await untilBlocked(pid)
+    outer.kill('SIGCONT')
+    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
+    await task.remove()
+    await until('all of it', () => outer.stdout.length === `${path}\n`.length + size)
+    expect(createHash('sha256').update(outer.stdout.slice(-size)).digest('hex')).toBe(expectedSha256(size, 'text'))
+    outer.kill('SIGKILL')
+    await outer.finished
   })
 
   test('a plain path to a file is appended to; one to nothing or to a folder is refused', async ({ fake, shim }) => {
@@ -69,7 +95,7 @@ describe('binary://', needs('root', 'busybox'), () => {
     const creating = task.create({ stdout: log.uri, stderr: log.uri })
     await until('the program to write', () => linesOf(seen).includes('written'))
     // it has not said that it is ready, so there is no container
-    await expect(task.state()).rejects.toThrow('not found')
+    expect(await task.client.connect({ id: task.id })).toMatchObject({ taskPid: 0 })
     const pid = log.pid!
     await until('the program to be sleep', () => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sleep\n')
     const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => `${fd}:${readlinkSync(`/proc/${pid}/fd/${fd}`)}`)

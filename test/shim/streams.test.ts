@@ -1,13 +1,10 @@
 /** The streams of a process in every form that a client may ask for, and in every order of its calls. */
-import { createHash } from 'node:crypto'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
-import { errnoName, errnoOf } from '../../runtime/index.ts'
-import { fillFifo, makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
-import { until } from '../support/command.ts'
+import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { expect, test } from '../support/fake.ts'
-import { type FakeContainerd, type FakeShim, processAny } from '../support/fake-containerd.ts'
-import { logProgram } from '../support/log-program.ts'
+import { processAny } from '../support/fake-containerd.ts'
+import { gates, openGate } from '../support/fake-gates.ts'
 import { needs } from '../support/needs.ts'
 import { expectedSha256 } from '../support/stream.ts'
 
@@ -17,18 +14,6 @@ const SIZE = 16 * MIB
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
-
-/** What a process has open, each as "NUMBER:FILE", without what it closes while we look. */
-function openFiles(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
-    try {
-      return [`${name}:${fd(pid, Number(name))}`]
-    } catch (error) {
-      if (errnoName(errnoOf(error)) === 'ENOENT') return []
-      throw error
-    }
-  })
-}
 
 describe('streams', needs('root', 'busybox'), () => {
   test('the init of a container writes to the client’s own fifos; an exec and an init in the host’s pid namespace have pipes', async ({
@@ -67,14 +52,6 @@ describe('streams', needs('root', 'busybox'), () => {
     await task.start('e')
     expect(await task.wait('e')).toMatchObject({ exitStatus: 0 })
     expect(await err.finished).toMatchObject({ stdout: 'err\n' })
-    await task.remove()
-  })
-
-  test('a process whose terminal nobody reads goes on', async ({ shim }) => {
-    const task = shim.task(['payload', 'bytes', String(SIZE), 'text'])
-    await task.create({ terminal: true })
-    await task.start()
-    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
     await task.remove()
   })
 
@@ -206,35 +183,6 @@ describe('streams', needs('root', 'busybox'), () => {
     })
   }
 
-  test('what a terminal still holds when its process has ended arrives, however late its client reads', async ({
-    fake,
-    shim,
-  }) => {
-    // more than one read takes out of a terminal, and less than it holds
-    const size = 9 * 1024
-    const program = ['payload', 'bytes', String(size), 'text']
-    const task = shim.task(program)
-    const clients = ['', 'e'].map((id) => ({ id, ...makeFifos(fake.folder) }))
-    // no room for a single byte: all of it is in the terminal, and in the shim's hands
-    const fillings = clients.map(({ stdout }) => fillFifo(stdout))
-    const [init, exec] = clients.map(({ stdout }) => ({ stdout, terminal: true }))
-    await task.create(init)
-    await task.exec('e', program, exec)
-    for (const { id } of clients.toReversed()) {
-      await task.start(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-    }
-    for (const [i, { stdout }] of clients.entries()) {
-      const client = reader(stdout)
-      const filling = fillings[i]!
-      filling.letGo()
-      const output = (await client.finished).stdoutBytes.subarray(filling.bytes)
-      expect(output.length).toBe(size + size / 64)
-      expect(createHash('sha256').update(output).digest('hex')).toBe(expectedSha256(size, 'terminal'))
-    }
-    await task.remove()
-  })
-
   test('eight execs at a time each give their own client exactly their own bytes', async ({ fake, shim }) => {
     const task = shim.task(['sleep', '1000'])
     await task.create()
@@ -268,67 +216,18 @@ describe('streams', needs('root', 'busybox'), () => {
     const pipes = makeFifos(fake.folder)
     const tty = makeFifos(fake.folder)
     const script = 'trap "" HUP; (read line <$0; echo late; exec sleep 1000) & echo done'
-    for (const gate of ['/dev/shm/g1', '/dev/shm/g2']) {
-      await task.exec(`mk${gate.at(-1)}`, ['mkfifo', gate])
-      await task.start(`mk${gate.at(-1)}`)
-      await task.wait(`mk${gate.at(-1)}`)
-    }
+    await gates(task, 'g1', 'g2')
     const [out, terminal] = [reader(pipes.stdout), reader(tty.stdout)]
     await task.exec('p', ['sh', '-c', script, '/dev/shm/g1'], { stdout: pipes.stdout, stderr: pipes.stderr })
     await task.exec('t', ['sh', '-c', script, '/dev/shm/g2'], { stdout: tty.stdout, terminal: true })
     await Promise.all(['p', 't'].map((id) => task.start(id)))
     for (const id of ['p', 't']) expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-    await task.exec('go', ['sh', '-c', 'echo >/dev/shm/g1; echo >/dev/shm/g2'])
-    await task.start('go')
+    for (const gate of ['g1', 'g2']) await openGate(task, gate)
     await Promise.all([out.untilOutput('late'), terminal.untilOutput('late')])
     // somebody in the container still has both: the time that Delete gives them passes, and no more
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
     expect((await out.finished).stdout).toBe('done\nlate\n')
     expect((await terminal.finished).stdout).toBe('done\r\nlate\r\n')
-    await task.remove()
-  })
-
-  test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
-    const task = await shim.started(['sleep', '1000'])
-    const descriptors = () => openFiles(shim.pid)
-    const round = async (name: string): Promise<void> => {
-      const [fifos, tty] = [makeFifos(fake.folder), makeFifos(fake.folder)]
-      const clients = [fifos.stdout, fifos.stderr, tty.stdout].map((path) => reader(path))
-      const program = logProgram(fake.folder, 'echo ready >&5; exec cat <&3 >/dev/null')
-      const forms: [string, Parameters<typeof task.exec>[2], string[]][] = [
-        ['fifos', fifos, ['echo', 'x']],
-        ['null', {}, ['echo', 'x']],
-        ['terminal', { stdin: tty.stdin, stdout: tty.stdout, terminal: true }, ['echo', 'x']],
-        ['file', { stdout: `file://${fake.folder}/log` }, ['echo', 'x']],
-        ['program', { stdout: program.uri }, ['echo', 'x']],
-        ['program on a terminal', { stdout: program.uri, terminal: true }, ['echo', 'x']],
-        ['nothing to run', makeFifos(fake.folder), ['/no/such/program']],
-        ['no folder', { stdout: '/no/such/folder/fifo' }, ['echo', 'x']],
-      ]
-      for (const [form, streams, args] of forms) {
-        const id = `${name}-${form.replaceAll(' ', '-')}`
-        await task.exec(id, args, streams)
-        const started = await task.start(id).then(
-          () => true,
-          () => false,
-        )
-        expect(started, form).toBe(!form.startsWith('no'))
-        if (started) await task.wait(id)
-        await task.delete(id)
-      }
-      for (const client of clients) await client.finished
-    }
-    // what is opened once and kept
-    await round('first')
-    const before = descriptors()
-    const rounds = ['a', 'b', 'c', 'd']
-    for (const name of rounds) await round(name)
-    // a form that leaves one leaves it each time; what the shim itself opens late for good is less
-    await until(
-      'the descriptors to be closed',
-      () => descriptors().length < before.length + rounds.length,
-      () => `${descriptors().join(' ')} and not ${before.join(' ')}`,
-    )
     await task.remove()
   })
 
@@ -378,122 +277,5 @@ describe('streams', needs('root', 'busybox'), () => {
     for (const command of [out, execOut]) expect((await command.finished).stdout).toBe('again\nin\n')
     for (const command of [err, execErr]) expect((await command.finished).stdout).toBe('oops\n')
     await task.remove()
-  })
-})
-
-describe('input', needs('root', 'busybox'), () => {
-  for (const kind of ['init', 'exec'] as const) {
-    const begin = async (fake: FakeContainerd, shim: FakeShim, started: boolean) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; cat; echo end']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const out = reader(fifos.stdout)
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? fifos : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, fifos)
-      }
-      if (started) await task.start(id)
-      return { fifos, task, out, id }
-    }
-
-    test(`CloseIO before Start gives a program without input its end (${kind})`, async ({ fake, shim }) => {
-      const { task, out, id } = await begin(fake, shim, false)
-      await task.closeStdin(id)
-      await task.closeStdin(id)
-      await task.start(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nend\n')
-      await task.remove()
-    })
-
-    test(`CloseIO while the client still writes takes nothing away (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      const input = writer(fifos.stdin)
-      input.write('before\n')
-      await out.untilOutput('before')
-      await task.closeStdin(id)
-      input.write('after\n')
-      await out.untilOutput('after')
-      input.endInput()
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nbefore\nafter\nend\n')
-      // a process that has ended takes a late CloseIO as well
-      await task.closeStdin(id)
-      await task.remove()
-    })
-
-    test(`clients that come and go are not the end of input, until CloseIO (${kind})`, async ({ fake, shim }) => {
-      const { fifos, task, out, id } = await begin(fake, shim, true)
-      for (const text of ['first', 'second']) {
-        const input = writer(fifos.stdin)
-        input.write(`${text}\n`)
-        await out.untilOutput(text)
-        input.endInput()
-        await input.finished
-      }
-      await task.closeStdin(id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
-      expect((await out.finished).stdout).toBe('begun\nfirst\nsecond\nend\n')
-      await task.remove()
-    })
-
-    test(`a client that writes to a program which reads nothing learns of its end (${kind})`, async ({
-      fake,
-      shim,
-    }) => {
-      const fifos = makeFifos(fake.folder)
-      const program = ['sh', '-c', 'echo begun; exec sleep 1000']
-      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
-      const id = kind === 'init' ? '' : 'e'
-      await task.create(kind === 'init' ? { stdin: fifos.stdin } : {})
-      if (kind === 'exec') {
-        await task.start()
-        await task.exec('e', program, { stdin: fifos.stdin })
-      }
-      await task.start(id)
-      const input = writer(fifos.stdin)
-      input.write('x'.repeat(2 * MIB))
-      await untilBlocked(input.pid)
-      await task.kill(9, id)
-      expect(await task.wait(id)).toMatchObject({ exitStatus: 137 })
-      expect((await input.finished).signal).toBe('SIGPIPE')
-      await task.remove()
-    })
-  }
-
-  test('CloseIO of what is not there is refused, and that of an exec that was never started is kept for its start', async ({
-    shim,
-  }) => {
-    const task = shim.task(['sleep', '1000'])
-    await task.create()
-    await task.closeStdin()
-    await expect(task.closeStdin('nobody')).rejects.toThrow('process does not exist nobody')
-    await task.start()
-    await task.exec('e', ['cat'])
-    await task.closeStdin('e')
-    await task.delete('e')
-    await task.remove()
-  })
-
-  test('a terminal goes on when its input has been closed', async ({ fake, shim }) => {
-    const fifos = makeFifos(fake.folder)
-    const task = shim.task(['sh', '-c', 'read line; echo "got $line"; sleep 1000'])
-    const out = reader(fifos.stdout)
-    await task.create({ stdin: fifos.stdin, stdout: fifos.stdout, terminal: true })
-    await task.start()
-    const input = writer(fifos.stdin)
-    input.write('typed\n')
-    await out.untilOutput('got typed')
-    await task.closeStdin()
-    input.endInput()
-    await input.finished
-    await task.exec('e', ['true'])
-    await task.start('e')
-    await task.wait('e')
-    expect(await task.state()).toMatchObject({ status: 2 })
-    await task.remove()
-    expect((await out.finished).stdout).toBe('typed\r\ngot typed\r\n')
   })
 })

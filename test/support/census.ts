@@ -113,6 +113,13 @@ function mounts(scope: CensusScope, mountinfo: string): string[] {
     .map((path) => `mount ${path}`)
 }
 
+/** Loop devices over files of the scope. */
+function loops(scope: CensusScope): string[] {
+  return list('/sys/block')
+    .filter((name) => read(`/sys/block/${name}/loop/backing_file`).includes(scope.folder))
+    .map((name) => `loop device /dev/${name}`)
+}
+
 function cgroupsBelow(path: string, found: string[]): void {
   for (const entry of list(path)) {
     const below = join(path, entry)
@@ -180,6 +187,7 @@ export function takeCensus(
     ...processes(scope, new Set(except)),
     ...zombies(scope),
     ...mounts(scope, mountinfo),
+    ...loops(scope),
     ...cgroups(scope),
     ...sockets(scope),
     ...files(scope),

@@ -84,3 +84,19 @@ export async function untilBlocked(pid: number): Promise<number> {
   })
   return seen
 }
+
+/** Waits until a process uses no processor time for a moment, which one that turns in circles never does. */
+export async function untilIdle(pid: number): Promise<void> {
+  let seen = -1
+  let same = 0
+  await until(`process ${pid} to sleep`, () => {
+    const [user, system] = readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /, '')
+      .split(' ')
+      .slice(11, 13)
+    const now = Number(user) + Number(system)
+    same = now === seen ? same + 1 : 0
+    seen = now
+    return same >= 20
+  })
+}

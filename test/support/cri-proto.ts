@@ -33,6 +33,8 @@ export const messages: protobuf.Root = protobuf.parse(`
   message PodNetwork { string ip = 1; }
   message PodStatus { string id = 1; int32 state = 3; PodNetwork network = 5; string runtime_handler = 9; }
   message PodStatusResponse { PodStatus status = 1; map<string, string> info = 2; }
+  message ListedPod { string id = 1; }
+  message ListPodsResponse { repeated ListedPod items = 1; }
 
   message ImageSpec { string image = 1; }
   message ContainerMetadata { string name = 1; uint32 attempt = 2; }
@@ -50,6 +52,7 @@ export const messages: protobuf.Root = protobuf.parse(`
     Capability capabilities = 1; bool privileged = 2; NamespaceOption namespace_options = 3; Int64Value run_as_user = 5;
     bool readonly_rootfs = 7; repeated int64 supplemental_groups = 8; bool no_new_privs = 11; Int64Value run_as_group = 12;
     repeated string masked_paths = 13; repeated string readonly_paths = 14; SecurityProfile seccomp = 15;
+    SecurityProfile apparmor = 16;
   }
   message LinuxContainer { LinuxResources resources = 1; ContainerSecurity security_context = 2; }
   message ContainerConfig {

@@ -82,7 +82,8 @@ export class Cri implements Disposable {
   readonly #client: Client
   readonly #daemon: Daemon
   readonly #image: string
-  readonly #pods = new Set<Pod>()
+  readonly #calls = new Set<Promise<unknown>>()
+  #over = false
   readonly #logs = new Map<string, string>()
   #next = 1
 
@@ -121,7 +122,6 @@ export class Cri implements Disposable {
     const { podSandboxId } = await this.call('RunPodSandbox', 'RunPodSandboxRequest', 'RunPodSandboxResponse', request)
     const pod = { id: String(podSandboxId), config, namespaces }
     this.ids.push(pod.id)
-    this.#pods.add(pod)
     return pod
   }
 
@@ -272,12 +272,17 @@ export class Cri implements Disposable {
   async removePod(pod: Pod): Promise<void> {
     await this.stopPod(pod)
     await this.call('RemovePodSandbox', 'PodRequest', 'Nothing', { podSandboxId: pod.id })
-    this.#pods.delete(pod)
   }
 
-  /** Removes what a test left. */
-  async removePods(): Promise<void> {
-    for (const pod of this.#pods) await this.removePod(pod)
+  /** Removes what a test left. One that failed may have calls under way, and is not to make more. */
+  async end(): Promise<void> {
+    this.#over = true
+    await Promise.allSettled(this.#calls)
+    const { items } = await this.#send('ListPodSandbox', 'Nothing', 'ListPodsResponse')
+    for (const { id } of Array.isArray(items) ? items : []) {
+      for (const method of ['StopPodSandbox', 'RemovePodSandbox'])
+        await this.#send(method, 'PodRequest', 'Nothing', { podSandboxId: String(id) })
+    }
   }
 
   [Symbol.dispose](): void {
@@ -285,7 +290,16 @@ export class Cri implements Disposable {
   }
 
   /** Any call of the API. @throws ServiceError */
-  call(
+  async call(
+    ...args: [method: string, request: string, response: string, fields?: Fields, service?: string]
+  ): Promise<Fields> {
+    if (this.#over) throw new Error(`${args[0]}: the test is over`)
+    const answered = this.#send(...args)
+    this.#calls.add(answered)
+    return await answered
+  }
+
+  #send(
     method: string,
     request: string,
     response: string,
@@ -294,7 +308,7 @@ export class Cri implements Disposable {
   ): Promise<Fields> {
     const requestType = messages.lookupType(request)
     const responseType = messages.lookupType(response)
-    return new Promise((resolve, reject) => {
+    return new Promise<Fields>((resolve, reject) => {
       this.#client.makeUnaryRequest(
         `/runtime.v1.${service}/${method}`,
         (message: Fields) => Buffer.from(requestType.encode(requestType.fromObject(message)).finish()),

@@ -112,6 +112,8 @@ export class Daemon {
   readonly namespace: string
   /** All container ids that tests used. */
   readonly ids: string[] = []
+  /** Pids of what runs beside the daemon as long as it does: no test's to end. */
+  readonly residents = new Set<number>()
   /** Set before the first start. */
   place: Place = MACHINE
   #child: ChildProcess | undefined
@@ -269,7 +271,7 @@ export class Daemon {
   }
 
   census(): Census {
-    return takeCensus(this, [this.pid, ...this.place.pids], this.place.mountinfo)
+    return takeCensus(this, [this.pid, ...this.residents, ...this.place.pids], this.place.mountinfo)
   }
 
   /** Ends the daemon and removes its folder. */

@@ -1,7 +1,8 @@
 /**
  * The daemon's side of events: a ttrpc server for Forward that keeps what shims publish, in the order of arrival, and that can be slow,
- * refuse, or be away when a test says so. Invariant: an event is in `events` exactly if its shim was told that it was taken, or is about
- * to be (while deliveries are held, the event is there and the shim waits).
+ * refuse, or be away when a test says so. Invariant: an event is in `events` exactly once, and exactly if its shim was told that it was
+ * taken, or is about to be (while deliveries are held, the event is there and the shim waits). A shim that was not told in time brings the
+ * same envelope again, as any shim does, which is how at least once is meant; that is no further event, but it is counted.
  */
 import { type MessageType, type ServiceHandlers, TtrpcServer } from 'ttrpc-ts'
 import {
@@ -72,6 +73,8 @@ export class EventSink {
   #held: PromiseWithResolvers<void> | undefined
   #failure: Error | undefined
   #refused = 0
+  readonly #taken = new Set<string>()
+  #repeated = 0
 
   constructor(path: string) {
     this.#path = path
@@ -80,6 +83,11 @@ export class EventSink {
   /** How often a shim was told no. */
   get refused(): number {
     return this.#refused
+  }
+
+  /** How often a shim brought what it had brought before: only where an answer takes longer than a shim waits for it. */
+  get repeated(): number {
+    return this.#repeated
   }
 
   /** Starts to listen, or again after `away()`. */
@@ -92,6 +100,14 @@ export class EventSink {
         }
         const { timestamp, namespace = '', topic = '', event } = envelope ?? {}
         if (timestamp === undefined || event === undefined) throw new Error('an envelope without time or event')
+        const bytes = Buffer.from(event.value).toString('base64')
+        const envelopeId = [timestamp.seconds, timestamp.nanos, namespace, topic, bytes].join(' ')
+        if (this.#taken.has(envelopeId)) {
+          this.#repeated++
+          await this.#held?.promise
+          return
+        }
+        this.#taken.add(envelopeId)
         const type = TYPES.find(({ typeName }) => typeName === event.typeUrl)
         if (type === undefined) throw new Error(`an event of the unknown type "${event.typeUrl}"`)
         const message = type.decode(event.value)

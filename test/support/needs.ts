@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD_RELEASE, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
+import { CONTAINERD_RELEASE, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -67,11 +67,15 @@ const CHECKS = {
   containerd: () => hasRelease(CONTAINERD_RELEASE),
   'other releases of containerd': () => hasRelease('1.7') && hasRelease('2'),
   busybox: () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
+  docker: () => ['dockerd', 'docker'].every((program) => onPath(join(DOCKER_BIN, program))),
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
+  prlimit: () => onPath('prlimit'),
   uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
   iproute2: () => onPath('ip'),
+  'loop devices': () => existsSync('/dev/loop-control') && onPath('mkfs.ext4'),
+  'fuse-overlayfs': () => existsSync('/dev/fuse') && onPath('mount.fuse3') && onPath('fuse-overlayfs'),
   'CNI plugins': () => onPath('/usr/lib/cni/bridge'),
   'the OCI runtime': () => (OCI_RUNTIME.includes('/') ? existsSync(OCI_RUNTIME) : onPath(OCI_RUNTIME)),
   apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),

@@ -32,6 +32,8 @@ export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 export function releaseBin(release: string): string {
   return release === '' ? '' : join(ROOT, 'build/containerd', release)
 }
+/** Where scripts/containerds puts dockerd and docker. */
+export const DOCKER_BIN = join(ROOT, 'build/docker')
 /** The nerdctl that scripts/nerdctl builds. */
 export const NERDCTL = join(ROOT, 'build/nerdctl/nerdctl')
 /** The daemon of the release under test. */

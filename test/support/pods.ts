@@ -4,7 +4,8 @@
  * its pods are removed, and then nothing may be left of them.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { isIPv4 } from 'node:net'
 import { join } from 'node:path'
 import { test as base, expect } from 'vitest'
 import { type Census, settledLeaks, takeCensus } from './census.ts'
@@ -61,11 +62,19 @@ function removeBridge(name: string): void {
   if (readFileSync('/proc/net/dev', 'utf8').includes(`${name}:`)) execFileSync('ip', ['link', 'delete', name])
 }
 
-/** What the pods of a daemon can leave: the CRI has a namespace of its own. */
+/** The addresses that pods have. */
+function addresses(daemon: Daemon): string[] {
+  const folder = join(daemon.folder, 'addresses', daemon.namespace)
+  return existsSync(folder) ? readdirSync(folder).filter((name) => isIPv4(name)) : []
+}
+
+/** What the pods of a daemon can leave: files of the CRI's namespace besides the rest, in which other daemons may have processes. */
 function census(daemon: Daemon, cri: Cri): Census {
+  const files = takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids: cri.ids })
   return new Set([
     ...daemon.census(),
-    ...takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids: cri.ids }, [daemon.pid]),
+    ...[...files].filter((item) => /^(socket|bundle|work folder|state folder) /.test(item)),
+    ...addresses(daemon).map((address) => `address ${address}`),
   ])
 }
 
@@ -88,8 +97,8 @@ export function podTest(handlers: (folder: string) => string = () => '') {
           await until('the CRI to know the image', () => cri.knowsImage().catch(() => false))
           await use(daemon)
         } finally {
-          await daemon.stop()
           removeBridge(daemon.namespace)
+          await daemon.stop()
         }
       },
       { scope: 'file' },
@@ -98,7 +107,7 @@ export function podTest(handlers: (folder: string) => string = () => '') {
       using cri = new Cri(daemon, POD_IMAGE)
       const before = census(daemon, cri)
       await use(cri)
-      await cri.removePods()
+      await cri.end()
       if (task.result?.state === 'fail' && process.env['VERBOSE'] !== undefined) process.stderr.write(daemon.log)
       // allowed: the runc shim leaves its socket behind when it is killed
       const ignored = IS_OURS ? /^$/ : /^socket /
@@ -114,6 +123,14 @@ export async function pidOf(daemon: Daemon, id: string): Promise<number> {
   const line = stdout.split('\n').find((each) => each.startsWith(id))
   if (line === undefined) throw new Error(`no task ${id}:\n${stdout}`)
   return Number(line.split(/\s+/)[1])
+}
+
+/** The containers whose shims of this daemon run. */
+export function shimsOf(daemon: Daemon): string[] {
+  return [...daemon.census()].flatMap((item) => {
+    const id = /^process .*containerd-shim-ts-v2 -namespace k8s\.io -id (\S+) /.exec(item)?.[1]
+    return id === undefined ? [] : [id]
+  })
 }
 
 export { expect }

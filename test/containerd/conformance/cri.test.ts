@@ -10,7 +10,7 @@ import { CRI_NAMESPACE } from '../../support/cri.ts'
 import type { Daemon } from '../../support/daemon.ts'
 import { needs } from '../../support/needs.ts'
 import { BIN } from '../../support/places.ts'
-import { expect, podTest } from '../../support/pods.ts'
+import { expect, podTest, shimsOf } from '../../support/pods.ts'
 
 /** One handler for each way in which options can come. */
 const handlers = (folder: string): string => {
@@ -85,14 +85,6 @@ describe('a pod', needs('root', 'containerd', 'busybox', 'the built shim', 'our 
     await cri.removePod(pod)
   })
 })
-
-/** The containers whose shims of this daemon run. */
-function shimsOf(daemon: Daemon): string[] {
-  return [...daemon.census()].flatMap((item) => {
-    const id = /^process .*containerd-shim-ts-v2 -namespace k8s\.io -id (\S+) /.exec(item)?.[1]
-    return id === undefined ? [] : [id]
-  })
-}
 
 /** The containers that have their state below a folder. */
 function statesIn(daemon: Daemon, folder: string): string[] {

@@ -98,6 +98,20 @@ describe('runtime options', NEEDS, () => {
     else expect(await refusal(ct, { task: legacy })).toContain('CreateOptions: not found')
   })
 
+  test('are refused with one line when their TOML is wrong, and with a warning when a key is none of ours', async ({
+    ct,
+  }) => {
+    expect(await refusal(ct, { container: toml('IoUid = 1\nIoGid = \n') })).toMatch(
+      /cannot read the runtime options, line 2, column 9: [^\n]+$/,
+    )
+    expect(await refusal(ct, { container: configFile(ct, 'IoUid = "root"\n') })).toContain(
+      `cannot use the key "IoUid" of the runtime options "${join(ct.folder, 'options.toml')}": expected a whole number`,
+    )
+    const nested = toml('IoUid = 4321\nIoGid = 4321\n[runtimes.other]\nIoUid = 1\n')
+    expect(await output(ct, OWNER, { container: nested })).toBe('4321:4321\n')
+    expect(ct.daemon.log).toContain('ignoring the key \\"runtimes\\" of the runtime options')
+  })
+
   test('of no form at all mean the defaults, and so do those of an unknown one', async ({ ct }) => {
     expect(await output(ct, OWNER, {})).toBe('0:0\n')
     const unknown = Any.create({ typeUrl: 'containerd.types.Mount', value: Buffer.from([]) })

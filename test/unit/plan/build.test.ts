@@ -378,6 +378,17 @@ describe('the process', () => {
     expect(described(ops, 'credentials')[0]).not.toContain('bpf')
   })
 
+  test('the limit of open files that the runtime was started with is restored, unless the document has one', () => {
+    const host = { ...HOST_V1, fileLimit: { soft: 1024n, hard: 4096n } }
+    const without = createPlan((spec) => (spec.process.rlimits = [{ type: 'RLIMIT_CORE', soft: 0, hard: 1 }]), { host })
+    expect(described(without, 'raise_rlimit', 'rlimit')).toEqual([
+      'rlimit resource=nofile soft=1024 hard=4096',
+      'rlimit resource=core soft=0 hard=1',
+    ])
+    const own = createPlan((spec) => (spec.process.rlimits = [{ type: 'RLIMIT_NOFILE', soft: 7, hard: 8 }]), { host })
+    expect(described(own, 'rlimit')).toEqual(['rlimit resource=nofile soft=7 hard=8'])
+  })
+
   test('unlimited is 2^64-1', () => {
     const ops = withProcess((process) => {
       process.rlimits = [{ type: 'RLIMIT_CORE', soft: 0, hard: 1 }]

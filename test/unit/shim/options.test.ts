@@ -14,12 +14,12 @@ function config(body: string) {
 }
 
 describe('parseOptions', () => {
-  test('nothing at all means the defaults', () => {
-    expect(parseOptions(undefined)).toEqual({ options: DEFAULTS, warnings: [] })
-    expect(parseOptions({ typeUrl: '', value: new Uint8Array() })).toEqual({ options: DEFAULTS, warnings: [] })
+  test('nothing at all means the defaults', async () => {
+    expect(await parseOptions(undefined)).toEqual({ options: DEFAULTS, warnings: [] })
+    expect(await parseOptions({ typeUrl: '', value: new Uint8Array() })).toEqual({ options: DEFAULTS, warnings: [] })
   })
 
-  test('containerd.runc.v1.Options are read', () => {
+  test('containerd.runc.v1.Options are read', async () => {
     const any = packAny(RuncOptions, {
       noPivotRoot: true,
       noNewKeyring: true,
@@ -28,7 +28,7 @@ describe('parseOptions', () => {
       root: '/run/other',
       binaryName: 'runc',
     })
-    expect(parseOptions(any).options).toEqual({
+    expect((await parseOptions(any)).options).toEqual({
       noPivotRoot: true,
       noNewKeyring: true,
       ioUid: 100,
@@ -37,14 +37,15 @@ describe('parseOptions', () => {
     })
   })
 
-  test('the type URL may have the prefix of other protobuf libraries', () => {
+  test('the type URL may have the prefix of other protobuf libraries', async () => {
     const any = packAny(RuncOptions, { noPivotRoot: true })
-    expect(parseOptions({ ...any, typeUrl: `type.googleapis.com/${any.typeUrl}` }).options.noPivotRoot).toBe(true)
+    const { options } = await parseOptions({ ...any, typeUrl: `type.googleapis.com/${any.typeUrl}` })
+    expect(options.noPivotRoot).toBe(true)
   })
 
-  test('the legacy containerd.linux.runc.CreateOptions are read', () => {
+  test('the legacy containerd.linux.runc.CreateOptions are read', async () => {
     const any = packAny(LegacyCreateOptions, { noPivotRoot: true, noNewKeyring: true, ioUid: 7, ioGid: 8 })
-    expect(parseOptions(any).options).toEqual({
+    expect((await parseOptions(any)).options).toEqual({
       ...DEFAULTS,
       noPivotRoot: true,
       noNewKeyring: true,
@@ -53,55 +54,114 @@ describe('parseOptions', () => {
     })
   })
 
-  test('runtimeoptions.v1.Options bring their configuration inline', () => {
-    const { options, warnings } = parseOptions(
+  test('runtimeoptions.v1.Options bring their configuration inline', async () => {
+    const { options, warnings } = await parseOptions(
       config('# ours\nNoPivotRoot = true\nIoUid = 12 # who\nRoot = "/run/\\u0061"\nBinaryName = \'\'\n'),
     )
     expect(options).toEqual({ ...DEFAULTS, noPivotRoot: true, ioUid: 12, root: '/run/a' })
     expect(warnings).toEqual([])
   })
 
-  test('runtimeoptions.v1.Options name a file', () => {
+  test('runtimeoptions.v1.Options name a file', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'shim-options-'))
     onTestFinished(() => rmSync(dir, { recursive: true }))
     const path = join(dir, 'shim.toml')
     writeFileSync(path, 'NoNewKeyring = true\nColour = "blue"\n')
-    const { options, warnings } = parseOptions(packAny(RuntimeOptions, { configPath: path }))
+    const { options, warnings } = await parseOptions(packAny(RuntimeOptions, { configPath: path }))
     expect(options.noNewKeyring).toBe(true)
-    expect(warnings).toEqual([`ignoring the key "Colour" of "${path}", line 2`])
+    expect(warnings).toEqual([`ignoring the key "Colour" of the runtime options "${path}"`])
     const missing = join(dir, 'none')
-    expect(() => parseOptions(packAny(RuntimeOptions, { configPath: missing }))).toThrow(
+    await expect(parseOptions(packAny(RuntimeOptions, { configPath: missing }))).rejects.toThrow(
       `cannot read the runtime options "${missing}": ENOENT`,
     )
   })
 
-  test('what the flat reader does not understand is refused with its line', () => {
-    expect(() => parseOptions(config('NoPivotRoot = true\n[options]\n'))).toThrow(
-      'cannot read the runtime options, line 2',
-    )
-    expect(() => parseOptions(config('Root = [1]\n'))).toThrow('line 1')
+  test('a document may use all of TOML, and what is no option of ours is named in a warning', async () => {
+    const text = `
+      Root = """
+/run/other"""   # a string of several lines
+      IoUid = 0x10
+      IoGid = 1_000
+      "NoPivotRoot" = true
+      CriuImagePath = '/x'
+      [plugins.other]
+      IoUid = "not ours"
+      list = [1, { two = 2.5 }, 1979-05-27T07:32:00Z]
+      [[layers]]
+      name = "a"
+    `
+    expect(await parseOptions(config(text))).toEqual({
+      options: { ...DEFAULTS, noPivotRoot: true, ioUid: 16, ioGid: 1000, root: '/run/other' },
+      warnings: ['CriuImagePath', 'plugins', 'layers'].map((key) => `ignoring the key "${key}" of the runtime options`),
+    })
   })
 
-  test('an unknown type is ignored with a warning', () => {
-    expect(parseOptions({ typeUrl: 'example.Options', value: new Uint8Array([1, 2, 3]) })).toEqual({
+  test('an empty document means the defaults, whether it is inline or a file', async () => {
+    expect(await parseOptions(config(''))).toEqual({ options: DEFAULTS, warnings: [] })
+    expect(await parseOptions(config('# nothing\n'))).toEqual({ options: DEFAULTS, warnings: [] })
+  })
+
+  test.for([
+    ['NoPivotRoot = "true"', 'true or false'],
+    ['SystemdCgroup = 0', 'true or false'],
+    ['NoNewKeyring = {}', 'true or false'],
+    ['IoUid = "12"', 'a whole number from 0 to 4294967294'],
+    ['IoUid = 12.0', 'a whole number from 0 to 4294967294'],
+    ['IoGid = -1', 'a whole number from 0 to 4294967294'],
+    ['IoUid = 4294967295', 'a whole number from 0 to 4294967294'],
+    ['Root = [1]', 'a string without NUL'],
+    ['Root = "/run/a\\u0000b"', 'a string without NUL'],
+    ['[BinaryName]', 'a string without NUL'],
+    ['ShimCgroup = false', 'a string without NUL'],
+  ] as const)('a value of another type is refused: %s', async ([text, expected]) => {
+    const key = /\w+/.exec(text)?.[0]
+    await expect(parseOptions(config(text))).rejects.toThrow(
+      `cannot use the key "${key}" of the runtime options: expected ${expected}`,
+    )
+  })
+
+  test.for([
+    ['NoPivotRoot = true\nRoot = ', 'line 2, column 8'],
+    ['Root = "/run', 'line 1, column 8'],
+    ['IoUid = 1\nIoUid = 2', 'line 2, column 1'],
+    ['= 1', 'line 1, column 1'],
+  ] as const)('an error of syntax is one line with its place: %j', async ([text, place]) => {
+    const error: unknown = await parseOptions(config(text)).catch((reason: unknown) => reason)
+    expect(error).toMatchObject({ code: 'InvalidArgument' })
+    expect(String(error)).toMatch(new RegExp(`: cannot read the runtime options, ${place}: [^\\n]+$`))
+  })
+
+  test('what is no text, or no file of a sensible size, is refused', async () => {
+    const body = (bytes: Uint8Array) => parseOptions(packAny(RuntimeOptions, { configBody: bytes }))
+    await expect(body(Buffer.from([0xff, 0x3d]))).rejects.toThrow('cannot read the runtime options: it is not UTF-8')
+    const file = (configPath: string) => parseOptions(packAny(RuntimeOptions, { configPath }))
+    await expect(file('/dev/zero')).rejects.toThrow('the runtime options "/dev/zero": it is not a regular file')
+  })
+
+  test('an unknown type is ignored with a warning', async () => {
+    expect(await parseOptions({ typeUrl: 'example.Options', value: new Uint8Array([1, 2, 3]) })).toEqual({
       options: DEFAULTS,
       warnings: ['ignoring runtime options of the unknown type "example.Options"'],
     })
   })
 
-  test('another runtime binary is refused by name, our own are not', () => {
-    expect(() => parseOptions(packAny(RuncOptions, { binaryName: '/usr/bin/crun' }))).toThrow('"/usr/bin/crun"')
+  test('another runtime binary is refused by name, our own are not', async () => {
+    await expect(parseOptions(packAny(RuncOptions, { binaryName: '/usr/bin/crun' }))).rejects.toThrow('"/usr/bin/crun"')
     for (const binaryName of ['', 'runc', 'runts'])
-      expect(() => parseOptions(packAny(RuncOptions, { binaryName }))).not.toThrow()
+      await expect(parseOptions(packAny(RuncOptions, { binaryName }))).resolves.toBeDefined()
   })
 
-  test('what cannot be honoured is refused', () => {
-    expect(() => parseOptions(packAny(RuncOptions, { systemdCgroup: true }))).toThrow('systemd_cgroup is not supported')
-    expect(() => parseOptions(config('SystemdCgroup = true'))).toThrow('systemd_cgroup is not supported')
-    expect(() => parseOptions(packAny(RuncOptions, { root: 'relative' }))).toThrow('not an absolute path: "relative"')
+  test('what cannot be honoured is refused', async () => {
+    await expect(parseOptions(packAny(RuncOptions, { systemdCgroup: true }))).rejects.toThrow(
+      'systemd_cgroup is not supported',
+    )
+    await expect(parseOptions(config('SystemdCgroup = true'))).rejects.toThrow('systemd_cgroup is not supported')
+    await expect(parseOptions(packAny(RuncOptions, { root: 'relative' }))).rejects.toThrow(
+      'not an absolute path: "relative"',
+    )
   })
 
-  test('shim_cgroup is the launcher’s business', () => {
-    expect(parseOptions(packAny(RuncOptions, { shimCgroup: '/shims' })).options).toEqual(DEFAULTS)
+  test('shim_cgroup is the launcher’s business', async () => {
+    expect((await parseOptions(packAny(RuncOptions, { shimCgroup: '/shims' }))).options).toEqual(DEFAULTS)
   })
 })

@@ -296,12 +296,12 @@ describe('a container in the wrong state', () => {
     const call = callers(world)
     await call.Start()
     await call.Pause()
-    expect(call.State()).toMatchObject({ status: TaskStatus.PAUSED })
+    expect(await call.State()).toMatchObject({ status: TaskStatus.PAUSED })
     expect(await failure(() => call.Pause())).toEqual({ code: 2, message: 'cannot pause a paused container' })
     expect(await failure(() => call.Exec())).toEqual({ code: 2, message: 'cannot exec in a paused state' })
     expect(await failure(() => call.Delete())).toEqual({ code: 2, message: 'cannot delete a paused process' })
     await call.Resume()
-    expect(call.State()).toMatchObject({ status: TaskStatus.RUNNING })
+    expect(await call.State()).toMatchObject({ status: TaskStatus.RUNNING })
   })
 
   test('a stopped one refuses what needs a process', async ({ world }) => {
@@ -323,7 +323,7 @@ describe('a container in the wrong state', () => {
     expect(world.calls).toContain('killAll 15')
     expect(call.Pids()).toEqual({ processes: [] })
     expect(call.ResizePty()).toBeUndefined()
-    expect(call.CloseIO()).toBeUndefined()
+    expect(await call.CloseIO()).toBeUndefined()
     expect(await call.Wait()).toEqual({ exitStatus: 137, exitedAt: KILLED.at })
   })
 
@@ -362,7 +362,7 @@ describe('Kill', () => {
 describe('State', () => {
   test('tells the zero time until the exit, and then the exit', async ({ world }) => {
     const call = callers(world)
-    expect(call.State()).toMatchObject({
+    expect(await call.State()).toMatchObject({
       id: 'c1',
       pid: 100,
       status: TaskStatus.CREATED,
@@ -370,7 +370,12 @@ describe('State', () => {
       exitedAt: NEVER_RAN.at,
     })
     await stop(world)
-    expect(call.State()).toMatchObject({ pid: 100, status: TaskStatus.STOPPED, exitStatus: 137, exitedAt: KILLED.at })
+    expect(await call.State()).toMatchObject({
+      pid: 100,
+      status: TaskStatus.STOPPED,
+      exitStatus: 137,
+      exitedAt: KILLED.at,
+    })
   })
 
   test('of an exec names the exec, and is paused with its container', async ({ world }) => {
@@ -379,7 +384,12 @@ describe('State', () => {
     call.Exec()
     await call.Start({ execId: 'e1' })
     await call.Pause()
-    expect(call.State({ execId: 'e1' })).toMatchObject({ id: 'e1', execId: '', pid: 200, status: TaskStatus.PAUSED })
+    expect(await call.State({ execId: 'e1' })).toMatchObject({
+      id: 'e1',
+      execId: '',
+      pid: 200,
+      status: TaskStatus.PAUSED,
+    })
   })
 
   test('answers while a Start is held up', async ({ world }) => {
@@ -388,7 +398,7 @@ describe('State', () => {
     const call = callers(world)
     const started = call.Start()
     await turn()
-    expect(call.State()).toMatchObject({ status: TaskStatus.CREATED })
+    expect(await call.State()).toMatchObject({ status: TaskStatus.CREATED })
     expect(call.Connect()).toEqual({ shimPid: 4242, taskPid: 100 })
     held.resolve()
     expect(await started).toEqual({ pid: 100 })
@@ -445,7 +455,7 @@ describe('Exec', () => {
       message: 'OCI runtime exec failed: exec failed: exec: "nope": no such file or directory',
     })
     expect(await waiting).toEqual({ exitStatus: 0, exitedAt: NEVER_RAN.at })
-    expect(call.State({ execId: 'e1' })).toMatchObject({ status: TaskStatus.CREATED, pid: 0 })
+    expect(await call.State({ execId: 'e1' })).toMatchObject({ status: TaskStatus.CREATED, pid: 0 })
     await call.Delete({ execId: 'e1' })
   })
 

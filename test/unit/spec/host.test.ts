@@ -1,7 +1,7 @@
 /** What a spec means on this host, and what is said about it in a log: joined namespaces, and requests that are left out. */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { resolveOnHost } from '../../../runtime/spec/host.ts'
+import { emptyUserNamespace, resolveOnHost } from '../../../runtime/spec/host.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'
 import type { Spec } from '../../../runtime/spec/types.ts'
 import { specWarnings } from '../../../runtime/spec/warnings.ts'
@@ -54,6 +54,17 @@ describe('resolveOnHost()', () => {
     expect(linux.uidMappings).toEqual(ownMap('uid_map'))
   })
 
+  test('takes the maps of an empty user namespace from whoever has looked into it', () => {
+    const maps = {
+      uidMappings: [{ containerID: 0, hostID: 5, size: 7 }],
+      gidMappings: [{ containerID: 0, hostID: 9, size: 7 }],
+    }
+    const path = '/proc/self/task/../ns/user'
+    expect(resolveOnHost(read(join('user', path)), maps).linux).toMatchObject(maps)
+    const error = refusal('', () => resolveOnHost(read(join('user', path, { ...maps, uidMappings: [] })), maps))
+    expect(error.message).toContain('both namespace path and non-matching mapping specified')
+  })
+
   test('accepts maps that repeat those of the joined namespace, and no others', () => {
     const mappings = [{ containerID: 0, hostID: 5, size: 7 }]
     const same = { uidMappings: ownMap('uid_map'), gidMappings: ownMap('gid_map') }
@@ -67,6 +78,13 @@ describe('resolveOnHost()', () => {
     const error = refused(join(type, '/proc/0/ns/x', { sysctl: { 'net.ipv4.ip_forward': '1' } }))
     expect(error.message).toContain('namespace path: cannot look at "/proc/0/ns/x": ENOENT')
     expect(error.detail).toMatchObject({ pointer: expect.stringMatching(/^\/linux\/namespaces\/\d\/path$/) })
+  })
+})
+
+describe('emptyUserNamespace()', () => {
+  test('is none where nothing is joined, or somebody lives in it', () => {
+    expect(emptyUserNamespace(read(() => {}))).toBeUndefined()
+    expect(emptyUserNamespace(read(join('user', '/proc/self/task/../ns/user')))).toBeUndefined()
   })
 })
 

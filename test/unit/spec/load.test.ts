@@ -1,9 +1,11 @@
 /** Every refusal of a config.json: what is wrong, the words of the message, and the pointer to the field. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { loadSpec, parseProcess, parseSpec } from '../../../runtime/spec/load.ts'
+import { readRegularFile } from '../../../runtime/sys/regular-file.ts'
 import {
   addUserNamespace,
   type Document,
@@ -598,5 +600,33 @@ describe('loadSpec()', () => {
     const error = refusal('', () => loadSpec(bundle))
     expect(error.code).toBe('InvalidArgument')
     expect(error.message).toContain('config.json')
+  })
+
+  test.for<[string, (path: string) => void, string]>([
+    ['a fifo that nobody writes to', (path) => execFileSync('mkfifo', [path]), 'it is not a regular file'],
+    ['a device without an end', (path) => symlinkSync('/dev/zero', path), 'it is not a regular file'],
+    ['a folder', (path) => mkdirSync(path), 'it is not a regular file'],
+    [
+      'a file of more than 16 MiB',
+      (path) => {
+        writeFileSync(path, '')
+        truncateSync(path, 2 ** 40)
+      },
+      'it is larger than 16777216 bytes',
+    ],
+  ])('refuses %s without reading it', ([, make, why]) => {
+    const place = mkdtempSync(join(tmpdir(), 'bundle-'))
+    onTestFinished(() => rmSync(place, { recursive: true }))
+    make(join(place, 'config.json'))
+    expect(refusal('', () => loadSpec(place))).toMatchObject({
+      code: 'InvalidArgument',
+      message: `cannot read the container's configuration "${place}/config.json": ${why}`,
+    })
+  })
+
+  test('reads a file whose size the system does not tell', () => {
+    const text = readRegularFile('/proc/self/mountinfo', 2 ** 20).toString()
+    expect(text).toContain(' / ')
+    expect(() => readRegularFile('/proc/self/mountinfo', 10)).toThrow('it is larger than 10 bytes')
   })
 })

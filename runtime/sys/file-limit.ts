@@ -1,0 +1,67 @@
+/**
+ * The soft limit of open files. Node raises its own to the hard one when it starts, and a child would inherit that: programs that use
+ * select(2) or close every number up to the limit expect the customary value. Whoever starts Node for us tells in a variable what the
+ * limit was before, and a process of somebody else's gets that. Invariant: our own limit is lower only while a callback runs.
+ */
+import { syscallError } from './errno.ts'
+import { declare, lastErrno } from './libc.ts'
+
+const VARIABLE = 'RUNTS_SOFT_NOFILE'
+const RLIMIT_NOFILE = 7
+const INFINITY = 2n ** 64n - 1n
+
+const prlimit = declare('int prlimit(int pid, int resource, const void *limit, void *old)')
+
+/** A limit of open files, as getrlimit(2) has it. */
+export interface FileLimit {
+  readonly soft: bigint
+  readonly hard: bigint
+}
+
+let inherited: FileLimit | false | undefined
+
+/** The limit that this process was started with; undefined where nobody told, or where it is what it was. */
+export function inheritedFileLimit(): FileLimit | undefined {
+  inherited ??= findInherited() ?? false
+  return inherited === false ? undefined : inherited
+}
+
+function findInherited(): FileLimit | undefined {
+  const text = process.env[VARIABLE]
+  // it is about this process, and no child's business
+  delete process.env[VARIABLE]
+  const told = text === 'unlimited' ? INFINITY : /^\d{1,20}$/.test(text ?? '') ? BigInt(text ?? '') : undefined
+  if (told === undefined) return undefined
+  const { soft, hard } = ownLimit()
+  return told < soft ? { soft: told, hard } : undefined
+}
+
+function ownLimit(): FileLimit {
+  const old = Buffer.alloc(16)
+  change(null, old)
+  return { soft: old.readBigUInt64LE(0), hard: old.readBigUInt64LE(8) }
+}
+
+function change(limit: Buffer | null, old: Buffer | null): void {
+  if (prlimit(0, RLIMIT_NOFILE, limit, old) < 0)
+    throw syscallError('cannot change the limit of open files', 'prlimit', lastErrno())
+}
+
+/**
+ * Runs `start`, which starts a process, with the inherited limit. What is open stays open; and since nothing else of this process opens
+ * a file while its one thread is in here, nothing else can meet the lower limit.
+ */
+export function withInheritedFileLimit<T>(start: () => T): T {
+  const limit = inheritedFileLimit()
+  if (limit === undefined) return start()
+  const old = Buffer.alloc(16)
+  const lower = Buffer.alloc(16)
+  lower.writeBigUInt64LE(limit.soft, 0)
+  lower.writeBigUInt64LE(limit.hard, 8)
+  change(lower, old)
+  try {
+    return start()
+  } finally {
+    change(old, null)
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * Whole small files whose author is somebody else. Invariant: never more than the limit is read, never from anything but a regular file,
+ * and what was looked at is what is read; a fifo without a writer, a device without an end or a file that grows meanwhile cannot hold
+ * or fill this process.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { errnoOf, syscallError } from './errno.ts'
+
+/** The bytes of a file; `what` names it in messages. @throws InvalidArgument for another kind of file or one above the limit, and the system's error */
+export function readRegularFile(path: string, limitBytes: number, what = `"${path}"`): Buffer {
+  let fd: number
+  try {
+    // without O_NONBLOCK the open of a fifo would wait for its other end
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
+  } catch (error) {
+    throw syscallError(`cannot read ${what}`, 'open', errnoOf(error), path)
+  }
+  try {
+    return readBounded(fd, limitBytes, what)
+  } catch (error) {
+    if (error instanceof RuntimeError) throw error
+    throw syscallError(`cannot read ${what}`, 'read', errnoOf(error), path)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function readBounded(fd: number, limitBytes: number, what: string): Buffer {
+  const stat = fstatSync(fd)
+  if (!stat.isFile()) throw new RuntimeError('InvalidArgument', `cannot read ${what}: it is not a regular file`)
+  // one byte more than there should be: its end is seen without another buffer
+  let bytes = Buffer.allocUnsafe(Math.min(stat.size, limitBytes) + 1)
+  let length = 0
+  while (stat.size <= limitBytes) {
+    const count = readSync(fd, bytes, length, bytes.length - length, null)
+    length += count
+    if (count === 0) return bytes.subarray(0, length)
+    if (length > limitBytes) break
+    if (length === bytes.length) bytes = Buffer.concat([bytes], Math.min(length * 2, limitBytes + 1))
+  }
+  throw new RuntimeError('InvalidArgument', `cannot read ${what}: it is larger than ${limitBytes} bytes`)
+}
