@@ -163,13 +163,15 @@ export class Nerdctl {
   /** The pid of the shim of a container's. */
   async shimPid(name: string): Promise<number> {
     const id = await this.inspect(name, '{{.Id}}')
-    const parent = async (): Promise<string> =>
-      (await this.host.run('ps', '-eo', 'pid=,args=')).stdout
-        .split('\n')
-        .filter((line) => line.includes('containerd-shim') && line.includes(` -id ${id}`))
-        .map((line) => words(line)[0]!)
-        .join()
-    return Number(await parent())
+    const { stdout } = await this.host.run('ps', '-eo', 'pid=,args=')
+    const pids = stdout
+      .split('\n')
+      .filter((line) => line.includes('containerd-shim') && line.includes(` -id ${id}`))
+      .map((line) => Number(words(line)[0]))
+    const [pid, ...others] = pids
+    // never a number that a signal would take for a group of processes
+    if (pid === undefined || others.length > 0) throw new Error(`${pids.length} shims of ${name}:\n${stdout}`)
+    return pid
   }
 
   /** Everything that containers of this test's daemon have left behind so far. */

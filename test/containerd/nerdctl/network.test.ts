@@ -67,7 +67,7 @@ describe('a network of nerdctl', needs(...NERDCTL_NEEDS), () => {
     await nerd.detached([...BRIDGE, '--ip', '10.4.0.50'])
     const second = await nerd.once([...BRIDGE, '--ip', '10.4.0.50'], ['true'])
     expect(second.code).not.toBe(0)
-    expect(second.stderr).toMatch(/createRuntime hook/)
+    expect(second.stderr).toMatch(/error running (createRuntime )?hook/)
     expect(second.stderr).toMatch(/10\.4\.0\.50.*not available|already|allocated/)
   })
 
