@@ -27,7 +27,7 @@ export const NERDCTL_NEEDS = [
 /** Where Debian has the network plugins. */
 const PLUGINS = '/usr/lib/cni'
 /** The restart policies' loop, ten seconds by default. */
-const RESTARTS = '\n[plugins."io.containerd.internal.v1.restart"]\n  interval = "200ms"\n'
+const RESTARTS = '\n[plugins."io.containerd.internal.v1.restart"]\n  interval = "1s"\n'
 
 /** What one test does with nerdctl. */
 export class Nerdctl {
