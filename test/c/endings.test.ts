@@ -196,6 +196,7 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     test('fails when the agent is killed', async () => {
       using run = await waiting()
       process.kill(run.helpers().agent, 'SIGKILL')
+      await run.untilRunning('ts-init', 'ts-init')
       run.status.write('c')
       await run.ended
       expect(run.find('failed')).toMatchObject({ errno: EPIPE, text: 'ask the host agent' })
