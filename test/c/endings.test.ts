@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import { isAlive } from '../support/census.ts'
 import { needs } from '../support/needs.ts'
 import { filterOf, RETURN } from './filter.ts'
 import { CONTAINER_FLAGS, containerPlan, make, mount, type Parts, Rootfs, Run, TS_INIT } from './run.ts'
@@ -195,8 +196,9 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
 
     test('fails when the agent is killed', async () => {
       using run = await waiting()
-      process.kill(run.helpers().agent, 'SIGKILL')
-      await run.untilRunning('ts-init', 'ts-init')
+      const { agent } = run.helpers()
+      process.kill(agent, 'SIGKILL')
+      await vi.waitFor(() => expect(isAlive(agent)).toBe(false), { timeout: 10_000, interval: 5 })
       run.status.write('c')
       await run.ended
       expect(run.find('failed')).toMatchObject({ errno: EPIPE, text: 'ask the host agent' })
