@@ -53,7 +53,8 @@ function readOptions(any: CheckpointTaskRequest['options']): RuncCheckpointOptio
     if (name === LegacyCheckpointOptions.typeName)
       return RuncCheckpointOptions.create(LegacyCheckpointOptions.decode(any.value))
   } catch (error) {
-    throw classError(Code.INVALID_ARGUMENT, `cannot decode ${name}: ${messageOf(error)}`, error)
+    // without its cause, which the log would take for a bug of ours
+    throw classError(Code.INVALID_ARGUMENT, `cannot decode ${name}: ${messageOf(error)}`)
   }
   throw classError(Code.INVALID_ARGUMENT, `checkpoint options of the unknown type ${JSON.stringify(any.typeUrl)}`)
 }

@@ -3,6 +3,7 @@ import { type CallContext, Code, TtrpcError } from 'ttrpc-ts'
 import { expect, test } from 'vitest'
 import { type LogFields, type Logger, RuntimeError } from '../../../runtime/index.ts'
 import { Calls } from '../../../shim/calls.ts'
+import { parseCheckpoint } from '../../../shim/checkpoint.ts'
 
 function setUp() {
   const lines: [level: string, message: string, fields: LogFields][] = []
@@ -67,4 +68,12 @@ test.each<[what: string, error: Error, level: string, message: string]>([
     [level, message, wanted],
   ])
   expect(calls.running).toEqual([])
+})
+
+test('options of a Checkpoint that are no message are the client’s fault, not a bug', () => {
+  const { lines, calls } = setUp()
+  const options = { typeUrl: 'containerd.runc.v1.CheckpointOptions', value: Buffer.from([0]) }
+  const request = { id: 'c1', path: '/images', options }
+  expect(() => calls.around(contextOf('Checkpoint'), () => parseCheckpoint(request), request)).toThrow('cannot decode')
+  expect(lines.map(([level, message]) => [level, message])).toEqual([['debug', 'call refused']])
 })
