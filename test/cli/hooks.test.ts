@@ -38,7 +38,7 @@ function log(runts: Runts): { kind: string; state: Record<string, unknown> }[] {
     .map((line) => ({ kind: line.slice(0, line.indexOf(' ')), state: JSON.parse(line.slice(line.indexOf(' ') + 1)) }))
 }
 
-describe.skipIf(needs('root').skip)('hooks', () => {
+describe('hooks', needs('root'), () => {
   test('those of the host run in order and are told the state of the container', async ({ runts }) => {
     const hooks = Object.fromEntries(
       (['poststop', 'poststart', 'createRuntime', 'prestart'] as const).map((kind) => [kind, [told(runts, kind)]]),

@@ -35,7 +35,7 @@ const failure = (promise: Promise<unknown>): Promise<unknown> =>
     (e: unknown) => e,
   )
 
-describe.skipIf(needs('root').skip)('a status', () => {
+describe('a status', needs('root'), () => {
   test('says why something is refused, as a fact beside the message', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const container = await Container.create(library.options(runts, 'c1', streams, SLEEP))
@@ -99,7 +99,7 @@ const ACTIONS: Readonly<Record<string, readonly [statuses: string, act: (c: Cont
   'destroy by force': ['created running paused stopped', (container) => container.destroy({ force: true })],
 }
 
-describe.skipIf(needs('root').skip)('every action in every status', () => {
+describe('every action in every status', needs('root'), () => {
   const make = async (runts: Runts, streams: Streams, status: string): Promise<Container> => {
     const id = `c${Container.list(runts.root).length}`
     const container = await Container.create(library.options(runts, id, streams, SLEEP))
@@ -137,7 +137,7 @@ describe.skipIf(needs('root').skip)('every action in every status', () => {
   }
 })
 
-describe.skipIf(needs('root').skip)('limits', () => {
+describe('limits', needs('root'), () => {
   test('that are set are kept, whoever looks, and others stay', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
@@ -194,7 +194,7 @@ describe.skipIf(needs('root').skip)('limits', () => {
   })
 })
 
-describe.skipIf(needs('root').skip)('giving up', () => {
+describe('giving up', needs('root'), () => {
   test('a create leaves nothing, and its error says whether it was time or the caller', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
@@ -225,7 +225,7 @@ describe.skipIf(needs('root').skip)('giving up', () => {
   })
 })
 
-describe.skipIf(needs('root').skip)('a process', () => {
+describe('a process', needs('root'), () => {
   test("has of the container's own what its document leaves out", async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {
@@ -306,7 +306,7 @@ describe.skipIf(needs('root').skip)('a process', () => {
   })
 })
 
-describe.skipIf(needs('root').skip)('what is recorded', () => {
+describe('what is recorded', needs('root'), () => {
   test('of a container is the same for everybody, and says who watches it', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const options = library.options(runts, 'c1', streams, SLEEP, (spec) => {

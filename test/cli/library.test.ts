@@ -20,7 +20,7 @@ function exec(container: Container, streams: Streams, args: readonly string[], m
   return container.exec({ process, stdio: streams.stdio, reaper: library.reaper, ...more })
 }
 
-describe.skipIf(needs('root').skip)('a container as an object', () => {
+describe('a container as an object', needs('root'), () => {
   test('is created, started, joined by a process, signalled, waited for and destroyed', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const container = await Container.create(
@@ -134,7 +134,7 @@ test(
   },
 )
 
-describe.skipIf(needs('root').skip)('a process', () => {
+describe('a process', needs('root'), () => {
   test('gets the fds that it is given, from 3 upwards, and no other', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const path = join(runts.folder, 'extra')
@@ -238,7 +238,7 @@ async function answer(listener: number, errno: number): Promise<void> {
   ioctl(listener, 0xc0182101, reply)
 }
 
-describe.skipIf(needs('root').skip)('a seccomp agent', () => {
+describe('a seccomp agent', needs('root'), () => {
   const profile = (listenerPath: string) => ({
     defaultAction: 'SCMP_ACT_ALLOW',
     listenerPath,
