@@ -26,9 +26,10 @@ describe('kill -9 of containerd', needs('root', 'containerd', 'busybox'), () => 
   })
 
   test('keeps the exit status of a container that ended meanwhile', async ({ ct }) => {
-    const id = await ct.detached([], ['sh', '-c', 'sleep 1; exit 9'])
+    const id = await ct.detached([], ['sh', '-c', 'until [ -e /dev/shm/go ]; do sleep 0.02; done; exit 9'])
     const { pid } = (await ct.task(id))!
     await ct.daemon.kill('SIGKILL')
+    writeFileSync(`/proc/${pid}/root/dev/shm/go`, '')
     await until('the container to end', () => !isAlive(pid))
     await ct.daemon.start()
     // from 1.7 on containerd takes a shim without processes for a leaked one, and removes it at its start

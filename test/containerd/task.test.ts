@@ -299,10 +299,12 @@ describe('ctr task', needs('root', 'containerd', 'busybox'), () => {
 
   test('when a container without a pid namespace ends, its other processes end too', async ({ ct }) => {
     const id = ct.id()
-    await ct.ok(...ct.configArgs(['-d', '--null-io'], id, ['sh', '-c', 'sleep 777 & sleep 778 & sleep 2'], hostPids))
+    const script = 'trap "exit 0" TERM; sleep 777 & sleep 778 & wait'
+    await ct.ok(...ct.configArgs(['-d', '--null-io'], id, ['sh', '-c', script], hostPids))
     const { pid } = (await ct.task(id))!
     await until('its children', () => descendants(pid).length >= 2)
     const below = descendants(pid).map((child) => child.pid)
+    await ct.ok('task', 'kill', '-s', 'SIGTERM', id)
     await ct.untilStatus(id, 'STOPPED')
     await until('all to be gone', () => !below.some(isAlive))
   })
