@@ -48,22 +48,33 @@ class Tail {
   readonly #limit: number
   readonly #fd: number
   readonly #socket: Socket
+  /** What is read goes through this one, however much it is: buffers of Node's own would pile up until a collection. */
+  readonly #chunk = Buffer.allocUnsafeSlow(PIPE_BYTES)
   #kept: Buffer = Buffer.alloc(0)
 
   constructor(read: OwnedFd, limit: number) {
     this.#limit = limit
     this.#fd = read.take()
-    this.#socket = new Socket({ fd: this.#fd, readable: true, writable: false })
-    this.#socket.on('data', (chunk: Buffer) => this.#keep(chunk))
+    const callback = (length: number): boolean => {
+      this.#keep(this.#chunk.subarray(0, length))
+      return true
+    }
+    this.#socket = new Socket({
+      fd: this.#fd,
+      readable: true,
+      writable: false,
+      onread: { buffer: this.#chunk, callback },
+    })
     this.#socket.on('error', () => {
       // a pipe whose other end was closed; what was read is kept
     })
+    this.#socket.resume()
   }
 
   #keep(chunk: Buffer): void {
     const last = chunk.subarray(-this.#limit)
     const room = this.#limit - last.length
-    // a copy, since the chunk is a window into a far larger buffer
+    // a copy, since the next thing that is read takes the chunk's place
     this.#kept = Buffer.concat([room > 0 ? this.#kept.subarray(-room) : Buffer.alloc(0), last])
   }
 
@@ -71,11 +82,10 @@ class Tail {
   end(): string {
     if (!this.#socket.destroyed) {
       try {
-        const rest = Buffer.alloc(PIPE_BYTES)
         for (let left = PIPE_BYTES; left > 0; ) {
-          const count = readSync(this.#fd, rest, 0, left, null)
+          const count = readSync(this.#fd, this.#chunk, 0, left, null)
           if (count === 0) break
-          this.#keep(rest.subarray(0, count))
+          this.#keep(this.#chunk.subarray(0, count))
           left -= count
         }
       } catch {
