@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe } from 'vitest'
+import { until } from '../support/command.ts'
 import { type Containers, expect, seconds, test } from '../support/containerd.ts'
 import type { EventRecorder, RecordedEvent } from '../support/daemon.ts'
 import { needs, SLOWNESS } from '../support/needs.ts'
@@ -102,7 +103,14 @@ describe('soak', needs('root', 'containerd', 'busybox'), () => {
         const after = look()
         expect(after.fds).toBe(before.fds)
         expect(after.threads).toBeLessThanOrEqual(before.threads + 2)
-        expect(after.mib - before.mib).toBeLessThan(HEAP_SWING_MIB + (MIB_PER_1000_EXECS * EXECS) / 1_000)
+        // what counts is what is kept: V8 returns what it only needed for the work some seconds after it
+        const grown = (): number => look().mib - before.mib
+        const bound = HEAP_SWING_MIB + (MIB_PER_1000_EXECS * EXECS) / 1_000
+        await until(
+          `the shim to have grown by less than ${bound} MiB`,
+          () => grown() < bound,
+          () => `it grew by ${grown()} MiB`,
+        )
         const names = Array.from({ length: WARM_UP + EXECS }, (_, index) => `e${index}`)
         for (const name of names.slice(-IN_FLIGHT))
           await events.until(id, '/tasks/exit', ({ body }) => body['id'] === name)
