@@ -1,8 +1,10 @@
 /**
- * One configuration for all suites, as projects: what needs no privilege runs in parallel, what starts containers runs one file at a
- * time, since those files share the host's cgroups, sockets and process table. `npm test -- --project unit` selects one, a path works too.
+ * One configuration for all suites, as projects: what needs no privilege runs in parallel, what starts containers two files at a time:
+ * every file has a root, a daemon, a cgroup folder and a census of its own, and most of its time it waits. `npm test -- --project unit`
+ * selects one, a path works too.
  */
 import { existsSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 import { CountsReporter } from './support/reporter.ts'
@@ -20,7 +22,11 @@ const NERDCTL = 'test/containerd/nerdctl/*.test.ts'
 /** Another release, or another runtime, asked for by name: then only that. */
 const CHOSEN = process.env['CONTAINERD'] !== undefined || process.env['RUNTIME'] !== undefined || slowness > 1
 
-const alone = { pool: 'forks', maxWorkers: 1, hookTimeout: 60_000 * slowness } as const
+const inPairs = {
+  pool: 'forks',
+  maxWorkers: Math.min(2, availableParallelism()),
+  hookTimeout: 60_000 * slowness,
+} as const
 const globalSetup = join(import.meta.dirname, 'support/global-setup.ts')
 
 export default defineConfig({
@@ -43,7 +49,7 @@ export default defineConfig({
         test: {
           name: 'cli',
           root,
-          ...alone,
+          ...inPairs,
           globalSetup,
           include: ['test/cli/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
@@ -54,7 +60,7 @@ export default defineConfig({
         test: {
           name: 'oci',
           root,
-          ...alone,
+          ...inPairs,
           globalSetup,
           include: ['test/oci/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
@@ -65,7 +71,7 @@ export default defineConfig({
         test: {
           name: 'shim',
           root,
-          ...alone,
+          ...inPairs,
           globalSetup,
           include: ['test/shim/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
@@ -76,9 +82,7 @@ export default defineConfig({
         test: {
           name: 'containerd',
           root,
-          ...alone,
-          // every file has a containerd, a cgroup folder and a census of its own, and only the guest needs the time more than the quiet
-          maxWorkers: slowness > 1 ? 2 : 1,
+          ...inPairs,
           globalSetup,
           include: ['test/containerd/**/*.test.ts'],
           exclude: CHOSEN || process.env['MATRIX'] === 'full' ? [] : [NERDCTL],
@@ -90,7 +94,7 @@ export default defineConfig({
         test: {
           name: `containerd-${release}`,
           root,
-          ...alone,
+          ...inPairs,
           env: { CONTAINERD: release },
           globalSetup,
           // what ctr 2.3 says about hosts with version 1 of cgroups is more than the other tests expect to see
