@@ -139,6 +139,14 @@ export function startCommand(program: string, args: readonly string[], options: 
   return new Command(program, args, options)
 }
 
+/** Ends a process that may have ended before, and waits until it has. */
+export async function endProcess(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  child.kill(signal)
+  await ended
+}
+
 /** Polls a condition until it holds. @throws Error naming what was awaited, after the bound */
 export async function until(
   what: string,

@@ -8,7 +8,7 @@ import { chmodSync, createWriteStream, mkdtempSync, readFileSync, rmdirSync, rmS
 import { connect } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { type Census, cgroupsOf, takeCensus } from './census.ts'
-import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
+import { type Command, endProcess, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { SLOWNESS } from './needs.ts'
 import { BIN, CONTAINERD_RELEASE, IMAGE_ARCHIVE, releaseBin } from './places.ts'
 
@@ -205,11 +205,7 @@ export class Daemon {
 
   /** Ends the daemon, by default as a crash would; shims and containers stay. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-    const child = this.#child
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const ended = new Promise((resolve) => child.once('exit', resolve))
-    child.kill(signal)
-    await ended
+    await endProcess(this.#child, signal)
   }
 
   /** Starts ctr in this daemon's namespace, or in another one. */

@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { type Command, type Finished, type StartOptions, startCommand, until } from './command.ts'
+import { type Command, endProcess, type Finished, type StartOptions, startCommand, until } from './command.ts'
 import { test as base, expect } from './containerd.ts'
 import type { Daemon } from './daemon.ts'
 import { DOCKER_BIN, IMAGE, IMAGE_ARCHIVE, PAYLOAD } from './places.ts'
@@ -103,11 +103,7 @@ export class Docker {
 
   /** Ends dockerd; the containers go on. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-    const child = this.#child
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const ended = new Promise((resolve) => child.once('exit', resolve))
-    child.kill(signal)
-    await ended
+    await endProcess(this.#child, signal)
     this.#daemon.residents.delete(this.pid)
   }
 

@@ -15,7 +15,7 @@ import {
   rmdirSync,
   rmSync,
 } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient, type MessageInput, type ServiceClient, TtrpcClient } from 'ttrpc-ts'
 import {
@@ -56,7 +56,7 @@ export function processAny(args: readonly string[], change: ProcessChange = {}):
 /** A fifo that a process of the test's making waits at until it is let through. */
 export class Gate {
   readonly path: string
-  #writer: { write(text: string): Promise<unknown>; close(): Promise<void> } | undefined
+  #writer: Promise<FileHandle> | undefined
 
   constructor(path: string) {
     this.path = path
@@ -70,20 +70,23 @@ export class Gate {
 
   /** Resolves when somebody waits: a fifo's writing end opens when its reading end is there. */
   async reached(): Promise<void> {
-    this.#writer = await open(this.path, 'w')
+    this.#writer = open(this.path, 'w')
+    await this.#writer
   }
 
   /** Lets it through. */
   async pass(): Promise<void> {
-    await this.#writer?.write('go\n')
-    await this.#writer?.close()
+    const writer = await this.#writer
     this.#writer = undefined
+    await writer?.write('go\n')
+    await writer?.close()
   }
 
   /** Ends an open() of ours that nobody came to meet, and lets go. */
   async [Symbol.asyncDispose](): Promise<void> {
     closeSync(openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK))
-    await this.#writer?.close()
+    const writer = await this.#writer
+    await writer?.close()
   }
 }
 
