@@ -25,6 +25,7 @@ import {
 import { cleanPath } from './paths.ts'
 import {
   apparmor,
+  callersFileLimit,
   chdir,
   credentials,
   noNewPrivileges,
@@ -101,6 +102,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...mounts.ops,
     ...devices,
     ...waitAt('hooks'),
+    ...(hasCreateHooks(spec.hooks) ? callersFileLimit(rlimits, host) : []),
     ...createHooks(input),
     { op: 'pivot', mode: pivotMode(input, ownMounts), origin: '/root/path' },
 

@@ -43,7 +43,7 @@ export function raiseRlimits(rlimits: readonly Rlimit[], at: string): readonly O
 }
 
 /** The limits themselves; that of open files is what this runtime was started with, unless the document has one. */
-export function setRlimits({ process: { rlimits }, at, host: { fileLimit } }: ProcessInput): readonly Op[] {
+export function setRlimits({ process: { rlimits }, at, host }: ProcessInput): readonly Op[] {
   const asked = rlimits.map(
     ({ type, soft, hard }, index): Op => ({
       op: 'rlimit',
@@ -53,8 +53,15 @@ export function setRlimits({ process: { rlimits }, at, host: { fileLimit } }: Pr
       origin: `${at}/rlimits/${index}`,
     }),
   )
-  if (fileLimit === undefined || rlimits.some(({ type }) => type === 'RLIMIT_NOFILE')) return asked
-  return [{ op: 'rlimit', resource: rlimitNumber('RLIMIT_NOFILE'), ...fileLimit }, ...asked]
+  return rlimits.some(({ type }) => type === 'RLIMIT_NOFILE') ? asked : [...callersFileLimit(rlimits, host), ...asked]
+}
+
+/** The limit of open files of this runtime's caller, where ours is another one. No hard limit of the document is out of reach after it. */
+export function callersFileLimit(rlimits: readonly Rlimit[], { fileLimit }: HostFacts): readonly Op[] {
+  if (fileLimit === undefined) return []
+  const own = rlimits.find(({ type }) => type === 'RLIMIT_NOFILE')?.hard ?? 0n
+  const hard = own > fileLimit.hard ? own : fileLimit.hard
+  return [{ op: 'rlimit', resource: rlimitNumber('RLIMIT_NOFILE'), soft: fileLimit.soft, hard }]
 }
 
 function rlimitNumber(type: string): number {

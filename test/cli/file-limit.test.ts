@@ -36,17 +36,17 @@ function hook(runts: Runts): { path: string; out: string } {
 }
 
 describe('the limit of open files', NEEDS, () => {
-  test('of a container, of an exec and of hooks on the host is the caller’s, soft and hard', async ({ runts }) => {
+  test('of a container, of an exec and of hooks on either side is the caller’s, soft and hard', async ({ runts }) => {
     const { path, out } = hook(runts)
     const bundle = runts.bundle(['sleep', '1000'], (spec) => {
-      spec.hooks = { createRuntime: [{ path }], poststop: [{ path }] }
+      spec.hooks = { createRuntime: [{ path }], createContainer: [{ path }], poststop: [{ path }] }
     })
     await background(runts, '321:4321', bundle)
     expect(await limited(runts, '322:4322', 'exec', runts.name, 'payload', 'limits')).toContain('nofile 322 4322\n')
     const { pid } = await runts.state(runts.name)
     expect(readFileSync(`/proc/${pid}/limits`, 'utf8')).toMatch(/^Max open files +321 +4321 /m)
     await limited(runts, '323:4323', 'delete', '-f', runts.name)
-    expect(readFileSync(out, 'utf8')).toBe('321 4321\n323 4323\n')
+    expect(readFileSync(out, 'utf8')).toBe('321 4321\n321 4321\n323 4323\n')
   })
 
   test('of the document comes first, for the container and for what is executed in it', async ({ runts }) => {

@@ -389,6 +389,24 @@ describe('the process', () => {
     expect(described(own, 'rlimit')).toEqual(['rlimit resource=nofile soft=7 hard=8'])
   })
 
+  test('hooks before the pivot have the limit of open files of the caller, below whatever hard one the document has', () => {
+    const host = { ...HOST_V1, fileLimit: { soft: 1024n, hard: 4096n } }
+    const hooked = (hard: number) =>
+      createPlan(
+        (spec) => {
+          spec.process.rlimits = [{ type: 'RLIMIT_NOFILE', soft: 7, hard }]
+          spec.hooks = { createContainer: [{ path: '/bin/hook' }] }
+        },
+        { host },
+      )
+    expect(described(hooked(8), 'rlimit', 'hook')).toEqual([
+      'rlimit resource=nofile soft=1024 hard=4096',
+      expect.stringContaining('hook'),
+      'rlimit resource=nofile soft=7 hard=8',
+    ])
+    expect(described(hooked(9999), 'rlimit')[0]).toBe('rlimit resource=nofile soft=1024 hard=9999')
+  })
+
   test('unlimited is 2^64-1', () => {
     const ops = withProcess((process) => {
       process.rlimits = [{ type: 'RLIMIT_CORE', soft: 0, hard: 1 }]
