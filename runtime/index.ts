@@ -33,7 +33,7 @@ export { decodeFileJson, loadSpec, parseJson, parseProcess, parseResources, pars
 export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { makeDirectories } from './sys/directory.ts'
-export { errnoName, errnoOf } from './sys/errno.ts'
+export { errnoCode, errnoName, errnoOf } from './sys/errno.ts'
 export { chownFd, duplicate, movePipeBytes, OwnedFd, pipePair, unreadBytes } from './sys/fd.ts'
 export { tryLock } from './sys/flock.ts'
 export { exitNow, getpid, mkfifo, realtime } from './sys/libc.ts'

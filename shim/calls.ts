@@ -4,7 +4,7 @@
  * that any more, since what a handler does may go on.
  */
 import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
-import { type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
+import { errnoCode, errnoOf, type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
 import { toTtrpcError } from './status.ts'
 
 /** A call in progress. */
@@ -62,7 +62,9 @@ export class Calls {
     const fields = { ...fieldsOf(call), code: codeName(code), error: message }
     const origin = error instanceof TtrpcError ? (error.cause ?? error) : error
     if (origin instanceof TtrpcError) this.#logger.debug(fields, 'call refused')
-    else if (origin instanceof RuntimeError) this.#logger.warn(fields, 'call failed')
+    // whatever runs out of descriptors or memory, be it a plain read, is the machine's trouble
+    else if (origin instanceof RuntimeError || errnoCode(errnoOf(origin)) === 'ResourceExhausted')
+      this.#logger.warn(fields, 'call failed')
     else {
       const stack = origin instanceof Error ? origin.stack : undefined
       this.#logger.error({ ...fields, stack }, 'call failed: this is a bug')

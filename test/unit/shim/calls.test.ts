@@ -1,4 +1,5 @@
 /** What is known of calls while they last, and what the log says of them when they have ended. */
+import { constants } from 'node:os'
 import { type CallContext, Code, TtrpcError } from 'ttrpc-ts'
 import { expect, test } from 'vitest'
 import { type LogFields, type Logger, RuntimeError } from '../../../runtime/index.ts'
@@ -45,6 +46,11 @@ test('a call that is answered at once is told of at once, and names no exec wher
   expect(calls.running).toEqual([])
 })
 
+/** As node:fs throws it. */
+function systemError(code: 'EMFILE' | 'EISDIR'): Error {
+  return Object.assign(new Error(`${code}: open '/proc/stat'`), { code, errno: -constants.errno[code] })
+}
+
 test.each<[what: string, error: Error, level: string, message: string]>([
   ['a refusal is nobody’s fault', new TtrpcError(Code.NOT_FOUND, 'no such container'), 'debug', 'call refused'],
   ['a failure of the runtime is a warning', new RuntimeError('Internal', 'cannot mount'), 'warn', 'call failed'],
@@ -54,6 +60,8 @@ test.each<[what: string, error: Error, level: string, message: string]>([
     'warn',
     'call failed',
   ],
+  ['so is what the machine has run out of', systemError('EMFILE'), 'warn', 'call failed'],
+  ['another failure of a plain read is a bug of ours', systemError('EISDIR'), 'error', 'call failed: this is a bug'],
   ['anything else is a bug of ours', new TypeError('x is not a function'), 'error', 'call failed: this is a bug'],
 ])('%s', async (_, error, level, message) => {
   const { lines, calls } = setUp()
