@@ -235,8 +235,11 @@ static int cmd_pidfd(char **argv) {
 }
 
 /* Answers every notification of a listener: with an errno, or (0) by letting the call go on. */
-static void serve(int listener, int error) {
+static void serve(int listener, int error, pid_t agent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* killed before we asked for that */
+    if (getppid() != agent)
+        _exit(0);
     union {
         struct seccomp_notif notif;
         uint8_t room[512];
@@ -272,6 +275,7 @@ static int cmd_agent(char **argv) {
     if (listener < 0)
         return fail("listen");
     signal(SIGCHLD, SIG_IGN);
+    pid_t agent = getpid();
     for (;;) {
         int notify = receive(listener, text, sizeof(text));
         if (notify < 0)
@@ -279,7 +283,7 @@ static int cmd_agent(char **argv) {
         printf("%s\n", text);
         fflush(stdout);
         if (fork() == 0)
-            serve(notify, atoi(argv[1]));
+            serve(notify, atoi(argv[1]), agent);
         close(notify);
     }
 }
