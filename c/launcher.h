@@ -123,6 +123,9 @@ int socket_listen(const struct socket_name *name, int *ret_fd, struct failure *f
 /* Removes the socket when it is one; a missing file is fine. */
 void socket_remove(const char *path);
 
+/* The same, unless somebody listens there. */
+void socket_remove_stale(const char *path);
+
 /* ---- Node (launcher_node.c) ---- */
 
 /* Everything that tells one Node from another; `ttrpc` and `socket` are NULL for `delete`. */

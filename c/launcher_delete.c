@@ -82,8 +82,10 @@ static bool read_small_file(const char *bundle, const char *name, char *text, si
 }
 
 /*
- * The shim unlinks its socket when it ends; this is for the one that could not. The default folder may not be where it
- * was, so the `address` file is asked too, but believed only about a socket of this container's name.
+ * The shim unlinks its socket when it ends; this is for the one that could not. One that somebody listens on stays: the
+ * same id may have been started again meanwhile, since a daemon also cleans up when it notices that a connection ended.
+ * The default folder may not be where it was, so the `address` file is asked too, but believed only about a socket of
+ * this container's name.
  */
 static void remove_sockets(const struct settings *settings, const char *bundle)
 {
@@ -94,14 +96,14 @@ static void remove_sockets(const struct settings *settings, const char *bundle)
 
     if (!settings->address || socket_name(settings, NULL, &name, &ignored) < 0)
         return;
-    socket_remove(name.path);
+    socket_remove_stale(name.path);
     if (!read_small_file(bundle, ADDRESS_FILE, address, sizeof(address)) ||
         strncmp(address, UNIX_SCHEME "/", strlen(UNIX_SCHEME "/")) != 0)
         return;
     address[strcspn(address, "\n")] = '\0';
     base = strrchr(address, '/') + 1;
     if (strcmp(base, name.hash) == 0)
-        socket_remove(address + strlen(UNIX_SCHEME));
+        socket_remove_stale(address + strlen(UNIX_SCHEME));
 }
 
 /* DeleteResponse{pid=1, exit_status=2, exited_at=3 Timestamp{seconds=1, nanos=2}}; field 3 keeps it from being empty,

@@ -186,3 +186,11 @@ void socket_remove(const char *path)
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
         (void)unlink(path);
 }
+
+void socket_remove_stale(const char *path)
+{
+    struct failure ignored;
+
+    if (is_alive(path, &ignored) == 0)
+        socket_remove(path);
+}

@@ -1,7 +1,7 @@
 /**
  * When the shim process ends, and how. It ends because it is told to (Shutdown, a signal), or because nobody can tell it any more: its
  * `start` failed half-way and no container ever came, or its bundle is gone, and with it the only place where containerd keeps our
- * address. Invariant: it leaves in order (what is being created is undone, events are delivered, the socket vanishes), in bounded time.
+ * address. Invariant: it leaves in order (the socket vanishes, what is being created is undone, events are delivered), in bounded time.
  */
 import { existsSync, unlinkSync } from 'node:fs'
 import type { CallContext, Outcome } from 'ttrpc-ts'
@@ -40,6 +40,7 @@ export class Life {
   readonly #idle: NodeJS.Timeout
   readonly #abandoned = new Set<Task>()
   #leaving = false
+  #withdrawn = false
 
   constructor(parts: LifeParts) {
     this.#parts = parts
@@ -67,15 +68,30 @@ export class Life {
     return outcome
   }
 
+  /**
+   * Gives up the socket's name. The name is that of the container's id, so a `start` of that id would find us there for as long as our
+   * last events take; and once we are gone from it, it may be another shim's, which is why it is removed only once.
+   */
+  withdraw(): void {
+    if (this.#withdrawn) return
+    this.#withdrawn = true
+    try {
+      unlinkSync(this.#parts.socket)
+    } catch {
+      // `delete` has removed it already, or we were given none
+    }
+  }
+
   /** Leaves in order. */
   leave(): void {
     if (this.#leaving) return
     this.#leaving = true
+    this.withdraw()
     clearTimeout(this.#idle)
-    const limit = setTimeout(() => this.#exit(), LEAVE_MS)
+    const limit = setTimeout(() => this.#exitProcess(0), LEAVE_MS)
     void this.#wrapUp().finally(() => {
       clearTimeout(limit)
-      this.#exit()
+      this.#exitProcess(0)
     })
   }
 
@@ -86,15 +102,6 @@ export class Life {
     await Promise.all(creations.map((creation) => creation.done))
     await events.drain(DRAIN_MS)
     await logger.flush()
-  }
-
-  #exit(): void {
-    try {
-      unlinkSync(this.#parts.socket)
-    } catch {
-      // `delete` has removed it already, or we were given none
-    }
-    this.#exitProcess(0)
   }
 
   #ended(context: CallContext): void {

@@ -41,6 +41,7 @@ export function serve(flags: Flags): void {
     reaper,
     events,
     logger,
+    withdraw: () => life.withdraw(),
     leave: () => life.leave(),
   }
   const life = new Life({ socket: flags.socket, logger, registry, events, abandon: (task) => abandonTask(shim, task) })

@@ -22,6 +22,8 @@ export interface Shim {
   readonly reaper: Reaper
   readonly events: EventQueue
   readonly logger: ShimLogger
+  /** Gives up the name of our socket: whoever looks for a shim of this id finds none. */
+  withdraw(): void
   /** Ends this process once nothing is left to do. */
   leave(): void
 }

@@ -205,5 +205,7 @@ function shutdown(shim: Shim, context: CallContext): void {
   if (shim.registry.taskCount > 0) return
   for (const { abort } of shim.registry.creations)
     abort.abort(new RuntimeError('Canceled', 'the shim is shutting down'))
+  // before the answer: the same id may be started again right after it
+  shim.withdraw()
   context.afterReply(() => shim.leave())
 }

@@ -682,6 +682,16 @@ describe('delete', needs('gcc'), () => {
     expect(existsSync(socketPath(layout))).toBe(false)
   })
 
+  test('leaves a socket that somebody listens on: the id may have been started again', async ({ layout }) => {
+    layout.start()
+    writeFileSync(join(layout.bundle, 'shim-exit'), RECORD)
+    expect(layout.delete().status).toBe(0)
+    expect(existsSync(socketPath(layout))).toBe(true)
+    await layout.end()
+    expect(layout.delete().status).toBe(0)
+    expect(existsSync(socketPath(layout))).toBe(false)
+  })
+
   test('removes no socket of another name, and no file that is not a socket', async ({ layout }) => {
     layout.start({ id: 'other' })
     await layout.end()

@@ -347,6 +347,24 @@ describe('a socket', NEEDS, () => {
     expect(second.pid).not.toBe(first.pid)
   })
 
+  test('is free for the next start once Shutdown was answered, and the one that leaves does not take it along', async ({
+    fake,
+    shim,
+  }) => {
+    const release = fake.sink.hold()
+    const task = await shim.started(['true'])
+    await task.wait()
+    await task.delete()
+    await task.client.shutdown({ id: task.id })
+    expect(existsSync(shim.socket)).toBe(false)
+    const second = await shimAgain(fake, shim)
+    expect(second.pid).not.toBe(shim.pid)
+    expect(shim.alive).toBe(true)
+    release()
+    await until('the first to end', () => !shim.alive)
+    expect(existsSync(second.socket)).toBe(true)
+  })
+
   test('of somebody else at the path of ours is no reason to kill him', async ({ shim }) => {
     await kill(shim)
     rmSync(shim.socket)

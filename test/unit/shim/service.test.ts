@@ -163,6 +163,7 @@ function makeWorld(bundle: string): World {
     reaper: new Reaper(),
     events: queue,
     logger: { ...silentLogger, flush: async () => {} },
+    withdraw: () => note('withdraw'),
     leave: () => note('leave'),
   }
   const process = new TaskProcess({ execId: '', stdio: STDIO, pid: init.pid })
@@ -601,6 +602,7 @@ describe('Shutdown', () => {
   test('is ignored while there is a container', ({ world }) => {
     callers(world).Shutdown()
     expect(world.calls).not.toContain('leave')
+    expect(world.calls).not.toContain('withdraw')
   })
 
   test('ends the shim when there is none', async ({ world }) => {
@@ -608,6 +610,6 @@ describe('Shutdown', () => {
     const call = callers(world)
     await call.Delete()
     call.Shutdown()
-    expect(world.calls).toContain('leave')
+    expect(world.calls.slice(-2)).toEqual(['withdraw', 'leave'])
   })
 })
