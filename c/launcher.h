@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "sha256.h"
 
@@ -123,8 +124,8 @@ int socket_listen(const struct socket_name *name, int *ret_fd, struct failure *f
 /* Removes the socket when it is one; a missing file is fine. */
 void socket_remove(const char *path);
 
-/* The same, unless somebody listens there. */
-void socket_remove_stale(const char *path);
+/* The same for the socket of a shim whose last word is so old; one that is younger and listened on is another shim's. */
+void socket_remove_of(const char *path, struct timespec last_word);
 
 /* ---- Node (launcher_node.c) ---- */
 

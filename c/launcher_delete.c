@@ -60,7 +60,7 @@ static bool parse_record(const char *text, struct exit_record *ret)
 }
 
 /* Fills `text` with a small regular file of the bundle; false when it is absent or anything but that. */
-static bool read_small_file(const char *bundle, const char *name, char *text, size_t size)
+static bool read_small_file(const char *bundle, const char *name, char *text, size_t size, struct timespec *ret_written)
 {
     const char *parts[] = {bundle, name};
     cleanup_fd int fd = -1;
@@ -78,32 +78,34 @@ static bool read_small_file(const char *bundle, const char *name, char *text, si
     if (n < 0 || (size_t)n >= size || memchr(text, '\0', (size_t)n))
         return false;
     text[n] = '\0';
+    *ret_written = st.st_mtim;
     return true;
 }
 
 /*
- * The shim unlinks its socket when it ends; this is for the one that could not. One that somebody listens on stays: the
- * same id may have been started again meanwhile, since a daemon also cleans up when it notices that a connection ended.
- * The default folder may not be where it was, so the `address` file is asked too, but believed only about a socket of
- * this container's name.
+ * The shim unlinks its socket when it ends; this is for the one that could not. A socket that is younger than the record
+ * and listened on stays: the same id has been started again meanwhile, since a daemon also cleans up when it notices
+ * that a connection ended. The default folder may not be where it was, so the `address` file is asked too, but believed
+ * only about a socket of this container's name.
  */
-static void remove_sockets(const struct settings *settings, const char *bundle)
+static void remove_sockets(const struct settings *settings, const char *bundle, struct timespec recorded)
 {
     char address[sizeof(UNIX_SCHEME) + SOCKET_PATH_LIMIT + 1];
     struct failure ignored;
+    struct timespec unused;
     struct socket_name name;
     const char *base;
 
     if (!settings->address || socket_name(settings, NULL, &name, &ignored) < 0)
         return;
-    socket_remove_stale(name.path);
-    if (!read_small_file(bundle, ADDRESS_FILE, address, sizeof(address)) ||
+    socket_remove_of(name.path, recorded);
+    if (!read_small_file(bundle, ADDRESS_FILE, address, sizeof(address), &unused) ||
         strncmp(address, UNIX_SCHEME "/", strlen(UNIX_SCHEME "/")) != 0)
         return;
     address[strcspn(address, "\n")] = '\0';
     base = strrchr(address, '/') + 1;
     if (strcmp(base, name.hash) == 0)
-        socket_remove_stale(address + strlen(UNIX_SCHEME));
+        socket_remove_of(address + strlen(UNIX_SCHEME), recorded);
 }
 
 /* DeleteResponse{pid=1, exit_status=2, exited_at=3 Timestamp{seconds=1, nanos=2}}; field 3 keeps it from being empty,
@@ -150,6 +152,7 @@ int launcher_delete(const struct settings *settings, struct failure *failure)
     struct node_call call = {.settings = settings, .action = "delete"};
     char buffer[PATH_MAX], text[RECORD_LIMIT_BYTES];
     struct exit_record record;
+    struct timespec recorded;
 
     if (!settings->id || !is_identifier(settings->id))
         return fail(failure, 0, "cannot delete: -id \"%s\" is not a container id", settings->id ? settings->id : "");
@@ -158,8 +161,9 @@ int launcher_delete(const struct settings *settings, struct failure *failure)
                     settings->namespace ? settings->namespace : "");
     if (find_bundle(settings, buffer, &call.bundle, failure) < 0)
         return -1;
-    if (call.bundle && read_small_file(call.bundle, RECORD_FILE, text, sizeof(text)) && parse_record(text, &record)) {
-        remove_sockets(settings, call.bundle);
+    if (call.bundle && read_small_file(call.bundle, RECORD_FILE, text, sizeof(text), &recorded) &&
+        parse_record(text, &record)) {
+        remove_sockets(settings, call.bundle, recorded);
         return print_response(&record, failure);
     }
     /* Node refuses to start in a folder that has been removed */

@@ -187,10 +187,18 @@ void socket_remove(const char *path)
         (void)unlink(path);
 }
 
-void socket_remove_stale(const char *path)
+static bool is_later(struct timespec one, struct timespec other)
+{
+    return one.tv_sec != other.tv_sec ? one.tv_sec > other.tv_sec : one.tv_nsec > other.tv_nsec;
+}
+
+void socket_remove_of(const char *path, struct timespec last_word)
 {
     struct failure ignored;
+    struct stat st;
 
-    if (is_alive(path, &ignored) == 0)
-        socket_remove(path);
+    /* the time alone does not decide, because clocks are set; nor does a listener, who may be dying */
+    if (lstat(path, &st) < 0 || (is_later(st.st_mtim, last_word) && is_alive(path, &ignored) != 0))
+        return;
+    socket_remove(path);
 }

@@ -19,6 +19,8 @@ import {
   readlinkSync,
   rmdirSync,
   rmSync,
+  statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { connect } from 'node:net'
@@ -682,12 +684,28 @@ describe('delete', needs('gcc'), () => {
     expect(existsSync(socketPath(layout))).toBe(false)
   })
 
-  test('leaves a socket that somebody listens on: the id may have been started again', async ({ layout }) => {
+  test('leaves a socket that is younger than the record and listened on: the id was started again', async ({
+    layout,
+  }) => {
+    const record = join(layout.bundle, 'shim-exit')
+    writeFileSync(record, RECORD)
     layout.start()
-    writeFileSync(join(layout.bundle, 'shim-exit'), RECORD)
+    const made = statSync(socketPath(layout)).mtime
+    const before = new Date(made.getTime() - 1_000)
+    utimesSync(record, before, before)
     expect(layout.delete().status).toBe(0)
     expect(existsSync(socketPath(layout))).toBe(true)
+    // one that is dying listens for another moment
+    utimesSync(record, new Date(), new Date())
+    expect(layout.delete().status).toBe(0)
+    expect(existsSync(socketPath(layout))).toBe(false)
+  })
+
+  test('removes a socket that nobody listens on, however young it is', async ({ layout }) => {
+    layout.start()
     await layout.end()
+    writeFileSync(join(layout.bundle, 'shim-exit'), RECORD)
+    utimesSync(join(layout.bundle, 'shim-exit'), 1, 1)
     expect(layout.delete().status).toBe(0)
     expect(existsSync(socketPath(layout))).toBe(false)
   })
