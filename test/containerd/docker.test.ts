@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { RuntimeOptions } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
 import { isAlive } from '../support/census.ts'
-import { type Command, until } from '../support/command.ts'
+import { until } from '../support/command.ts'
 import { expect, seconds } from '../support/containerd.ts'
 import { dockerTest } from '../support/docker.ts'
 import { needs } from '../support/needs.ts'
@@ -30,15 +30,6 @@ const test = dockerTest((folder) => ({
     },
   },
 }))
-
-/** Changes the size until the program has it: docker's client looks for changes some time after it has told of the first size. */
-async function resized(terminal: Command, rows: number, columns: number): Promise<void> {
-  let turn = 0
-  await until('the size to arrive', () => {
-    terminal.resize(rows + (turn++ % 2), columns)
-    return terminal.stdout.includes(`size ${rows} ${columns}`)
-  })
-}
 
 describe('docker run', NEEDS, () => {
   test('takes the shim by its name and as an entry of daemon.json, whose options may name a file', async ({
@@ -115,7 +106,7 @@ describe('docker run', NEEDS, () => {
     const command = docker.startOnTerminal(docker.runArgs(['--rm', '-it'], ['payload', 'winsize']), 30, 100)
     await command.untilOutput('tty 111')
     await command.untilOutput('size 30 100')
-    await resized(command, 41, 83)
+    await command.resizedTo(41, 83)
     command.write('\n')
     expect((await command.finished).code).toBe(0)
   })
@@ -135,7 +126,7 @@ describe('a container of docker', NEEDS, () => {
     expect(await piped.finished).toMatchObject({ code: 0, stdout: '200000\n' })
     const terminal = docker.startOnTerminal(['exec', '-it', id, 'payload', 'winsize'], 20, 60)
     await terminal.untilOutput('size 20 60')
-    await resized(terminal, 21, 61)
+    await terminal.resizedTo(21, 61)
     terminal.write('\n')
     expect((await terminal.finished).code).toBe(0)
     await docker.ok('exec', '-d', id, 'touch', '/made')

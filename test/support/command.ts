@@ -112,6 +112,18 @@ export class Command {
     if (control !== null && control !== undefined && 'write' in control) control.write(`${rows} ${columns}\n`)
   }
 
+  /**
+   * Changes the size until the program in a container has seen it: a client passes the first size on, and listens for changes some time
+   * after that. (`payload winsize` prints both.)
+   */
+  async resizedTo(rows: number, columns: number): Promise<void> {
+    let turn = 0
+    await until(`a size of ${rows} by ${columns}`, () => {
+      this.resize(rows + (turn++ % 2), columns)
+      return this.stdout.includes(`size ${rows} ${columns}`)
+    })
+  }
+
   /** Waits until stdout contains the text. */
   async untilOutput(text: string | RegExp): Promise<void> {
     const has = (): boolean => (typeof text === 'string' ? this.stdout.includes(text) : text.test(this.stdout))

@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
-import { type Command, until } from '../../support/command.ts'
+import { until } from '../../support/command.ts'
 import { needs } from '../../support/needs.ts'
 import { expect, NERDCTL_NEEDS, test } from '../../support/nerdctl.ts'
 import { expectedSha256 } from '../../support/stream.ts'
@@ -10,16 +10,6 @@ import { expectedSha256 } from '../../support/stream.ts'
 /** What a user types to leave a container alone. */
 const DETACH = '\x10\x11'
 const SIZE = 16 * 1024 * 1024
-
-/** Changes the size of a terminal until the process has seen it: nerdctl looks at the size first, and then listens for changes. */
-function resized(command: Command): Promise<void> {
-  let columns = 50
-  return until('another size', () => {
-    columns = 101 - columns
-    command.resize(20, columns)
-    return / 20 5[01]\b/.test(command.stdout)
-  })
-}
 
 describe('`nerdctl run`', needs(...NERDCTL_NEEDS), () => {
   test('keeps stdout and stderr apart and ends with the status of the process', async ({ nerd }) => {
@@ -50,7 +40,7 @@ describe('`nerdctl run`', needs(...NERDCTL_NEEDS), () => {
     })
     await run.untilOutput('33 77')
     expect(run.stdout).toContain('/dev/pts/0')
-    await resized(run)
+    await run.resizedTo(20, 51)
     run.write('\x03')
     expect(await run.finished).toMatchObject({ code: 130 })
   })
@@ -124,7 +114,7 @@ describe('`nerdctl exec`', needs(...NERDCTL_NEEDS), () => {
     })
     await exec.untilOutput('21 43')
     expect(exec.stdout).toContain('/dev/pts/')
-    await resized(exec)
+    await exec.resizedTo(20, 51)
     exec.write('\x03')
     await exec.finished
   })
