@@ -1,8 +1,8 @@
 /** The fail points of ts-init's test build: a process dies where it is told to, without last words; the product knows nothing of them. */
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { buildFailing } from '../support/kill-points.ts'
 import { needs } from '../support/needs.ts'
 import { ROOT } from '../support/places.ts'
 import { containerPlan, make, Rootfs, Run, TS_INIT } from './run.ts'
@@ -13,10 +13,7 @@ const FAILPOINTS = 'build/failpoints/lib/containerd-shim-ts/ts-init'
 describe('a fail point', needs('root', 'busybox', 'make', 'gcc'), () => {
   beforeAll(() => {
     make(TS_INIT)
-    const made = spawnSync('make', ['-s', '-C', join(ROOT, 'c'), 'failpoints'], {
-      stdio: ['ignore', 'inherit', 'inherit'],
-    })
-    expect(made.status).toBe(0)
+    buildFailing()
   }, 240_000)
 
   /** Runs the test build in place of the product, with the variable set. */

@@ -2,24 +2,22 @@
  * kill -9 at every step: of `runts` at the places that runtime/failpoint.ts names, of the init helper before and after each operation of
  * its plan. What is left then must be gone after one `delete --force`: no process, no cgroup, no state, no mount.
  */
-import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect } from 'vitest'
 import { FAILPOINTS } from '../../runtime/failpoint.ts'
 import { cgroupsOf, isAlive } from '../support/census.ts'
 import { until } from '../support/command.ts'
+import { buildFailing } from '../support/kill-points.ts'
 import { isCgroup2, needs } from '../support/needs.ts'
-import { BIN, FAILING_RUNTS, ROOT } from '../support/places.ts'
+import { BIN, FAILING_RUNTS } from '../support/places.ts'
 import { type Ended, type Runts, test } from '../support/runts.ts'
 import type { SpecChange } from '../support/spec.ts'
 
 const SLEEP = ['sleep', '1000']
 const VARIABLE = 'RUNTS_FAIL_AT'
 
-beforeAll(() => {
-  execFileSync(process.execPath, [join(ROOT, 'scripts/build.ts'), '--failpoints'], { stdio: 'pipe' })
-}, 120_000)
+beforeAll(buildFailing, 120_000)
 
 /** Most of what a plan can hold. */
 const rich: SpecChange = (spec) => {

@@ -15,9 +15,10 @@ import { ROOT } from './places.ts'
 /** Who is killed, unless it is a process of the test's making. */
 export type Victim = 'containerd' | 'shim' | 'ts-init'
 
-/** Builds the test build; for beforeAll. */
+/** Builds the test build; for beforeAll. Another test file may want it at the same time: one builds, the other finds it built. */
 export function buildFailing(): void {
-  execFileSync(process.execPath, [join(ROOT, 'scripts/build.ts'), '--failpoints'], { stdio: 'pipe' })
+  const build = [process.execPath, join(ROOT, 'scripts/build.ts'), '--failpoints']
+  execFileSync('flock', [join(ROOT, 'build'), ...build], { stdio: 'pipe' })
 }
 
 /** The file through which the shims of this test file are told where to stop; made before the daemon, whose environment they inherit. */
