@@ -120,11 +120,14 @@ class Episode {
       'state',
       'wait',
       'pids',
+      'pause',
+      'resume',
+      'resume',
     ] as const
     // what ends the container comes rarely, so that there is something to end
     const kind = random.below(30) === 0 ? 'killAll' : random.pick(kinds)
     if (kind === 'exec') this.#call(kind, exec)
-    else if (kind === 'killAll' || kind === 'pids') this.#call(kind, INIT)
+    else if (['killAll', 'pids', 'pause', 'resume'].includes(kind)) this.#call(kind, INIT)
     else if (process === INIT && (kind === 'kill' || kind === 'delete') && random.below(3) !== 0) this.#call(kind, exec)
     else this.#call(kind, process)
   }
@@ -169,6 +172,12 @@ class Episode {
         return exitOf(await client.delete({ id, execId }, bound))
       case 'wait':
         return exitOf(await client.wait({ id, execId }, { timeoutMs: 3 * PATIENCE_MS }))
+      case 'pause':
+        await client.pause({ id }, bound)
+        return {}
+      case 'resume':
+        await client.resume({ id }, bound)
+        return {}
       case 'state':
         return { status: (await client.state({ id, execId }, bound)).status }
       case 'pids': {
@@ -206,7 +215,7 @@ class Episode {
     }
     const topics = events.map(({ topic, exec }) => `${topic.replace('/tasks/', '')} ${exec}`.trim())
     const own = topics.filter((topic) => !/ e\d$/.test(topic)).join(',')
-    demand(/^create(,start)?,exit,delete$/.test(own), `the events of the container: ${own}`)
+    demand(/^create(,start(,paused,resumed)*(,paused)?)?,exit,delete$/.test(own), `the events of the container: ${own}`)
     demand(topics[0] === 'create' && topics.at(-2) === 'exit', 'its create first, its exit last')
     const started = this.calls.filter(({ kind, process, code }) => kind === 'start' && process === INIT && code === 0)
     demand(topics.filter((topic) => topic === 'start').length === started.length, 'one start event for each Start')

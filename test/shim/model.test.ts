@@ -20,6 +20,13 @@ const killed: Lives = { program: () => undefined, exit: () => 137 }
 const status = (process: string, value: number): Made => ({ kind: 'state', process, status: value })
 const start: Made = { kind: 'start' }
 const kill: Made = { kind: 'kill' }
+const pause: Made = { kind: 'pause' }
+const resume: Made = { kind: 'resume' }
+
+const running = (process: string): Made[] => [
+  { kind: 'exec', process },
+  { kind: 'start', process },
+]
 
 describe('the model accepts', () => {
   test.for<[string, Call[]]>([
@@ -37,6 +44,13 @@ describe('the model accepts', () => {
       'an exec that comes too late',
       history(start, { kind: 'exec', process: 'e' }, kill, { kind: 'start', process: 'e', code: 9 }),
     ],
+    ['a pause, seen while it is on its way too', history(start, [pause, status(INIT, 5)], status(INIT, 4), resume)],
+    [
+      'an exec as frozen as its container',
+      history(start, ...running('e'), pause, status('e', 4), resume, status('e', 2)),
+    ],
+    ['a pause that comes too late', history(start, kill, { kind: 'pause', code: 9 }, { kind: 'wait', exit: 137 })],
+    ['the end of a paused container', history(start, pause, kill, { kind: 'wait', exit: 137 }, status(INIT, 3))],
   ])('%s', ([, calls]) => {
     expect(unexplained(calls, killed)).toBeUndefined()
   })
@@ -63,6 +77,12 @@ describe('the model does not accept', () => {
       'a refusal without a reason',
       history(start, { kind: 'exec', process: 'e' }, { kind: 'start', process: 'e', code: 9 }),
     ],
+    ['a pause that is forgotten', history(start, pause, status(INIT, 2))],
+    ['a resume that is forgotten', history(start, pause, resume, status(INIT, 4))],
+    ['the resuming of what runs', history(start, resume)],
+    ['a pause refused without a reason', history(start, { kind: 'pause', code: 9 })],
+    ['an exec into a paused container', history(start, pause, ...running('e'))],
+    ['the deletion of a paused container', history(start, pause, { kind: 'delete', exit: 137 })],
     ['an init that is not among its pids', history(start, { kind: 'pids', hasInit: false })],
   ])('%s', ([, calls]) => {
     expect(unexplained(calls, killed)).toBeDefined()

@@ -9,7 +9,7 @@ export const INIT = ''
 
 /** A call that was made. Moments are counted, not measured. */
 export interface Call {
-  readonly kind: 'start' | 'exec' | 'kill' | 'killAll' | 'delete' | 'state' | 'wait' | 'pids'
+  readonly kind: 'start' | 'exec' | 'kill' | 'killAll' | 'delete' | 'state' | 'wait' | 'pids' | 'pause' | 'resume'
   readonly process: string
   readonly signal?: number
   readonly sent: number
@@ -33,12 +33,12 @@ export interface Lives {
 }
 
 const CODE = { OK: 0, UNKNOWN: 2, NOT_FOUND: 5, EXISTS: 6, PRECONDITION: 9 } as const
-const STATUS = { CREATED: 1, RUNNING: 2, STOPPED: 3 } as const
+const STATUS = { created: 1, running: 2, stopped: 3, paused: 4, pausing: 5 } as const
 const SIGKILL = 9
 const KILLED = 137
 
 interface Process {
-  readonly phase: 'created' | 'running' | 'stopped'
+  readonly phase: 'created' | 'running' | 'pausing' | 'paused' | 'stopped'
   /** it has ended, but nobody was told */
   readonly dead: boolean
   readonly killed: boolean
@@ -114,15 +114,21 @@ function byItself(state: State, lives: Lives): State[] {
     }
     const exit = lives.exit(name, process.life)
     const byKill = exit === KILLED && (process.killed || (name !== INIT && init?.dead !== false))
-    const byProgram = exit !== undefined && process.phase === 'running' && exit === lives.program(name)
+    const byProgram = exit !== undefined && process.phase !== 'created' && exit === lives.program(name)
     if (byKill || byProgram) found.push(change(state, name, { dead: true }))
   }
   return found
 }
 
-/** A Delete of a container that was never started begins by killing it, some time before it has taken effect. */
+/** What a call does some time before it has taken effect: Pause freezes, Delete kills a container that was never started. */
 function begins(state: State, begun: readonly Call[]): State[] {
   const init = state.processes[INIT]
+  if (init?.phase === 'running') {
+    const isPaused = begun.some(
+      ({ kind, code }) => kind === 'pause' && (code === CODE.OK || code === CODE.PRECONDITION),
+    )
+    return isPaused ? [change(state, INIT, { phase: 'pausing' })] : []
+  }
   if (init?.phase !== 'created' || init.killed) return []
   const isDeleted = begun.some(({ kind, process, code }) => kind === 'delete' && process === INIT && code === CODE.OK)
   return isDeleted ? [change(state, INIT, { killed: true })] : []
@@ -137,7 +143,7 @@ function after(state: State, call: Call, lives: Lives): State[] {
   if (call.kind === 'wait') return waited(state, call, lives)
   if (init === undefined) return same(code === CODE.NOT_FOUND)
   if (call.kind === 'exec') {
-    if (init.phase === 'stopped') return same(code === CODE.UNKNOWN)
+    if (init.phase !== 'created' && init.phase !== 'running') return same(code === CODE.UNKNOWN)
     if (process !== undefined) return same(code === CODE.EXISTS)
     return code === CODE.OK ? [change(state, call.process, BORN)] : []
   }
@@ -147,8 +153,9 @@ function after(state: State, call: Call, lives: Lives): State[] {
     case 'start':
       return started(state, call)
     case 'state': {
-      const expected = { created: STATUS.CREATED, running: STATUS.RUNNING, stopped: STATUS.STOPPED }[process.phase]
-      return same(code === CODE.OK && call.status === expected)
+      // an exec is as frozen as its container
+      const isFrozen = process.phase === 'running' && (init.phase === 'pausing' || init.phase === 'paused')
+      return same(code === CODE.OK && call.status === STATUS[isFrozen ? init.phase : process.phase])
     }
     case 'pids': {
       const mayLack = init.phase === 'stopped' || init.dead || init.killed || call.hasInit === true
@@ -166,9 +173,19 @@ function after(state: State, call: Call, lives: Lives): State[] {
       if (code !== CODE.OK) return []
       let next = state
       for (const [name, { phase }] of Object.entries(state.processes))
-        if (phase === 'running' || (name === INIT && phase === 'created')) next = change(next, name, { killed: true })
+        if (name === INIT ? phase !== 'stopped' : phase === 'running') next = change(next, name, { killed: true })
       return [next]
     }
+    case 'pause':
+      if (init.phase === 'pausing' && code === CODE.OK) return [change(state, INIT, { phase: 'paused' })]
+      if (init.phase === 'pausing' && code === CODE.PRECONDITION && (init.killed || init.dead))
+        return [change(state, INIT, { phase: 'running' })]
+      return same(init.phase !== 'running' && init.phase !== 'pausing' && code === CODE.UNKNOWN)
+    case 'resume':
+      if (init.phase === 'paused' && code === CODE.OK) return [change(state, INIT, { phase: 'running' })]
+      // a killed one was thawed, to die
+      if (init.phase === 'paused' && code === CODE.PRECONDITION) return same(init.killed || init.dead)
+      return same(init.phase !== 'paused' && init.phase !== 'pausing' && code === CODE.UNKNOWN)
     case 'delete':
       return deleted(state, call, lives)
   }
@@ -187,6 +204,8 @@ function started(state: State, { process: name, code }: Call): State[] {
     return code === CODE.UNKNOWN && (process.killed || process.dead) ? [state] : []
   }
   const isEnding = init.phase === 'stopped' || init.dead || init.killed
+  const isFrozen = init.phase === 'pausing' || init.phase === 'paused'
+  if (isFrozen && code === CODE.UNKNOWN) return [change(state, name, { failed: true })]
   if (code === CODE.OK) return init.phase === 'stopped' ? [] : [runs]
   return code === CODE.PRECONDITION && isEnding ? [change(state, name, { failed: true })] : []
 }
@@ -207,7 +226,7 @@ function waited(state: State, { process: name, code, exit, sent }: Call, lives: 
 function deleted(state: State, { process: name, code, exit, answered }: Call, lives: Lives): State[] {
   const process = state.processes[name]
   if (process === undefined) return []
-  if (process.phase === 'running') return code === CODE.UNKNOWN ? [state] : []
+  if (process.phase !== 'stopped' && process.phase !== 'created') return code === CODE.UNKNOWN ? [state] : []
   if (code !== CODE.OK) return []
   const told = process.phase === 'stopped' ? lives.exit(name, process.life) : undefined
   if (name !== INIT) return exit === told ? [without(state, name, { exit, until: answered })] : []

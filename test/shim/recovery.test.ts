@@ -311,7 +311,7 @@ describe('a container that begins where one has left something', NEEDS, () => {
 
 describe('a container whose creator has gone', NEEDS, () => {
   test('is not created: its hooks are undone, and the shim waits for the next', async ({ fake, shim }) => {
-    const gate = fake.gate()
+    await using gate = fake.gate()
     const task = shim.task(
       ['sleep', '1000'],
       (spec) => {
