@@ -26,6 +26,8 @@ const inPairs = {
   pool: 'forks',
   maxWorkers: Math.min(2, availableParallelism()),
   hookTimeout: 60_000 * slowness,
+  // after the unit tests, and all as one queue: the last files of one project run beside the first of the next
+  sequence: { groupOrder: 1 },
 } as const
 const globalSetup = join(import.meta.dirname, 'support/global-setup.ts')
 
@@ -53,7 +55,6 @@ export default defineConfig({
           globalSetup,
           include: ['test/cli/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
-          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -64,7 +65,6 @@ export default defineConfig({
           globalSetup,
           include: ['test/oci/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
-          sequence: { groupOrder: 2 },
         },
       },
       {
@@ -75,7 +75,6 @@ export default defineConfig({
           globalSetup,
           include: ['test/shim/**/*.test.ts'],
           testTimeout: 20_000 * slowness,
-          sequence: { groupOrder: 3 },
         },
       },
       {
@@ -87,10 +86,9 @@ export default defineConfig({
           include: ['test/containerd/**/*.test.ts'],
           exclude: CHOSEN || process.env['MATRIX'] === 'full' ? [] : [NERDCTL],
           testTimeout: 30_000 * slowness,
-          sequence: { groupOrder: 4 },
         },
       },
-      ...(CHOSEN ? [] : RELEASES).map((release, index) => ({
+      ...(CHOSEN ? [] : RELEASES).map((release) => ({
         test: {
           name: `containerd-${release}`,
           root,
@@ -100,7 +98,6 @@ export default defineConfig({
           // what ctr 2.3 says about hosts with version 1 of cgroups is more than the other tests expect to see
           include: release === '2.3' ? [CHECKLIST] : release === '2' ? [MATRIX, NERDCTL] : [MATRIX],
           testTimeout: 30_000 * slowness,
-          sequence: { groupOrder: 4 + index },
         },
       })),
     ],
