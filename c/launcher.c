@@ -6,18 +6,22 @@
  *                ── delete ─> launcher: prints the record that the shim left, or becomes Node
  *                ── -info, -v ─> launcher: prints files of the lib folder
  *
- * This file is the command line, in the style of Go's flag package, and the single place that prints errors.
+ * This file is the command line, in the style of Go's flag package, and the end of a run that failed.
  */
 #include "launcher.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#define EXIT_FAILED 1
 #define EXIT_USAGE 2
+#define IDENTIFIER_LIMIT 76
 
 static const char HELP[] =
     "usage: " PROGRAM " -namespace NAMESPACE -id ID -address SOCKET [-bundle FOLDER] [-debug] start | delete\n"
@@ -44,193 +48,176 @@ static const char HELP[] =
     "open files, processes. SIGTERM ends it in order, and containerd then ends its container. Without containerd,\n"
     "`runts --root /run/containerd/ts/NAMESPACE list` shows the containers.\n";
 
-enum flag { FLAG_UNKNOWN = 0, FLAG_NAMESPACE, FLAG_ID, FLAG_ADDRESS, FLAG_BUNDLE, FLAG_UNUSED, FLAG_DEBUG, FLAG_INFO,
-            FLAG_VERSION, FLAG_HELP };
+static struct settings settings;
+static const char *ignored; /* of flags for shims that serve in this program or call containerd's */
 
-static const struct {
+static const struct flag {
     const char *name;
-    enum flag flag;
+    const char **value; /* NULL: a switch */
+    bool *on;
 } FLAGS[] = {
-    {"namespace", FLAG_NAMESPACE}, {"id", FLAG_ID},           {"address", FLAG_ADDRESS},      {"bundle", FLAG_BUNDLE},
-    {"publish-binary", FLAG_UNUSED}, {"socket", FLAG_UNUSED}, {"debug-socket", FLAG_UNUSED},  {"debug", FLAG_DEBUG},
-    {"info", FLAG_INFO},           {"v", FLAG_VERSION},       {"version", FLAG_VERSION},      {"h", FLAG_HELP},
-    {"help", FLAG_HELP},
+    {"namespace", &settings.namespace, NULL}, {"id", &settings.id, NULL},
+    {"address", &settings.address, NULL},     {"bundle", &settings.bundle, NULL},
+    {"publish-binary", &ignored, NULL},       {"socket", &ignored, NULL},
+    {"debug-socket", &ignored, NULL},         {"debug", NULL, &settings.debug},
+    {"info", NULL, &settings.info},           {"v", NULL, &settings.version},
+    {"version", NULL, &settings.version},     {"h", NULL, &settings.help},
+    {"help", NULL, &settings.help},
 };
 
-static enum flag find_flag(const char *name, size_t size)
+struct made made;
+static int failure_status = EXIT_USAGE; /* until the command line is understood */
+
+/* containerd shows the text to its client: one line, whatever was quoted in it. */
+void die(int errnum, const char *format, ...)
+{
+    char line[8192];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    for (char *at = line; *at; at++) {
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = '?';
+    }
+    (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "", errnum != 0 ? strerror(errnum) : "");
+    if (made.shim > 0) {
+        (void)kill(made.shim, SIGKILL);
+        (void)waitpid(made.shim, NULL, 0);
+    }
+    if (made.socket) {
+        socket_remove(made.socket);
+        (void)unlink(ADDRESS_FILE);
+    }
+    exit(failure_status);
+}
+
+static bool is_alphanumeric(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* As containerd defines it: words of letters and digits with exactly one of `.`, `_`, `-` between two of them. */
+static bool is_identifier(const char *word)
+{
+    size_t size = strlen(word);
+
+    for (size_t i = 0; i < size; i++) {
+        if (!is_alphanumeric(word[i]) &&
+            (!strchr("._-", word[i]) || i == 0 || !is_alphanumeric(word[i - 1]) || i + 1 == size))
+            return false;
+    }
+    return size > 0 && size <= IDENTIFIER_LIMIT;
+}
+
+void check_identity(const struct settings *given, const char *action)
+{
+    const char *id = given->id ? given->id : "", *namespace = given->namespace ? given->namespace : "";
+
+    if (!is_identifier(id))
+        die(0, "cannot %s: -id \"%s\" is not a container id", action, id);
+    if (!is_identifier(namespace))
+        die(0, "cannot %s: -namespace \"%s\" is not a namespace", action, namespace);
+}
+
+static const struct flag *find_flag(const char *name, size_t size)
 {
     for (size_t i = 0; i < sizeof(FLAGS) / sizeof(FLAGS[0]); i++) {
         if (strlen(FLAGS[i].name) == size && memcmp(FLAGS[i].name, name, size) == 0)
-            return FLAGS[i].flag;
+            return &FLAGS[i];
     }
-    return FLAG_UNKNOWN;
-}
-
-static enum action find_action(const char *word)
-{
-    if (strcmp(word, "start") == 0)
-        return ACTION_START;
-    return strcmp(word, "delete") == 0 ? ACTION_DELETE : ACTION_NONE;
-}
-
-static bool is_switch(enum flag flag)
-{
-    return flag == FLAG_DEBUG || flag == FLAG_INFO || flag == FLAG_VERSION || flag == FLAG_HELP;
+    return NULL;
 }
 
 /* The spellings that Go's strconv.ParseBool knows. */
-static int parse_bool(const char *text, bool *ret)
+static bool parse_bool(const char *word, const char *flag)
 {
     static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"};
     static const char *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
 
     for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++) {
-        if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
-            *ret = strcmp(text, yes[i]) == 0;
-            return 0;
-        }
+        if (strcmp(word, yes[i]) == 0)
+            return true;
+        if (strcmp(word, no[i]) == 0)
+            return false;
     }
-    return -1;
+    die(0, "cannot understand the flag \"%s\": neither true nor false", flag);
 }
 
-static void set_switch(struct settings *settings, enum flag flag, bool value)
+static bool is_action(const char *word)
 {
-    if (flag == FLAG_DEBUG)
-        settings->debug = value;
-    else if (flag == FLAG_INFO)
-        settings->info = value;
-    else if (flag == FLAG_VERSION)
-        settings->version = value;
-    else
-        settings->help = value;
+    return strcmp(word, "start") == 0 || strcmp(word, "delete") == 0;
 }
 
-static void set_value(struct settings *settings, enum flag flag, const char *value)
-{
-    if (flag == FLAG_NAMESPACE)
-        settings->namespace = value;
-    else if (flag == FLAG_ID)
-        settings->id = value;
-    else if (flag == FLAG_ADDRESS)
-        settings->address = value;
-    else if (flag == FLAG_BUNDLE)
-        settings->bundle = value;
-    /* the rest is for shims that serve in this program or call containerd's */
-}
-
-/* A newer daemon may pass flags that we do not know: a value after one must not be taken for the action. */
-static bool looks_like_value(const char *word)
-{
-    return word && word[0] != '-' && find_action(word) == ACTION_NONE;
-}
-
-/* Returns how many words of argv the flag at argv[0] used, or -1. */
-static int parse_flag(struct settings *settings, char *const *argv, struct failure *failure)
+/* Returns how many words of argv the flag at argv[0] used. */
+static int parse_flag(char *const *argv)
 {
     const char *name = argv[0] + (argv[0][1] == '-' ? 2 : 1);
     size_t size = strcspn(name, "=");
     const char *value = name[size] == '=' ? name + size + 1 : NULL;
-    enum flag flag = find_flag(name, size);
-    bool on = true;
+    const struct flag *flag = find_flag(name, size);
 
     if (size == 0)
-        return fail(failure, 0, "cannot understand the flag \"%s\"", argv[0]);
-    if (flag == FLAG_UNKNOWN)
-        return value || !looks_like_value(argv[1]) ? 1 : 2;
-    if (is_switch(flag)) {
-        if (value && parse_bool(value, &on) < 0)
-            return fail(failure, 0, "cannot understand the flag \"%s\": neither true nor false", argv[0]);
-        set_switch(settings, flag, on);
+        die(0, "cannot understand the flag \"%s\"", argv[0]);
+    /* a newer daemon may pass flags that we do not know: a value after one must not be taken for the action */
+    if (!flag)
+        return value || !argv[1] || argv[1][0] == '-' || is_action(argv[1]) ? 1 : 2;
+    if (!flag->value) {
+        *flag->on = !value || parse_bool(value, argv[0]);
         return 1;
     }
     if (!value && !argv[1])
-        return fail(failure, 0, "cannot understand the flag \"%s\": its value is missing", argv[0]);
-    set_value(settings, flag, value ? value : argv[1]);
+        die(0, "cannot understand the flag \"%s\": its value is missing", argv[0]);
+    *flag->value = value ? value : argv[1];
     return value ? 1 : 2;
 }
 
-/* Flags end at the first word that is none, or at "--"; what follows the action is nobody's. */
-static int parse_arguments(struct settings *settings, char *const *argv, struct failure *failure)
+/* Flags end at the first word that is none, or at "--"; what follows the action is nobody's. Returns the action, or NULL for -h and the like. */
+static const char *parse_arguments(char *const *argv)
 {
-    char *const *at = argv;
-
-    while (*at && (*at)[0] == '-' && (*at)[1] != '\0' && strcmp(*at, "--") != 0) {
-        int used = parse_flag(settings, at, failure);
-
-        if (used < 0)
-            return -1;
-        at += used;
-    }
-    if (*at && strcmp(*at, "--") == 0)
-        at++;
-    if (settings->help || settings->version || settings->info)
-        return 0;
-    if (!*at)
-        return fail(failure, 0, "cannot tell what to do: start, delete, -info, -v or -h is needed");
-    settings->action = find_action(*at);
-    if (settings->action == ACTION_NONE)
-        return fail(failure, 0, "cannot do \"%s\": the actions are start and delete", *at);
-    return 0;
-}
-
-static int print_help(struct failure *failure)
-{
-    if (write_whole(STDOUT_FILENO, HELP, sizeof(HELP) - 1) < 0)
-        return fail(failure, errno, "cannot print the help");
-    return 0;
-}
-
-static int run(struct settings *settings, struct failure *failure)
-{
-    if (settings->help)
-        return print_help(failure);
-    if (settings->version)
-        return launcher_version(failure);
-    if (settings->info)
-        return launcher_info(failure);
-    return settings->action == ACTION_START ? launcher_start(settings, failure) : launcher_delete(settings, failure);
+    while (*argv && (*argv)[0] == '-' && (*argv)[1] != '\0' && strcmp(*argv, "--") != 0)
+        argv += parse_flag(argv);
+    if (*argv && strcmp(*argv, "--") == 0)
+        argv++;
+    if (settings.help || settings.version || settings.info)
+        return NULL;
+    if (!*argv)
+        die(0, "cannot tell what to do: start, delete, -info, -v or -h is needed");
+    if (!is_action(*argv))
+        die(0, "cannot do \"%s\": the actions are start and delete", *argv);
+    return *argv;
 }
 
 /*
- * A file opened later must not land on 0, 1 or 2. The missing ones are opened the wrong way round for 1, so that
- * printing an answer that nobody can read fails instead of seeming to work.
+ * A file opened later must not land on a standard fd, nor where Node is to find the socket. The missing ones are opened the wrong way round
+ * for 1, so that printing an answer that nobody can read fails instead of seeming to work.
  */
-static bool fill_standard_fds(void)
+static void fill_fds(void)
 {
-    static const int modes[] = {O_RDONLY, O_RDONLY, O_WRONLY};
-
-    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+    for (int fd = 0; fd <= LISTEN_FD; fd++) {
         /* open returns the lowest free number, which is this one */
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
-            return false;
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            die(errno, "cannot open \"/dev/null\"");
     }
-    return true;
-}
-
-/* containerd shows this text to its client: one line, whatever was quoted in it. */
-static void print_failure(struct failure *failure)
-{
-    for (char *at = failure->text; *at; at++) {
-        if ((unsigned char)*at < ' ' || *at == 0x7f)
-            *at = '?';
-    }
-    (void)dprintf(STDERR_FILENO, "%s: %s\n", PROGRAM, failure->text);
 }
 
 int main(int argc, char **argv)
 {
-    struct settings settings = {0};
-    struct failure failure;
+    const char *action;
 
-    if (!fill_standard_fds())
-        return EXIT_FAILED;
-    if (parse_arguments(&settings, argv + (argc > 0), &failure) < 0) {
-        print_failure(&failure);
-        return EXIT_USAGE;
-    }
-    if (run(&settings, &failure) < 0) {
-        print_failure(&failure);
-        return EXIT_FAILED;
-    }
+    fill_fds();
+    action = parse_arguments(argv + (argc > 0));
+    failure_status = EXIT_FAILURE;
+    if (settings.help)
+        print("the help", HELP, sizeof(HELP) - 1);
+    else if (settings.version)
+        launcher_version();
+    else if (settings.info)
+        launcher_info();
+    else if (action && strcmp(action, "start") == 0)
+        launcher_start(&settings);
+    else
+        launcher_delete(&settings);
     return 0;
 }

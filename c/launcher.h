@@ -1,53 +1,77 @@
 /*
- * What the files of the launcher share. A function that can fail takes a `struct failure`, returns -1 and has written
- * one sentence there; only main prints it. A `ret_` argument is set on success only.
+ * What the files of the launcher share. The launcher lives for a millisecond: it frees nothing, and its one way out of an
+ * error is die(), which takes back what the run has made and says in one sentence what could not be done.
  */
 #ifndef LAUNCHER_H
 #define LAUNCHER_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
 
-#include "sha256.h"
-
 #define PROGRAM "containerd-shim-ts-v2"
-
-/* containerd's own library reads no more than this from stdin. */
-#define STDIN_LIMIT_BYTES (10u << 20)
-
-/* One byte less than sun_path holds with its NUL, because containerd's own library refuses longer ones. */
-#define SOCKET_PATH_LIMIT 106
 
 /* How a container's address starts; the rest is the absolute path of the socket. */
 #define UNIX_SCHEME "unix://"
 
 /* The file in the bundle that containerd reads to find a shim again after its own restart. */
 #define ADDRESS_FILE "address"
+#define ADDRESS_TEMP ".address.tmp"
 
-/* ---- errors and ownership (launcher_io.c) ---- */
+/* Where the serving process finds its socket; main sees to it that no other file of ours is opened there. */
+#define LISTEN_FD 3
 
-struct failure {
-    char text[PATH_MAX + 512];
+struct slice {
+    const uint8_t *bytes;
+    size_t size;
 };
 
-/* Writes "cannot ...: reason" (no reason for errnum 0); always returns -1, so that it can be returned. */
-__attribute__((format(printf, 3, 4))) int fail(struct failure *failure, int errnum, const char *format, ...);
+/* ---- the settings of one run, and its end (launcher.c) ---- */
 
-void close_fd(int *fd);
-int take_fd(int *fd); /* moves the ownership to the caller */
-void free_bytes(void *pointer);
+struct settings {
+    const char *namespace;
+    const char *id;
+    const char *address; /* containerd's gRPC socket, without a scheme */
+    const char *bundle;
+    bool debug, info, version, help;
+};
 
-#define cleanup_fd __attribute__((cleanup(close_fd)))
-#define cleanup_free __attribute__((cleanup(free_bytes)))
+/* What die() takes back. */
+struct made {
+    const char *socket; /* listening, and nobody has been told; the `address` file goes with it */
+    pid_t shim;
+};
 
-/* Reads to the end of the file into memory that the caller frees; `what` names it in errors. */
-int read_whole(int fd, const char *what, size_t limit, uint8_t **ret_bytes, size_t *ret_size, struct failure *failure);
-int read_file(const char *path, size_t limit, uint8_t **ret_bytes, size_t *ret_size, struct failure *failure);
+extern struct made made;
+
+/* Ends the program with "cannot ...: reason" (no reason for errnum 0). */
+__attribute__((format(printf, 2, 3))) _Noreturn void die(int errnum, const char *format, ...);
+
+/* Dies unless -id and -namespace are what containerd accepts. */
+void check_identity(const struct settings *settings, const char *action);
+
+/* ---- text, files and paths (launcher_io.c) ---- */
+
+__attribute__((format(printf, 1, 2))) char *text(const char *format, ...);
+
+/* NULL for an empty one. */
+char *text_of(struct slice slice);
+
+/* Reads to the end of the file; `what` names it in errors. */
+struct slice read_whole(int fd, const char *what, size_t limit);
+struct slice read_stdin(void); /* nothing when that is a terminal */
 int write_whole(int fd, const void *bytes, size_t size);
+
+/* Writes to stdout. */
+void print(const char *what, const void *bytes, size_t size);
+
+/* Cleans a path, which must not be empty, in place and by text alone, as Go's path joining does: the socket's name depends on it. */
+char *path_clean(char *path);
+
+/* The file of that name in <folder of this program>/../lib/containerd-shim-ts. */
+char *lib_path(const char *name);
 
 /* Where a test build dies when RUNTS_FAIL_AT says so, as if by kill -9; nothing in the product. */
 #ifdef FAILPOINTS
@@ -56,70 +80,35 @@ void failpoint(const char *name);
 #define failpoint(name) ((void)0)
 #endif
 
-/* ---- paths (launcher_path.c) ---- */
-
-/* Joins and cleans by text alone, as Go's path joining does: the socket's name depends on it. */
-int path_join(char *ret_path, size_t size, const char *const *parts, size_t count, struct failure *failure);
-
-/* A container id or a namespace as containerd accepts them. */
-bool is_identifier(const char *text);
-
 /* ---- protobuf (launcher_wire.c); pure, so that random bytes can be thrown at it ---- */
 
-/* What `start` learns from stdin; strings are NULL when absent and belong to the caller. */
+/* What `start` learns from stdin: parts of it, without a NUL in them, and empty when absent. */
 struct bootstrap {
-    char *id;
-    char *namespace;
-    char *ttrpc_address;
-    char *grpc_address;
-    char *socket_dir;
-    char *shim_cgroup;
+    struct slice id, namespace, ttrpc_address, grpc_address, socket_dir, shim_cgroup;
     bool debug;
 };
 
 /* `id` is the -id flag or NULL. */
-int bootstrap_parse(const uint8_t *bytes, size_t size, const char *id, struct bootstrap *ret, struct failure *failure);
-void bootstrap_free(struct bootstrap *bootstrap);
+bool wire_parse_bootstrap(struct slice message, const char *id, struct bootstrap *ret);
 
-/* Whether the bytes are a google.protobuf.Any, as far as its two fields go. */
-bool wire_is_any(const uint8_t *bytes, size_t size);
+/* Whether it is a google.protobuf.Any, as far as its two fields go. */
+bool wire_is_any(struct slice message);
 
-/* A message under construction; `ok` turns false when memory or the buffer runs out, and stays so. */
-struct wire_writer {
-    uint8_t *bytes;
-    size_t size, used;
-    bool ok;
-};
+/* Whether it is a DeleteResponse with a time in it. */
+bool wire_is_delete_response(struct slice message);
 
-void wire_put_number(struct wire_writer *writer, uint32_t field, uint64_t value);
-void wire_put_bytes(struct wire_writer *writer, uint32_t field, const void *bytes, size_t size);
+#define WIRE_HEAD_BYTES 15
 
-/* ---- the settings of one run (launcher.c) ---- */
-
-enum action { ACTION_NONE = 0, ACTION_START, ACTION_DELETE };
-
-struct settings {
-    enum action action;
-    const char *namespace;
-    const char *id;
-    const char *address; /* containerd's gRPC socket, without a scheme */
-    const char *bundle;
-    bool debug, info, version, help;
-};
+/* Writes what stands before `size` bytes that are a field of a message; returns how many bytes that takes. */
+size_t wire_head(uint8_t ret[static WIRE_HEAD_BYTES], uint32_t field, size_t size);
 
 /* ---- the socket (launcher_socket.c) ---- */
 
-struct socket_name {
-    char hash[SHA256_HEX_SIZE];
-    char path[SOCKET_PATH_LIMIT + 1];
-    char address[sizeof(UNIX_SCHEME) + SOCKET_PATH_LIMIT];
-};
-
 /* `dir` NULL means the default folder. */
-int socket_name(const struct settings *settings, const char *dir, struct socket_name *ret, struct failure *failure);
+char *socket_path(const struct settings *settings, const char *dir);
 
-/* Makes the socket's folder and listens; *ret_fd is -1 when a living shim of this id listens there already. */
-int socket_listen(const struct socket_name *name, int *ret_fd, struct failure *failure);
+/* Makes the socket's folder and listens; -1 when a living shim of this id listens there already. */
+int socket_listen(const char *path);
 
 /* Removes the socket when it is one; a missing file is fine. */
 void socket_remove(const char *path);
@@ -132,41 +121,28 @@ void socket_remove_of(const char *path, struct timespec last_word);
 /* Everything that tells one Node from another; `ttrpc` and `socket` are NULL for `delete`. */
 struct node_call {
     const struct settings *settings;
-    const char *bundle;
-    const char *ttrpc;
-    const char *socket;
+    const char *bundle, *ttrpc, *socket;
     const char *action;
 };
 
-/* What the serving process is born with. The fds are borrowed. */
-struct node_server {
-    int null_fd;
-    int log_fd;
-    int listen_fd;
-    int oom_score_adj;
-    mode_t umask;
-    const char *shim_cgroup; /* NULL: stay in the launcher's cgroup */
-};
+/* Replaces this process. */
+_Noreturn void node_exec(const struct node_call *call);
 
-/* The folder of our other files: <folder of this program>/../lib/containerd-shim-ts/<name>. */
-int lib_path(const char *name, char ret_path[static PATH_MAX], struct failure *failure);
+/* Returns when Node has been executed, as a child with /dev/null, the log and the socket as its files. */
+void node_spawn(const struct node_call *call, int log_fd, int listen_fd);
 
-/* Replaces this process; returns only when that failed. */
-int node_exec(const struct node_call *call, struct failure *failure);
+/* ---- the others ---- */
 
-/* Returns when Node has been executed; *ret_pid is a child that nobody has waited for. */
-int node_spawn(const struct node_call *call, const struct node_server *server, pid_t *ret_pid, struct failure *failure);
+/* Moves this process into the group, in every hierarchy that has it (launcher_cgroup.c). */
+void cgroup_enter(const char *group);
 
-/* ---- cgroup (launcher_cgroup.c) ---- */
+#define SHA256_HEX_SIZE 65
 
-/* Moves the calling process into the group, in every hierarchy that has it. */
-int cgroup_enter(const char *group, struct failure *failure);
+void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX_SIZE]);
 
-/* ---- the actions ---- */
-
-int launcher_start(struct settings *settings, struct failure *failure);
-int launcher_delete(const struct settings *settings, struct failure *failure);
-int launcher_info(struct failure *failure);
-int launcher_version(struct failure *failure);
+void launcher_start(struct settings *settings);
+void launcher_delete(const struct settings *settings);
+void launcher_info(void);
+void launcher_version(void);
 
 #endif

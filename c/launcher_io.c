@@ -1,11 +1,11 @@
 /*
- * Errors, whole-file reading and writing, and the two cleanups: what every file of the launcher needs from libc, with
- * EINTR, short counts and errno handled in one place.
+ * Text, whole files and paths: what every file of the launcher needs from libc, with EINTR, short counts and the lack of memory handled in
+ * one place.
  */
 #include "launcher.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,22 +14,123 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FIRST_CHUNK_BYTES 4096u
+/* containerd's own library reads no more than this from stdin. */
+#define STDIN_LIMIT_BYTES (10u << 20)
 
-int fail(struct failure *failure, int errnum, const char *format, ...)
+char *text(const char *format, ...)
 {
-    size_t used;
     va_list args;
-    int n;
+    char *made_text;
+    int size;
 
     va_start(args, format);
-    n = vsnprintf(failure->text, sizeof(failure->text), format, args);
+    size = vasprintf(&made_text, format, args);
     va_end(args);
-    if (errnum != 0) {
-        used = n < 0 ? 0 : (size_t)n < sizeof(failure->text) ? (size_t)n : sizeof(failure->text) - 1;
-        (void)snprintf(failure->text + used, sizeof(failure->text) - used, ": %s", strerror(errnum));
+    if (size < 0)
+        die(ENOMEM, "cannot go on");
+    return made_text;
+}
+
+char *text_of(struct slice slice)
+{
+    return slice.size > 0 ? text("%.*s", (int)slice.size, (const char *)slice.bytes) : NULL;
+}
+
+/* Our fds block, but an inherited one may have been made non-blocking by its other owner. */
+static bool may_go_on(int fd, short events)
+{
+    struct pollfd pollfd = {.fd = fd, .events = events};
+
+    return errno == EINTR || (errno == EAGAIN && (poll(&pollfd, 1, -1) >= 0 || errno == EINTR));
+}
+
+struct slice read_whole(int fd, const char *what, size_t limit)
+{
+    /* one byte more than the limit is asked for, to tell "just fits" from "too long"; pages that nothing is read into cost nothing */
+    uint8_t *bytes = malloc(limit + 1);
+    size_t used = 0;
+    ssize_t n;
+
+    if (!bytes)
+        die(ENOMEM, "cannot read %s", what);
+    while (used <= limit && (n = read(fd, bytes + used, limit + 1 - used)) != 0) {
+        if (n > 0)
+            used += (size_t)n;
+        else if (!may_go_on(fd, POLLIN))
+            die(errno, "cannot read %s", what);
     }
-    return -1;
+    if (used > limit)
+        die(0, "cannot read %s: it is longer than %zu bytes", what, limit);
+    return (struct slice){.bytes = bytes, .size = used};
+}
+
+struct slice read_stdin(void)
+{
+    if (isatty(STDIN_FILENO))
+        return (struct slice){0};
+    return read_whole(STDIN_FILENO, "the options on stdin", STDIN_LIMIT_BYTES);
+}
+
+int write_whole(int fd, const void *bytes, size_t size)
+{
+    for (const char *at = bytes; size > 0;) {
+        ssize_t n = write(fd, at, size);
+
+        if (n < 0 && !may_go_on(fd, POLLOUT))
+            return -1;
+        at += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+void print(const char *what, const void *bytes, size_t size)
+{
+    if (write_whole(STDOUT_FILENO, bytes, size) < 0)
+        die(errno, "cannot print %s", what);
+}
+
+char *path_clean(char *path)
+{
+    const size_t root = path[0] == '/';
+    size_t used = root, names = 0; /* as many ".." take something away */
+    char *rest = path, *name;
+
+    /* what is written never reaches what is still to be read */
+    while ((name = strsep(&rest, "/"))) {
+        size_t size = strlen(name);
+        bool up = strcmp(name, "..") == 0;
+
+        if (size == 0 || strcmp(name, ".") == 0 || (up && names == 0 && root))
+            continue;
+        if (up && names > 0) {
+            names--;
+            while (used > root && path[--used] != '/')
+                ;
+            continue;
+        }
+        if (used > root)
+            path[used++] = '/';
+        memmove(path + used, name, size);
+        used += size;
+        names += !up;
+    }
+    if (root)
+        path[0] = '/';
+    else if (used == 0)
+        path[used++] = '.';
+    path[used] = '\0';
+    return path;
+}
+
+char *lib_path(const char *name)
+{
+    char program[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof(program));
+
+    if (n < 0)
+        die(errno, "cannot find this program: \"/proc/self/exe\"");
+    return path_clean(text("%.*s/../../lib/containerd-shim-ts/%s", (int)n, program, name));
 }
 
 #ifdef FAILPOINTS
@@ -41,107 +142,3 @@ void failpoint(const char *name)
         (void)raise(SIGKILL);
 }
 #endif
-
-void close_fd(int *fd)
-{
-    int saved = errno;
-
-    if (*fd >= 0)
-        (void)close(*fd);
-    *fd = -1;
-    errno = saved;
-}
-
-int take_fd(int *fd)
-{
-    int taken = *fd;
-
-    *fd = -1;
-    return taken;
-}
-
-void free_bytes(void *pointer)
-{
-    void **owner = pointer;
-    int saved = errno;
-
-    free(*owner);
-    *owner = NULL;
-    errno = saved;
-}
-
-/* Our fds block, but an inherited stdin may have been made non-blocking by its other owner. */
-static int wait_for(int fd, short events)
-{
-    struct pollfd pollfd = {.fd = fd, .events = events};
-
-    return poll(&pollfd, 1, -1) < 0 && errno != EINTR ? -1 : 0;
-}
-
-int read_whole(int fd, const char *what, size_t limit, uint8_t **ret_bytes, size_t *ret_size, struct failure *failure)
-{
-    cleanup_free uint8_t *bytes = NULL;
-    size_t size = 0, used = 0;
-
-    for (;;) {
-        ssize_t n;
-
-        /* one byte more than the limit is asked for, to tell "just fits" from "too long" */
-        if (used == size) {
-            size_t larger = size == 0 ? FIRST_CHUNK_BYTES : size * 2;
-            uint8_t *moved;
-
-            if (larger > limit + 1)
-                larger = limit + 1;
-            moved = realloc(bytes, larger);
-            if (!moved)
-                return fail(failure, ENOMEM, "cannot read %s", what);
-            bytes = moved;
-            size = larger;
-        }
-        n = read(fd, bytes + used, size - used);
-        if (n == 0)
-            break;
-        if (n < 0) {
-            if (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLIN) == 0))
-                continue;
-            return fail(failure, errno, "cannot read %s", what);
-        }
-        used += (size_t)n;
-        if (used > limit)
-            return fail(failure, 0, "cannot read %s: it is longer than %zu bytes", what, limit);
-    }
-    *ret_bytes = bytes;
-    *ret_size = used;
-    bytes = NULL;
-    return 0;
-}
-
-int read_file(const char *path, size_t limit, uint8_t **ret_bytes, size_t *ret_size, struct failure *failure)
-{
-    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    char what[PATH_MAX + 2];
-
-    (void)snprintf(what, sizeof(what), "\"%s\"", path);
-    if (fd < 0)
-        return fail(failure, errno, "cannot read %s", what);
-    return read_whole(fd, what, limit, ret_bytes, ret_size, failure);
-}
-
-int write_whole(int fd, const void *bytes, size_t size)
-{
-    const char *at = bytes;
-
-    while (size > 0) {
-        ssize_t n = write(fd, at, size);
-
-        if (n < 0) {
-            if (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLOUT) == 0))
-                continue;
-            return -1;
-        }
-        at += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}

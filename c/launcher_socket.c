@@ -18,165 +18,139 @@
 
 #define DEFAULT_SOCKET_DIR "/run/containerd/s"
 
+/* One byte less than sun_path holds with its NUL, because containerd's own library refuses longer ones. */
+#define SOCKET_PATH_LIMIT 106
+
 _Static_assert(SOCKET_PATH_LIMIT < sizeof(((struct sockaddr_un *)NULL)->sun_path), "the path must fit with its NUL");
 
-int socket_name(const struct settings *settings, const char *dir, struct socket_name *ret, struct failure *failure)
+char *socket_path(const struct settings *settings, const char *dir)
 {
-    const char *identity[] = {settings->address, settings->namespace, settings->id};
-    const char *place[] = {dir ? dir : DEFAULT_SOCKET_DIR, NULL};
-    char joined[2 * PATH_MAX], path[2 * PATH_MAX];
-    struct socket_name name;
+    const char *identity = path_clean(text("%s/%s/%s", settings->address, settings->namespace, settings->id));
+    char hash[SHA256_HEX_SIZE], *path;
 
-    if (place[0][0] != '/')
-        return fail(failure, 0, "cannot use the socket folder \"%s\": it is not an absolute path", place[0]);
-    if (path_join(joined, sizeof(joined), identity, 3, failure) < 0)
-        return -1;
-    sha256_hex(joined, strlen(joined), name.hash);
-    place[1] = name.hash;
-    if (path_join(path, sizeof(path), place, 2, failure) < 0)
-        return -1;
+    if (!dir)
+        dir = DEFAULT_SOCKET_DIR;
+    if (dir[0] != '/')
+        die(0, "cannot use the socket folder \"%s\": it is not an absolute path", dir);
+    sha256_hex(identity, strlen(identity), hash);
+    path = path_clean(text("%s/%s", dir, hash));
     if (strlen(path) > SOCKET_PATH_LIMIT)
-        return fail(failure, 0, "cannot use the socket folder \"%s\": the socket's path has %zu bytes, %d are allowed",
-                    place[0], strlen(path), SOCKET_PATH_LIMIT);
-    (void)snprintf(name.path, sizeof(name.path), "%.*s", SOCKET_PATH_LIMIT, path);
-    (void)snprintf(name.address, sizeof(name.address), UNIX_SCHEME "%s", name.path);
-    *ret = name;
-    return 0;
-}
-
-static int make_dir(const char *path, mode_t mode, struct failure *failure)
-{
-    if (mkdir(path, mode) < 0 && errno != EEXIST)
-        return fail(failure, errno, "cannot create the socket folder \"%s\"", path);
-    return 0;
+        die(0, "cannot use the socket folder \"%s\": the socket's path has %zu bytes, %d are allowed", dir, strlen(path), SOCKET_PATH_LIMIT);
+    return path;
 }
 
 /*
  * The folder decides who may put a socket at our name, and containerd connects to whatever is there. It comes from the
  * daemon's configuration and may lie below /tmp, so an existing one is checked: it must belong to us or to root, and
- * nobody else may write to it unless its sticky bit keeps our entry ours (a foreign entry is refused by `take_over`).
+ * nobody else may write to it unless its sticky bit keeps our entry ours (a foreign entry is refused by `is_taken`).
  */
-static int prepare_dir(const char *socket_path, struct failure *failure)
+static void prepare_dir(const char *path)
 {
-    char dir[SOCKET_PATH_LIMIT + 1];
+    char *dir = text("%s", path);
+    char *end = strrchr(dir, '/');
     struct stat st;
-    char *end;
 
-    (void)snprintf(dir, sizeof(dir), "%s", socket_path);
-    end = strrchr(dir, '/');
-    if (!end || end == dir)
-        return 0; /* the root folder itself */
+    if (end == dir)
+        return; /* the root folder itself */
     *end = '\0';
-    for (char *slash = strchr(dir + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        if (make_dir(dir, 0711, failure) < 0)
-            return -1;
+    for (char *slash = strchr(dir + 1, '/');; slash = strchr(slash + 1, '/')) {
+        if (slash)
+            *slash = '\0';
+        if (mkdir(dir, slash ? 0711 : 0700) < 0 && errno != EEXIST)
+            die(errno, "cannot create the socket folder \"%s\"", dir);
+        if (!slash)
+            break;
         *slash = '/';
     }
-    if (make_dir(dir, 0700, failure) < 0)
-        return -1;
     if (stat(dir, &st) < 0)
-        return fail(failure, errno, "cannot use the socket folder \"%s\"", dir);
+        die(errno, "cannot use the socket folder \"%s\"", dir);
     if (!S_ISDIR(st.st_mode))
-        return fail(failure, ENOTDIR, "cannot use the socket folder \"%s\"", dir);
+        die(ENOTDIR, "cannot use the socket folder \"%s\"", dir);
     if (st.st_uid != geteuid() && st.st_uid != 0)
-        return fail(failure, 0, "cannot use the socket folder \"%s\": it belongs to user %u", dir, st.st_uid);
+        die(0, "cannot use the socket folder \"%s\": it belongs to user %u", dir, st.st_uid);
     if ((st.st_mode & (S_IWGRP | S_IWOTH)) && !(st.st_mode & S_ISVTX))
-        return fail(failure, 0, "cannot use the socket folder \"%s\": other users may change its entries", dir);
-    return 0;
+        die(0, "cannot use the socket folder \"%s\": other users may change its entries", dir);
 }
 
-static void fill_address(const char *path, struct sockaddr_un *ret)
+static struct sockaddr_un address_of(const char *path)
 {
-    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    (void)snprintf(ret->sun_path, sizeof(ret->sun_path), "%s", path);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    return address;
 }
 
 static int bind_private(int fd, const char *path)
 {
-    struct sockaddr_un address;
-    mode_t before;
-    int r, saved;
+    struct sockaddr_un address = address_of(path);
+    mode_t before = umask(0177); /* the mode is right from birth */
+    int r = bind(fd, (const struct sockaddr *)&address, sizeof(address));
 
-    fill_address(path, &address);
-    before = umask(0177); /* the mode is right from birth */
-    r = bind(fd, (const struct sockaddr *)&address, sizeof(address));
-    saved = errno;
     (void)umask(before);
-    errno = saved;
     return r;
 }
 
-/* 1: somebody listens at the path, 0: nobody does. Never waits: a full backlog is an answer too. */
-static int is_alive(const char *path, struct failure *failure)
+/* 1: somebody listens at the path, 0: nobody does, -1: who knows. Never waits: a full backlog is an answer too. */
+static int is_alive(const char *path)
 {
-    cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_un address;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un address = address_of(path);
+    int reason = fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
 
-    if (fd < 0)
-        return fail(failure, errno, "cannot create a socket");
-    fill_address(path, &address);
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)
+    if (fd >= 0)
+        (void)close(fd);
+    errno = reason;
+    if (reason == 0 || reason == EAGAIN)
         return 1;
-    if (errno == ECONNREFUSED || errno == ENOENT)
-        return 0;
-    return fail(failure, errno, "cannot connect to the socket \"%s\" that another shim left", path);
+    return reason == ECONNREFUSED || reason == ENOENT ? 0 : -1;
 }
 
 /*
- * The name is taken. What is there decides: a living shim of ours (its name says that it serves this very id), a stale
+ * The name is in use. What is there decides: a living shim of ours (its name says that it serves this very id), a stale
  * socket that a killed shim left, which goes, or something that is not ours to touch.
  */
-static int take_over(const char *path, bool *ret_alive, struct failure *failure)
+static bool is_taken(const char *path)
 {
     struct stat st;
     int alive;
 
-    if (lstat(path, &st) < 0)
-        return errno == ENOENT ? 0 : fail(failure, errno, "cannot inspect the socket \"%s\"", path);
+    if (lstat(path, &st) < 0) {
+        if (errno == ENOENT)
+            return false;
+        die(errno, "cannot inspect the socket \"%s\"", path);
+    }
     if (!S_ISSOCK(st.st_mode))
-        return fail(failure, 0, "cannot bind the socket \"%s\": something else has this name", path);
+        die(0, "cannot bind the socket \"%s\": something else has this name", path);
     if (st.st_uid != geteuid())
-        return fail(failure, 0, "cannot bind the socket \"%s\": user %u has one of this name", path, st.st_uid);
-    alive = is_alive(path, failure);
+        die(0, "cannot bind the socket \"%s\": user %u has one of this name", path, st.st_uid);
+    alive = is_alive(path);
     if (alive < 0)
-        return -1;
+        die(errno, "cannot connect to the socket \"%s\" that another shim left", path);
     if (!alive && unlink(path) < 0 && errno != ENOENT)
-        return fail(failure, errno, "cannot remove the stale socket \"%s\"", path);
-    *ret_alive = alive;
-    return 0;
+        die(errno, "cannot remove the stale socket \"%s\"", path);
+    return alive;
 }
 
-int socket_listen(const struct socket_name *name, int *ret_fd, struct failure *failure)
+int socket_listen(const char *path)
 {
-    cleanup_fd int fd = -1;
-    bool alive = false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int r;
 
-    if (prepare_dir(name->path, failure) < 0)
-        return -1;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return fail(failure, errno, "cannot create a socket");
-    r = bind_private(fd, name->path);
+        die(errno, "cannot create a socket");
+    prepare_dir(path);
+    r = bind_private(fd, path);
     if (r < 0 && errno == EADDRINUSE) {
-        if (take_over(name->path, &alive, failure) < 0)
+        if (is_taken(path))
             return -1;
-        if (alive) {
-            *ret_fd = -1;
-            return 0;
-        }
-        r = bind_private(fd, name->path);
+        r = bind_private(fd, path);
     }
     if (r < 0)
-        return fail(failure, errno, "cannot bind the socket \"%s\"", name->path);
-    if (listen(fd, SOMAXCONN) < 0) {
-        (void)fail(failure, errno, "cannot listen on the socket \"%s\"", name->path);
-        socket_remove(name->path);
-        return -1;
-    }
-    *ret_fd = take_fd(&fd);
-    return 0;
+        die(errno, "cannot bind the socket \"%s\"", path);
+    made.socket = path;
+    if (listen(fd, SOMAXCONN) < 0)
+        die(errno, "cannot listen on the socket \"%s\"", path);
+    return fd;
 }
 
 void socket_remove(const char *path)
@@ -187,18 +161,15 @@ void socket_remove(const char *path)
         (void)unlink(path);
 }
 
-static bool is_later(struct timespec one, struct timespec other)
-{
-    return one.tv_sec != other.tv_sec ? one.tv_sec > other.tv_sec : one.tv_nsec > other.tv_nsec;
-}
-
 void socket_remove_of(const char *path, struct timespec last_word)
 {
-    struct failure ignored;
     struct stat st;
+    bool later;
 
-    /* the time alone does not decide, because clocks are set; nor does a listener, who may be dying */
-    if (lstat(path, &st) < 0 || (is_later(st.st_mtim, last_word) && is_alive(path, &ignored) != 0))
+    if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0)
         return;
-    socket_remove(path);
+    later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec : st.st_mtim.tv_nsec > last_word.tv_nsec;
+    /* the time alone does not decide, because clocks are set; nor does a listener, who may be dying */
+    if (!later || is_alive(path) == 0)
+        socket_remove(path);
 }

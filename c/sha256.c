@@ -2,9 +2,9 @@
  * SHA-256 as FIPS 180-4 defines it, over a message that is wholly in memory. It is here because the launcher links
  * nothing but libc, and it names a socket rather than protecting a secret: it favours shortness over speed.
  */
-#include "sha256.h"
+#include "launcher.h"
 
-#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BLOCK_SIZE 64
@@ -59,31 +59,24 @@ static void add_block(uint32_t state[8], const uint8_t block[BLOCK_SIZE])
 
 void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX_SIZE])
 {
-    static const char digits[] = "0123456789abcdef";
     uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    const size_t padded = (size + 8) / BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE;
     const uint8_t *bytes = message;
-    uint8_t tail[2 * BLOCK_SIZE] = {0};
-    size_t whole = size / BLOCK_SIZE * BLOCK_SIZE, rest = size - whole;
-    size_t tail_size = rest + 1 + 8 <= BLOCK_SIZE ? BLOCK_SIZE : 2 * BLOCK_SIZE;
-    uint64_t bits = (uint64_t)size * 8;
+    uint8_t block[BLOCK_SIZE];
 
-    for (size_t at = 0; at < whole; at += BLOCK_SIZE)
-        add_block(state, bytes + at);
+    for (size_t at = 0; at < padded; at++) {
+        uint8_t *byte = &block[at % BLOCK_SIZE];
 
-    /* the padding of FIPS 180-4, 5.1.1: one bit, zeros, the length in bits as a big-endian number */
-    if (rest > 0)
-        memcpy(tail, bytes + whole, rest);
-    tail[rest] = 0x80;
-    for (size_t i = 0; i < 8; i++)
-        tail[tail_size - 1 - i] = (uint8_t)(bits >> (8 * i));
-    for (size_t at = 0; at < tail_size; at += BLOCK_SIZE)
-        add_block(state, tail + at);
-
-    for (size_t i = 0; i < 32; i++) {
-        uint32_t byte = state[i / 4] >> (24 - 8 * (i % 4)) & 0xff;
-
-        ret_hex[2 * i] = digits[byte >> 4];
-        ret_hex[2 * i + 1] = digits[byte & 0xf];
+        /* the padding of FIPS 180-4, 5.1.1: one bit, zeros, the length in bits as a big-endian number */
+        if (at < size)
+            *byte = bytes[at];
+        else if (at + 8 >= padded)
+            *byte = (uint8_t)((uint64_t)size * 8 >> 8 * (padded - 1 - at));
+        else
+            *byte = at == size ? 0x80 : 0;
+        if (at % BLOCK_SIZE == BLOCK_SIZE - 1)
+            add_block(state, block);
     }
-    ret_hex[SHA256_HEX_SIZE - 1] = '\0';
+    for (size_t i = 0; i < 8; i++)
+        (void)snprintf(ret_hex + 8 * i, 9, "%08x", state[i]);
 }

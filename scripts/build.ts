@@ -21,6 +21,7 @@ import {
 import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
 import { build, type Plugin } from 'esbuild'
+import { RuntimeInfo } from 'ttrpc-ts/containerd'
 
 const ROOT = join(import.meta.dirname, '..')
 /** a second build beside the product, whose programs kill themselves where RUNTS_FAIL_AT says (runtime/failpoint.ts) */
@@ -29,6 +30,7 @@ const OUT = join(ROOT, FAILPOINTS ? 'build/failpoints' : 'build')
 const BIN = join(OUT, 'bin')
 const LIB = join(OUT, 'lib/containerd-shim-ts')
 const META = join(OUT, 'meta')
+const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features'
 
 /**
  * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
@@ -255,13 +257,14 @@ function writeCommit(): void {
 }
 
 /** The launcher answers -info with this file, so it never starts Node for it. */
-function writeFeatures(): void {
-  const out = join(LIB, 'features.json')
-  if (mtime(out) >= mtime(join(LIB, 'runts.js'))) return
-  const result = spawnSync(join(BIN, 'runts'), ['features'], { encoding: 'utf8' })
-  if (result.status !== 0) throw new Error(`runts features failed: ${result.stderr}`)
-  JSON.parse(result.stdout)
-  writeFileSync(`${out}.tmp`, result.stdout)
+function writeRuntimeInfo(version: string): void {
+  const out = join(LIB, 'runtime-info')
+  if (mtime(out) >= Math.max(mtime(join(LIB, 'runts.js')), mtime(join(LIB, 'VERSION')))) return
+  const { status, stdout, stderr } = spawnSync(join(BIN, 'runts'), ['features'])
+  if (status !== 0) throw new Error(`runts features failed: ${stderr}`)
+  JSON.parse(stdout.toString())
+  const features = { typeUrl: FEATURES_TYPE, value: stdout }
+  writeFileSync(`${out}.tmp`, RuntimeInfo.encode({ name: 'io.containerd.ts.v2', version: { version }, features }))
   renameSync(`${out}.tmp`, out)
 }
 
@@ -309,7 +312,7 @@ async function main(): Promise<void> {
   writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
   await bundle('runtime/index.ts', 'runtime', koffi.version)
   if (!FAILPOINTS) writeTypes()
-  writeFeatures()
+  writeRuntimeInfo(version)
   say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)
 }
 

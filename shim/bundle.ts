@@ -5,6 +5,7 @@
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { DeleteResponse } from 'ttrpc-ts/containerd'
 import type { Exit } from '../runtime/index.ts'
 
 const DEFAULT_ROOT = '/run/containerd/ts'
@@ -34,20 +35,21 @@ export function readRoot(bundle: string): string | undefined {
   return readFile(join(bundle, ROOT_FILE))
 }
 
+/** What `delete` prints for a record, and what a record is as a file: a protobuf DeleteResponse. */
+export function answerOf({ pid, exit }: ExitRecord): Uint8Array {
+  return DeleteResponse.encode({ pid, exitStatus: exit.status, exitedAt: exit.at })
+}
+
 /** Notes that the container is gone and how it ended. */
 export function writeExit(bundle: string, record: ExitRecord): void {
   const temporary = join(bundle, `.${EXIT_FILE}`)
-  writeFileSync(temporary, lineOf(record), { mode: 0o600 })
+  writeFileSync(temporary, answerOf(record), { mode: 0o600 })
   renameSync(temporary, join(bundle, EXIT_FILE))
 }
 
-/** Notes how the container ended, of which everything but its init is still there. A torn line says nothing, so this needs no rename. */
+/** Notes how the container ended, of which everything but its init is still there. A torn record says nothing, so this needs no rename. */
 export function writeStatus(bundle: string, record: ExitRecord): void {
-  writeFileSync(join(bundle, STATUS_FILE), lineOf(record), { mode: 0o600 })
-}
-
-function lineOf({ pid, exit }: ExitRecord): string {
-  return `${pid} ${exit.status} ${exit.at.seconds} ${exit.at.nanos}\n`
+  writeFileSync(join(bundle, STATUS_FILE), answerOf(record), { mode: 0o600 })
 }
 
 /** A container begins in this bundle: whatever an earlier try noted is no longer true. */
@@ -65,14 +67,24 @@ export function readStatus(bundle: string): ExitRecord | undefined {
   return readRecord(bundle, STATUS_FILE)
 }
 
+/** The time comes last in a record, so that a torn one has none. */
 function readRecord(bundle: string, name: string): ExitRecord | undefined {
-  const match = /^(\d+) (\d+) (-?\d+) (\d+)\n$/.exec(readFile(join(bundle, name)) ?? '')
-  if (match === null) return undefined
-  const [, pid, status, seconds, nanos] = match
-  return {
-    pid: Number(pid),
-    exit: { status: Number(status), at: { seconds: BigInt(seconds ?? 0), nanos: Number(nanos) } },
+  try {
+    const bytes = readFileSync(join(bundle, name))
+    if (/^\d/.test(bytes.toString('latin1'))) return readLine(bytes.toString('latin1'))
+    const { pid, exitStatus, exitedAt } = DeleteResponse.decode(bytes)
+    return exitedAt && { pid, exit: { status: exitStatus, at: exitedAt } }
+  } catch {
+    // missing or torn: there is nothing to learn from it
+    return undefined
   }
+}
+
+/** A shim that was started before its update wrote a line of four numbers; a DeleteResponse begins with no digit. */
+function readLine(line: string): ExitRecord | undefined {
+  const [, pid, status, seconds, nanos] = /^(\d+) (\d+) (-?\d+) (\d+)\n$/.exec(line) ?? []
+  if (seconds === undefined) return undefined
+  return { pid: Number(pid), exit: { status: Number(status), at: { seconds: BigInt(seconds), nanos: Number(nanos) } } }
 }
 
 /** The text of a file of the bundle; undefined when it is not there, like the rest of a half-removed bundle. */

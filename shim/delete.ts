@@ -5,7 +5,6 @@
  * exit status 0 only when all is clean.
  */
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
-import { DeleteResponse } from 'ttrpc-ts/containerd'
 import {
   bundleOf,
   deleteContainer,
@@ -17,7 +16,7 @@ import {
   realtime,
   unmountTree,
 } from '../runtime/index.ts'
-import { type ExitRecord, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
+import { answerOf, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
 import type { Flags } from './flags.ts'
 import { rootfsOf } from './rootfs.ts'
 import { messageOf } from './status.ts'
@@ -58,7 +57,7 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   failpoint('cleanup:done')
   // read at the end: a shim that lived has written it just now
   const record = bundle === '' ? undefined : (readExit(bundle) ?? readStatus(bundle))
-  answer(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } })
+  writeSync(1, answerOf(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } }))
   if (failures.length > 0) writeSync(2, `containerd-shim-ts-v2: ${failures.join('; ')}\n`)
   return exitNow(failures.length === 0 ? 0 : 1)
 }
@@ -84,8 +83,4 @@ function removeSockets(flags: Flags): void {
         throw new RuntimeError('Internal', `cannot remove the socket "${path}": ${name}`, { cause: error })
     }
   }
-}
-
-function answer({ pid, exit }: ExitRecord): void {
-  writeSync(1, DeleteResponse.encode({ pid, exitStatus: exit.status, exitedAt: exit.at }))
 }

@@ -16,14 +16,21 @@ static size_t below(size_t limit)
     return (size_t)random() % limit;
 }
 
-static struct wire_writer writer(uint8_t *bytes)
+struct message {
+    uint8_t bytes[MESSAGE_LIMIT];
+    size_t size;
+};
+
+static void put(struct message *to, uint32_t field, const void *bytes, size_t size)
 {
-    return (struct wire_writer){.bytes = bytes, .size = MESSAGE_LIMIT, .ok = true};
+    to->size += wire_head(to->bytes + to->size, field, size);
+    memcpy(to->bytes + to->size, bytes, size);
+    to->size += size;
 }
 
-static void put_text(struct wire_writer *to, uint32_t field, const char *text)
+static void put_text(struct message *to, uint32_t field, const char *text)
 {
-    wire_put_bytes(to, field, text, strlen(text));
+    put(to, field, text, strlen(text));
 }
 
 static size_t random_bytes(uint8_t *bytes)
@@ -39,25 +46,26 @@ static size_t random_bytes(uint8_t *bytes)
 static size_t real_message(uint8_t *bytes)
 {
     static const char *const types[] = {"containerd.runc.v1.Options", "host/containerd.linux.runc.CreateOptions", "c1", "other"};
-    uint8_t option_bytes[MESSAGE_LIMIT], any_bytes[MESSAGE_LIMIT], extension_bytes[MESSAGE_LIMIT];
-    struct wire_writer options = writer(option_bytes), any = writer(any_bytes), extension = writer(extension_bytes);
-    struct wire_writer params = writer(bytes);
+    static const uint8_t log_level[] = {0x18, 0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}; /* field 3: -4 */
+    struct message options = {0}, any = {0}, extension = {0}, params = {0};
 
     put_text(&options, below(2) ? 3 : 9, "/group");
     put_text(&any, 1, types[below(4)]);
-    wire_put_bytes(&any, 2, option_bytes, options.used);
+    put(&any, 2, options.bytes, options.size);
     if (below(2)) {
-        memcpy(bytes, any_bytes, any.used);
-        return any.used;
+        memcpy(bytes, any.bytes, any.size);
+        return any.size;
     }
     put_text(&params, 1, "c1");
     put_text(&params, 2, "default");
-    wire_put_number(&params, 3, (uint64_t)-4);
+    memcpy(params.bytes + params.size, log_level, sizeof(log_level));
+    params.size += sizeof(log_level);
     put_text(&params, 5, "/ttrpc");
-    wire_put_bytes(&extension, 1, any_bytes, any.used);
-    wire_put_bytes(&params, 8, extension_bytes, extension.used);
+    put(&extension, 1, any.bytes, any.size);
+    put(&params, 8, extension.bytes, extension.size);
     put_text(&params, 9, "/sockets");
-    return params.used;
+    memcpy(bytes, params.bytes, params.size);
+    return params.size;
 }
 
 static size_t damage(uint8_t *bytes, size_t size)
@@ -84,17 +92,18 @@ int main(int argc, char **argv)
         uint8_t bytes[MESSAGE_LIMIT], *exact;
         size_t size = below(3) == 0 ? random_bytes(bytes) : damage(bytes, real_message(bytes));
         struct bootstrap bootstrap;
-        struct failure failure;
+        struct slice message;
 
         exact = malloc(size > 0 ? size : 1);
         if (!exact)
             return 1;
         memcpy(exact, bytes, size);
-        (void)wire_is_any(exact, size);
-        if (bootstrap_parse(exact, size, below(2) ? "c1" : NULL, &bootstrap, &failure) == 0) {
+        message = (struct slice){.bytes = exact, .size = size};
+        (void)wire_is_any(message);
+        (void)wire_is_delete_response(message);
+        if (wire_parse_bootstrap(message, below(2) ? "c1" : NULL, &bootstrap)) {
             understood++;
-            with_group += bootstrap.shim_cgroup != NULL;
-            bootstrap_free(&bootstrap);
+            with_group += bootstrap.shim_cgroup.size > 0;
         }
         free(exact);
     }

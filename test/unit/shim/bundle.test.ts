@@ -2,8 +2,10 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DeleteResponse } from 'ttrpc-ts/containerd'
 import { test as base, describe, expect } from 'vitest'
 import {
+  answerOf,
   clearRecords,
   readExit,
   readRoot,
@@ -24,17 +26,31 @@ const test = base.extend<{ bundle: string }>({
 })
 
 describe('the exit record', () => {
-  test('is one line of numbers', ({ bundle }) => {
-    const record = { pid: 42, exit: { status: 137, at: { seconds: 1_700_000_000n, nanos: 7 } } }
+  const record = { pid: 42, exit: { status: 137, at: { seconds: 1_700_000_000n, nanos: 7 } } }
+
+  test('is the answer of delete', ({ bundle }) => {
     writeExit(bundle, record)
-    expect(readFileSync(join(bundle, 'shim-exit'), 'utf8')).toBe('42 137 1700000000 7\n')
+    expect(DeleteResponse.decode(readFileSync(join(bundle, 'shim-exit')))).toEqual({
+      pid: 42,
+      exitStatus: 137,
+      exitedAt: record.exit.at,
+    })
+    expect(readExit(bundle)).toEqual(record)
+  })
+
+  test('is understood as the line that a shim from before its update writes', ({ bundle }) => {
+    writeFileSync(join(bundle, 'shim-exit'), '42 137 1700000000 7\n')
     expect(readExit(bundle)).toEqual(record)
   })
 
   test('is nothing when it is missing or torn', ({ bundle }) => {
     expect(readExit(bundle)).toBeUndefined()
-    writeFileSync(join(bundle, 'shim-exit'), '42 137 17000')
-    expect(readExit(bundle)).toBeUndefined()
+    for (const whole of [answerOf(record), Buffer.from('42 137 1700000000 7\n')]) {
+      for (let size = 0; size < whole.length; size++) {
+        writeFileSync(join(bundle, 'shim-exit'), whole.subarray(0, size))
+        expect(readExit(bundle)).toBeUndefined()
+      }
+    }
   })
 })
 

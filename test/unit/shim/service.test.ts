@@ -2,7 +2,7 @@
  * The Task service over a container that does what the test says: error codes and texts of every call in every state, the order of
  * events, and that what must stay responsive does. Nothing here needs a privilege.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type CallContext, TtrpcError } from 'ttrpc-ts'
@@ -17,6 +17,7 @@ import {
   RuntimeError,
   silentLogger,
 } from '../../../runtime/index.ts'
+import { readExit } from '../../../shim/bundle.ts'
 import { type Envelope, EventQueue } from '../../../shim/events.ts'
 import { watchExit } from '../../../shim/task/exits.ts'
 import { NEVER_RAN } from '../../../shim/task/process.ts'
@@ -544,7 +545,7 @@ describe('the order of events', () => {
     expect(await call.Delete()).toEqual({ pid: 100, exitStatus: 137, exitedAt: KILLED.at })
     await turn()
     expect(world.topics()).toEqual(['/tasks/start', '/tasks/exit c1', '/tasks/delete'])
-    expect(readFileSync(join(world.task.bundle, 'shim-exit'), 'utf8')).toBe('100 137 1700000000 9\n')
+    expect(readExit(world.task.bundle)).toEqual({ pid: 100, exit: KILLED })
     expect(await failure(() => call.Delete())).toMatchObject({ code: 5 })
   })
 })
