@@ -5,13 +5,10 @@ import { describe } from 'vitest'
 import { descendants, isAlive } from '../support/census.ts'
 import { startCommand, until } from '../support/command.ts'
 import { type Containers, expect, test } from '../support/containerd.ts'
-import { isCgroup2, needs, SLOWNESS } from '../support/needs.ts'
+import { isCgroup2, needs } from '../support/needs.ts'
 import { IS_OURS } from '../support/places.ts'
 import type { SpecChange } from '../support/spec.ts'
 import { shimClient } from '../support/task-client.ts'
-
-/** Forty on a quick host; in the guest, where one takes a second of both its processors, only with FULL=1. */
-const AT_ONCE = SLOWNESS > 1 && process.env['FULL'] !== '1' ? 12 : 40
 
 /** The states of a container's own processes, as `ps` letters, read from the host. */
 async function pidsOf(ct: Containers, id: string): Promise<number[]> {
@@ -126,10 +123,10 @@ describe('ctr task', needs('root', 'containerd', 'busybox'), () => {
     expect(await exec.finished).toMatchObject({ code: 0 })
   })
 
-  test(`${AT_ONCE} execs at once all answer`, async ({ ct }) => {
+  test('forty execs at once all answer', async ({ ct }) => {
     const id = await ct.detached()
     const results = await Promise.all(
-      Array.from({ length: AT_ONCE }, (_, i) => ct.exec(id, ['payload', 'both', String(i), `n${i}`])),
+      Array.from({ length: 40 }, (_, i) => ct.exec(id, ['payload', 'both', String(i), `n${i}`])),
     )
     expect(results.map(({ code, stdout }) => [code, stdout])).toEqual(results.map((_, i) => [i, `out:n${i}\n`]))
   })
