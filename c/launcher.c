@@ -81,15 +81,16 @@ void die(int errnum, const char *format, ...)
         if ((unsigned char)*at < ' ' || *at == 0x7f)
             *at = '?';
     }
-    (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "", errnum != 0 ? strerror(errnum) : "");
     if (made.shim > 0) {
         (void)kill(made.shim, SIGKILL);
         (void)waitpid(made.shim, NULL, 0);
     }
     if (made.socket) {
-        socket_remove(made.socket);
+        (void)unlink(made.socket);
         (void)unlink(ADDRESS_FILE);
     }
+    /* last, because the reader may keep us waiting */
+    (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "", errnum != 0 ? strerror(errnum) : "");
     exit(failure_status);
 }
 
@@ -215,7 +216,7 @@ int main(int argc, char **argv)
         launcher_version();
     else if (settings.info)
         launcher_info();
-    else if (action && strcmp(action, "start") == 0)
+    else if (strcmp(action, "start") == 0)
         launcher_start(&settings);
     else
         launcher_delete(&settings);

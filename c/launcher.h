@@ -18,7 +18,6 @@
 
 /* The file in the bundle that containerd reads to find a shim again after its own restart. */
 #define ADDRESS_FILE "address"
-#define ADDRESS_TEMP ".address.tmp"
 
 /* Where the serving process finds its socket; main sees to it that no other file of ours is opened there. */
 #define LISTEN_FD 3
@@ -110,10 +109,7 @@ char *socket_path(const struct settings *settings, const char *dir);
 /* Makes the socket's folder and listens; -1 when a living shim of this id listens there already. */
 int socket_listen(const char *path);
 
-/* Removes the socket when it is one; a missing file is fine. */
-void socket_remove(const char *path);
-
-/* The same for the socket of a shim whose last word is so old; one that is younger and listened on is another shim's. */
+/* Removes the socket of a shim whose last word is so old; one that is younger and listened on is another shim's. A missing file is fine. */
 void socket_remove_of(const char *path, struct timespec last_word);
 
 /* ---- Node (launcher_node.c) ---- */

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -33,7 +32,7 @@ static char *cgroup_mount_point(const char *line)
     char *mount_point;
 
     if (!type || (strncmp(type, " - cgroup ", 10) != 0 && strncmp(type, " - cgroup2 ", 11) != 0) ||
-        sscanf(line, "%*s %*s %*s %*s %ms", &mount_point) != 1)
+        sscanf(line, "%*[^ ] %*[^ ] %*[^ ] %*[^ ] %m[^ ]", &mount_point) != 1) /* other blanks are not escaped */
         return NULL;
     unescape(mount_point);
     return mount_point;

@@ -20,7 +20,7 @@ static struct slice read_lib_file(const char *name)
 
     if (fd < 0)
         die(errno, "cannot read \"%s\"", path);
-    return read_whole(fd, path, FILE_LIMIT_BYTES);
+    return read_whole(fd, text("\"%s\"", path), FILE_LIMIT_BYTES);
 }
 
 void launcher_version(void)

@@ -137,7 +137,7 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
     if (made.shim < 0)
         die(errno, "cannot start a process");
     if (made.shim == 0) {
-        /* all of ours are above these, see main; and the last one closes at exec, or carries the reason why there was none */
+        /* these are all above LISTEN_FD, see main; the pipe closes at exec, or carries the reason why there was none */
         if (setpgid(0, 0) < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
             dup2(log_fd, STDERR_FILENO) < 0 || dup2(listen_fd, LISTEN_FD) < 0)
             reason = errno;

@@ -8,7 +8,6 @@
 #include "launcher.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -153,23 +152,15 @@ int socket_listen(const char *path)
     return fd;
 }
 
-void socket_remove(const char *path)
-{
-    struct stat st;
-
-    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-        (void)unlink(path);
-}
-
 void socket_remove_of(const char *path, struct timespec last_word)
 {
     struct stat st;
     bool later;
 
-    if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0)
+    if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
         return;
     later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec : st.st_mtim.tv_nsec > last_word.tv_nsec;
     /* the time alone does not decide, because clocks are set; nor does a listener, who may be dying */
     if (!later || is_alive(path) == 0)
-        socket_remove(path);
+        (void)unlink(path);
 }

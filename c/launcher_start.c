@@ -31,6 +31,7 @@
 #endif
 
 #define OOM_SCORE_LIMIT 1000
+#define ADDRESS_TEMP ".address.tmp"
 
 /* The command line wins; newer daemons call its flags deprecated, so what stdin says fills the gaps. */
 static void complete_settings(struct settings *settings, const struct bootstrap *given)

@@ -112,14 +112,18 @@ bool wire_is_delete_response(struct slice message)
 {
     /* pid, exit_status, exited_at: the last keeps it from being empty, which would read as a clean exit of process 0 */
     static const enum wire_type types[] = {WIRE_VARINT, WIRE_VARINT, WIRE_BYTES};
-    struct field field = {0};
+    struct field field = {0}, part;
     int more;
 
     while ((more = next_field(&message, &field)) > 0) {
         if (field.number > 3 || field.type != types[field.number - 1])
             return false;
     }
-    return more == 0 && field.number == 3;
+    if (more < 0 || field.number != 3)
+        return false;
+    while ((more = next_field(&field.slice, &part)) > 0 && part.type == WIRE_VARINT)
+        ;
+    return more == 0;
 }
 
 /* Options of a type that we do not know are none of the launcher's business: the shim warns about them. */

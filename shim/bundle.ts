@@ -71,7 +71,8 @@ export function readStatus(bundle: string): ExitRecord | undefined {
 function readRecord(bundle: string, name: string): ExitRecord | undefined {
   try {
     const bytes = readFileSync(join(bundle, name))
-    if (/^\d/.test(bytes.toString('latin1'))) return readLine(bytes.toString('latin1'))
+    const line = bytes.toString('latin1')
+    if (/^\d/.test(line)) return readLine(line)
     const { pid, exitStatus, exitedAt } = DeleteResponse.decode(bytes)
     return exitedAt && { pid, exit: { status: exitStatus, at: exitedAt } }
   } catch {

@@ -209,6 +209,16 @@ function knock(path: string): Promise<void> {
   })
 }
 
+async function removeGroup(path: string): Promise<void> {
+  for (let tries = 0; tries < 100 && existsSync(path); tries++) {
+    try {
+      rmdirSync(path)
+    } catch {
+      await delay(50) // the killed process may stay a zombie of the group for a while
+    }
+  }
+}
+
 function mode(path: string): number {
   return lstatSync(path).mode & 0o7777
 }
@@ -407,6 +417,14 @@ describe('start refuses', needs('gcc'), () => {
     layout.nothingIsLeft()
   })
 
+  test('when nobody takes the reason either, and leaves nothing', ({ layout }) => {
+    // the reader of a pipe that is full makes the launcher wait, until it is killed
+    const script =
+      'mkfifo "$0" && exec 8<>"$0" && head -c 65536 /dev/zero >&8 && exec timeout -s KILL 1 "$@" >/dev/full 2>&8'
+    layout.start({ through: ['sh', '-c', script, join(layout.root, 'full')] })
+    layout.nothingIsLeft()
+  })
+
   test('a bundle that it cannot write to, and leaves nothing', ({ layout }) => {
     mkdirSync(join(layout.bundle, '.address.tmp'))
     expectRefusal(layout.start(), 'cannot write the file "address"')
@@ -598,18 +616,27 @@ describe('start reads from stdin', needs('gcc'), () => {
         expect(joined).toHaveLength(roots.length)
       } finally {
         await layout.end()
-        for (const folder of roots) {
-          for (let tries = 0; tries < 100 && existsSync(join(folder, name)); tries++) {
-            try {
-              rmdirSync(join(folder, name))
-            } catch {
-              await delay(50) // the killed process may stay a zombie of the group for a while
-            }
-          }
-        }
+        for (const folder of roots) await removeGroup(join(folder, name))
       }
     },
   )
+
+  test('the cgroup of the shim where a hierarchy is mounted on an odd name', needs('root'), async ({ layout }) => {
+    const name = `launcher-test-${hash(layout.address, 'o').slice(0, 12)}`
+    const hierarchy = /^\S+ \S+ \S+ \/ (\S+) .* - cgroup2? /m.exec(readFileSync('/proc/self/mountinfo', 'utf8'))![1]!
+    const script = 'mkdir "$0" && mount --bind "$1" "$0" && umount -R -l /sys/fs/cgroup && shift && exec "$@"'
+    const odd = join(layout.root, 'a\fb\vc d')
+    mkdirSync(join(hierarchy, name))
+    try {
+      const through = ['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, odd, hierarchy]
+      const result = layout.start({ through, params: { extensions: [{ value: options(`/${name}`) }] } })
+      expect(result).toMatchObject({ status: 0, stderr: '' })
+      expect((await layout.facts())('cgroup').filter((line) => line.endsWith(`:/${name}`))).toHaveLength(1)
+    } finally {
+      await layout.end()
+      await removeGroup(join(hierarchy, name))
+    }
+  })
 
   test('SCHED_CORE from the environment: a cookie, or a clear refusal where the kernel has none', ({ layout }) => {
     const result = layout.start({ env: { SCHED_CORE: '1' } })
@@ -745,6 +772,7 @@ describe('delete', needs('gcc'), () => {
       Buffer.concat([pid, Buffer.of(0x18, 1)]),
       Buffer.concat([Buffer.of(0x0a, 1, 1), RECORD]),
       Buffer.concat([Buffer.of(0x20, 1), RECORD]),
+      Buffer.concat([pid, Buffer.of(0x1a, 1, 0xff)]), // whole, but torn within the time
       Buffer.concat([RECORD, Buffer.alloc(300)]),
       '4711 137 1700000000 123456789\n', // a line, as shims from before an update write it
       '1 2 3 4\n',
@@ -824,6 +852,12 @@ describe('the command line', needs('gcc'), () => {
         stderr: '',
       })
     }
+  })
+
+  test('-v quotes the file that it cannot read', ({ layout }) => {
+    rmSync(join(layout.lib, 'VERSION'))
+    mkdirSync(join(layout.lib, 'VERSION'))
+    expectRefusal(layout.run(['-v']), `cannot read "${layout.lib}/VERSION": Is a directory`)
   })
 
   test('-h explains every flag on stdout', ({ layout }) => {
