@@ -191,7 +191,7 @@ int host_source(struct ctx *c, const struct op_mount *op)
 
 int host_time_offsets(struct ctx *c)
 {
-    cleanup_fd int directory = sys_openat2(c->proc, "self", O_PATH | O_DIRECTORY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+    cleanup_fd int directory = proc_open_directory(c, "self");
     return directory < 0 ? step(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
 }
 

@@ -100,18 +100,11 @@ static int read_plan(struct ctx *c, struct plan *ret)
         return step(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes", LIMIT_PLAN_MAX_BYTES);
     size_t size = (size_t)st.st_size;
     uint8_t *bytes = malloc(size + 1);
-    if (bytes == NULL)
-        return step(c, -ENOMEM, "read the plan");
-    for (size_t have = 0; have < size;) {
-        ssize_t got = pread(FD_PLAN, bytes + have, size - have, (off_t)have);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            err = got < 0 ? -errno : -EIO;
-            free(bytes);
-            return step(c, err, "read the plan");
-        }
-        have += (size_t)got;
+    ssize_t got = bytes != NULL ? pread(FD_PLAN, bytes, size, 0) : -1;
+    if (bytes == NULL || got != st.st_size) { /* a file, unlike a pipe, is read in one piece */
+        err = bytes == NULL ? -ENOMEM : got < 0 ? -errno : -EIO;
+        free(bytes);
+        return step(c, err, "read the plan");
     }
     const char *why = "";
     err = plan_parse(bytes, size, ret, &why);
@@ -164,66 +157,6 @@ static int settle_fds(struct ctx *c)
         if (dup3(fd, fd - FD_EXTRA + 3, 0) < 0)
             err = step(c, -errno, "give the program fd %d", fd - FD_EXTRA + 3);
     return err == 0 ? sys_close_range((unsigned)extra + 3, (unsigned)end - 1, 0) : err;
-}
-
-static int run_op(struct ctx *c, const struct op *op)
-{
-    switch ((enum op_code)op->code) {
-    case OP_OOM_SCORE_ADJ: return op_oom_score_adj(c, &op->oom_score_adj);
-    case OP_RAISE_RLIMIT: return op_raise_rlimit(c, &op->raise_rlimit);
-    case OP_CGROUP_DIR: return op_cgroup_dir(c, &op->cgroup_dir);
-    case OP_CGROUP_TASKS: return op_cgroup_tasks(c, &op->cgroup_tasks);
-    case OP_OPEN_FIFO: return op_open_fifo(c, &op->open_fifo);
-    case OP_OPEN_NS: return op_open_ns(c, &op->open_ns);
-    case OP_HOST_AGENT: return op_host_agent(c);
-    case OP_JOIN: return op_join(c);
-    case OP_JOIN_PROCESS: return op_join_process(c, &op->join_process);
-    case OP_CLONE: return op_clone(c, &op->clone);
-    case OP_SESSION: return op_session(c, &op->session);
-    case OP_WAIT_CGROUP: return op_wait_cgroup(c);
-    case OP_UNSHARE: return op_unshare(c, &op->unshare);
-    case OP_KEYRING: return op_keyring(c, &op->keyring);
-    case OP_LOOPBACK_UP: return op_loopback_up(c);
-    case OP_NET_DEVICE: return op_net_device(c, &op->net_device);
-    case OP_TIME_OFFSETS: return op_time_offsets(c, &op->time_offsets);
-    case OP_ROOT_PROPAGATION: return op_root_propagation(c, &op->root_propagation);
-    case OP_ROOTFS: return op_rootfs(c, &op->rootfs);
-    case OP_MOUNT: return op_mount(c, &op->mount);
-    case OP_DEVICE: return op_device(c, &op->device);
-    case OP_SYMLINK: return op_symlink(c, &op->symlink);
-    case OP_SYNC: return op_sync(c, &op->sync);
-    case OP_PIVOT: return op_pivot(c, &op->pivot);
-    case OP_REOPEN_NULL: return op_reopen_null(c);
-    case OP_READONLY_MOUNT: return op_readonly_mount(c, &op->readonly_mount);
-    case OP_READONLY_PATH: return op_readonly_path(c, &op->readonly_path);
-    case OP_MASK_PATH: return op_mask_path(c, &op->mask_path);
-    case OP_SYSCTL: return op_sysctl(c, &op->sysctl);
-    case OP_HOSTNAME: return op_hostname(c, &op->hostname);
-    case OP_DOMAINNAME: return op_domainname(c, &op->domainname);
-    case OP_TERMINAL: return op_terminal(c, &op->terminal);
-    case OP_STDIO_OWNER: return op_stdio_owner(c, &op->stdio_owner);
-    case OP_MAKE_CWD: return op_make_cwd(c, &op->make_cwd);
-    case OP_CHDIR: return op_chdir(c, &op->chdir);
-    case OP_UMASK: (void)umask((mode_t)(op->umask.mask & 0777)); return 0;
-    case OP_RLIMIT: return op_rlimit(c, &op->rlimit);
-    case OP_NO_NEW_PRIVS: return op_no_new_privs(c);
-    case OP_APPARMOR: return op_apparmor(c, &op->apparmor);
-    case OP_SELINUX: return op_selinux(c, &op->selinux);
-    case OP_SECCOMP: return op_seccomp(c, &op->seccomp);
-    case OP_CREDENTIALS: return op_credentials(c, &op->credentials);
-    case OP_PERSONALITY: return op_personality(c, &op->personality);
-    case OP_PROGRAM: return op_program(c, &op->program);
-    case OP_READY: return op_ready(c);
-    case OP_AWAIT_START: return op_await_start(c);
-    case OP_EXEC: return op_exec(c, &op->exec);
-    case OP_HOOK: return op_hook(c, &op->hook);
-    case OP_SCHEDULER: return op_scheduler(c, &op->scheduler);
-    case OP_IO_PRIORITY: return op_io_priority(c, &op->io_priority);
-    case OP_MEMORY_POLICY: return op_memory_policy(c, &op->memory_policy);
-    case OP_INITIAL_AFFINITY: return op_affinity(c, &op->initial_affinity.mask);
-    case OP_AFFINITY: return op_affinity(c, &op->affinity.mask);
-    default: return step(c, -EINVAL, "run an operation that is unknown");
-    }
 }
 
 /* The operations that the host agent takes part in, or may. */

@@ -1,7 +1,7 @@
 /*
- * What the parts of ts-init share: the state of one run, and the operations. Invariant: an operation returns 0, or a negative errno after
- * step() has put a sentence into the state, or STOP; it never prints or exits by itself. Everything lives in one struct on main's stack;
- * nothing is allocated after the plan was read.
+ * What the parts of ts-init share: the state of one run. Invariant: an operation, op_NAME in one of the ops_*.c or in host_agent.c, returns
+ * 0, or a negative errno after step() has put a sentence into the state, or STOP; it never prints or exits by itself. Everything lives in
+ * one struct on main's stack; nothing is allocated after the plan was read.
  */
 #ifndef INIT_H
 #define INIT_H
@@ -41,9 +41,9 @@ struct ctx {
     const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
     struct held cgroup_dir;                  /* fd -1: none */
     int cgroup_procs;                        /* its cgroup.procs, or why it could not be opened */
-    struct held cgroups[PLAN_MAX_CGROUPS];
+    struct held cgroups[LIMIT_CGROUPS_MAX];
     uint32_t cgroup_count;
-    struct held namespaces[PLAN_MAX_NAMESPACES];
+    struct held namespaces[LIMIT_NAMESPACES_MAX];
     uint32_t namespace_count;
     pid_t child;                             /* stage 0: the container process */
     pid_t agent_pid;                         /* stage 0: the host agent, its own child */
@@ -65,15 +65,16 @@ const char *reason(int err, char text[64]);
 
 /* path.c: below a root directory, never outside it */
 int path_open(int root, const char *path, int flags);
-int path_make_directory(int root, const char *path, bool *ret_made);
+enum last { LAST_DIRECTORY, LAST_FILE };
+int path_make(int root, const char *path, enum last last, bool *ret_made);
 int path_make_plain_directory(int root, const char *path, bool *ret_made);
-int path_make_file(int root, const char *path);
 int path_parent(int root, const char *path, char ret_name[NAME_MAX + 1]);
 bool path_reaches_procfs_by_symlink(int root, const char *path, int fd);
 int path_null_device(struct ctx *c);
 bool is_null_device(const struct stat *st);
 /* path.c: procfs */
 int proc_open(struct ctx *c);
+int proc_open_directory(const struct ctx *c, const char *path);
 int proc_write_at(int directory, const char *path, const char *text, size_t size);
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size);
@@ -82,84 +83,25 @@ void proc_prepare(struct ctx *c);
 void proc_narrow(struct ctx *c);
 int proc_reopen(const struct ctx *c, int fd, int flags);
 
-/* ops_ns.c: host side */
-int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op);
-int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op);
-int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op);
-int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op);
-int op_open_fifo(struct ctx *c, const struct op_open_fifo *op);
-int op_open_ns(struct ctx *c, const struct op_open_ns *op);
-int op_join(struct ctx *c);
-int op_join_process(struct ctx *c, const struct op_join_process *op);
-int op_clone(struct ctx *c, const struct op_clone *op);
+/* ops_ns.c */
 int serve_child(struct ctx *c, const struct op_clone *op);
 int become_root(struct ctx *c);
-/* ops_ns.c: container side */
 int await_announced(struct ctx *c);
-int op_wait_cgroup(struct ctx *c);
-int op_unshare(struct ctx *c, const struct op_unshare *op);
-int op_loopback_up(struct ctx *c);
-int op_time_offsets(struct ctx *c, const struct op_time_offsets *op);
 
-/* host_agent.c, net_device.c: the agent, and the operations that ask it */
-int op_host_agent(struct ctx *c);
+/* host_agent.c, net_device.c: the agent, and what operations ask it for */
 void await_agent(const struct ctx *c);
 int host_source(struct ctx *c, const struct op_mount *op);
 int host_time_offsets(struct ctx *c);
-int op_net_device(struct ctx *c, const struct op_net_device *op);
 int move_device(struct ctx *c, const struct op_net_device *op, int target);
 int set_link(int inet, const char *name, bool up);
 
-/* ops_mount.c */
-int op_mount(struct ctx *c, const struct op_mount *op);
-int mount_tmpfs(struct ctx *c, const char *what, const char *options, unsigned attributes);
-/* copy_up.c */
+/* ops_mount.c, copy_up.c */
+int mount_empty_tmpfs(struct ctx *c, const char *what);
 int copy_tree(int from, int to);
-
-/* ops_root.c */
-int op_root_propagation(struct ctx *c, const struct op_root_propagation *op);
-int op_rootfs(struct ctx *c, const struct op_rootfs *op);
-int op_pivot(struct ctx *c, const struct op_pivot *op);
-int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op);
-int op_readonly_path(struct ctx *c, const struct op_readonly_path *op);
-int op_mask_path(struct ctx *c, const struct op_mask_path *op);
-
-/* ops_node.c */
-int op_device(struct ctx *c, const struct op_device *op);
-int op_symlink(struct ctx *c, const struct op_symlink *op);
-int op_reopen_null(struct ctx *c);
-int op_terminal(struct ctx *c, const struct op_terminal *op);
-int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op);
-int op_make_cwd(struct ctx *c, const struct op_make_cwd *op);
-int op_chdir(struct ctx *c, const struct op_chdir *op);
-
-/* ops_process.c */
-int op_session(struct ctx *c, const struct op_session *op);
-int op_keyring(struct ctx *c, const struct op_keyring *op);
-int op_sysctl(struct ctx *c, const struct op_sysctl *op);
-int op_hostname(struct ctx *c, const struct op_hostname *op);
-int op_domainname(struct ctx *c, const struct op_domainname *op);
-int op_rlimit(struct ctx *c, const struct op_rlimit *op);
-int op_no_new_privs(struct ctx *c);
-int op_apparmor(struct ctx *c, const struct op_apparmor *op);
-int op_selinux(struct ctx *c, const struct op_selinux *op);
-int op_seccomp(struct ctx *c, const struct op_seccomp *op);
-int op_credentials(struct ctx *c, const struct op_credentials *op);
-int op_personality(struct ctx *c, const struct op_personality *op);
-int op_scheduler(struct ctx *c, const struct op_scheduler *op);
-int op_io_priority(struct ctx *c, const struct op_io_priority *op);
-int op_memory_policy(struct ctx *c, const struct op_memory_policy *op);
-int op_affinity(struct ctx *c, const struct plan_bytes *mask);
-
-/* ops_hook.c */
-int op_hook(struct ctx *c, const struct op_hook *op);
 
 /* ops_exec.c */
 int await_runtime(const struct ctx *c);
-int op_sync(struct ctx *c, const struct op_sync *op);
-int op_program(struct ctx *c, const struct op_program *op);
-int op_ready(struct ctx *c);
-int op_await_start(struct ctx *c);
-int op_exec(struct ctx *c, const struct op_exec *op);
+
+#include "ops.gen.h"
 
 #endif

@@ -18,12 +18,6 @@ struct message {
     uint8_t body[192];
 };
 
-/* Both sockets of a network namespace: a socket belongs to the one that it was made in. */
-struct side {
-    int netlink;
-    int inet;
-};
-
 static void put(struct message *m, const void *data, size_t size)
 {
     if (NLMSG_ALIGN(m->head.nlmsg_len) + size > sizeof *m)
@@ -153,40 +147,38 @@ static int move_link(int fd, uint32_t index, int target, const char *name, uint3
     return err;
 }
 
-/* Brings a link up or down. */
-int set_link(int inet, const char *name, bool up)
+/* Brings a link up or down. Any socket will do (netdevice(7)). */
+int set_link(int socket, const char *name, bool up)
 {
     struct ifreq wanted = { 0 };
     memcpy(wanted.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
-    int err = sys_ioctl(inet, SIOCGIFFLAGS, &wanted);
+    int err = sys_ioctl(socket, SIOCGIFFLAGS, &wanted);
     if (err < 0)
         return err;
     wanted.ifr_flags = (short)(up ? wanted.ifr_flags | IFF_UP : wanted.ifr_flags & ~IFF_UP);
-    return sys_ioctl(inet, SIOCSIFFLAGS, &wanted);
+    return sys_ioctl(socket, SIOCSIFFLAGS, &wanted);
 }
 
-static int open_side(struct side *ret)
+/* A socket belongs to the network namespace that it was made in. */
+static int open_socket(void)
 {
-    ret->netlink = sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-    ret->inet = sys_result(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    return ret->netlink < 0 ? ret->netlink : ret->inet < 0 ? ret->inet : 0;
+    return sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 }
 
-static int open_both(const struct ctx *c, int target, struct side *home, struct side *there)
+static int open_both(const struct ctx *c, int target, int *ret_home, int *ret_there)
 {
     cleanup_fd int back = proc_open_ns(c, "self", "net");
-    int err = back < 0 ? back : open_side(home);
-    if (err == 0)
-        err = sys_setns(target, CLONE_NEWNET);
+    *ret_home = back < 0 ? back : open_socket();
+    int err = *ret_home < 0 ? *ret_home : sys_setns(target, CLONE_NEWNET);
     if (err < 0)
         return err;
-    err = open_side(there);
-    int returned = sys_setns(back, CLONE_NEWNET);
-    return err < 0 ? err : returned;
+    *ret_there = open_socket();
+    err = sys_setns(back, CLONE_NEWNET);
+    return *ret_there < 0 ? *ret_there : err;
 }
 
 /* `doing` says what was being done when it returns an error. */
-static int move_between(const struct op_net_device *op, int target, const struct side *home, const struct side *there, const char **doing)
+static int move_between(const struct op_net_device *op, int target, int home, int there, const char **doing)
 {
     static struct message addresses[MAX_ADDRESSES];
     const char *name = op->new_name.len > 0 ? op->new_name.s : op->name.s;
@@ -197,36 +189,36 @@ static int move_between(const struct op_net_device *op, int target, const struct
         return -ENODEV;
     memcpy(link.ifr_name, op->name.s, op->name.len);
     memcpy(taken.ifr_name, name, strlen(name));
-    int err = sys_ioctl(home->inet, SIOCGIFINDEX, &link);
+    int err = sys_ioctl(home, SIOCGIFINDEX, &link);
     if (err < 0)
         return err;
     *doing = ": its name in the container";
-    if (sys_ioctl(there->inet, SIOCGIFINDEX, &taken) == 0)
+    if (sys_ioctl(there, SIOCGIFINDEX, &taken) == 0)
         return -EEXIST;
     *doing = ": read its addresses"; /* first: the kernel takes those of IPv6 from a link that goes down */
-    int count = save_addresses(home->netlink, (uint32_t)link.ifr_ifindex, addresses);
+    int count = save_addresses(home, (uint32_t)link.ifr_ifindex, addresses);
     if (count < 0)
         return count;
     *doing = ": take it down";
-    err = set_link(home->inet, op->name.s, false);
+    err = set_link(home, op->name.s, false);
     if (err < 0)
         return err;
     *doing = "";
-    err = move_link(home->netlink, (uint32_t)link.ifr_ifindex, target, op->new_name.s, &index);
+    err = move_link(home, (uint32_t)link.ifr_ifindex, target, op->new_name.s, &index);
     for (int i = 0; err == 0 && i < count; i++) {
         *doing = ": restore its addresses";
         struct ifaddrmsg head;
         memcpy(&head, addresses[i].body, sizeof head);
         head.ifa_index = index;
         memcpy(addresses[i].body, &head, sizeof head);
-        err = request(there->netlink, &addresses[i]);
+        err = request(there, &addresses[i]);
     }
     if (err < 0)
         return err;
     *doing = ": bring it up";
     struct ifreq moved = { .ifr_ifindex = (int)index };
-    err = sys_ioctl(there->inet, SIOCGIFNAME, &moved);
-    return err < 0 ? err : set_link(there->inet, moved.ifr_name, true);
+    err = sys_ioctl(there, SIOCGIFNAME, &moved);
+    return err < 0 ? err : set_link(there, moved.ifr_name, true);
 }
 
 /*
@@ -235,14 +227,11 @@ static int move_between(const struct op_net_device *op, int target, const struct
  */
 int move_device(struct ctx *c, const struct op_net_device *op, int target)
 {
-    struct side home = { -1, -1 }, there = { -1, -1 };
+    cleanup_fd int home = -1;
+    cleanup_fd int there = -1;
     const char *doing = ": enter the container's network namespace";
     int err = open_both(c, target, &home, &there);
     if (err == 0)
-        err = move_between(op, target, &home, &there, &doing);
-    close_fd(&home.netlink);
-    close_fd(&home.inet);
-    close_fd(&there.netlink);
-    close_fd(&there.inet);
+        err = move_between(op, target, home, there, &doing);
     return err < 0 ? step(c, err, "move network device \"%s\"%s", op->name.s, doing) : 0;
 }

@@ -33,18 +33,14 @@ int op_ready(struct ctx *c)
 /* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
 static bool home_of_line(char *line, uint32_t uid, char **ret_home)
 {
-    char *field[6] = { line };
-    for (int i = 1; i < 6; i++) {
-        field[i] = strchr(field[i - 1], ':');
-        if (field[i] == NULL)
-            return false;
-        *field[i]++ = 0;
-    }
-    char *end;
+    char *field[6], *end;
+    for (int i = 0; i < 6; i++)
+        field[i] = strsep(&line, ":");
+    if (field[5] == NULL)
+        return false;
     unsigned long number = strtoul(field[2], &end, 10);
     if (field[2][0] < '0' || field[2][0] > '9' || *end != 0 || number != uid)
         return false;
-    field[5][strcspn(field[5], ":")] = 0;
     *ret_home = field[5];
     return true;
 }
@@ -52,51 +48,25 @@ static bool home_of_line(char *line, uint32_t uid, char **ret_home)
 /*
  * Who can influence: the image's file may be anything, also a device that does something when it is opened. So it is found inside the
  * root without opening it, must be a regular file, is read to a bound, and only the uid, a number that we know already, is looked for in
- * it. Lines that are too long are skipped.
+ * it. Pages of the text that nothing is read into cost nothing.
  */
 static void find_home(struct ctx *c, uint32_t uid)
 {
-    char text[PATH_MAX];
-    size_t have = 0, total = 0;
-    bool skip = false;
+    static char text[MAX_PASSWD_BYTES + 1];
     struct stat st;
     (void)snprintf(c->home, sizeof c->home, "HOME=/");
     cleanup_fd int found = path_open(c->root, "/etc/passwd", O_PATH);
     if (found < 0 || sys_fstat(found, &st) < 0 || !S_ISREG(st.st_mode))
         return;
     cleanup_fd int fd = proc_reopen(c, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
+    if (fd < 0 || sys_read_full(fd, text, MAX_PASSWD_BYTES) < 0)
         return;
-    while (total < MAX_PASSWD_BYTES) {
-        ssize_t got = sys_read_full(fd, text + have, sizeof text - 1 - have);
-        bool end = got <= 0;
-        size_t size = have + (end ? 0 : (size_t)got);
-        total += end ? 0 : (size_t)got;
-        text[size] = 0;
-        char *line = text;
-        for (char *stop; (stop = strchr(line, '\n')) != NULL || (end && *line != 0);) {
-            char *home;
-            if (stop != NULL)
-                *stop = 0;
-            if (!skip && home_of_line(line, uid, &home)) {
-                if (home[0] != 0)
-                    (void)snprintf(c->home, sizeof c->home, "HOME=%s", home);
-                return;
-            }
-            skip = false;
-            if (stop == NULL)
-                return;
-            line = stop + 1;
-        }
-        if (end)
+    for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (home_of_line(line, uid, &home)) {
+            if (home[0] != 0 && strlen(home) < PATH_MAX)
+                (void)snprintf(c->home, sizeof c->home, "HOME=%s", home);
             return;
-        have = strlen(line);
-        if (have == sizeof text - 1) {
-            skip = true;
-            have = 0;
         }
-        memmove(text, line, have);
-    }
 }
 
 /* What stat and the permission bits say about executing `path`. EPERM and ENOSYS of faccessat2 may come from a filter: execve decides. */

@@ -28,52 +28,31 @@ static int refused(struct ctx *c, int fs, int err, const char *what, const char 
 {
     char text[256];
     kernel_message(fs, text);
-    return step(c, err, "mount %s%s%s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
+    return step(c, err, "mount %s%s%.90s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
 }
 
-/*
- * One option, "key=value" or "flag". A value may stand in double quotes, as mount(8) has it for SELinux contexts; commas in quotes do not
- * split, and the quotes are not part of the value.
- */
-static int configure(struct ctx *c, int fs, char *option, const char *what)
+/* The options of a file system, each "key=value" or "flag". */
+static int configure(struct ctx *c, int fs, const struct plan_strs *options, const char *what)
 {
-    char shown[96];
-    (void)snprintf(shown, sizeof shown, "%.90s", option);
-    char *value = strchr(option, '=');
-    if (value != NULL) {
-        *value++ = 0;
-        size_t size = strlen(value);
-        if (size >= 2 && value[0] == '"' && value[size - 1] == '"') {
-            value[size - 1] = 0;
-            value++;
+    char key[256]; /* the kernel takes no longer one */
+    for (uint32_t i = 0; i < options->count; i++) {
+        const char *option = options->v[i], *value = strchr(option, '=');
+        size_t size = strcspn(option, "=");
+        int err = size >= sizeof key ? -ENAMETOOLONG : 0;
+        if (err == 0) {
+            memcpy(key, option, size);
+            key[size] = 0;
+            err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value != NULL ? value + 1 : NULL);
         }
-    }
-    int err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, option, value);
-    return err < 0 ? refused(c, fs, err, what, shown) : 0;
-}
-
-static int configure_all(struct ctx *c, int fs, const char *data, const char *what)
-{
-    char option[LIMIT_STEP_MAX_BYTES];
-    while (*data != 0) {
-        size_t size = 0;
-        for (bool quoted = false; data[size] != 0 && (quoted || data[size] != ','); size++)
-            quoted = data[size] == '"' ? !quoted : quoted;
-        if (size >= sizeof option)
-            return step(c, -ENAMETOOLONG, "mount %s: an option is too long", what);
-        memcpy(option, data, size);
-        option[size] = 0;
-        data += size;
-        data += *data == ',';
-        int err = size > 0 ? configure(c, fs, option, what) : 0;
         if (err < 0)
-            return err;
+            return refused(c, fs, err, what, option);
     }
     return 0;
 }
 
 /* A new file system, mounted nowhere. Returns its fd. */
-static int make_file_system(struct ctx *c, const char *type, const char *source, const char *data, int mode, unsigned attributes, const char *what)
+static int make_file_system(struct ctx *c, const char *type, const char *source, const struct plan_strs *options, int mode, unsigned attributes,
+    const char *what)
 {
     char text[16];
     cleanup_fd int fs = sys_fsopen(type);
@@ -82,7 +61,7 @@ static int make_file_system(struct ctx *c, const char *type, const char *source,
     int err = source[0] != 0 ? sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", source) : 0;
     if (err < 0)
         return refused(c, fs, err, what, "source");
-    err = configure_all(c, fs, data, what);
+    err = configure(c, fs, options, what);
     if (err < 0)
         return err;
     if (mode >= 0) {
@@ -98,10 +77,12 @@ static int make_file_system(struct ctx *c, const char *type, const char *source,
     return tree < 0 ? refused(c, fs, tree, what, "") : tree;
 }
 
-/* A detached tmpfs, for masks. */
-int mount_tmpfs(struct ctx *c, const char *what, const char *options, unsigned attributes)
+/* A detached tmpfs with nothing in it, for good. */
+int mount_empty_tmpfs(struct ctx *c, const char *what)
 {
-    return make_file_system(c, "tmpfs", "tmpfs", options, -1, attributes, what);
+    static char *options[] = { "nr_blocks=1", "nr_inodes=1", "mode=755", NULL };
+    const struct plan_strs list = { .v = options, .count = 3 };
+    return make_file_system(c, "tmpfs", "tmpfs", &list, -1, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, what);
 }
 
 /*
@@ -127,15 +108,10 @@ static int open_source(struct ctx *c, const struct op_mount *op, bool *ret_direc
 static int open_target(struct ctx *c, const struct op_mount *op, bool directory, bool *ret_made)
 {
     struct stat st, root = { 0 };
-    cleanup_fd int target = -1;
-    *ret_made = false;
-    if ((op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0)
-        target = path_make_plain_directory(c->root, op->target.s, ret_made);
-    else if (directory)
-        target = path_make_directory(c->root, op->target.s, ret_made);
-    else
-        target = path_make_file(c->root, op->target.s);
-    if ((op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0 && (target == -ENOTDIR || target == -ELOOP))
+    bool plain = (op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0;
+    cleanup_fd int target = plain ? path_make_plain_directory(c->root, op->target.s, ret_made) :
+                                    path_make(c->root, op->target.s, directory ? LAST_DIRECTORY : LAST_FILE, ret_made);
+    if (plain && (target == -ENOTDIR || target == -ELOOP))
         return step(c, target, "mount \"%s\" on \"%s\": it must be mounted on ordinary directory", op->source.s, op->target.s);
     int err = target < 0 ? target : sys_fstat(target, &st);
     if (err == 0)
@@ -162,10 +138,10 @@ static int finish(struct ctx *c, const struct op_mount *op, int tree, int target
     if (err < 0)
         return step(c, err, "mount %s", what);
     for (uint32_t i = 0; i < op->propagation.count; i++) {
-        uint64_t flags = plan_u64_at(&op->propagation, i);
-        err = sys_mount_setattr(tree, (flags & MS_REC) != 0, 0, 0, flags & ~(uint64_t)MS_REC);
+        uint32_t flags = plan_u32_at(&op->propagation, i);
+        err = sys_mount_setattr(tree, (flags & MS_REC) != 0, 0, 0, flags & ~(uint32_t)MS_REC);
         if (err < 0)
-            return step(c, err, "mount %s: propagation 0x%llx", what, (unsigned long long)flags);
+            return step(c, err, "mount %s: propagation 0x%x", what, flags);
     }
     return 0;
 }
@@ -176,7 +152,7 @@ static int mount_new(struct ctx *c, const struct op_mount *op, int target, bool 
     int mode = -1;
     if ((op->how & MOUNT_HOW_INHERIT_MODE) != 0 && !made && sys_fstat(target, &st) == 0)
         mode = (int)(st.st_mode & 07777);
-    cleanup_fd int tree = make_file_system(c, op->fstype.s, op->source.s, op->data.s, mode, 0, what);
+    cleanup_fd int tree = make_file_system(c, op->fstype.s, op->source.s, &op->options, mode, 0, what);
     if (tree < 0)
         return take_fd(&tree);
     if ((op->how & MOUNT_HOW_COPY_UP) != 0 && !made) {

@@ -175,7 +175,7 @@ int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
 
 int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
 {
-    cleanup_fd int fd = path_make_directory(c->root, op->path.s, NULL);
+    cleanup_fd int fd = path_make(c->root, op->path.s, LAST_DIRECTORY, NULL);
     return fd < 0 ? step(c, fd, "make the working directory \"%s\"", op->path.s) : 0;
 }
 

@@ -29,6 +29,7 @@ int op_session(struct ctx *c, const struct op_session *op)
 int op_keyring(struct ctx *c, const struct op_keyring *op)
 {
     char text[256];
+    unsigned permissions = 0;
     int err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", op->label.s, op->label.len) : 0;
     if (err < 0)
         return step(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
@@ -44,14 +45,10 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
     if (size < 0)
         return step(c, size, "describe session keyring \"%s\"", op->name.s);
     text[(size_t)size < sizeof text ? (size_t)size : sizeof text - 1] = 0;
-    const char *at = text;
-    for (int field = 0; at != NULL && field < 3; field++) {
-        at = strchr(at, ';');
-        at = at != NULL ? at + 1 : NULL;
-    }
-    unsigned long permissions = at != NULL ? strtoul(at, NULL, 16) : 0;
-    err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
-    return at == NULL || err < 0 ? step(c, at == NULL ? -EINVAL : err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
+    err = sscanf(text, "%*[^;];%*[^;];%*[^;];%x", &permissions) == 1 ? 0 : -EINVAL;
+    if (err == 0)
+        err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
+    return err < 0 ? step(c, err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
 }
 
 /*
@@ -60,16 +57,8 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
  */
 int op_sysctl(struct ctx *c, const struct op_sysctl *op)
 {
-    char path[PATH_MAX];
-    int size = snprintf(path, sizeof path, "sys/%s", op->path.s);
-    int err = size < 0 || (size_t)size >= sizeof path ? -ENAMETOOLONG : 0;
-    for (const char *part = op->path.s; err == 0 && part != NULL; part = strchr(part, '/')) {
-        part += part[0] == '/';
-        if (strcmp(part, "..") == 0 || strncmp(part, "../", 3) == 0)
-            err = -EINVAL;
-    }
-    if (err == 0)
-        err = proc_write(c, path, op->value.s, op->value.len);
+    cleanup_fd int settings = proc_open_directory(c, "sys");
+    int err = settings < 0 ? settings : proc_write_at(settings, op->path.s, op->value.s, op->value.len);
     return err < 0 ? step(c, err, "write sysctl \"%s\"", op->path.s) : 0;
 }
 
@@ -81,6 +70,13 @@ int op_hostname(struct ctx *c, const struct op_hostname *op)
 int op_domainname(struct ctx *c, const struct op_domainname *op)
 {
     return setdomainname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the domain name to \"%s\"", op->name.s) : 0;
+}
+
+int op_umask(struct ctx *c, const struct op_umask *op)
+{
+    (void)c;
+    (void)umask((mode_t)(op->mask & 0777));
+    return 0;
 }
 
 int op_rlimit(struct ctx *c, const struct op_rlimit *op)
@@ -177,21 +173,6 @@ static int drop_bounding(struct ctx *c, uint64_t keep)
     return 0;
 }
 
-/* The list's own memory is reused: 8-byte entries become an array of 4-byte ids in front of it, which nobody reads as a list again. */
-static int set_groups(struct ctx *c, const struct plan_u64s *groups)
-{
-    uint8_t *ids = (uint8_t *)(uintptr_t)groups->p;
-    for (uint32_t i = 0; i < groups->count; i++) {
-        uint64_t wide = plan_u64_at(groups, i);
-        if (wide >= ID_NONE)
-            return step(c, -EINVAL, "set supplementary group %llu", (unsigned long long)wide);
-        uint32_t id = (uint32_t)wide;
-        memcpy(ids + (size_t)i * sizeof id, &id, sizeof id);
-    }
-    int err = sys_setgroups(groups->count, ids);
-    return err < 0 ? step(c, err, "set supplementary groups") : 0;
-}
-
 static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
 {
     uint32_t real, effective, saved;
@@ -263,8 +244,8 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
     int err = caps ? drop_bounding(c, op->bounding) : 0;
     if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 1, 0) < 0)
         err = step(c, -errno, "keep capabilities over the change of uid");
-    if (err == 0 && (op->flags & CREDENTIALS_SET_GROUPS) != 0)
-        err = set_groups(c, &op->groups);
+    if (err == 0 && (op->flags & CREDENTIALS_SET_GROUPS) != 0 && sys_setgroups(op->groups.count, op->groups.p) < 0)
+        err = step(c, -errno, "set supplementary groups");
     if (err == 0)
         err = set_ids(c, op->uid, op->gid);
     if (err == 0 && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0) /* a change of ids sets it to what fs.suid_dumpable says */
@@ -306,45 +287,34 @@ int op_io_priority(struct ctx *c, const struct op_io_priority *op)
     return err < 0 ? step(c, err, "set i/o priority 0x%x", op->value) : 0;
 }
 
-/* Up to 65536 bits in the kernel's own form, words of the machine. */
-#define MASK_WORDS (65536 / 8 / sizeof(unsigned long) + 1)
-
-static bool mask_words(const struct plan_bytes *mask, unsigned long words[MASK_WORDS])
-{
-    memset(words, 0, MASK_WORDS * sizeof *words);
-    for (uint32_t i = 0; i < mask->len; i++) {
-        if (i / sizeof *words >= MASK_WORDS)
-            return false;
-        words[i / sizeof *words] |= (unsigned long)mask->p[i] << (8 * (i % sizeof *words));
-    }
-    return true;
-}
-
 /* The count says one more than the bits (set_mempolicy(2), BUGS). The kernel refuses nodes that it does not have. */
 int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
 {
-    unsigned long nodes[MASK_WORDS];
     bool some = op->nodes.len > 0;
-    int err = -EINVAL;
-    if (mask_words(&op->nodes, nodes))
-        err = sys_result(syscall(__NR_set_mempolicy, op->mode, some ? nodes : NULL, some ? (unsigned long)op->nodes.len * 8 + 1 : 0));
+    int err = sys_result(syscall(__NR_set_mempolicy, op->mode, some ? op->nodes.p : NULL, some ? (unsigned long)op->nodes.len * 8 + 1 : 0));
     return err < 0 ? step(c, err, "set memory policy 0x%x", op->mode) : 0;
 }
 
 /* Without a mask this only takes back what the runtime was bound to itself, which an outer sandbox may forbid: then a warning. */
-int op_affinity(struct ctx *c, const struct plan_bytes *mask)
+static int set_affinity(struct ctx *c, const struct plan_bytes *mask)
 {
-    unsigned long cpus[MASK_WORDS];
+    uint8_t every[8192]; /* more CPUs than any kernel is built for */
     bool all = mask->len == 0;
-    int err = -EINVAL;
-    if (mask_words(mask, cpus)) {
-        if (all)
-            memset(cpus, 0xff, sizeof cpus);
-        err = sys_result(syscall(__NR_sched_setaffinity, 0, sizeof cpus, cpus));
-    }
+    memset(every, 0xff, sizeof every);
+    int err = sys_result(syscall(__NR_sched_setaffinity, 0, all ? sizeof every : mask->len, all ? every : mask->p));
     if (err < 0 && all) {
         report_warning(c, "the CPU affinity of the runtime cannot be taken back");
-        err = 0;
+        return 0;
     }
     return err < 0 ? step(c, err, "set CPU affinity") : 0;
+}
+
+int op_initial_affinity(struct ctx *c, const struct op_initial_affinity *op)
+{
+    return set_affinity(c, &op->mask);
+}
+
+int op_affinity(struct ctx *c, const struct op_affinity *op)
+{
+    return set_affinity(c, &op->mask);
 }

@@ -11,8 +11,8 @@
 
 int op_root_propagation(struct ctx *c, const struct op_root_propagation *op)
 {
-    int err = sys_mount(NULL, "/", NULL, (unsigned long)op->flags, NULL);
-    return err < 0 ? step(c, err, "set the propagation of \"/\" to 0x%llx", (unsigned long long)op->flags) : 0;
+    int err = sys_mount(NULL, "/", NULL, op->flags, NULL);
+    return err < 0 ? step(c, err, "set the propagation of \"/\" to 0x%x", op->flags) : 0;
 }
 
 /* Only the root of a mount has a propagation: goes up from `fd` until the kernel agrees that this is one. */
@@ -94,20 +94,16 @@ static void unescape(char *text)
  * shared with the host. Order: the mount first stops to be anybody's peer, then it is covered, which reaches only peers of the covered one.
  * Detaching it instead would reach the peers of its parent, and where mounts are stacked no path leads to that.
  */
-static int hide_mount(struct ctx *c, char *line)
+static int hide_mount(struct ctx *c, const char *line)
 {
-    char *type = strstr(line, " - "), *save = NULL, *part = NULL, *point = line;
-    for (int field = 1; field < 5 && point != NULL; field++) {
-        part = point;
-        point = strchr(point, ' ');
-        point = point != NULL ? point + 1 : NULL;
-    }
-    if (type == NULL || point == NULL || point > type)
+    char part[2], point[8192]; /* the second as long as the line may be, see below */
+    const char *type = strstr(line, " - ");
+    if (type == NULL)
         return -EINVAL;
-    type = strtok_r(type + 3, " ", &save);
-    if (type == NULL || (strcmp(type, "proc") != 0 && strcmp(type, "sysfs") != 0) || strncmp(part, "/ ", 2) != 0)
+    if (strncmp(type, " - proc ", 8) != 0 && strncmp(type, " - sysfs ", 9) != 0)
         return 0;
-    point[strcspn(point, " ")] = 0;
+    if (sscanf(line, "%*[^ ] %*[^ ] %*[^ ] %1[^ ]%*1[ ]%8191[^ ]", part, point) != 2)
+        return 0; /* not mounted as a whole: its field 4 is longer than "/" */
     unescape(point);
     size_t size = strlen(c->root_path);
     if (strncmp(point, c->root_path, size) == 0 && (point[size] == '/' || point[size] == 0))
@@ -116,7 +112,7 @@ static int hide_mount(struct ctx *c, char *line)
     int err = target < 0 ? target : sys_mount_setattr(target, false, 0, 0, MS_SLAVE);
     if (err == -ENOENT || err == -EINVAL)
         return 0; /* no mount here any more: a cover, or another mount over a folder above, has hidden it */
-    cleanup_fd int cover = err < 0 ? err : mount_tmpfs(c, point, "nr_blocks=1,nr_inodes=1", MOUNT_ATTR_RDONLY);
+    cleanup_fd int cover = err < 0 ? err : mount_empty_tmpfs(c, point);
     return cover < 0 ? take_fd(&cover) : sys_attach(cover, target);
 }
 
@@ -214,7 +210,7 @@ static int empty_directory(struct ctx *c, const char *path)
 {
     if (c->empty >= 0)
         return sys_open_tree(c->empty, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
-    return mount_tmpfs(c, path, "nr_blocks=1,nr_inodes=1,mode=755", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    return mount_empty_tmpfs(c, path);
 }
 
 /* Who can influence: the image provides /dev/null, which is verified, and the path, which is resolved inside the root and used by its fd. */

@@ -81,8 +81,6 @@ static int expand(int root, const char *path, char out[PATH_MAX])
     }
 }
 
-enum last { LAST_DIRECTORY, LAST_FILE };
-
 /*
  * Who can influence: the image and anyone who shares a volume with it choose every name on the way. Privilege: root in the container's
  * user namespace, host file systems still in reach. Therefore: one component at a time below the fd of the one before, O_NOFOLLOW, no
@@ -119,7 +117,11 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
     return take_fd(&at);
 }
 
-static int make(int root, const char *path, enum last last, bool *ret_made)
+/*
+ * An O_PATH fd of what `path` names in the root; where nothing is, a directory or an empty file is made. What exists is returned as it is,
+ * whatever it is.
+ */
+int path_make(int root, const char *path, enum last last, bool *ret_made)
 {
     if (ret_made != NULL)
         *ret_made = false;
@@ -129,17 +131,6 @@ static int make(int root, const char *path, enum last last, bool *ret_made)
     char plain[PATH_MAX];
     int err = expand(root, path, plain);
     return err < 0 ? err : walk(root, plain, last, ret_made);
-}
-
-/* An O_PATH fd of what `path` names in the root; a directory is made there when nothing is. An existing file is returned as it is. */
-int path_make_directory(int root, const char *path, bool *ret_made)
-{
-    return make(root, path, LAST_DIRECTORY, ret_made);
-}
-
-int path_make_file(int root, const char *path)
-{
-    return make(root, path, LAST_FILE, NULL);
 }
 
 /* An fd of the directory that `path` lies in, made when missing, and the last component; that one may be a symlink: use O_NOFOLLOW. */
@@ -160,7 +151,7 @@ int path_parent(int root, const char *path, char ret_name[NAME_MAX + 1])
         return -EINVAL;
     memcpy(parent, path, name);
     parent[name] = 0;
-    return path_make_directory(root, parent, NULL);
+    return path_make(root, parent, LAST_DIRECTORY, NULL);
 }
 
 /* For proc and sysfs: what is there must be a directory by itself, or a hostile link decides where the real one goes (CVE-2019-19921). */
@@ -248,6 +239,12 @@ int proc_write_at(int directory, const char *path, const char *text, size_t size
     return (size_t)wrote == size ? 0 : -EIO;
 }
 
+/* A directory of procfs, found without links and below no other mount. */
+int proc_open_directory(const struct ctx *c, const char *path)
+{
+    return sys_openat2(c->proc, path, O_PATH | O_DIRECTORY, 0, BELOW_PROC);
+}
+
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
 {
     return proc_write_at(c->proc, path, text, size);
@@ -275,7 +272,7 @@ int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
 {
     char path[32];
     (void)snprintf(path, sizeof path, "%s/ns", pid);
-    cleanup_fd int directory = sys_openat2(c->proc, path, O_PATH | O_DIRECTORY, 0, BELOW_PROC);
+    cleanup_fd int directory = proc_open_directory(c, path);
     return directory < 0 ? take_fd(&directory) : sys_openat(directory, name, O_RDONLY, 0);
 }
 

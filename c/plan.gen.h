@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x9eb0546cu
+#define PLAN_SCHEMA_HASH 0x68e7847eu
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -17,6 +17,8 @@
 #define LIMIT_STEP_MAX_BYTES 4096u
 #define LIMIT_EXTRA_FDS_MAX 256u
 #define LIMIT_HOOK_OUTPUT_MAX_BYTES 1024u
+#define LIMIT_NAMESPACES_MAX 16u
+#define LIMIT_CGROUPS_MAX 32u
 
 /* The fds that ts-init is started with, besides 0, 1 and 2. */
 #define FD_PLAN 3
@@ -56,11 +58,10 @@ enum arg_kind {
     ARG_U32 = 1,
     ARG_I32 = 2,
     ARG_U64 = 3,
-    ARG_I64 = 4,
-    ARG_STR = 5,
-    ARG_BYTES = 6,
-    ARG_STRS = 7,
-    ARG_U64S = 8,
+    ARG_STR = 4,
+    ARG_BYTES = 5,
+    ARG_STRS = 6,
+    ARG_U32S = 7,
 };
 
 enum op_code {
@@ -72,7 +73,7 @@ enum op_code {
     OP_CGROUP_DIR = 3,
     /* open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else */
     OP_CGROUP_TASKS = 4,
-    /* open the exec fifo with O_PATH, for await_start */
+    /* open the exec fifo, with O_PATH */
     OP_OPEN_FIFO = 5,
     /* open a namespace file to be joined; type is its CLONE_NEW* flag */
     OP_OPEN_NS = 6,
@@ -100,7 +101,7 @@ enum op_code {
     OP_ROOT_PROPAGATION = 25,
     /* open the root directory for all later ops; with bind: make its parent mount private and bind it on itself recursively, so that it can be pivoted */
     OP_ROOTFS = 26,
-    /* mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; data is the comma-separated option string for the file system */
+    /* mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag" */
     OP_MOUNT = 27,
     /* mknod inside the root, or verify that the same node is there; mode holds the type bits too */
     OP_DEVICE = 28,
@@ -164,7 +165,7 @@ enum op_code {
     OP_SCHEDULER = 58,
     /* ioprio_set(2) of our process group: class << 13 | priority */
     OP_IO_PRIORITY = 59,
-    /* set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask, empty for none */
+    /* set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask in whole words of 8 bytes, empty for none */
     OP_MEMORY_POLICY = 60,
     /* sched_setaffinity(2) once in the cgroup; mask as in initial_affinity, empty for every CPU that the cgroup allows */
     OP_AFFINITY = 61,
@@ -195,7 +196,7 @@ enum record_type {
 struct plan_str { const char *s; uint32_t len; };       /* NUL-terminated, len without the NUL */
 struct plan_bytes { const uint8_t *p; uint32_t len; };
 struct plan_strs { char **v; uint32_t count; };         /* v ends with NULL */
-struct plan_u64s { const uint8_t *p; uint32_t count; }; /* little-endian, not aligned */
+struct plan_u32s { const uint8_t *p; uint32_t count; }; /* little-endian, not aligned */
 
 struct op_oom_score_adj {
     int32_t value;
@@ -254,7 +255,7 @@ struct op_keyring {
 };
 
 struct op_root_propagation {
-    uint64_t flags;
+    uint32_t flags;
 };
 
 struct op_rootfs {
@@ -266,13 +267,13 @@ struct op_mount {
     struct plan_str source;
     struct plan_str target;
     struct plan_str fstype;
-    struct plan_str data;
+    struct plan_strs options;
     uint32_t how;
     uint64_t set;
     uint64_t clear;
     uint64_t rec_set;
     uint64_t rec_clear;
-    struct plan_u64s propagation;
+    struct plan_u32s propagation;
     struct plan_str uid_map;
     struct plan_str gid_map;
 };
@@ -371,7 +372,7 @@ struct op_seccomp {
 struct op_credentials {
     uint32_t uid;
     uint32_t gid;
-    struct plan_u64s groups;
+    struct plan_u32s groups;
     uint32_t flags;
     uint64_t bounding;
     uint64_t effective;
@@ -489,6 +490,7 @@ struct op {
     };
 };
 
+#define OP_CODE_MAX 70
 #define OP_MAX_ARGS 12
 #define OP_SCHEMA_COUNT 53
 
@@ -496,95 +498,96 @@ struct op {
 static const struct op_schema {
     uint16_t code;
     uint8_t stage;
+    uint8_t most; /* how often a plan may have it; 0: any number of times */
     uint8_t nargs;
     const char *name;
     struct { uint8_t kind; uint16_t offset; } args[OP_MAX_ARGS];
 } OP_SCHEMAS[OP_SCHEMA_COUNT] = {
-    { OP_OOM_SCORE_ADJ, STAGE_HOST, 1, "oom_score_adj",
+    { OP_OOM_SCORE_ADJ, STAGE_HOST, 0, 1, "oom_score_adj",
       {
           { ARG_I32, offsetof(struct op, oom_score_adj.value) },
       } },
-    { OP_RAISE_RLIMIT, STAGE_HOST, 2, "raise_rlimit",
+    { OP_RAISE_RLIMIT, STAGE_HOST, 0, 2, "raise_rlimit",
       {
           { ARG_U32, offsetof(struct op, raise_rlimit.resource) },
           { ARG_U64, offsetof(struct op, raise_rlimit.hard) },
       } },
-    { OP_CGROUP_DIR, STAGE_HOST, 1, "cgroup_dir",
+    { OP_CGROUP_DIR, STAGE_HOST, 1, 1, "cgroup_dir",
       {
           { ARG_STR, offsetof(struct op, cgroup_dir.path) },
       } },
-    { OP_CGROUP_TASKS, STAGE_HOST, 1, "cgroup_tasks",
+    { OP_CGROUP_TASKS, STAGE_HOST, 32, 1, "cgroup_tasks",
       {
           { ARG_STR, offsetof(struct op, cgroup_tasks.path) },
       } },
-    { OP_OPEN_FIFO, STAGE_HOST, 1, "open_fifo",
+    { OP_OPEN_FIFO, STAGE_HOST, 1, 1, "open_fifo",
       {
           { ARG_STR, offsetof(struct op, open_fifo.path) },
       } },
-    { OP_OPEN_NS, STAGE_HOST, 2, "open_ns",
+    { OP_OPEN_NS, STAGE_HOST, 16, 2, "open_ns",
       {
           { ARG_STR, offsetof(struct op, open_ns.path) },
           { ARG_U64, offsetof(struct op, open_ns.type) },
       } },
-    { OP_JOIN, STAGE_HOST, 0, "join", { { 0, 0 } } },
-    { OP_JOIN_PROCESS, STAGE_HOST, 3, "join_process",
+    { OP_JOIN, STAGE_HOST, 0, 0, "join", { { 0, 0 } } },
+    { OP_JOIN_PROCESS, STAGE_HOST, 0, 3, "join_process",
       {
           { ARG_U32, offsetof(struct op, join_process.pid) },
           { ARG_U64, offsetof(struct op, join_process.start_time) },
           { ARG_U64, offsetof(struct op, join_process.flags) },
       } },
-    { OP_HOST_AGENT, STAGE_HOST, 0, "host_agent", { { 0, 0 } } },
-    { OP_INITIAL_AFFINITY, STAGE_HOST, 1, "initial_affinity",
+    { OP_HOST_AGENT, STAGE_HOST, 1, 0, "host_agent", { { 0, 0 } } },
+    { OP_INITIAL_AFFINITY, STAGE_HOST, 0, 1, "initial_affinity",
       {
           { ARG_BYTES, offsetof(struct op, initial_affinity.mask) },
       } },
-    { OP_CLONE, STAGE_HOST, 4, "clone",
+    { OP_CLONE, STAGE_HOST, 0, 4, "clone",
       {
           { ARG_U64, offsetof(struct op, clone.flags) },
           { ARG_STR, offsetof(struct op, clone.uid_map) },
           { ARG_STR, offsetof(struct op, clone.gid_map) },
           { ARG_U32, offsetof(struct op, clone.runtime_maps) },
       } },
-    { OP_SESSION, STAGE_CONTAINER, 1, "session",
+    { OP_SESSION, STAGE_CONTAINER, 0, 1, "session",
       {
           { ARG_U32, offsetof(struct op, session.become_root) },
       } },
-    { OP_WAIT_CGROUP, STAGE_CONTAINER, 0, "wait_cgroup", { { 0, 0 } } },
-    { OP_UNSHARE, STAGE_CONTAINER, 1, "unshare",
+    { OP_WAIT_CGROUP, STAGE_CONTAINER, 1, 0, "wait_cgroup", { { 0, 0 } } },
+    { OP_UNSHARE, STAGE_CONTAINER, 0, 1, "unshare",
       {
           { ARG_U64, offsetof(struct op, unshare.flags) },
       } },
-    { OP_KEYRING, STAGE_CONTAINER, 2, "keyring",
+    { OP_KEYRING, STAGE_CONTAINER, 0, 2, "keyring",
       {
           { ARG_STR, offsetof(struct op, keyring.name) },
           { ARG_STR, offsetof(struct op, keyring.label) },
       } },
-    { OP_LOOPBACK_UP, STAGE_CONTAINER, 0, "loopback_up", { { 0, 0 } } },
-    { OP_ROOT_PROPAGATION, STAGE_CONTAINER, 1, "root_propagation",
+    { OP_LOOPBACK_UP, STAGE_CONTAINER, 0, 0, "loopback_up", { { 0, 0 } } },
+    { OP_ROOT_PROPAGATION, STAGE_CONTAINER, 0, 1, "root_propagation",
       {
-          { ARG_U64, offsetof(struct op, root_propagation.flags) },
+          { ARG_U32, offsetof(struct op, root_propagation.flags) },
       } },
-    { OP_ROOTFS, STAGE_CONTAINER, 2, "rootfs",
+    { OP_ROOTFS, STAGE_CONTAINER, 1, 2, "rootfs",
       {
           { ARG_STR, offsetof(struct op, rootfs.path) },
           { ARG_U32, offsetof(struct op, rootfs.bind) },
       } },
-    { OP_MOUNT, STAGE_CONTAINER, 12, "mount",
+    { OP_MOUNT, STAGE_CONTAINER, 0, 12, "mount",
       {
           { ARG_STR, offsetof(struct op, mount.source) },
           { ARG_STR, offsetof(struct op, mount.target) },
           { ARG_STR, offsetof(struct op, mount.fstype) },
-          { ARG_STR, offsetof(struct op, mount.data) },
+          { ARG_STRS, offsetof(struct op, mount.options) },
           { ARG_U32, offsetof(struct op, mount.how) },
           { ARG_U64, offsetof(struct op, mount.set) },
           { ARG_U64, offsetof(struct op, mount.clear) },
           { ARG_U64, offsetof(struct op, mount.rec_set) },
           { ARG_U64, offsetof(struct op, mount.rec_clear) },
-          { ARG_U64S, offsetof(struct op, mount.propagation) },
+          { ARG_U32S, offsetof(struct op, mount.propagation) },
           { ARG_STR, offsetof(struct op, mount.uid_map) },
           { ARG_STR, offsetof(struct op, mount.gid_map) },
       } },
-    { OP_DEVICE, STAGE_CONTAINER, 6, "device",
+    { OP_DEVICE, STAGE_CONTAINER, 0, 6, "device",
       {
           { ARG_STR, offsetof(struct op, device.path) },
           { ARG_U32, offsetof(struct op, device.mode) },
@@ -593,95 +596,95 @@ static const struct op_schema {
           { ARG_U32, offsetof(struct op, device.uid) },
           { ARG_U32, offsetof(struct op, device.gid) },
       } },
-    { OP_SYMLINK, STAGE_CONTAINER, 3, "symlink",
+    { OP_SYMLINK, STAGE_CONTAINER, 0, 3, "symlink",
       {
           { ARG_STR, offsetof(struct op, symlink.target) },
           { ARG_STR, offsetof(struct op, symlink.path) },
           { ARG_U32, offsetof(struct op, symlink.replace) },
       } },
-    { OP_SYNC, STAGE_CONTAINER, 1, "sync",
+    { OP_SYNC, STAGE_CONTAINER, 0, 1, "sync",
       {
           { ARG_U32, offsetof(struct op, sync.point) },
       } },
-    { OP_PIVOT, STAGE_CONTAINER, 1, "pivot",
+    { OP_PIVOT, STAGE_CONTAINER, 1, 1, "pivot",
       {
           { ARG_U32, offsetof(struct op, pivot.mode) },
       } },
-    { OP_REOPEN_NULL, STAGE_CONTAINER, 0, "reopen_null", { { 0, 0 } } },
-    { OP_READONLY_MOUNT, STAGE_CONTAINER, 1, "readonly_mount",
+    { OP_REOPEN_NULL, STAGE_CONTAINER, 0, 0, "reopen_null", { { 0, 0 } } },
+    { OP_READONLY_MOUNT, STAGE_CONTAINER, 0, 1, "readonly_mount",
       {
           { ARG_STR, offsetof(struct op, readonly_mount.path) },
       } },
-    { OP_READONLY_PATH, STAGE_CONTAINER, 1, "readonly_path",
+    { OP_READONLY_PATH, STAGE_CONTAINER, 0, 1, "readonly_path",
       {
           { ARG_STR, offsetof(struct op, readonly_path.path) },
       } },
-    { OP_MASK_PATH, STAGE_CONTAINER, 1, "mask_path",
+    { OP_MASK_PATH, STAGE_CONTAINER, 0, 1, "mask_path",
       {
           { ARG_STR, offsetof(struct op, mask_path.path) },
       } },
-    { OP_SYSCTL, STAGE_CONTAINER, 2, "sysctl",
+    { OP_SYSCTL, STAGE_CONTAINER, 0, 2, "sysctl",
       {
           { ARG_STR, offsetof(struct op, sysctl.path) },
           { ARG_STR, offsetof(struct op, sysctl.value) },
       } },
-    { OP_HOSTNAME, STAGE_CONTAINER, 1, "hostname",
+    { OP_HOSTNAME, STAGE_CONTAINER, 0, 1, "hostname",
       {
           { ARG_STR, offsetof(struct op, hostname.name) },
       } },
-    { OP_DOMAINNAME, STAGE_CONTAINER, 1, "domainname",
+    { OP_DOMAINNAME, STAGE_CONTAINER, 0, 1, "domainname",
       {
           { ARG_STR, offsetof(struct op, domainname.name) },
       } },
-    { OP_TERMINAL, STAGE_CONTAINER, 4, "terminal",
+    { OP_TERMINAL, STAGE_CONTAINER, 1, 4, "terminal",
       {
           { ARG_U32, offsetof(struct op, terminal.width) },
           { ARG_U32, offsetof(struct op, terminal.height) },
           { ARG_U32, offsetof(struct op, terminal.uid) },
           { ARG_U32, offsetof(struct op, terminal.console) },
       } },
-    { OP_STDIO_OWNER, STAGE_CONTAINER, 1, "stdio_owner",
+    { OP_STDIO_OWNER, STAGE_CONTAINER, 0, 1, "stdio_owner",
       {
           { ARG_U32, offsetof(struct op, stdio_owner.uid) },
       } },
-    { OP_MAKE_CWD, STAGE_CONTAINER, 1, "make_cwd",
+    { OP_MAKE_CWD, STAGE_CONTAINER, 0, 1, "make_cwd",
       {
           { ARG_STR, offsetof(struct op, make_cwd.path) },
       } },
-    { OP_CHDIR, STAGE_CONTAINER, 2, "chdir",
+    { OP_CHDIR, STAGE_CONTAINER, 0, 2, "chdir",
       {
           { ARG_STR, offsetof(struct op, chdir.path) },
           { ARG_U32, offsetof(struct op, chdir.tolerant) },
       } },
-    { OP_UMASK, STAGE_CONTAINER, 1, "umask",
+    { OP_UMASK, STAGE_CONTAINER, 0, 1, "umask",
       {
           { ARG_U32, offsetof(struct op, umask.mask) },
       } },
-    { OP_RLIMIT, STAGE_CONTAINER, 3, "rlimit",
+    { OP_RLIMIT, STAGE_CONTAINER, 0, 3, "rlimit",
       {
           { ARG_U32, offsetof(struct op, rlimit.resource) },
           { ARG_U64, offsetof(struct op, rlimit.soft) },
           { ARG_U64, offsetof(struct op, rlimit.hard) },
       } },
-    { OP_NO_NEW_PRIVS, STAGE_CONTAINER, 0, "no_new_privs", { { 0, 0 } } },
-    { OP_APPARMOR, STAGE_CONTAINER, 1, "apparmor",
+    { OP_NO_NEW_PRIVS, STAGE_CONTAINER, 0, 0, "no_new_privs", { { 0, 0 } } },
+    { OP_APPARMOR, STAGE_CONTAINER, 0, 1, "apparmor",
       {
           { ARG_STR, offsetof(struct op, apparmor.profile) },
       } },
-    { OP_SELINUX, STAGE_CONTAINER, 1, "selinux",
+    { OP_SELINUX, STAGE_CONTAINER, 0, 1, "selinux",
       {
           { ARG_STR, offsetof(struct op, selinux.label) },
       } },
-    { OP_SECCOMP, STAGE_CONTAINER, 2, "seccomp",
+    { OP_SECCOMP, STAGE_CONTAINER, 0, 2, "seccomp",
       {
           { ARG_U32, offsetof(struct op, seccomp.flags) },
           { ARG_BYTES, offsetof(struct op, seccomp.filter) },
       } },
-    { OP_CREDENTIALS, STAGE_CONTAINER, 9, "credentials",
+    { OP_CREDENTIALS, STAGE_CONTAINER, 1, 9, "credentials",
       {
           { ARG_U32, offsetof(struct op, credentials.uid) },
           { ARG_U32, offsetof(struct op, credentials.gid) },
-          { ARG_U64S, offsetof(struct op, credentials.groups) },
+          { ARG_U32S, offsetof(struct op, credentials.groups) },
           { ARG_U32, offsetof(struct op, credentials.flags) },
           { ARG_U64, offsetof(struct op, credentials.bounding) },
           { ARG_U64, offsetof(struct op, credentials.effective) },
@@ -689,28 +692,28 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, credentials.inheritable) },
           { ARG_U64, offsetof(struct op, credentials.ambient) },
       } },
-    { OP_PERSONALITY, STAGE_CONTAINER, 1, "personality",
+    { OP_PERSONALITY, STAGE_CONTAINER, 0, 1, "personality",
       {
           { ARG_U32, offsetof(struct op, personality.domain) },
       } },
-    { OP_PROGRAM, STAGE_CONTAINER, 3, "program",
+    { OP_PROGRAM, STAGE_CONTAINER, 1, 3, "program",
       {
           { ARG_STRS, offsetof(struct op, program.args) },
           { ARG_STRS, offsetof(struct op, program.env) },
           { ARG_U32, offsetof(struct op, program.uid) },
       } },
-    { OP_READY, STAGE_CONTAINER, 0, "ready", { { 0, 0 } } },
-    { OP_AWAIT_START, STAGE_CONTAINER, 0, "await_start", { { 0, 0 } } },
-    { OP_TIME_OFFSETS, STAGE_CONTAINER, 1, "time_offsets",
+    { OP_READY, STAGE_CONTAINER, 0, 0, "ready", { { 0, 0 } } },
+    { OP_AWAIT_START, STAGE_CONTAINER, 1, 0, "await_start", { { 0, 0 } } },
+    { OP_TIME_OFFSETS, STAGE_CONTAINER, 0, 1, "time_offsets",
       {
           { ARG_STR, offsetof(struct op, time_offsets.offsets) },
       } },
-    { OP_NET_DEVICE, STAGE_CONTAINER, 2, "net_device",
+    { OP_NET_DEVICE, STAGE_CONTAINER, 0, 2, "net_device",
       {
           { ARG_STR, offsetof(struct op, net_device.name) },
           { ARG_STR, offsetof(struct op, net_device.new_name) },
       } },
-    { OP_HOOK, STAGE_CONTAINER, 8, "hook",
+    { OP_HOOK, STAGE_CONTAINER, 0, 8, "hook",
       {
           { ARG_STR, offsetof(struct op, hook.name) },
           { ARG_U32, offsetof(struct op, hook.index) },
@@ -721,7 +724,7 @@ static const struct op_schema {
           { ARG_STR, offsetof(struct op, hook.state_head) },
           { ARG_STR, offsetof(struct op, hook.state_tail) },
       } },
-    { OP_SCHEDULER, STAGE_CONTAINER, 7, "scheduler",
+    { OP_SCHEDULER, STAGE_CONTAINER, 0, 7, "scheduler",
       {
           { ARG_U32, offsetof(struct op, scheduler.policy) },
           { ARG_U64, offsetof(struct op, scheduler.flags) },
@@ -731,20 +734,20 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, scheduler.deadline) },
           { ARG_U64, offsetof(struct op, scheduler.period) },
       } },
-    { OP_IO_PRIORITY, STAGE_CONTAINER, 1, "io_priority",
+    { OP_IO_PRIORITY, STAGE_CONTAINER, 0, 1, "io_priority",
       {
           { ARG_U32, offsetof(struct op, io_priority.value) },
       } },
-    { OP_MEMORY_POLICY, STAGE_CONTAINER, 2, "memory_policy",
+    { OP_MEMORY_POLICY, STAGE_CONTAINER, 0, 2, "memory_policy",
       {
           { ARG_U32, offsetof(struct op, memory_policy.mode) },
           { ARG_BYTES, offsetof(struct op, memory_policy.nodes) },
       } },
-    { OP_AFFINITY, STAGE_CONTAINER, 1, "affinity",
+    { OP_AFFINITY, STAGE_CONTAINER, 0, 1, "affinity",
       {
           { ARG_BYTES, offsetof(struct op, affinity.mask) },
       } },
-    { OP_EXEC, STAGE_CONTAINER, 1, "exec",
+    { OP_EXEC, STAGE_CONTAINER, 0, 1, "exec",
       {
           { ARG_U32, offsetof(struct op, exec.fds) },
       } },

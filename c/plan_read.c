@@ -83,21 +83,21 @@ static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers
     return true;
 }
 
-static bool take_u64s(struct cursor *in, struct plan_u64s *ret)
+static bool take_u32s(struct cursor *in, struct plan_u32s *ret)
 {
     uint32_t count;
-    if (!take_u32(in, &count) || left(in) / 8 < count)
+    if (!take_u32(in, &count) || left(in) / 4 < count)
         return false;
-    *ret = (struct plan_u64s){ .p = in->at, .count = count };
-    in->at += (size_t)count * 8;
+    *ret = (struct plan_u32s){ .p = in->at, .count = count };
+    in->at += (size_t)count * 4;
     return true;
 }
 
-uint64_t plan_u64_at(const struct plan_u64s *list, uint32_t index)
+uint32_t plan_u32_at(const struct plan_u32s *list, uint32_t index)
 {
-    struct cursor in = { list->p + (size_t)index * 8, list->p + (size_t)index * 8 + 8 };
-    uint64_t value = 0;
-    (void)take_u64(&in, &value);
+    struct cursor in = { list->p + (size_t)index * 4, list->p + (size_t)index * 4 + 4 };
+    uint32_t value = 0;
+    (void)take_u32(&in, &value);
     return value;
 }
 
@@ -116,7 +116,6 @@ static bool take_arg(struct cursor *in, uint8_t kind, uint8_t *slot, char ***poi
     case ARG_I32:
         return take_u32(in, (uint32_t *)(void *)slot);
     case ARG_U64:
-    case ARG_I64:
         return take_u64(in, (uint64_t *)(void *)slot);
     case ARG_STR:
         return take_str(in, (struct plan_str *)(void *)slot);
@@ -124,8 +123,8 @@ static bool take_arg(struct cursor *in, uint8_t kind, uint8_t *slot, char ***poi
         return take_bytes(in, (struct plan_bytes *)(void *)slot);
     case ARG_STRS:
         return take_strs(in, (struct plan_strs *)(void *)slot, pointers, count_pointers);
-    case ARG_U64S:
-        return take_u64s(in, (struct plan_u64s *)(void *)slot);
+    case ARG_U32S:
+        return take_u32s(in, (struct plan_u32s *)(void *)slot);
     default:
         return false;
     }
@@ -150,77 +149,60 @@ static const struct op_schema *take_op(struct cursor *in, struct op *ret, char *
     return args.at == args.end ? schema : NULL;
 }
 
-/* What the order of the operations must be for the process diagram of init.c to hold. Returns what is wrong with it, or NULL. */
+/* What came before, for the process diagram of init.c to hold. The checks return what is wrong, or NULL. */
 struct order {
-    uint32_t clones, programs, roots, pivots, waits, fifos, fifo_opens, terminals, credentials, namespaces, joins, cgroups, cgroup_dirs, agents, entered;
+    uint32_t seen[OP_CODE_MAX + 1]; /* by code */
+    uint32_t joined;                /* of the namespaces that were opened */
 };
 
-static const char *check_mount(const struct order *seen, const struct op_mount *op)
+static const char *check_mount(const uint32_t *seen, const struct op_mount *op)
 {
     bool host = (op->how & MOUNT_HOW_HOST_SOURCE) != 0, idmap = (op->how & MOUNT_HOW_IDMAP) != 0;
-    if (seen->roots == 0 || seen->pivots > 0)
+    if (seen[OP_ROOTFS] == 0 || seen[OP_PIVOT] > 0)
         return "mount must be between rootfs and pivot";
-    if (host && (seen->agents == 0 || (op->how & MOUNT_HOW_BIND) == 0))
+    if (host && (seen[OP_HOST_AGENT] == 0 || (op->how & MOUNT_HOW_BIND) == 0))
         return "a source of the host is for a bind and needs the host agent";
     if ((idmap && !host) || (!idmap && (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0))
         return "ids are mapped by the host agent only";
     return idmap && (op->uid_map.len == 0) != (op->gid_map.len == 0) ? "one of two id maps is missing" : NULL;
 }
 
-static const char *check_op(struct order *seen, const struct op *op, uint8_t stage, bool last)
+static const char *check_op(struct order *order, const struct op *op, const struct op_schema *schema, bool last)
 {
-    if ((stage == STAGE_HOST) != (seen->clones == 0))
+    uint32_t *seen = order->seen;
+    if ((schema->stage == STAGE_HOST) != (seen[OP_CLONE] == 0))
         return "an operation is on the wrong side of the clone";
     if ((op->code == OP_EXEC) != last)
         return "exec must be the last operation, and only that";
+    seen[op->code]++;
+    if (schema->most > 0 && seen[op->code] > schema->most)
+        return "an operation comes more often than it may";
     switch (op->code) {
     case OP_CLONE:
-        seen->clones++;
-        return seen->joins < seen->namespaces ? "namespaces were opened but not joined" : NULL;
-    case OP_OPEN_NS:
-        return ++seen->namespaces > PLAN_MAX_NAMESPACES ? "too many namespaces" : NULL;
+        return order->joined < seen[OP_OPEN_NS] ? "namespaces were opened but not joined" : NULL;
     case OP_JOIN:
-    case OP_JOIN_PROCESS:
-        seen->entered++;
-        seen->joins = op->code == OP_JOIN ? seen->namespaces : seen->joins;
+        order->joined = seen[OP_OPEN_NS];
         return NULL;
-    case OP_CGROUP_DIR:
-        return ++seen->cgroup_dirs > 1 ? "more than one cgroup directory" : NULL;
-    case OP_CGROUP_TASKS:
-        return ++seen->cgroups > PLAN_MAX_CGROUPS ? "too many cgroups" : NULL;
-    case OP_OPEN_FIFO:
-        return ++seen->fifo_opens > 1 ? "more than one fifo" : NULL;
-    case OP_AWAIT_START:
-        return ++seen->fifos > seen->fifo_opens ? "await_start without a fifo" : NULL;
-    case OP_WAIT_CGROUP:
-        return ++seen->waits > 1 ? "more than one wait_cgroup" : NULL;
-    case OP_ROOTFS:
-        return ++seen->roots > 1 ? "more than one rootfs" : NULL;
-    case OP_PIVOT:
-        return seen->roots == 0 || ++seen->pivots > 1 ? "pivot must follow one rootfs, once" : NULL;
-    case OP_MOUNT:
-        return check_mount(seen, &op->mount);
     case OP_HOST_AGENT:
-        return ++seen->agents > 1 || seen->entered > 0 ? "host_agent must come once and before any join" : NULL;
+        return seen[OP_JOIN] + seen[OP_JOIN_PROCESS] > 0 ? "host_agent must come before any join" : NULL;
     case OP_NET_DEVICE:
-        return seen->agents == 0 ? "net_device needs the host agent" : NULL;
+        return seen[OP_HOST_AGENT] == 0 ? "net_device needs the host agent" : NULL;
+    case OP_PIVOT:
     case OP_DEVICE:
     case OP_SYMLINK:
-        return seen->roots == 0 ? "device and symlink must follow rootfs" : NULL;
-    case OP_TERMINAL:
-        return ++seen->terminals > 1 ? "more than one terminal" : NULL;
-    case OP_CREDENTIALS:
-        return ++seen->credentials > 1 ? "more than one credentials" : NULL;
+        return seen[OP_ROOTFS] == 0 ? "pivot, device and symlink must follow rootfs" : NULL;
+    case OP_MOUNT:
+        return check_mount(seen, &op->mount);
+    case OP_AWAIT_START:
+        return seen[OP_OPEN_FIFO] == 0 ? "await_start without a fifo" : NULL;
     case OP_PROGRAM:
-        if (op->program.args.count == 0)
-            return "the program has no arguments";
-        return ++seen->programs > 1 ? "more than one program" : NULL;
+        return op->program.args.count == 0 ? "the program has no arguments" : NULL;
     case OP_EXEC:
-        if (seen->programs == 0)
+        if (seen[OP_PROGRAM] == 0)
             return "exec without a program";
         if (op->exec.fds > LIMIT_EXTRA_FDS_MAX)
             return "the program is to have too many fds";
-        return seen->cgroups + seen->cgroup_dirs > 0 && seen->waits == 0 ? "a cgroup is joined but never waited for" : NULL;
+        return seen[OP_CGROUP_DIR] + seen[OP_CGROUP_TASKS] > 0 && seen[OP_WAIT_CGROUP] == 0 ? "a cgroup is joined but never waited for" : NULL;
     default:
         return NULL; /* the others may come anywhere on their side of the clone */
     }
@@ -248,18 +230,18 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
         return refuse(ret_why, "the plan has too many operations", -EINVAL);
 
     struct cursor check = in;
-    struct order seen = { 0 };
+    struct order order = { 0 };
     size_t pointer_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct op op;
         const struct op_schema *schema = take_op(&check, &op, NULL, &pointer_count);
         if (schema == NULL)
             return refuse(ret_why, "an operation of the plan is malformed", -EINVAL);
-        const char *wrong = check_op(&seen, &op, schema->stage, i == count - 1);
+        const char *wrong = check_op(&order, &op, schema, i == count - 1);
         if (wrong != NULL)
             return refuse(ret_why, wrong, -EINVAL);
     }
-    if (check.at != check.end || seen.programs == 0 || pointer_count == 0)
+    if (check.at != check.end || order.seen[OP_PROGRAM] == 0)
         return refuse(ret_why, "the plan has a tail or no program", -EINVAL);
 
     struct plan plan = { .count = count };

@@ -10,10 +10,6 @@
 
 #include "plan.gen.h"
 
-/* How many files of one kind a plan may ask to hold open at once. */
-#define PLAN_MAX_NAMESPACES 16u
-#define PLAN_MAX_CGROUPS 32u
-
 struct plan {
     struct op *ops;
     uint32_t count;
@@ -26,6 +22,6 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
 void plan_free(struct plan *plan);
 
 const struct op_schema *plan_schema(uint16_t code);
-uint64_t plan_u64_at(const struct plan_u64s *list, uint32_t index);
+uint32_t plan_u32_at(const struct plan_u32s *list, uint32_t index);
 
 #endif

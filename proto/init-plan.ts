@@ -41,6 +41,9 @@ export const LIMITS = {
   EXTRA_FDS_MAX: 256,
   /** how much of a hook's standard output and of its standard error is kept for the error */
   HOOK_OUTPUT_MAX_BYTES: 1024,
+  /** how many namespaces, and v1 cgroups, a plan may ask to hold open at once */
+  NAMESPACES_MAX: 16,
+  CGROUPS_MAX: 32,
 } as const
 
 /** The fds that ts-init is started with, besides 0, 1 and 2 which become the container process's own. */
@@ -55,19 +58,18 @@ export const FDS = {
   EXTRA: 6,
 } as const
 
-/** How one argument is encoded: integers little-endian; str: length u32, bytes, NUL; bytes: length u32, bytes; strs: count u32, then each as str; u64s: count u32, then 8 bytes each. */
-export type ArgKind = 'u32' | 'i32' | 'u64' | 'i64' | 'str' | 'bytes' | 'strs' | 'u64s'
+/** How one argument is encoded: integers little-endian; str: length u32, bytes, NUL; bytes: length u32, bytes; strs: count u32, then each as str; u32s: count u32, then 4 bytes each. */
+export type ArgKind = 'u32' | 'i32' | 'u64' | 'str' | 'bytes' | 'strs' | 'u32s'
 
 /** Codes of the argument kinds in plan.gen.h. */
 export const ARG_KINDS = {
   u32: 1,
   i32: 2,
   u64: 3,
-  i64: 4,
-  str: 5,
-  bytes: 6,
-  strs: 7,
-  u64s: 8,
+  str: 4,
+  bytes: 5,
+  strs: 6,
+  u32s: 7,
 } as const satisfies Record<ArgKind, number>
 
 /** Bits of the mount op's `how`. */
@@ -120,7 +122,8 @@ export const SYNC_POINTS = {
 
 /**
  * The operations, in no particular order: a plan's own order is the order of execution. `stage` says which process runs it: `host` ops
- * come before the one `clone`, `container` ops after it. `args` is the wire order.
+ * come before the one `clone`, `container` ops after it. `args` is the wire order. `most` is how often a plan may have it; without it, any
+ * number of times.
  */
 export const OPS = {
   oom_score_adj: {
@@ -138,19 +141,22 @@ export const OPS = {
   cgroup_dir: {
     code: 3,
     stage: 'host',
+    most: 1,
     doc: 'open a v2 cgroup directory; the clone goes into it (CLONE_INTO_CGROUP), or its cgroup.procs is written when the kernel refuses',
     args: { path: 'str' },
   },
   cgroup_tasks: {
     code: 4,
     stage: 'host',
+    most: LIMITS.CGROUPS_MAX,
     doc: 'open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else',
     args: { path: 'str' },
   },
-  open_fifo: { code: 5, stage: 'host', doc: 'open the exec fifo with O_PATH, for await_start', args: { path: 'str' } },
+  open_fifo: { code: 5, stage: 'host', most: 1, doc: 'open the exec fifo, with O_PATH', args: { path: 'str' } },
   open_ns: {
     code: 6,
     stage: 'host',
+    most: LIMITS.NAMESPACES_MAX,
     doc: 'open a namespace file to be joined; type is its CLONE_NEW* flag',
     args: { path: 'str', type: 'u64' },
   },
@@ -169,6 +175,7 @@ export const OPS = {
   host_agent: {
     code: 9,
     stage: 'host',
+    most: 1,
     doc: 'start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join',
     args: {},
   },
@@ -194,6 +201,7 @@ export const OPS = {
   wait_cgroup: {
     code: 21,
     stage: 'container',
+    most: 1,
     doc: 'wait until stage 0 has done its part: the process is in its cgroups',
     args: {},
   },
@@ -219,29 +227,30 @@ export const OPS = {
     code: 25,
     stage: 'container',
     doc: 'set the propagation (MS_* flags) of the mount at /',
-    args: { flags: 'u64' },
+    args: { flags: 'u32' },
   },
   rootfs: {
     code: 26,
     stage: 'container',
+    most: 1,
     doc: 'open the root directory for all later ops; with bind: make its parent mount private and bind it on itself recursively, so that it can be pivoted',
     args: { path: 'str', bind: 'u32' },
   },
   mount: {
     code: 27,
     stage: 'container',
-    doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; data is the comma-separated option string for the file system',
+    doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag"',
     args: {
       source: 'str',
       target: 'str',
       fstype: 'str',
-      data: 'str',
+      options: 'strs',
       how: 'u32',
       set: 'u64',
       clear: 'u64',
       recSet: 'u64',
       recClear: 'u64',
-      propagation: 'u64s',
+      propagation: 'u32s',
       uidMap: 'str',
       gidMap: 'str',
     },
@@ -262,6 +271,7 @@ export const OPS = {
   pivot: {
     code: 31,
     stage: 'container',
+    most: 1,
     doc: 'make the rootfs the root directory, by PIVOT_MODE; later paths are inside the container',
     args: { mode: 'u32' },
   },
@@ -300,6 +310,7 @@ export const OPS = {
   terminal: {
     code: 39,
     stage: 'container',
+    most: 1,
     doc: 'allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console',
     args: { width: 'u32', height: 'u32', uid: 'u32', console: 'u32' },
   },
@@ -335,11 +346,12 @@ export const OPS = {
   credentials: {
     code: 49,
     stage: 'container',
+    most: 1,
     doc: 'bounding set, then groups, gid, uid under keepcaps, then the other capability sets, ambient last; each verified',
     args: {
       uid: 'u32',
       gid: 'u32',
-      groups: 'u64s',
+      groups: 'u32s',
       flags: 'u32',
       bounding: 'u64',
       effective: 'u64',
@@ -352,6 +364,7 @@ export const OPS = {
   program: {
     code: 51,
     stage: 'container',
+    most: 1,
     doc: "the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file",
     args: { args: 'strs', env: 'strs', uid: 'u32' },
   },
@@ -359,6 +372,7 @@ export const OPS = {
   await_start: {
     code: 53,
     stage: 'container',
+    most: 1,
     doc: 'open the exec fifo for writing, which waits for a reader, and write "0"',
     args: {},
   },
@@ -412,7 +426,7 @@ export const OPS = {
   memory_policy: {
     code: 60,
     stage: 'container',
-    doc: 'set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask, empty for none',
+    doc: 'set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask in whole words of 8 bytes, empty for none',
     args: { mode: 'u32', nodes: 'bytes' },
   },
   affinity: {
@@ -429,7 +443,7 @@ export const OPS = {
   },
 } as const satisfies Record<
   string,
-  { code: number; stage: 'host' | 'container'; doc: string; args: Record<string, ArgKind> }
+  { code: number; stage: 'host' | 'container'; most?: number; doc: string; args: Record<string, ArgKind> }
 >
 
 /** Status records from ts-init: a fixed set, each with its payload. */
@@ -458,7 +472,7 @@ export type OpName = keyof typeof OPS
 
 type ArgValue<K> = K extends 'u32' | 'i32'
   ? number
-  : K extends 'u64' | 'i64'
+  : K extends 'u64'
     ? bigint
     : K extends 'str'
       ? string
@@ -466,8 +480,8 @@ type ArgValue<K> = K extends 'u32' | 'i32'
         ? Uint8Array
         : K extends 'strs'
           ? readonly string[]
-          : K extends 'u64s'
-            ? readonly bigint[]
+          : K extends 'u32s'
+            ? readonly number[]
             : never
 
 /** One operation of a plan: its name and its arguments; `origin` is the JSON pointer in config.json that asked for it, for errors only. */

@@ -13,6 +13,12 @@ const SOURCE_FOLDERS = ['proto', 'runtime', 'shim', 'scripts', 'test', 'c'] as c
 const REPORTED_LINES = 400
 const README_LINES = 60
 
+/** What a reviewer reads of each native program, in lines of code (no comments, no blank lines, nothing generated): growth is a question of design. */
+const C_BUDGETS: readonly { readonly program: string; readonly files: RegExp; readonly lines: number }[] = [
+  { program: 'ts-init', files: /^c\/(?!launcher|sha256|node_flags|.*\.gen\.)\w+\.[ch]$/, lines: 3050 },
+  { program: 'the launcher', files: /^c\/(launcher\w*|sha256|node_flags)\.[ch]$/, lines: 1175 },
+]
+
 interface Source {
   readonly path: string
   readonly text: string
@@ -193,6 +199,18 @@ function checkReadmes(): void {
   }
 }
 
+function checkBudgets(paths: readonly string[]): void {
+  for (const { program, files, lines } of C_BUDGETS) {
+    const code = paths
+      .filter((path) => files.test(path))
+      .map((path) => readFileSync(join(ROOT, path), 'utf8').replaceAll(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, ''))
+      .flatMap((text) => text.split('\n').filter((line) => line.trim() !== ''))
+    const what = `${program} has ${code.length} lines of code, ${lines} are allowed`
+    if (code.length > lines) find('c', 1, what)
+    else reports.push(`c: ${what}`)
+  }
+}
+
 function checkProgram(what: string, program: string, ...args: readonly string[]): void {
   const result = spawnSync(program, args, { cwd: ROOT, encoding: 'utf8', maxBuffer: 1 << 26 })
   if (result.status === 0) return
@@ -217,6 +235,7 @@ for (const path of files.filter((name) => /\.(ts|c|h)$/.test(name) && !/\/gen\/|
 }
 checkCycles(sources)
 checkReadmes()
+checkBudgets(files)
 if (!process.argv.includes('--fast')) {
   const bin = join(ROOT, 'node_modules/.bin')
   checkProgram('generated files', process.execPath, 'scripts/gen.ts', '--check')

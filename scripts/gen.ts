@@ -1,5 +1,6 @@
 /**
- * Writes every generated file of the repository: c/plan.gen.h and proto/plan-hash.gen.ts from proto/init-plan.ts, and proto/ttrpc-ts/gen/*.ts from proto/*.proto.
+ * Writes every generated file of the repository: c/plan.gen.h, c/ops.gen.h and proto/plan-hash.gen.ts from proto/init-plan.ts, and
+ * proto/ttrpc-ts/gen/*.ts from proto/*.proto.
  * The output is a pure function of those sources, so `--check` can compare it with what is on disk, byte by byte.
  *
  *   node scripts/gen.ts            write what differs, remove generated files that nothing generates any more
@@ -8,7 +9,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { messageModules } from './generate/messages.ts'
-import { planHash, planHeader } from './generate/plan-header.ts'
+import { opsHeader, planHash, planHeader } from './generate/plan-header.ts'
 import { loadProtoFiles } from './generate/proto-model.ts'
 
 const REPO = join(import.meta.dirname, '..')
@@ -19,6 +20,7 @@ function generateAll(): Map<string, string> {
   const modules = [...messageModules(loadProtoFiles(PROTO_DIR))]
   return new Map([
     [join(REPO, 'c', 'plan.gen.h'), planHeader()],
+    [join(REPO, 'c', 'ops.gen.h'), opsHeader()],
     [join(PROTO_DIR, 'plan-hash.gen.ts'), planHash()],
     ...modules.map(([name, text]): [string, string] => [join(MESSAGES_DIR, name), text]),
   ])

@@ -7,7 +7,7 @@ import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import type { CgroupMount } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { MOUNT_ATTR } from '../spec/mount-options.ts'
+import { MOUNT_ATTR, singleOptions } from '../spec/mount-options.ts'
 import { labelOption, type MountEntry, type MountInput } from './mount-entry.ts'
 import { baseName, isWithin, parentPath } from './paths.ts'
 
@@ -47,7 +47,7 @@ function mountOp(entry: MountEntry, parts: Partial<MountOp> & Pick<MountOp, 'sou
   const { attributes } = entry.options
   return {
     op: 'mount',
-    data: '',
+    options: [],
     how: 0,
     set: attributes.set,
     clear: attributes.clear,
@@ -67,7 +67,7 @@ function mountV2(entry: MountEntry): Op {
     source: 'cgroup',
     fstype: 'cgroup2',
     target: destination,
-    data: options.data.join(','),
+    options: singleOptions(options.data),
     propagation: options.propagation,
     uidMap: '',
     gidMap: '',
@@ -83,7 +83,8 @@ function bindV2(entry: MountEntry, { namespaces, host, cgroup }: MountInput): Op
   if (!namespaces.created.has('user') && !host.rootless) return bind(entry, '/sys/fs/cgroup', destination)
   if (cgroup.kind === 'dir') return bind(entry, cgroup.path, destination)
   const set = options.attributes.set | MOUNT_ATTR.RDONLY
-  return mountOp(entry, { source: 'tmpfs', fstype: 'tmpfs', target: destination, data: 'mode=755,nr_inodes=1', set })
+  const words = ['mode=755', 'nr_inodes=1']
+  return mountOp(entry, { source: 'tmpfs', fstype: 'tmpfs', target: destination, options: words, set })
 }
 
 function mountParent(entry: MountEntry, input: MountInput): Op {
@@ -92,7 +93,7 @@ function mountParent(entry: MountEntry, input: MountInput): Op {
     source: 'tmpfs',
     fstype: 'tmpfs',
     target: destination,
-    data: ['mode=755', ...labelOption('tmpfs', input.mountLabel)].join(','),
+    options: singleOptions(['mode=755', ...labelOption('tmpfs', input.mountLabel)]),
     set: options.attributes.set & ~MOUNT_ATTR.RDONLY,
     propagation: options.propagation,
     uidMap: '',
@@ -101,7 +102,7 @@ function mountParent(entry: MountEntry, input: MountInput): Op {
 }
 
 function mountV1(entry: MountEntry, { controllers }: CgroupMount, target: string): Op {
-  return mountOp(entry, { source: 'cgroup', fstype: 'cgroup', target, data: controllers.join(',') })
+  return mountOp(entry, { source: 'cgroup', fstype: 'cgroup', target, options: controllers })
 }
 
 function bind(entry: MountEntry, source: string, target: string): Op {

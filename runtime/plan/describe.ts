@@ -75,7 +75,7 @@ const named =
 const octal: Formatter = (value) => `0${(value as number).toString(8)}`
 const limit: Formatter = (value) => (value === INFINITY_64 ? 'unlimited' : String(value))
 const propagation: Formatter = (value) =>
-  PROPAGATION_NAMES.get(value as bigint) ?? `0x${(value as bigint).toString(16)}`
+  PROPAGATION_NAMES.get(value as number) ?? `0x${(value as number).toString(16)}`
 const fileMode: Formatter = (value) => {
   const mode = value as number
   return `${FILE_TYPES.get(mode & 0o170000) ?? '?'}${octal(mode & 0o7777)}`
@@ -114,7 +114,7 @@ const FORMATTERS: Readonly<Record<string, Formatter>> = {
   clear: flags(ATTRIBUTES),
   recSet: flags(ATTRIBUTES),
   recClear: flags(ATTRIBUTES),
-  propagation: (value) => (value as readonly bigint[]).map(propagation).join(','),
+  propagation: (value) => (value as readonly number[]).map(propagation).join(','),
   'root_propagation.flags': propagation,
   'clone.flags': flags(NAMESPACES),
   'unshare.flags': flags(NAMESPACES),

@@ -64,7 +64,7 @@ function bindNode({ path }: Device, how: number, origin: string | undefined): Op
     source: path,
     target: path,
     fstype: '',
-    data: '',
+    options: [],
     how: MOUNT_HOW.BIND | how,
     set: 0n,
     clear: 0n,

@@ -62,9 +62,6 @@ function encodeArg(writer: Writer, kind: ArgKind, value: unknown): void {
     case 'u64':
       writer.u64(bigint(value, 0n, 0xffffffffffffffffn))
       break
-    case 'i64':
-      writer.u64(BigInt.asUintN(64, bigint(value, -0x8000000000000000n, 0x7fffffffffffffffn)))
-      break
     case 'str':
       writer.str(value)
       break
@@ -75,8 +72,8 @@ function encodeArg(writer: Writer, kind: ArgKind, value: unknown): void {
     case 'strs':
       for (const item of writer.counted(value)) writer.str(item)
       break
-    case 'u64s':
-      for (const item of writer.counted(value)) writer.u64(bigint(item, 0n, 0xffffffffffffffffn))
+    case 'u32s':
+      for (const item of writer.counted(value)) writer.u32(number(item, 0, 0xffffffff))
       break
     default:
       kind satisfies never

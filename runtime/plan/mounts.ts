@@ -5,7 +5,7 @@
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { MOUNT_ATTR, type MountOptions } from '../spec/mount-options.ts'
+import { MOUNT_ATTR, type MountOptions, singleOptions } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'
 import { hostSource } from './host-agent.ts'
@@ -97,7 +97,7 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
     target: destination,
     fstype: '',
     // what is asked of the superblock has no meaning for a bind: it stays as it is, as with mount(2)
-    data: '',
+    options: [],
     how:
       MOUNT_HOW.BIND |
       (options.bind === 'rbind' ? MOUNT_HOW.RECURSIVE : 0) |
@@ -133,7 +133,7 @@ function planHostSys({ destination, options, origin }: MountEntry, { namespaces,
     source: '/sys',
     target: destination,
     fstype: '',
-    data: '',
+    options: [],
     // a part of a tree that came from another user namespace cannot be taken alone; its attributes then hold for all of it
     how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE | hostSource(namespaces, host),
     set: 0n,
@@ -160,7 +160,7 @@ function planFileSystem(entry: MountEntry, input: MountInput): Op {
     source: mount.source ?? fstype,
     target: destination,
     fstype,
-    data: data.join(','),
+    options: singleOptions(data),
     how: howToMount(fstype, options),
     set: isReadonlyLater(entry, input.host) ? attributes.set & ~MOUNT_ATTR.RDONLY : attributes.set,
     clear: attributes.clear,

@@ -138,7 +138,7 @@ export function credentials({ process, at, host }: ProcessInput): Op {
     op: 'credentials',
     uid: user.uid,
     gid: user.gid,
-    groups: user.additionalGids.map(BigInt),
+    groups: user.additionalGids,
     flags: CREDENTIALS.SET_CAPS | (host.setgroups ? CREDENTIALS.SET_GROUPS : 0),
     bounding: bits(capabilities?.bounding),
     effective: bits(capabilities?.effective),

@@ -6,7 +6,7 @@
 /** Numbers above this are refused: no kernel has as many CPUs or nodes, and a mask must stay small. */
 export const LIST_MAX = 65536
 
-/** The bits of a list, little-endian and as short as possible, or why it is none. */
+/** The bits of a list, little-endian, in whole words of the kernel (8 bytes), or why it is none. */
 export type ListMask = { readonly mask: Uint8Array } | { readonly refused: string }
 
 /** Reads a list. */
@@ -25,7 +25,7 @@ export function listMask(text: string): ListMask {
     last = Math.max(last, to)
   }
   if (last < 0) return { refused: 'the list is empty' }
-  const mask = new Uint8Array((last >> 3) + 1)
+  const mask = new Uint8Array(((last >> 6) + 1) * 8)
   for (const [from, to] of ranges) {
     for (let number = from; number <= to; number++) mask[number >> 3] = (mask[number >> 3] ?? 0) | (1 << (number & 7))
   }

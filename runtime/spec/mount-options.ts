@@ -26,15 +26,15 @@ export interface AttributeChange {
 }
 
 /** MS_* propagation flags of mount(2). */
-export const PROPAGATION: Readonly<Record<Propagation, bigint>> = {
-  unbindable: 1n << 17n,
-  runbindable: (1n << 17n) | (1n << 14n),
-  private: 1n << 18n,
-  rprivate: (1n << 18n) | (1n << 14n),
-  slave: 1n << 19n,
-  rslave: (1n << 19n) | (1n << 14n),
-  shared: 1n << 20n,
-  rshared: (1n << 20n) | (1n << 14n),
+export const PROPAGATION: Readonly<Record<Propagation, number>> = {
+  unbindable: 1 << 17,
+  runbindable: (1 << 17) | (1 << 14),
+  private: 1 << 18,
+  rprivate: (1 << 18) | (1 << 14),
+  slave: 1 << 19,
+  rslave: (1 << 19) | (1 << 14),
+  shared: 1 << 20,
+  rshared: (1 << 20) | (1 << 14),
 }
 
 const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
@@ -105,7 +105,7 @@ export interface MountOptions {
   readonly attributes: AttributeChange
   readonly recursive: AttributeChange
   /** MS_* values, to be applied one after the other */
-  readonly propagation: readonly bigint[]
+  readonly propagation: readonly number[]
   readonly copyUp: boolean
   /** ids are mapped: of the one mount, or with "ridmap" of its sub-mounts too */
   readonly idmap: 'no' | 'idmap' | 'ridmap'
@@ -132,7 +132,7 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
   let copyUp = false
   let idmap: MountOptions['idmap'] = 'no'
   let superblock: string[] = []
-  const propagation: bigint[] = []
+  const propagation: number[] = []
   const data: string[] = []
   const unsupported: { word: string; index: number }[] = []
   for (const [index, word] of options.entries()) {
@@ -153,4 +153,13 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     } else if (word !== '' && !WITHOUT_EFFECT.has(word)) data.push(word)
   }
   return { bind, attributes, recursive, propagation, copyUp, idmap, superblock, data, unsupported }
+}
+
+/**
+ * The words for a file system as single options, "key=value" or "flag": commas split them, except between double quotes, which mount(8)
+ * has for SELinux contexts; quotes around a value are not part of it.
+ */
+export function singleOptions(words: readonly string[]): string[] {
+  const options = words.join(',').match(/(?:"[^"]*(?:"|$)|[^",])+/g) ?? []
+  return options.map((option) => option.replace(/^([^=]*=)"(.*)"$/s, '$1$2'))
 }

@@ -340,8 +340,8 @@ describe('the host agent', needs('root', 'busybox', 'make', 'gcc', 'ip'), () => 
       { host: [], outside: [{ op: 'net_device', name: 'x', newName: '' }] },
       /net_device needs the host agent/,
     ],
-    ['is started twice', { host: [AGENT, AGENT] }, /host_agent must come once/],
-    ['is started after a join', { host: [{ op: 'join' }, AGENT] }, /host_agent must come once and before any join/],
+    ['is started twice', { host: [AGENT, AGENT] }, /more often than it may/],
+    ['is started after a join', { host: [{ op: 'join' }, AGENT] }, /host_agent must come before any join/],
   ])('refuses a plan in which it %s', async ([, parts, text]) => {
     expect((await failure(withAgent('id', parts))).text).toMatch(text)
   })

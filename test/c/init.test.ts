@@ -280,7 +280,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       symlinkSync(decoy, join(rootfs.path, 'absolute'))
       symlinkSync('../../../../../../gone/away', join(rootfs.path, 'relative'))
       const outside = ['/absolute/x', '/relative/y'].map((target) =>
-        mount({ source: 'tmpfs', target, fstype: 'tmpfs', data: 'mode=700' }),
+        mount({ source: 'tmpfs', target, fstype: 'tmpfs', options: ['mode=700'] }),
       )
       const text = await sh('busybox awk \'$9 == "tmpfs" { print $5 }\' /proc/self/mountinfo | busybox sort', {
         outside,
@@ -312,7 +312,9 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
     test('split options at commas, but not in quotes, and report what the kernel says', async () => {
       const bad = await failure({
         args: ['/bin/id'],
-        outside: [mount({ source: 'tmpfs', target: '/tmp', fstype: 'tmpfs', data: 'mode=700,size=x,nr_inodes=3' })],
+        outside: [
+          mount({ source: 'tmpfs', target: '/tmp', fstype: 'tmpfs', options: ['mode=700', 'size=x', 'nr_inodes=3'] }),
+        ],
       })
       expect(bad).toMatchObject({ op: 'mount', errno: EINVAL })
       expect(bad.text).toMatch(/^mount "tmpfs" on "\/tmp": option size=x: tmpfs: .*size/)
@@ -334,9 +336,9 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
           source: 'shm',
           target: '/dev/shm',
           fstype: 'tmpfs',
-          data: 'mode=1777,size=65536k',
+          options: ['mode=1777', 'size=65536k'],
           set: 14n,
-          propagation: [0x40000n],
+          propagation: [0x40000],
         }),
       ]
       const script = 'busybox awk \'$5 != "/" { print $5, $6, $9 }\' /proc/self/mountinfo'
@@ -438,7 +440,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
         expect(before.split('\n').filter((line) => line.includes(`${volume}/proc `))).toHaveLength(2)
         const plan = containerPlan(own, {
           args: ['/bin/sh', '-c', 'busybox grep -c -E " - (proc|sysfs) " /proc/self/mountinfo; ls /'],
-        }).map((op) => (op.op === 'root_propagation' ? { ...op, flags: 0x100000n } : op))
+        }).map((op) => (op.op === 'root_propagation' ? { ...op, flags: 0x100000 } : op))
         using run = new Run(withMode(plan, 1), undefined, ['nsenter', `--mount=/proc/${host.pid}/ns/mnt`])
         await run.ended
         expect(run.find('failed')).toBeUndefined()

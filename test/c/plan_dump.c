@@ -33,7 +33,7 @@ static void show_arg(FILE *out, uint8_t kind, const uint8_t *slot)
     const struct plan_str *str = (const void *)slot;
     const struct plan_bytes *bytes = (const void *)slot;
     const struct plan_strs *strs = (const void *)slot;
-    const struct plan_u64s *u64s = (const void *)slot;
+    const struct plan_u32s *u32s = (const void *)slot;
     switch ((enum arg_kind)kind) {
     case ARG_U32:
         (void)fprintf(out, "%u", *(const uint32_t *)(const void *)slot);
@@ -43,9 +43,6 @@ static void show_arg(FILE *out, uint8_t kind, const uint8_t *slot)
         break;
     case ARG_U64:
         (void)fprintf(out, "%llu", (unsigned long long)*(const uint64_t *)(const void *)slot);
-        break;
-    case ARG_I64:
-        (void)fprintf(out, "%lld", (long long)*(const int64_t *)(const void *)slot);
         break;
     case ARG_STR:
         show_text(out, str->s, str->len);
@@ -65,10 +62,10 @@ static void show_arg(FILE *out, uint8_t kind, const uint8_t *slot)
         if (strs->v[strs->count] != NULL || strs->v[strs->count + 1] != NULL)
             abort();
         break;
-    case ARG_U64S:
+    case ARG_U32S:
         (void)fputc('[', out);
-        for (uint32_t i = 0; i < u64s->count; i++)
-            (void)fprintf(out, "%s%llu", i > 0 ? "," : "", (unsigned long long)plan_u64_at(u64s, i));
+        for (uint32_t i = 0; i < u32s->count; i++)
+            (void)fprintf(out, "%s%u", i > 0 ? "," : "", plan_u32_at(u32s, i));
         (void)fputc(']', out);
         break;
     default:
@@ -106,7 +103,7 @@ static void touch_all(const struct plan *plan)
             const struct plan_str *str = slot;
             const struct plan_bytes *bytes = slot;
             const struct plan_strs *strs = slot;
-            const struct plan_u64s *u64s = slot;
+            const struct plan_u32s *u32s = slot;
             uint8_t kind = schema->args[arg].kind;
             if (kind == ARG_STR)
                 touch(str->s, (size_t)str->len + 1);
@@ -116,8 +113,8 @@ static void touch_all(const struct plan *plan)
                 touch(strs->v[n], strlen(strs->v[n]) + 1);
             if (kind == ARG_STRS && (strs->v[strs->count] != NULL || strs->v[strs->count + 1] != NULL))
                 abort();
-            for (uint32_t n = 0; kind == ARG_U64S && n < u64s->count; n++)
-                (void)plan_u64_at(u64s, n);
+            for (uint32_t n = 0; kind == ARG_U32S && n < u32s->count; n++)
+                (void)plan_u32_at(u32s, n);
         }
     }
 }
@@ -208,7 +205,6 @@ static size_t put_arg(uint8_t *at, uint8_t kind)
     case ARG_I32:
         return put(at, 7, 4);
     case ARG_U64:
-    case ARG_I64:
         return put(at, 1ull << 40, 8);
     case ARG_STR:
         return put_str(at, "some/path");
@@ -219,10 +215,10 @@ static size_t put_arg(uint8_t *at, uint8_t kind)
         used = put(at, 2, 4);
         used += put_str(at + used, "one");
         return used + put_str(at + used, "two");
-    case ARG_U64S:
+    case ARG_U32S:
         used = put(at, 2, 4);
-        used += put(at + used, 10, 8);
-        return used + put(at + used, 20, 8);
+        used += put(at + used, 10, 4);
+        return used + put(at + used, 20, 4);
     default:
         abort();
     }

@@ -194,7 +194,7 @@ const NS = {
 export const CONTAINER_FLAGS = NS.mount | NS.uts | NS.ipc | NS.pid | NS.net
 /** CLONE_NEWUSER. */
 export const USER_FLAG = NS.user
-const MS_SLAVE_REC = 0x80000n | 0x4000n
+const MS_SLAVE_REC = 0x80000 | 0x4000
 
 /** A mount operation with everything that it does not say left out. */
 export function mount(args: Partial<Extract<Op, { op: 'mount' }>> & { target: string }): Op {
@@ -202,7 +202,7 @@ export function mount(args: Partial<Extract<Op, { op: 'mount' }>> & { target: st
     op: 'mount',
     source: 'none',
     fstype: '',
-    data: '',
+    options: [],
     how: 0,
     set: 0n,
     clear: 0n,
@@ -258,12 +258,12 @@ export function containerPlan(rootfs: Rootfs, parts: Parts): Op[] {
     { op: 'root_propagation', flags: MS_SLAVE_REC },
     { op: 'rootfs', path: rootfs.path, bind: 1 },
     mount({ source: 'proc', target: '/proc', fstype: 'proc', how: 4 }),
-    mount({ source: 'tmpfs', target: '/dev', fstype: 'tmpfs', data: 'mode=755,size=65536k', set: 2n }),
+    mount({ source: 'tmpfs', target: '/dev', fstype: 'tmpfs', options: ['mode=755', 'size=65536k'], set: 2n }),
     mount({
       source: 'devpts',
       target: '/dev/pts',
       fstype: 'devpts',
-      data: 'newinstance,ptmxmode=0666,mode=0620',
+      options: ['newinstance', 'ptmxmode=0666', 'mode=0620'],
       set: 10n,
     }),
     ...(becomeRoot === 1

@@ -27,14 +27,13 @@ static void use_arg(uint8_t kind, const uint8_t *slot)
     const struct plan_str *str = (const void *)slot;
     const struct plan_bytes *bytes = (const void *)slot;
     const struct plan_strs *strs = (const void *)slot;
-    const struct plan_u64s *u64s = (const void *)slot;
+    const struct plan_u32s *u32s = (const void *)slot;
     switch ((enum arg_kind)kind) {
     case ARG_U32:
     case ARG_I32:
         touch(slot, 4);
         break;
     case ARG_U64:
-    case ARG_I64:
         touch(slot, 8);
         break;
     case ARG_STR:
@@ -50,9 +49,9 @@ static void use_arg(uint8_t kind, const uint8_t *slot)
         if (strs->v[strs->count] != NULL || strs->v[strs->count + 1] != NULL)
             abort();
         break;
-    case ARG_U64S:
-        for (uint32_t i = 0; i < u64s->count; i++)
-            sink += plan_u64_at(u64s, i);
+    case ARG_U32S:
+        for (uint32_t i = 0; i < u32s->count; i++)
+            sink += plan_u32_at(u32s, i);
         break;
     default:
         abort();

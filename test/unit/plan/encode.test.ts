@@ -29,11 +29,10 @@ function decodePlan(bytes: Uint8Array): Record<string, unknown>[] {
     u32,
     i32: () => data.readInt32LE(skip(4)),
     u64: () => data.readBigUInt64LE(skip(8)),
-    i64: () => data.readBigInt64LE(skip(8)),
     str,
     bytes: () => new Uint8Array(take(u32())),
     strs: () => Array.from({ length: u32() }, str),
-    u64s: () => Array.from({ length: u32() }, () => read.u64()),
+    u32s: () => Array.from({ length: u32() }, u32),
   }
   expect([u32(), u32(), u32()]).toEqual([PLAN_MAGIC, PLAN_SCHEMA_HASH, bytes.length])
   const names = new Map(Object.entries(OPS).map(([name, { code }]) => [code as number, name as keyof typeof OPS]))

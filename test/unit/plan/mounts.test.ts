@@ -59,17 +59,17 @@ const MOUNTS: [what: string, entry: Document, op: string][] = [
   [
     'a tmpfs with a mode',
     { destination: '/x', type: 'tmpfs', source: 'none', options: ['mode=1777', 'noexec'] },
-    'source="none" target="/x" fstype="tmpfs" data="mode=1777" set=noexec',
+    'source="none" target="/x" fstype="tmpfs" options=["mode=1777"] set=noexec',
   ],
   [
     'a tmpfs with the old content',
     { destination: '/x', type: 'tmpfs', options: ['tmpcopyup', 'size=1m'] },
-    'source="tmpfs" target="/x" fstype="tmpfs" data="size=1m" how=copy_up|inherit_mode',
+    'source="tmpfs" target="/x" fstype="tmpfs" options=["size=1m"] how=copy_up|inherit_mode',
   ],
   [
     'a disk',
     { destination: '/x', type: 'ext4', source: '/dev/sdb', options: ['ro', 'sync', 'data=journal', 'nodev'] },
-    'source="/dev/sdb" target="/x" fstype="ext4" data="ro,sync,data=journal" set=rdonly|nodev',
+    'source="/dev/sdb" target="/x" fstype="ext4" options=["ro", "sync", "data=journal"] set=rdonly|nodev',
   ],
   [
     'an mqueue',
@@ -231,7 +231,7 @@ describe('mountLabel', () => {
 
   test('is a context of new file systems, but not of proc, sysfs and mqueue', () => {
     const ops = createPlan(label, { host: { ...HOST_V1, selinux: true } })
-    expect(mountOn(ops, '/run')).toContain('context=\\"system_u:object_r:container_file_t:s0:c1,c2\\"')
+    expect(mountOn(ops, '/run')).toContain('"context=system_u:object_r:container_file_t:s0:c1,c2"')
     for (const path of ['/proc', '/sys', '/dev/mqueue']) expect(mountOn(ops, path)).not.toContain('context')
   })
 
@@ -248,7 +248,7 @@ describe('a cgroup mount', () => {
 
   test('v1: binds of the own directories, or of the inherited ones, below a tmpfs', () => {
     expect(onCgroup(withMount(entry))).toEqual([
-      'mount source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" data="mode=755" set=nosuid|noexec',
+      'mount source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" options=["mode=755"] set=nosuid|noexec',
       'mount source="/sys/fs/cgroup/memory/default/box" target="/sys/fs/cgroup/memory" how=bind|recursive recSet=rdonly|nosuid|noexec',
       'mount source="/sys/fs/cgroup/cpu,cpuacct/user" target="/sys/fs/cgroup/cpu,cpuacct" how=bind|recursive recSet=rdonly|nosuid|noexec',
       'symlink target="cpu,cpuacct" path="/sys/fs/cgroup/cpu"',
@@ -260,12 +260,12 @@ describe('a cgroup mount', () => {
 
   test('v1: mounts of the hierarchies in a cgroup namespace', () => {
     expect(onCgroup(withMount({ ...entry, options: ['nosuid'] }, {}, cgroupNamespace))).toEqual([
-      'mount source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" data="mode=755" set=nosuid',
-      'mount source="cgroup" target="/sys/fs/cgroup/memory" fstype="cgroup" data="memory" set=nosuid',
-      'mount source="cgroup" target="/sys/fs/cgroup/cpu,cpuacct" fstype="cgroup" data="cpu,cpuacct" set=nosuid',
+      'mount source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" options=["mode=755"] set=nosuid',
+      'mount source="cgroup" target="/sys/fs/cgroup/memory" fstype="cgroup" options=["memory"] set=nosuid',
+      'mount source="cgroup" target="/sys/fs/cgroup/cpu,cpuacct" fstype="cgroup" options=["cpu", "cpuacct"] set=nosuid',
       'symlink target="cpu,cpuacct" path="/sys/fs/cgroup/cpu"',
       'symlink target="cpu,cpuacct" path="/sys/fs/cgroup/cpuacct"',
-      'mount source="cgroup" target="/sys/fs/cgroup/systemd" fstype="cgroup" data="name=systemd" set=nosuid',
+      'mount source="cgroup" target="/sys/fs/cgroup/systemd" fstype="cgroup" options=["name=systemd"] set=nosuid',
     ])
   })
 
@@ -290,7 +290,7 @@ describe('a cgroup mount', () => {
       'source="/sys/fs/cgroup/box" target="/sys/fs/cgroup" how=bind|recursive',
     )
     expect(mountOn(planned({ kind: 'none' }), '/sys/fs/cgroup')).toContain(
-      'source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" data="mode=755,nr_inodes=1" set=rdonly|nosuid',
+      'source="tmpfs" target="/sys/fs/cgroup" fstype="tmpfs" options=["mode=755", "nr_inodes=1"] set=rdonly|nosuid',
     )
   })
 

@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { FDS, OPS } from '../../../proto/init-plan.ts'
 import { PLAN_SCHEMA_HASH } from '../../../proto/plan-hash.gen.ts'
-import { planHeader } from '../../../scripts/generate/plan-header.ts'
+import { opsHeader, planHeader } from '../../../scripts/generate/plan-header.ts'
 
 const run = promisify(execFile)
 
@@ -21,7 +21,8 @@ test('plan.gen.h carries the schema hash, the fds and every operation', () => {
   for (const [name, op] of Object.entries(OPS)) {
     expect(header).toContain(`    OP_${name.toUpperCase()} = ${op.code},\n`)
     expect(header).toContain(
-      `{ OP_${name.toUpperCase()}, STAGE_${op.stage.toUpperCase()}, ${Object.keys(op.args).length}, "${name}",`,
+      `{ OP_${name.toUpperCase()}, STAGE_${op.stage.toUpperCase()}, ${'most' in op ? op.most : 0}, ${Object.keys(op.args).length}, "${name}",`,
     )
+    expect(opsHeader()).toMatch(new RegExp(`case OP_${name.toUpperCase()}: return op_${name}\\(c(, &op->${name})?\\);`))
   }
 })

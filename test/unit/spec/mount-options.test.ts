@@ -1,6 +1,11 @@
 /** The words of mount options, one by one and in combination. */
 import { describe, expect, test } from 'vitest'
-import { MOUNT_ATTR, MOUNT_OPTION_WORDS, parseMountOptions } from '../../../runtime/spec/mount-options.ts'
+import {
+  MOUNT_ATTR,
+  MOUNT_OPTION_WORDS,
+  parseMountOptions,
+  singleOptions,
+} from '../../../runtime/spec/mount-options.ts'
 
 const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
 
@@ -43,12 +48,12 @@ describe('parseMountOptions()', () => {
   })
 
   test.each([
-    ['private', [1n << 18n]],
-    ['rprivate', [(1n << 18n) | 16384n]],
-    ['slave', [1n << 19n]],
-    ['rshared', [(1n << 20n) | 16384n]],
-    ['unbindable', [1n << 17n]],
-    ['private,slave', [1n << 18n, 1n << 19n]],
+    ['private', [1 << 18]],
+    ['rprivate', [(1 << 18) | 16384]],
+    ['slave', [1 << 19]],
+    ['rshared', [(1 << 20) | 16384]],
+    ['unbindable', [1 << 17]],
+    ['private,slave', [1 << 18, 1 << 19]],
   ])('propagation %s', (words, propagation) => {
     expect(parseMountOptions(words.split(',')).propagation).toEqual(propagation)
   })
@@ -114,5 +119,35 @@ describe('parseMountOptions()', () => {
       'constructor',
       '__proto__',
     ])
+  })
+})
+
+describe('singleOptions()', () => {
+  test.each<[string[], string[]]>([
+    [
+      ['mode=755', 'size=1m,nr_inodes=5', 'noswap'],
+      ['mode=755', 'size=1m', 'nr_inodes=5', 'noswap'],
+    ],
+    [
+      ['context="system_u:object_r:t:s0:c1,c2"', 'ro'],
+      ['context=system_u:object_r:t:s0:c1,c2', 'ro'],
+    ],
+    [
+      ['context="a', 'b"', 'x'],
+      ['context=a,b', 'x'],
+    ],
+    [['a="', 'b'], ['a=",b']],
+    [['lowerdir=/a"b,c"d'], ['lowerdir=/a"b,c"d']],
+    [
+      ['key=', 'k="v=w"', '=x'],
+      ['key=', 'k=v=w', '=x'],
+    ],
+    [
+      [',', '', 'a,,b,'],
+      ['a', 'b'],
+    ],
+    [[], []],
+  ])('%j are %j', (words, options) => {
+    expect(singleOptions(words)).toEqual(options)
   })
 })

@@ -146,8 +146,11 @@ describe('listMask()', () => {
     ['2 - 3', [0x0c]],
     ['3,0-3,3', [0x0f]],
     ['16', [0, 0, 1]],
-  ])('%j is %j', (text, bytes) => {
-    expect(listMask(text)).toEqual({ mask: new Uint8Array(bytes) })
+    ['63-64', [0, 0, 0, 0, 0, 0, 0, 0x80, 1]],
+  ])('%j is %j, in whole words', (text, bytes) => {
+    const mask = new Uint8Array(Math.ceil(bytes.length / 8) * 8)
+    mask.set(bytes)
+    expect(listMask(text)).toEqual({ mask })
   })
 
   test.each(['', ' ', ',', 'x', '-1', '1-', '1-2-3', '0x1', '1.5', '65537', '9-8'])('%j is none', (text) => {
