@@ -191,7 +191,7 @@ int host_source(struct ctx *c, const struct op_mount *op)
 
 int host_time_offsets(struct ctx *c)
 {
-    cleanup_fd int directory = proc_open_directory(c, "self");
+    cleanup_fd int directory = proc_open_at(c->proc, "self", O_PATH | O_DIRECTORY);
     return directory < 0 ? step(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
 }
 

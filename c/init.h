@@ -74,7 +74,7 @@ int path_null_device(struct ctx *c);
 bool is_null_device(const struct stat *st);
 /* path.c: procfs */
 int proc_open(struct ctx *c);
-int proc_open_directory(const struct ctx *c, const char *path);
+int proc_open_at(int directory, const char *path, int flags);
 int proc_write_at(int directory, const char *path, const char *text, size_t size);
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size);
@@ -93,7 +93,6 @@ void await_agent(const struct ctx *c);
 int host_source(struct ctx *c, const struct op_mount *op);
 int host_time_offsets(struct ctx *c);
 int move_device(struct ctx *c, const struct op_net_device *op, int target);
-int set_link(int inet, const char *name, bool up);
 
 /* ops_mount.c, copy_up.c */
 int mount_empty_tmpfs(struct ctx *c, const char *what);

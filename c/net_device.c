@@ -1,5 +1,5 @@
 /*
- * A network device moves into another network namespace: by rtnetlink, with the rights of the host. Invariant: all that can be known to
+ * Network devices. One moves into another network namespace: by rtnetlink, with the rights of the host. Invariant: all that can be known to
  * fail is known before the device is touched; what is saved is saved before the kernel forgets it; and moving and renaming is one request.
  */
 #include "init.h"
@@ -148,7 +148,7 @@ static int move_link(int fd, uint32_t index, int target, const char *name, uint3
 }
 
 /* Brings a link up or down. Any socket will do (netdevice(7)). */
-int set_link(int socket, const char *name, bool up)
+static int set_link(int socket, const char *name, bool up)
 {
     struct ifreq wanted = { 0 };
     memcpy(wanted.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
@@ -163,6 +163,13 @@ int set_link(int socket, const char *name, bool up)
 static int open_socket(void)
 {
     return sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+}
+
+int op_loopback_up(struct ctx *c)
+{
+    cleanup_fd int fd = open_socket();
+    int err = fd < 0 ? fd : set_link(fd, "lo", true);
+    return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
 }
 
 static int open_both(const struct ctx *c, int target, int *ret_home, int *ret_there)

@@ -52,21 +52,23 @@ static bool home_of_line(char *line, uint32_t uid, char **ret_home)
  */
 static void find_home(struct ctx *c, uint32_t uid)
 {
-    static char text[MAX_PASSWD_BYTES + 1];
+    static char text[MAX_PASSWD_BYTES + 2];
     struct stat st;
     (void)snprintf(c->home, sizeof c->home, "HOME=/");
     cleanup_fd int found = path_open(c->root, "/etc/passwd", O_PATH);
     if (found < 0 || sys_fstat(found, &st) < 0 || !S_ISREG(st.st_mode))
         return;
     cleanup_fd int fd = proc_reopen(c, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 || sys_read_full(fd, text, MAX_PASSWD_BYTES) < 0)
-        return;
-    for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n")) != NULL;)
+    ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, MAX_PASSWD_BYTES + 1);
+    for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n")) != NULL;) {
+        if (rest == NULL && size > MAX_PASSWD_BYTES) /* the bound has cut this line */
+            return;
         if (home_of_line(line, uid, &home)) {
             if (home[0] != 0 && strlen(home) < PATH_MAX)
                 (void)snprintf(c->home, sizeof c->home, "HOME=%s", home);
             return;
         }
+    }
 }
 
 /* What stat and the permission bits say about executing `path`. EPERM and ENOSYS of faccessat2 may come from a filter: execve decides. */
@@ -164,14 +166,10 @@ int op_await_start(struct ctx *c)
 int op_exec(struct ctx *c, const struct op_exec *op)
 {
     char text[64];
-    unsigned first = 3 + op->fds, status = (unsigned)c->status;
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);
-    if (sys_close_range(status + 1, ~0U, 0) < 0 || sys_close_range(first, status - 1, 0) < 0)
-        for (unsigned fd = first; fd < 1024; fd++) /* a filter may refuse close_range */
-            if (fd != status)
-                (void)close((int)fd);
+    sys_close_from(3 + op->fds, (unsigned)c->status);
     (void)execve(c->executable, c->program->args.v, c->program->env.v);
     int err = -errno;
     return step(c, err, "exec %s: %s", c->executable, reason(err, text));

@@ -164,9 +164,7 @@ static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char 
         err = sys_result(dup3(pipes[fd][fd == IN ? 0 : 1], fd, 0));
     if (err >= 0 && pipes[UNEXECUTED][1] != UNEXECUTED)
         err = sys_result(dup3(pipes[UNEXECUTED][1], UNEXECUTED, O_CLOEXEC));
-    if (sys_close_range(PIPES, ~0U, 0) < 0)
-        for (int fd = PIPES; fd < 1024; fd++) /* a filter may refuse close_range; all of them are CLOEXEC anyway */
-            (void)close(fd);
+    sys_close_from(PIPES, UNEXECUTED); /* and all of them are CLOEXEC */
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     if (err >= 0) {
         (void)execve(path, argv, env);

@@ -159,7 +159,7 @@ static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
 {
     char path[32], text[1024];
     (void)snprintf(path, sizeof path, "%u/stat", pid);
-    cleanup_fd int fd = sys_openat2(c->proc, path, O_RDONLY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS);
+    cleanup_fd int fd = proc_open_at(c->proc, path, O_RDONLY);
     if (fd < 0)
         return take_fd(&fd);
     ssize_t size = sys_read_full(fd, text, sizeof text - 1);
@@ -368,13 +368,6 @@ int op_unshare(struct ctx *c, const struct op_unshare *op)
 {
     int err = (op->flags & ~NAMESPACE_FLAGS) != 0 ? -EINVAL : sys_unshare(op->flags);
     return err < 0 ? step(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags) : 0;
-}
-
-int op_loopback_up(struct ctx *c)
-{
-    cleanup_fd int fd = sys_result(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    int err = fd < 0 ? fd : set_link(fd, "lo", true);
-    return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
 }
 
 /*

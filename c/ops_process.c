@@ -28,8 +28,7 @@ int op_session(struct ctx *c, const struct op_session *op)
 /* The new keyring may be searched by its user: the description is "type;uid;gid;permissions;name". What is made later has no such label. */
 int op_keyring(struct ctx *c, const struct op_keyring *op)
 {
-    char text[256];
-    unsigned permissions = 0;
+    char text[512] = "", *rest = text; /* more than the longest name takes; a longer description is not copied */
     int err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", op->label.s, op->label.len) : 0;
     if (err < 0)
         return step(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
@@ -41,13 +40,12 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
         return 0;
     if (key < 0)
         return step(c, key, "join session keyring \"%s\"", op->name.s);
-    int size = sys_keyctl(KEYCTL_DESCRIBE, (unsigned long)(unsigned)key, (unsigned long)(uintptr_t)text, sizeof text - 1);
-    if (size < 0)
-        return step(c, size, "describe session keyring \"%s\"", op->name.s);
-    text[(size_t)size < sizeof text ? (size_t)size : sizeof text - 1] = 0;
-    err = sscanf(text, "%*[^;];%*[^;];%*[^;];%x", &permissions) == 1 ? 0 : -EINVAL;
-    if (err == 0)
-        err = sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, permissions | KEY_USR_SEARCH, 0);
+    err = sys_keyctl(KEYCTL_DESCRIBE, (unsigned long)(unsigned)key, (unsigned long)(uintptr_t)text, sizeof text - 1);
+    if (err < 0)
+        return step(c, err, "describe session keyring \"%s\"", op->name.s);
+    for (int field = 0; field < 3; field++)
+        (void)strsep(&rest, ";");
+    err = rest == NULL ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
     return err < 0 ? step(c, err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
 }
 
@@ -57,7 +55,7 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
  */
 int op_sysctl(struct ctx *c, const struct op_sysctl *op)
 {
-    cleanup_fd int settings = proc_open_directory(c, "sys");
+    cleanup_fd int settings = proc_open_at(c->proc, "sys", O_PATH | O_DIRECTORY);
     int err = settings < 0 ? settings : proc_write_at(settings, op->path.s, op->value.s, op->value.len);
     return err < 0 ? step(c, err, "write sysctl \"%s\"", op->path.s) : 0;
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_MOUNTINFO_BYTES (4 * 1024 * 1024)
+
 int op_root_propagation(struct ctx *c, const struct op_root_propagation *op)
 {
     int err = sys_mount(NULL, "/", NULL, op->flags, NULL);
@@ -94,16 +96,17 @@ static void unescape(char *text)
  * shared with the host. Order: the mount first stops to be anybody's peer, then it is covered, which reaches only peers of the covered one.
  * Detaching it instead would reach the peers of its parent, and where mounts are stacked no path leads to that.
  */
-static int hide_mount(struct ctx *c, const char *line)
+static int hide_mount(struct ctx *c, char *line)
 {
-    char part[2], point[8192]; /* the second as long as the line may be, see below */
-    const char *type = strstr(line, " - ");
+    char *field[5];
+    for (int i = 0; i < 5; i++)
+        field[i] = strsep(&line, " ");
+    const char *type = line != NULL ? strstr(line, " - ") : NULL;
     if (type == NULL)
         return -EINVAL;
-    if (strncmp(type, " - proc ", 8) != 0 && strncmp(type, " - sysfs ", 9) != 0)
+    if ((strncmp(type, " - proc ", 8) != 0 && strncmp(type, " - sysfs ", 9) != 0) || strcmp(field[3], "/") != 0)
         return 0;
-    if (sscanf(line, "%*[^ ] %*[^ ] %*[^ ] %1[^ ]%*1[ ]%8191[^ ]", part, point) != 2)
-        return 0; /* not mounted as a whole: its field 4 is longer than "/" */
+    char *point = field[4];
     unescape(point);
     size_t size = strlen(c->root_path);
     if (strncmp(point, c->root_path, size) == 0 && (point[size] == '/' || point[size] == 0))
@@ -122,32 +125,13 @@ static int hide_mount(struct ctx *c, const char *line)
  */
 static int hide_host_mounts(struct ctx *c)
 {
-    char text[8192];
-    size_t have = 0;
-    cleanup_fd int fd = sys_openat2(c->proc, "self/mountinfo", O_RDONLY, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
-    if (fd < 0)
-        return take_fd(&fd);
-    for (;;) {
-        ssize_t got = read(fd, text + have, sizeof text - 1 - have);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : have == 0 ? 0 : -EINVAL;
-        have += (size_t)got;
-        text[have] = 0;
-        char *line = text, *end;
-        while ((end = strchr(line, '\n')) != NULL) {
-            *end = 0;
-            int err = hide_mount(c, line);
-            if (err < 0)
-                return err;
-            line = end + 1;
-        }
-        have -= (size_t)(line - text);
-        memmove(text, line, have);
-        if (have == sizeof text - 1)
-            return -ENAMETOOLONG;
-    }
+    static char text[MAX_MOUNTINFO_BYTES + 1]; /* pages that nothing is read into cost nothing */
+    cleanup_fd int fd = proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
+    ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text);
+    int err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
+    for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n")) != NULL;)
+        err = line[0] != 0 ? hide_mount(c, line) : 0;
+    return err;
 }
 
 /*

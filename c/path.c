@@ -200,7 +200,6 @@ int path_null_device(struct ctx *c)
 }
 
 #define PROC_ROOT_INODE 1
-#define BELOW_PROC ((uint64_t)(RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS))
 
 /* No other file system can claim this type; the inode is the root's. */
 static int check_proc(int fd)
@@ -225,9 +224,14 @@ int proc_open(struct ctx *c)
  * Who can influence: `path` is ours or comes from the plan (sysctl names); what is mounted over parts of procfs, an administrator or,
  * through shared mounts, a container. RESOLVE_NO_XDEV refuses all of that, RESOLVE_BENEATH the rest (CVE-2025-52881).
  */
+int proc_open_at(int directory, const char *path, int flags)
+{
+    return sys_openat2(directory, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+}
+
 int proc_write_at(int directory, const char *path, const char *text, size_t size)
 {
-    cleanup_fd int fd = sys_openat2(directory, path, O_WRONLY, 0, BELOW_PROC);
+    cleanup_fd int fd = proc_open_at(directory, path, O_WRONLY);
     if (fd < 0)
         return take_fd(&fd);
     ssize_t wrote;
@@ -237,12 +241,6 @@ int proc_write_at(int directory, const char *path, const char *text, size_t size
     if (wrote < 0)
         return -errno;
     return (size_t)wrote == size ? 0 : -EIO;
-}
-
-/* A directory of procfs, found without links and below no other mount. */
-int proc_open_directory(const struct ctx *c, const char *path)
-{
-    return sys_openat2(c->proc, path, O_PATH | O_DIRECTORY, 0, BELOW_PROC);
 }
 
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
@@ -272,13 +270,13 @@ int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
 {
     char path[32];
     (void)snprintf(path, sizeof path, "%s/ns", pid);
-    cleanup_fd int directory = proc_open_directory(c, path);
+    cleanup_fd int directory = proc_open_at(c->proc, path, O_PATH | O_DIRECTORY);
     return directory < 0 ? take_fd(&directory) : sys_openat(directory, name, O_RDONLY, 0);
 }
 
 static int open_own_fds(int proc)
 {
-    return sys_openat2(proc, "self/fd", O_PATH | O_DIRECTORY, 0, BELOW_PROC);
+    return proc_open_at(proc, "self/fd", O_PATH | O_DIRECTORY);
 }
 
 /*

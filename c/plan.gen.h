@@ -754,5 +754,6 @@ static const struct op_schema {
 };
 
 _Static_assert(sizeof(struct op) <= UINT16_MAX, "argument offsets are 16 bits wide");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the kernel is given masks and groups as they lie in the plan");
 
 #endif

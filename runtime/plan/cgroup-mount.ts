@@ -7,8 +7,8 @@ import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import type { CgroupMount } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { MOUNT_ATTR, singleOptions } from '../spec/mount-options.ts'
-import { labelOption, type MountEntry, type MountInput } from './mount-entry.ts'
+import { MOUNT_ATTR } from '../spec/mount-options.ts'
+import { fileSystemOptions, type MountEntry, type MountInput } from './mount-entry.ts'
 import { baseName, isWithin, parentPath } from './paths.ts'
 
 /** Plans one cgroup mount. @throws InvalidArgument when the host has no cgroup file system */
@@ -67,7 +67,7 @@ function mountV2(entry: MountEntry): Op {
     source: 'cgroup',
     fstype: 'cgroup2',
     target: destination,
-    options: singleOptions(options.data),
+    options: fileSystemOptions('cgroup2', options.data, { mountLabel: undefined }, entry.origin),
     propagation: options.propagation,
     uidMap: '',
     gidMap: '',
@@ -93,7 +93,7 @@ function mountParent(entry: MountEntry, input: MountInput): Op {
     source: 'tmpfs',
     fstype: 'tmpfs',
     target: destination,
-    options: singleOptions(['mode=755', ...labelOption('tmpfs', input.mountLabel)]),
+    options: fileSystemOptions('tmpfs', ['mode=755'], input, entry.origin),
     set: options.attributes.set & ~MOUNT_ATTR.RDONLY,
     propagation: options.propagation,
     uidMap: '',

@@ -5,7 +5,7 @@
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { type MountOptions, parseMountOptions } from '../spec/mount-options.ts'
+import { type MountOptions, parseMountOptions, singleOptions } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import type { NamespacePlan } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
@@ -70,8 +70,43 @@ function refuseInsideProc(entry: MountEntry): void {
   if (!isProc) throw specError(`${origin}/destination`, `only the proc file system can be mounted on "${destination}"`)
 }
 
+/** What fsconfig(2) takes of a name and of a value, in bytes. */
+const OPTION_BYTES = 255
+const text = new TextEncoder()
+
+/**
+ * The options of a new file system as the kernel takes them, one by one: the words of the entry and the SELinux context.
+ * @throws InvalidArgument for one that is too long
+ */
+export function fileSystemOptions(
+  fstype: string,
+  words: readonly string[],
+  { mountLabel }: Pick<MountInput, 'mountLabel'>,
+  origin: string,
+): string[] {
+  const options = singleOptions([...words, ...labelOption(fstype, mountLabel)])
+  const fitting = fstype === 'overlay' ? options.flatMap(splitLayers) : options
+  for (const option of fitting) {
+    const longest = Math.max(...option.split(/=(.*)/s, 2).map((part) => text.encode(part).length))
+    if (longest <= OPTION_BYTES) continue
+    const shown = option.length > 40 ? `${option.slice(0, 40)}…` : option
+    throw specError(
+      `${origin}/options`,
+      `the mount option "${shown}" is longer than the kernel takes (${OPTION_BYTES} bytes)`,
+    )
+  }
+  return fitting
+}
+
+/** Layers that are too long for one option, one by one (Linux 6.5 or newer); those with an escaped or a double colon only go together. */
+function splitLayers(option: string): string | string[] {
+  const layers = /^lowerdir=([^\\]+)$/s.exec(option)?.[1]
+  if (layers === undefined || layers.includes('::') || text.encode(layers).length <= OPTION_BYTES) return option
+  return layers.split(':').map((layer) => `lowerdir+=${layer}`)
+}
+
 /** The SELinux context of a new file system; proc and sysfs have labels of their own, mqueue takes none. */
-export function labelOption(fstype: string, mountLabel: string | undefined): readonly string[] {
+function labelOption(fstype: string, mountLabel: string | undefined): readonly string[] {
   if (mountLabel === undefined || fstype === 'proc' || fstype === 'sysfs' || fstype === 'mqueue') return []
   return [`context="${mountLabel}"`]
 }

@@ -5,11 +5,11 @@
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { MOUNT_ATTR, type MountOptions, singleOptions } from '../spec/mount-options.ts'
+import { MOUNT_ATTR, type MountOptions } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'
 import { hostSource } from './host-agent.ts'
-import { isBind, labelOption, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
+import { fileSystemOptions, isBind, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
 import { mapText } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
 
@@ -154,13 +154,12 @@ function planFileSystem(entry: MountEntry, input: MountInput): Op {
   const readonly = (attributes.set & MOUNT_ATTR.RDONLY) !== 0n
   const data = [...options.superblock, ...options.data]
   if (readonly && !KERNEL_FILE_SYSTEMS.has(fstype)) data.unshift('ro')
-  data.push(...labelOption(fstype, input.mountLabel))
   return {
     op: 'mount',
     source: mount.source ?? fstype,
     target: destination,
     fstype,
-    options: singleOptions(data),
+    options: fileSystemOptions(fstype, data, input, origin),
     how: howToMount(fstype, options),
     set: isReadonlyLater(entry, input.host) ? attributes.set & ~MOUNT_ATTR.RDONLY : attributes.set,
     clear: attributes.clear,

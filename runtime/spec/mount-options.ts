@@ -160,6 +160,12 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
  * has for SELinux contexts; quotes around a value are not part of it.
  */
 export function singleOptions(words: readonly string[]): string[] {
-  const options = words.join(',').match(/(?:"[^"]*(?:"|$)|[^",])+/g) ?? []
-  return options.map((option) => option.replace(/^([^=]*=)"(.*)"$/s, '$1$2'))
+  const options: string[] = []
+  let quoted = false
+  for (const piece of words.join(',').split(',')) {
+    options.push(quoted ? `${options.pop()},${piece}` : piece)
+    // an odd number of quotes
+    if (piece.split('"').length % 2 === 0) quoted = !quoted
+  }
+  return options.filter((option) => option !== '').map((option) => option.replace(/^([^=]*=)"(.*)"$/s, '$1$2'))
 }

@@ -124,6 +124,7 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   [`${MOUNT}/options/0`, '"remount" is not supported', bind({ options: ['remount', 'bind'] })],
   [`${MOUNT}/options/0`, 'for tmpfs only', mount({ type: 'proc', options: ['tmpcopyup'] })],
   [`${MOUNT}/options/0`, 'only supported for bind-mounts', mount({ type: 'tmpfs', options: ['idmap'] })],
+  [`${MOUNT}/options`, 'longer than the kernel takes', mount({ type: 'tmpfs', options: [`size=${'1'.repeat(300)}`] })],
   [`${MOUNT}/gidMappings`, 'both uid and gid mappings', bind({ uidMappings: [{ size: 1 }] })],
   [`${MOUNT}/uidMappings/0/size`, 'has no size', bind({ uidMappings: [{ hostID: 1 }] })],
   ['/linux', 'expected an object', (s) => (s.linux = [])],

@@ -16,6 +16,11 @@ describe('runts run', needs('root', 'busybox'), () => {
     expect(await runts.run('state', 'c')).toMatchObject({ code: 1, stderr: expect.stringContaining('does not exist') })
   })
 
+  test('takes an id as long as a file name may be', async ({ runts }) => {
+    const id = 'c'.repeat(255)
+    expect(await runts.run('run', '-b', runts.bundle(['echo', 'up']), id)).toMatchObject({ code: 0, stdout: 'up\n' })
+  })
+
   test('gives 128 and the signal for a program that was killed', async ({ runts }) => {
     const bundle = runts.bundle(['payload', 'crash'])
     const { code } = await runts.run('run', '-b', bundle, 'c')

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { notRunc } from '../support/needs.ts'
+import { needs, notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
 import type { SpecChange, TestMount } from '../support/spec.ts'
 
@@ -137,6 +137,25 @@ inModes(['as root'], 'bind mounts by root', (test) => {
     const words = ['noatime', 'relatime', '', 'nodiratime,relatime']
     expect(shown.slice(0, 8)).toEqual(words.flatMap((word) => [word, 'relatime']))
     expect(shown.slice(8)).toEqual(words.flatMap((word) => [word, word]))
+  })
+})
+
+inModes(['as root'], 'overlay mounts', (test) => {
+  const layersOf = (runts: OciHost, count: number): string[] =>
+    Array.from({ length: count }, (_, index) => hostFolder(runts, `layer-${index}-${'x'.repeat(40)}`))
+
+  test('have as many layers as there are, the first one on top', needs('Linux 6.5'), async ({ runts }) => {
+    const layers = layersOf(runts, 40)
+    for (const [index, layer] of layers.entries()) writeFileSync(join(layer, `own-${index}`), '')
+    const out = await runts.inside('cat /o/file; ls /o | wc -l', (spec) => {
+      spec.mounts.push({
+        destination: '/o',
+        source: 'overlay',
+        type: 'overlay',
+        options: [`lowerdir=${layers.join(':')}`],
+      })
+    })
+    expect(out.trim().split(/\s*\n/)).toEqual([`of ${layers[0]!.split('/').at(-1)}`, '41'])
   })
 })
 

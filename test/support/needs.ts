@@ -3,7 +3,7 @@
  * with REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, release } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
 import { CONTAINERD_RELEASE, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
@@ -59,6 +59,11 @@ function hasSysResource(): boolean {
   return (BigInt(`0x${/CapEff:\s*(\w+)/.exec(contents('/proc/self/status'))?.[1] ?? 0}`) & (1n << 24n)) !== 0n
 }
 
+function isKernel(major: number, minor: number): boolean {
+  const [has = 0, hasMinor = 0] = release().split('.').map(Number)
+  return has > major || (has === major && hasMinor >= minor)
+}
+
 const CHECKS = {
   root: () => process.getuid?.() === 0,
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
@@ -94,6 +99,7 @@ const CHECKS = {
   nerdctl: () => onPath(NERDCTL),
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
+  'Linux 6.5': () => isKernel(6, 5),
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>

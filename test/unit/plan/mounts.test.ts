@@ -72,6 +72,16 @@ const MOUNTS: [what: string, entry: Document, op: string][] = [
     'source="/dev/sdb" target="/x" fstype="ext4" options=["ro", "sync", "data=journal"] set=rdonly|nodev',
   ],
   [
+    'an overlay',
+    { destination: '/x', type: 'overlay', source: 'o', options: ['lowerdir=/a:/b', 'upperdir=/u', 'workdir=/w'] },
+    'source="o" target="/x" fstype="overlay" options=["lowerdir=/a:/b", "upperdir=/u", "workdir=/w"]',
+  ],
+  [
+    'an overlay with more layers than one option takes',
+    { destination: '/x', type: 'overlay', source: 'o', options: [`lowerdir=/a:/${'b'.repeat(250)}:/c`, 'ro'] },
+    `source="o" target="/x" fstype="overlay" options=["ro", "lowerdir+=/a", "lowerdir+=/${'b'.repeat(250)}", "lowerdir+=/c"] set=rdonly`,
+  ],
+  [
     'an mqueue',
     { destination: '/x', type: 'mqueue', source: 'mqueue', options: ['nosuid'] },
     'source="mqueue" target="/x" fstype="mqueue" how=optional set=nosuid',
@@ -107,12 +117,29 @@ describe('planMounts()', () => {
     ['inside /proc by a detour', { destination: '/x/../proc/1', source: '/y', options: ['bind'] }, 'inside /proc'],
     ['of something else on /proc', { destination: '/proc', type: 'tmpfs' }, 'only the proc file system'],
     ['of a directory on /proc', { destination: '/proc', source: '/y', options: ['bind'] }, 'only the proc file system'],
+    [
+      'with an option of no length that a kernel takes',
+      { destination: '/x', type: 'tmpfs', options: [`size=${'1'.repeat(256)}`] },
+      'option "size=11111111111111111111111111111111111…" is longer',
+    ],
+    [
+      'with an option of no such name',
+      { destination: '/x', type: 'tmpfs', options: ['ü'.repeat(128)] },
+      'is longer than the kernel takes (255 bytes)',
+    ],
+    [
+      'of escaped layers that do not fit',
+      { destination: '/x', type: 'overlay', options: [`lowerdir=/a\\:${'b'.repeat(256)}:/c`] },
+      'is longer',
+    ],
   ])('refuses a mount %s', (_, entry, message) => {
     try {
       withMount(entry)
     } catch (error) {
       expect(error).toBeInstanceOf(RuntimeError)
-      expect(error).toMatchObject({ detail: { source: 'spec', pointer: '/mounts/7/destination' } })
+      expect(error).toMatchObject({
+        detail: { source: 'spec', pointer: expect.stringMatching(/^\/mounts\/7\/(destination|options)$/) },
+      })
       expect((error as RuntimeError).message).toContain(message)
       return
     }

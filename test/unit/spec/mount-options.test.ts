@@ -150,4 +150,12 @@ describe('singleOptions()', () => {
   ])('%j are %j', (words, options) => {
     expect(singleOptions(words)).toEqual(options)
   })
+
+  test.each([
+    ['a long value', `size=${'x'.repeat(12_000_000)}`],
+    ['many quotes', '"'.repeat(12_000_000)],
+    ['many commas', 'a,'.repeat(1_000_000)],
+  ])('%s is no more than long', (_, word) => {
+    expect(singleOptions([word]).length).toBeGreaterThan(0)
+  })
 })
