@@ -123,3 +123,10 @@ export function addUserNamespace(spec: Document): void {
   spec.linux.uidMappings = [{ containerID: 0, hostID: 100000, size: 65536 }]
   spec.linux.gidMappings = [{ containerID: 0, hostID: 200000, size: 65536 }]
 }
+
+/** Takes the namespaces of a type out of a document. */
+export const without =
+  (type: string) =>
+  (spec: Document): void => {
+    spec.linux.namespaces = spec.linux.namespaces.filter((namespace: Document) => namespace.type !== type)
+  }
