@@ -1,8 +1,7 @@
 /** What the host's rights are needed for: sources of mounts in a user namespace, id-mapped mounts, network devices. */
 import { describe, expect, test } from 'vitest'
-import { RuntimeError } from '../../../runtime/errors.ts'
 import { addUserNamespace, type Document } from '../spec/fixture.ts'
-import { createPlan, described, HOST_V1, mountOn, opNames } from './support.ts'
+import { createPlan, described, HOST_V1, mountOn, opNames, refusal } from './support.ts'
 
 const ROOTLESS = { host: { ...HOST_V1, rootless: true } }
 const MAPS = {
@@ -21,16 +20,6 @@ const inUserNamespace = (change: (spec: Document) => void) => (spec: Document) =
 const joined = (change: (spec: Document) => void) => (spec: Document) => {
   spec.linux.namespaces.push({ type: 'user', path: '/proc/9/ns/user' })
   change(spec)
-}
-
-function refusal(action: () => unknown): RuntimeError {
-  try {
-    action()
-  } catch (error) {
-    if (error instanceof RuntimeError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
 }
 
 describe('the host agent', () => {

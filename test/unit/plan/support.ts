@@ -1,6 +1,7 @@
 /** Plans from changed default specs, and ways to look at them. */
 import type { Op, OpName } from '../../../proto/init-plan.ts'
 import type { HostFacts } from '../../../runtime/container/host.ts'
+import { RuntimeError } from '../../../runtime/errors.ts'
 import { buildCreatePlan, buildExecPlan, type CreateInput, type ExecInput } from '../../../runtime/plan/build.ts'
 import { describeOp } from '../../../runtime/plan/describe.ts'
 import { parseProcess, parseSpec } from '../../../runtime/spec/load.ts'
@@ -33,6 +34,21 @@ export const HOST_V2: HostFacts = {
 
 /** A compiled filter of two instructions. */
 export const FILTER = { flags: 4, filter: new Uint8Array(16) }
+
+/** Gives a container these namespaces and no others. */
+export const setNamespaces =
+  (...types: readonly string[]) =>
+  (spec: Document): void => {
+    spec.linux.namespaces = types.map((type) => ({ type }))
+  }
+
+/** A container without a mount namespace, and without all that needs one. */
+export const chrooted = (spec: Document): void => {
+  setNamespaces('pid')(spec)
+  spec.mounts = []
+  spec.linux.maskedPaths = []
+  spec.linux.readonlyPaths = []
+}
 
 /** The plan of the default container after a change to its spec and to the rest of the input. */
 export function createPlan(change: (spec: Document) => void = () => {}, input: Partial<CreateInput> = {}): Op[] {
@@ -84,4 +100,15 @@ export function described(ops: readonly Op[], ...names: readonly OpName[]): stri
 export function mountOn(ops: readonly Op[], target: string): string | undefined {
   const found = ops.find((op) => op.op === 'mount' && op.target === target)
   return found === undefined ? undefined : describeOp(found)
+}
+
+/** What an action is refused with. */
+export function refusal(action: () => unknown): RuntimeError {
+  try {
+    action()
+  } catch (error) {
+    if (error instanceof RuntimeError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
 }
