@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync, readSync, rmSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
@@ -86,6 +86,24 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       expect(await sh('echo $HOME', { env: ['PATH=/bin', 'HOME='] })).toBe('/root\n')
       expect(await sh('echo $HOME', { env: ['PATH=/bin', 'HOME=/x'] })).toBe('/x\n')
       expect(await sh('echo $HOME', { env: ['PATH=/bin'], uid: 77 })).toBe('/\n')
+    })
+
+    test('takes HOME from the first MiB of a passwd file, and from no line that this cuts', async () => {
+      using own = new Rootfs()
+      const line = 'user:x:1000:1000::/home/user:/bin/sh'
+      for (const [at, home] of [
+        [0, '/home/user'],
+        [2 ** 20 - line.length, '/home/user'],
+        [2 ** 20 - line.length + 1, '/'],
+        [2 ** 20 - 10, '/'],
+      ] as const) {
+        const filler = at === 0 ? '' : `${'#'.repeat(at - 1)}\n`
+        for (const end of ['', '\n', '\nroot:x:0:0::/root:/bin/sh\n']) {
+          writeFileSync(join(own.path, 'etc/passwd'), `${filler}${line}${end}`)
+          using run = new Run(containerPlan(own, { args: ['/bin/sh', '-c', 'echo $HOME'], uid: 1000 }))
+          expect({ at, end, home: await run.stdout }).toEqual({ at, end, home: `${home}\n` })
+        }
+      }
     })
 
     test('writes sysctls of its namespaces', async () => {

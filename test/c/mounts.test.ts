@@ -67,7 +67,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       expect(readFileSync(join(own.path, 'data/sub/file'), 'utf8')).toBe('old\n')
     })
 
-    test('split options at commas, but not in quotes, and report what the kernel says', async () => {
+    test('take each option as one, and report what the kernel says of it', async () => {
       const bad = await failure({
         args: ['/bin/id'],
         outside: [

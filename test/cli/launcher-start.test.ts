@@ -204,7 +204,7 @@ describe('start refuses', needs('gcc'), () => {
   test('when nobody takes the reason either, and leaves nothing', ({ layout }) => {
     // the reader of a pipe that is full makes the launcher wait, until it is killed
     const script =
-      'mkfifo "$0" && exec 8<>"$0" && head -c 65536 /dev/zero >&8 && exec timeout -s KILL 1 "$@" >/dev/full 2>&8'
+      'mkfifo "$0" && exec 8<>"$0" && head -c 65536 /dev/zero >&8 && exec timeout --foreground -s KILL 1 "$@" >/dev/full 2>&8'
     layout.start({ through: ['sh', '-c', script, join(layout.root, 'full')] })
     layout.nothingIsLeft()
   })
