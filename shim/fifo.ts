@@ -7,9 +7,15 @@
  * fifo. When we let go, the client sees the end of the stream, and it loses nothing even if it opens its end only then.
  */
 import { closeSync, constants, openSync } from 'node:fs'
-import { errnoName, errnoOf, RuntimeError } from '../runtime/index.ts'
+import { errnoName, errnoOf, growPipe, RuntimeError } from '../runtime/index.ts'
 
 const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
+
+/**
+ * What a fifo is to hold that a process writes to itself. With the 64 KiB that it has, and as many in one write, writer and client would take
+ * turns; with twice as many they work at the same time, and the pair of pipes of a relay holds no less.
+ */
+const DIRECT_BYTES = 128 * 1024
 
 /** How long a stream that nobody has opened yet is kept after its writer has gone, and how often we look. */
 const LINGER_MS = 10_000
@@ -47,6 +53,7 @@ export class OutputFifo {
 
   /** A blocking descriptor for a process; the caller owns it. */
   openWriter(): number {
+    growPipe(this.#fd, DIRECT_BYTES)
     return again(this.#fd, O_WRONLY)
   }
 

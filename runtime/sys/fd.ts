@@ -9,6 +9,8 @@ import { declare, fcntl, ioctl, lastErrno, pipe } from './libc.ts'
 const FIONREAD = 0x541b
 const EAGAIN = 11
 const F_DUPFD_CLOEXEC = 1030
+const F_SETPIPE_SZ = 1031
+const F_GETPIPE_SZ = 1032
 /** SPLICE_F_MOVE and SPLICE_F_NONBLOCK (splice(2)). */
 const MOVE_NOW = 3
 
@@ -64,6 +66,18 @@ export function chownFd(fd: number, uid: number, gid: number): void {
     fchownSync(fd, uid, gid)
   } catch (error) {
     if (![1, 30, 22].includes(errnoOf(error))) throw error
+  }
+}
+
+/**
+ * Lets a pipe or fifo hold at least so many bytes (F_SETPIPE_SZ). Where the user may have no more (pipe(7)), it stays as it is, which is
+ * slower and nothing else. The fd is borrowed.
+ */
+export function growPipe(fd: number, bytes: number): void {
+  try {
+    if (fcntl(fd, F_GETPIPE_SZ, 0) < bytes) fcntl(fd, F_SETPIPE_SZ, bytes)
+  } catch {
+    // EPERM, or no memory for it: whoever uses the pipe does not depend on it
   }
 }
 

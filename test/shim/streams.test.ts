@@ -41,6 +41,20 @@ describe('streams', needs('root', 'busybox'), () => {
     await open.remove()
   })
 
+  test('a container writes twice 64 KiB to a client that does not read yet, and the client loses none of it', async ({
+    fake,
+    shim,
+  }) => {
+    const bytes = 2 * 64 * 1024
+    const fifos = makeFifos(fake.folder)
+    const task = shim.task(['head', '-c', String(bytes), '/dev/zero'])
+    await task.create(fifos)
+    await task.start()
+    expect(await task.wait()).toMatchObject({ exitStatus: 0 })
+    expect((await reader(fifos.stdout).finished).stdout).toHaveLength(bytes)
+    await task.remove()
+  })
+
   test('what the client gave no stream for is /dev/null, each stream by itself', async ({ fake, shim }) => {
     const task = shim.task(['sleep', '1000'])
     const pid = await task.create()
