@@ -158,8 +158,8 @@ struct order {
 static const char *check_mount(const uint32_t *seen, const struct op_mount *op)
 {
     bool host = (op->how & MOUNT_HOW_HOST_SOURCE) != 0, idmap = (op->how & MOUNT_HOW_IDMAP) != 0;
-    if (seen[OP_ROOTFS] == 0 || seen[OP_PIVOT] > 0)
-        return "mount must be between rootfs and pivot";
+    if (seen[OP_PIVOT] > 0)
+        return "mount must come before the pivot";
     if (host && (seen[OP_HOST_AGENT] == 0 || (op->how & MOUNT_HOW_BIND) == 0))
         return "a source of the host is for a bind and needs the host agent";
     if ((idmap && !host) || (!idmap && (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0))
@@ -176,7 +176,9 @@ static const char *check_op(struct order *order, const struct op *op, const stru
         return "exec must be the last operation, and only that";
     seen[op->code]++;
     if (schema->most > 0 && seen[op->code] > schema->most)
-        return "an operation comes more often than it may";
+        return schema->too_often;
+    if (schema->needs != 0 && seen[schema->needs] == 0)
+        return schema->unmet;
     switch (op->code) {
     case OP_CLONE:
         return order->joined < seen[OP_OPEN_NS] ? "namespaces were opened but not joined" : NULL;
@@ -185,21 +187,11 @@ static const char *check_op(struct order *order, const struct op *op, const stru
         return NULL;
     case OP_HOST_AGENT:
         return seen[OP_JOIN] + seen[OP_JOIN_PROCESS] > 0 ? "host_agent must come before any join" : NULL;
-    case OP_NET_DEVICE:
-        return seen[OP_HOST_AGENT] == 0 ? "net_device needs the host agent" : NULL;
-    case OP_PIVOT:
-    case OP_DEVICE:
-    case OP_SYMLINK:
-        return seen[OP_ROOTFS] == 0 ? "pivot, device and symlink must follow rootfs" : NULL;
     case OP_MOUNT:
         return check_mount(seen, &op->mount);
-    case OP_AWAIT_START:
-        return seen[OP_OPEN_FIFO] == 0 ? "await_start without a fifo" : NULL;
     case OP_PROGRAM:
         return op->program.args.count == 0 ? "the program has no arguments" : NULL;
     case OP_EXEC:
-        if (seen[OP_PROGRAM] == 0)
-            return "exec without a program";
         if (op->exec.fds > LIMIT_EXTRA_FDS_MAX)
             return "the program is to have too many fds";
         return seen[OP_CGROUP_DIR] + seen[OP_CGROUP_TASKS] > 0 && seen[OP_WAIT_CGROUP] == 0 ? "a cgroup is joined but never waited for" : NULL;

@@ -123,7 +123,7 @@ export const SYNC_POINTS = {
 /**
  * The operations, in no particular order: a plan's own order is the order of execution. `stage` says which process runs it: `host` ops
  * come before the one `clone`, `container` ops after it. `args` is the wire order. `most` is how often a plan may have it; without it, any
- * number of times.
+ * number of times. `needs` is an operation that must have come before it.
  */
 export const OPS = {
   oom_score_adj: {
@@ -239,6 +239,7 @@ export const OPS = {
   mount: {
     code: 27,
     stage: 'container',
+    needs: 'rootfs',
     doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag"',
     args: {
       source: 'str',
@@ -258,12 +259,14 @@ export const OPS = {
   device: {
     code: 28,
     stage: 'container',
+    needs: 'rootfs',
     doc: 'mknod inside the root, or verify that the same node is there; mode holds the type bits too',
     args: { path: 'str', mode: 'u32', major: 'u32', minor: 'u32', uid: 'u32', gid: 'u32' },
   },
   symlink: {
     code: 29,
     stage: 'container',
+    needs: 'rootfs',
     doc: 'make a symlink inside the root; an existing file is kept, with replace unlinked first',
     args: { target: 'str', path: 'str', replace: 'u32' },
   },
@@ -272,6 +275,7 @@ export const OPS = {
     code: 31,
     stage: 'container',
     most: 1,
+    needs: 'rootfs',
     doc: 'make the rootfs the root directory, by PIVOT_MODE; later paths are inside the container',
     args: { mode: 'u32' },
   },
@@ -373,6 +377,7 @@ export const OPS = {
     code: 53,
     stage: 'container',
     most: 1,
+    needs: 'open_fifo',
     doc: 'open the exec fifo for writing, which waits for a reader, and write "0"',
     args: {},
   },
@@ -385,6 +390,7 @@ export const OPS = {
   net_device: {
     code: 56,
     stage: 'container',
+    needs: 'host_agent',
     doc: 'let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up',
     args: { name: 'str', newName: 'str' },
   },
@@ -438,12 +444,20 @@ export const OPS = {
   exec: {
     code: 70,
     stage: 'container',
+    needs: 'program',
     doc: 'report executing, close everything above fd 2 but the `fds` that follow it, execve',
     args: { fds: 'u32' },
   },
 } as const satisfies Record<
   string,
-  { code: number; stage: 'host' | 'container'; most?: number; doc: string; args: Record<string, ArgKind> }
+  {
+    code: number
+    stage: 'host' | 'container'
+    most?: number
+    needs?: string
+    doc: string
+    args: Record<string, ArgKind>
+  }
 >
 
 /** Status records from ts-init: a fixed set, each with its payload. */

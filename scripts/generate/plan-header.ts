@@ -20,6 +20,7 @@ interface OpSchema {
   readonly code: number
   readonly stage: 'host' | 'container'
   readonly most?: number
+  readonly needs?: string
   readonly doc: string
   readonly args: Readonly<Record<string, ArgKind>>
 }
@@ -57,7 +58,12 @@ function schemaRow(name: string, op: OpSchema): string[] {
   const args = Object.entries(op.args).map(
     ([arg, kind]) => `{ ARG_${upper(kind)}, offsetof(struct op, ${name}.${snake(arg)}) },`,
   )
-  const head = `    { OP_${upper(name)}, STAGE_${upper(op.stage)}, ${op.most ?? 0}, ${args.length}, "${name}",`
+  const needs = op.needs === undefined ? 0 : `OP_${upper(op.needs)}`
+  const tooOften =
+    op.most === undefined ? 'NULL' : `"${name} may come ${op.most === 1 ? 'once' : `${op.most} times`} only"`
+  const unmet = op.needs === undefined ? 'NULL' : `"${name} needs ${op.needs} before it"`
+  const rules = `${op.most ?? 0}, ${needs}, "${name}", ${tooOften}, ${unmet}`
+  const head = `    { OP_${upper(name)}, STAGE_${upper(op.stage)}, ${rules}, ${args.length},`
   return args.length === 0
     ? [`${head} { { 0, 0 } } },`]
     : [head, '      {', ...args.map((arg) => `          ${arg}`), '      } },']
@@ -165,8 +171,9 @@ export function planHeader(): string {
     '    uint16_t code;',
     '    uint8_t stage;',
     '    uint8_t most; /* how often a plan may have it; 0: any number of times */',
+    '    uint16_t needs; /* what must have come before it; 0: nothing */',
+    '    const char *name, *too_often, *unmet; /* and what is wrong with a plan that breaks these two rules */',
     '    uint8_t nargs;',
-    '    const char *name;',
     '    struct { uint8_t kind; uint16_t offset; } args[OP_MAX_ARGS];',
     '} OP_SCHEMAS[OP_SCHEMA_COUNT] = {',
     ...ops.flatMap(([name, op]) => schemaRow(name, op)),

@@ -338,9 +338,9 @@ describe('the host agent', needs('root', 'busybox', 'make', 'gcc', 'ip'), () => 
     [
       'is asked for a device',
       { host: [], outside: [{ op: 'net_device', name: 'x', newName: '' }] },
-      /net_device needs the host agent/,
+      /net_device needs host_agent before it/,
     ],
-    ['is started twice', { host: [AGENT, AGENT] }, /more often than it may/],
+    ['is started twice', { host: [AGENT, AGENT] }, /host_agent may come once only/],
     ['is started after a join', { host: [{ op: 'join' }, AGENT] }, /host_agent must come before any join/],
   ])('refuses a plan in which it %s', async ([, parts, text]) => {
     expect((await failure(withAgent('id', parts))).text).toMatch(text)

@@ -271,17 +271,17 @@ describe('the plan reader', needs('gcc', 'make'), () => {
           ...MINIMAL.slice(1),
         ]),
       ),
-      /between rootfs and pivot/,
+      /mount needs rootfs before it/,
     ],
     [
-      'await_start without a fifo',
+      'await_start before its fifo is opened',
       raw([
         ['clone', CLONE],
         ['program', PROGRAM],
         ['await_start', NONE],
         ['exec', EXEC],
       ]),
-      /without a fifo/,
+      /await_start needs open_fifo before it/,
     ],
     [
       'a cgroup that nobody waits for',

@@ -21,7 +21,7 @@ test('plan.gen.h carries the schema hash, the fds and every operation', () => {
   for (const [name, op] of Object.entries(OPS)) {
     expect(header).toContain(`    OP_${name.toUpperCase()} = ${op.code},\n`)
     expect(header).toContain(
-      `{ OP_${name.toUpperCase()}, STAGE_${op.stage.toUpperCase()}, ${'most' in op ? op.most : 0}, ${Object.keys(op.args).length}, "${name}",`,
+      `{ OP_${name.toUpperCase()}, STAGE_${op.stage.toUpperCase()}, ${'most' in op ? op.most : 0}, ${'needs' in op ? `OP_${op.needs.toUpperCase()}` : 0}, "${name}",`,
     )
     expect(opsHeader()).toMatch(new RegExp(`case OP_${name.toUpperCase()}: return op_${name}\\(c(, &op->${name})?\\);`))
   }
