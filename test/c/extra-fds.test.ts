@@ -1,5 +1,5 @@
 /** The fds that a program gets besides its standard streams, and that it gets no others, whatever the runtime's process had open. */
-import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
@@ -61,6 +61,20 @@ describe('a program', needs('root', 'busybox', 'make', 'gcc'), () => {
     const leak = ['sh', '-c', 'exec 9</etc/passwd; exec "$0"']
     expect(await output(plan('exec busybox ls /proc/self/fd', 2), files(2), leak)).toBe('0\n1\n2\n3\n4\n5\n') // 5 is ls itself
     expect(await output(plan('exec busybox ls /proc/self/fd', 0), [], leak)).toBe('0\n1\n2\n3\n')
+  })
+
+  test('keeps nothing that was inherited while it waits for its start', async () => {
+    const fifo = rootfs.fifo()
+    const ops = containerPlan(rootfs, {
+      args: ['/bin/id'],
+      host: [{ op: 'open_fifo', path: fifo }],
+      late: [{ op: 'ready' }, { op: 'await_start' }],
+    })
+    using run = new Run(ops, undefined, ['sh', '-c', 'exec 9</etc/passwd; exec "$0"'])
+    await run.until('ready')
+    const held = readdirSync(`/proc/${run.pid}/fd`).map((fd) => readlinkSync(`/proc/${run.pid}/fd/${fd}`))
+    expect(held).toContain(fifo)
+    expect(held).not.toContain('/etc/passwd')
   })
 
   test('has them alone: no hook before it sees them', async () => {

@@ -5,11 +5,12 @@ import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { receiveFd, socketPair } from '../../runtime/sys/socket.ts'
 import { needs } from '../support/needs.ts'
-import { containerPlan, credentials, Rootfs, Run } from './run.ts'
+import { containerPlan, credentials, mount, Rootfs, Run } from './run.ts'
 import { failure, output, rootfs, sh, types, useRootfs } from './shared-rootfs.ts'
 
 const ENOENT = 2
 const EACCES = 13
+const ENODEV = 19
 describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
   useRootfs()
 
@@ -136,6 +137,26 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       }
       master.close()
       expect(text).toBe('/dev/pts/0\r\n30 100\r\nhello\r\n88\r\n')
+    })
+
+    test('is not taken from a multiplexer outside of a devpts, for which the kernel would look beside it', async () => {
+      const { ours, theirs } = socketPair()
+      const node = { op: 'device', path: '/dev/pts/ptmx', mode: 0o20666, major: 5, minor: 2, uid: 0, gid: 0 } as const
+      const plan = containerPlan(rootfs, {
+        args: ['/bin/true'],
+        outside: [
+          mount({ source: 'tmpfs', target: '/dev/pts', fstype: 'tmpfs' }),
+          mount({ source: 'devpts', target: '/dev/pts/pts', fstype: 'devpts', options: ['ptmxmode=0666'] }),
+          node,
+        ],
+        inside: [{ op: 'terminal', width: 0, height: 0, uid: 0, console: 0 }],
+      })
+      using run = new Run(plan, theirs.fd)
+      theirs.close()
+      await run.ended
+      expect(receiveFd(ours.fd)).toBeUndefined()
+      ours.close()
+      expect(run.find('failed')).toMatchObject({ errno: ENODEV, text: 'open "/dev/pts/ptmx"' })
     })
   })
 })
