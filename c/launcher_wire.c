@@ -65,6 +65,45 @@ static int next_field(struct slice *from, struct field *ret)
     return ok ? 1 : -1;
 }
 
+/* A field to be kept; as everywhere in protobuf the last one counts. */
+struct want {
+    uint32_t number;
+    enum wire_type type;
+    union {
+        struct slice *slice;
+        uint64_t *value;
+    };
+    bool text; /* without a NUL in it */
+};
+
+/* Reads a whole message. Fields that nobody wants are passed over when `others` may be there. */
+static bool take_fields(struct slice from, bool others, const struct want *wants, size_t count)
+{
+    struct field field;
+    int more;
+
+    while ((more = next_field(&from, &field)) > 0) {
+        const struct want *want = wants;
+
+        while (want < wants + count && want->number != field.number)
+            want++;
+        if (want == wants + count) {
+            if (!others)
+                return false;
+            continue;
+        }
+        if (want->type != field.type || (want->text && field.slice.size > 0 && memchr(field.slice.bytes, '\0', field.slice.size)))
+            return false;
+        if (field.type == WIRE_VARINT)
+            *want->value = field.value;
+        else
+            *want->slice = field.slice;
+    }
+    return more == 0;
+}
+
+#define TAKE_FIELDS(from, others, wants) take_fields(from, others, wants, sizeof(wants) / sizeof((wants)[0]))
+
 static bool slice_is(struct slice slice, const char *word)
 {
     size_t size = strlen(word);
@@ -72,58 +111,32 @@ static bool slice_is(struct slice slice, const char *word)
     return slice.size == size && (size == 0 || memcmp(slice.bytes, word, size) == 0);
 }
 
-static bool take_string(const struct field *field, struct slice *ret)
+static bool take_any(struct slice from, struct slice *ret_type_url, struct slice *ret_value)
 {
-    if (field->type != WIRE_BYTES || (field->slice.size > 0 && memchr(field->slice.bytes, '\0', field->slice.size)))
-        return false;
-    *ret = field->slice;
-    return true;
-}
+    const struct want wants[] = {{1, WIRE_BYTES, {ret_type_url}, false}, {2, WIRE_BYTES, {ret_value}, false}};
 
-struct any {
-    struct slice type_url;
-    struct slice value;
-};
-
-static bool parse_any(struct slice from, struct any *ret)
-{
-    struct field field;
-    int more;
-
-    *ret = (struct any){0};
-    while ((more = next_field(&from, &field)) > 0) {
-        if (field.number > 2)
-            continue;
-        if (field.type != WIRE_BYTES)
-            return false;
-        *(field.number == 1 ? &ret->type_url : &ret->value) = field.slice;
-    }
-    return more == 0;
+    return TAKE_FIELDS(from, true, wants);
 }
 
 bool wire_is_any(struct slice message)
 {
-    struct any any;
+    struct slice type_url, value;
 
-    return parse_any(message, &any);
+    return take_any(message, &type_url, &value);
 }
 
 bool wire_is_delete_response(struct slice message)
 {
-    /* pid, exit_status, exited_at: the last keeps it from being empty, which would read as a clean exit of process 0 */
-    static const enum wire_type types[] = {WIRE_VARINT, WIRE_VARINT, WIRE_BYTES};
-    struct field field = {0}, part;
-    int more;
+    /* the time keeps it from being empty, which would read as a clean exit of process 0 */
+    struct slice exited_at = {0};
+    uint64_t number;
+    const struct want wants[] = {
+        {1, WIRE_VARINT, {.value = &number}, false}, /* pid */
+        {2, WIRE_VARINT, {.value = &number}, false}, /* exit_status */
+        {3, WIRE_BYTES, {&exited_at}, false},
+    };
 
-    while ((more = next_field(&message, &field)) > 0) {
-        if (field.number > 3 || field.type != types[field.number - 1])
-            return false;
-    }
-    if (more < 0 || field.number != 3)
-        return false;
-    while ((more = next_field(&field.slice, &part)) > 0 && part.type == WIRE_VARINT)
-        ;
-    return more == 0;
+    return TAKE_FIELDS(message, false, wants) && exited_at.bytes && take_fields(exited_at, false, wants, 2);
 }
 
 /* Options of a type that we do not know are none of the launcher's business: the shim warns about them. */
@@ -141,59 +154,15 @@ static uint32_t shim_cgroup_field(struct slice type_url)
     return slice_is(type_url, "containerd.linux.runc.CreateOptions") ? 9 : 0;
 }
 
-static bool parse_options(struct slice from, struct bootstrap *into)
+static bool take_options(struct slice any, struct bootstrap *into)
 {
-    struct field field;
-    struct any any;
-    uint32_t number;
-    int more;
+    struct slice type_url = {0}, value = {0};
+    struct want group = {0, WIRE_BYTES, {&into->shim_cgroup}, true};
 
-    if (!parse_any(from, &any))
+    if (!take_any(any, &type_url, &value))
         return false;
-    number = shim_cgroup_field(any.type_url);
-    while (number != 0 && (more = next_field(&any.value, &field)) != 0) {
-        if (more < 0 || (field.number == number && !take_string(&field, &into->shim_cgroup)))
-            return false;
-    }
-    return true;
-}
-
-static bool parse_extension(const struct field *extension, struct bootstrap *into)
-{
-    struct slice from = extension->slice;
-    struct field field;
-    int more;
-
-    if (extension->type != WIRE_BYTES)
-        return false;
-    while ((more = next_field(&from, &field)) > 0) {
-        if (field.number == 1 && (field.type != WIRE_BYTES || !parse_options(field.slice, into)))
-            return false;
-    }
-    return more == 0;
-}
-
-static bool parse_params_field(const struct field *field, struct bootstrap *into)
-{
-    switch (field->number) {
-    case 1:
-        return take_string(field, &into->id);
-    case 2:
-        return take_string(field, &into->namespace);
-    case 3: /* log_level counts downwards from INFO = 0: DEBUG is -4, TRACE -8 */
-        into->debug = (int64_t)field->value <= -4;
-        return field->type == WIRE_VARINT;
-    case 5:
-        return take_string(field, &into->ttrpc_address);
-    case 6:
-        return take_string(field, &into->grpc_address);
-    case 8:
-        return parse_extension(field, into);
-    case 9:
-        return take_string(field, &into->socket_dir);
-    default: /* the daemon's version and path, and what later versions add */
-        return true;
-    }
+    group.number = shim_cgroup_field(type_url);
+    return group.number == 0 || take_fields(value, true, &group, 1);
 }
 
 /*
@@ -213,17 +182,30 @@ static bool is_params(struct slice from, const char *id)
 
 bool wire_parse_bootstrap(struct slice message, const char *id, struct bootstrap *ret)
 {
+    uint64_t log_level = 0;
+    struct slice extension, any;
     struct field field;
-    int more;
+    /* what is not here: the daemon's version and path, and what later versions add */
+    const struct want params[] = {
+        {1, WIRE_BYTES, {&ret->id}, true},           {2, WIRE_BYTES, {&ret->namespace}, true},
+        {3, WIRE_VARINT, {.value = &log_level}, false}, {5, WIRE_BYTES, {&ret->ttrpc_address}, true},
+        {6, WIRE_BYTES, {&ret->grpc_address}, true}, {8, WIRE_BYTES, {&extension}, false},
+        {9, WIRE_BYTES, {&ret->socket_dir}, true},
+    };
+    const struct want value = {1, WIRE_BYTES, {&any}, false};
 
     *ret = (struct bootstrap){0};
     if (!is_params(message, id))
-        return parse_options(message, ret);
-    while ((more = next_field(&message, &field)) > 0) {
-        if (!parse_params_field(&field, ret))
+        return take_options(message, ret);
+    if (!TAKE_FIELDS(message, true, params))
+        return false;
+    ret->debug = (int64_t)log_level <= -4; /* it counts downwards from INFO = 0: DEBUG is -4, TRACE -8 */
+    while (next_field(&message, &field) > 0) {
+        any = (struct slice){0};
+        if (field.number == 8 && !(take_fields(field.slice, true, &value, 1) && take_options(any, ret)))
             return false;
     }
-    return more == 0;
+    return true;
 }
 
 size_t wire_head(uint8_t ret[static WIRE_HEAD_BYTES], uint32_t field, size_t size)
