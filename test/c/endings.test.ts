@@ -3,12 +3,13 @@
  * run are told by an environment variable, which all of them have until the program runs.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { isAlive } from '../support/census.ts'
 import { needs } from '../support/needs.ts'
 import { filterOf, RETURN } from './filter.ts'
-import { CONTAINER_FLAGS, containerPlan, make, mount, type Parts, Rootfs, Run, TS_INIT } from './run.ts'
+import { CONTAINER_FLAGS, containerPlan, mount, type Parts, Rootfs, Run } from './run.ts'
+import { rootfs, useRootfs } from './shared-rootfs.ts'
 
 const [EPERM, EPIPE] = [1, 32]
 const PID_FLAG = 0x20000000n
@@ -74,12 +75,7 @@ function parentOf(pid: number): number {
 }
 
 describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
-  let rootfs: Rootfs
-  beforeAll(() => {
-    make(TS_INIT)
-    rootfs = new Rootfs()
-  }, 120_000)
-  afterAll(() => rootfs[Symbol.dispose]())
+  useRootfs()
 
   const plan = (parts: Partial<Parts>) => containerPlan(rootfs, { args: ['/bin/id'], ...parts })
   const hook = (name: string, script: string, mark: string): Op => ({

@@ -5,10 +5,11 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { needs } from '../support/needs.ts'
-import { containerPlan, make, mount, Rootfs, Run, TS_INIT } from './run.ts'
+import { containerPlan, mount, Run } from './run.ts'
+import { rootfs, useRootfs } from './shared-rootfs.ts'
 
 const ENOENT = 2
 const EXDEV = 18
@@ -22,12 +23,7 @@ const WRITES: readonly { op: Op; file: string }[] = [
 ]
 
 describe('a label', needs('root', 'busybox', 'make', 'gcc'), () => {
-  let rootfs: Rootfs
-  beforeAll(() => {
-    make(TS_INIT)
-    rootfs = new Rootfs()
-  }, 120_000)
-  afterAll(() => rootfs[Symbol.dispose]())
+  useRootfs()
 
   const stopsBefore = (write: Op): Op[] =>
     containerPlan(rootfs, { args: ['/bin/busybox', 'true'], inside: [{ op: 'sync', point: 1 }, write] })

@@ -1,10 +1,11 @@
 /** The container process's share of the machine, as ts-init sets it and the kernel shows it: scheduler, i/o, memory nodes, processors. */
 import { execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { needs } from '../support/needs.ts'
-import { containerPlan, make, type Parts, Rootfs, Run, TS_INIT } from './run.ts'
+import { containerPlan, type Parts, Rootfs, Run } from './run.ts'
+import { rootfs, useRootfs } from './shared-rootfs.ts'
 
 const EINVAL = 22
 const SCHED = { other: 0, fifo: 1, batch: 3, deadline: 6 }
@@ -25,12 +26,7 @@ const scheduler = (change: Partial<Scheduler>): Op => ({
 })
 
 describe('the container process', needs('root', 'busybox', 'make', 'gcc'), () => {
-  let rootfs: Rootfs
-  beforeAll(() => {
-    make(TS_INIT)
-    rootfs = new Rootfs()
-  }, 120_000)
-  afterAll(() => rootfs[Symbol.dispose]())
+  useRootfs()
 
   async function output(script: string, parts: Partial<Parts>): Promise<string> {
     using run = new Run(containerPlan(rootfs, { args: ['/bin/sh', '-c', script], ...parts }))

@@ -1,13 +1,14 @@
 /** A filter that hands system calls to an agent: how the listener leaves ts-init, and what stays behind of that. */
 import { chmodSync, existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { OwnedFd } from '../../runtime/sys/fd.ts'
 import { declare, ioctl } from '../../runtime/sys/libc.ts'
 import { openProcess, pollReadable, processStat } from '../../runtime/sys/process.ts'
 import { needs } from '../support/needs.ts'
 import { filterOf, RETURN } from './filter.ts'
-import { containerPlan, make, type Parts, Rootfs, Run, TS_INIT } from './run.ts'
+import { containerPlan, type Parts, Rootfs, Run } from './run.ts'
+import { rootfs, useRootfs } from './shared-rootfs.ts'
 
 const NEW_LISTENER = 8
 const WAIT_KILLABLE_RECV = 0x20
@@ -44,12 +45,7 @@ async function answer(listener: OwnedFd, errno: number): Promise<number> {
 }
 
 describe('a seccomp listener', needs('root', 'busybox', 'make', 'gcc'), () => {
-  let rootfs: Rootfs
-  beforeAll(() => {
-    make(TS_INIT)
-    rootfs = new Rootfs()
-  }, 120_000)
-  afterAll(() => rootfs[Symbol.dispose]())
+  useRootfs()
 
   const listen = (calls: readonly string[], flags = 0): Op => ({
     op: 'seccomp',
