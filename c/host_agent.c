@@ -1,12 +1,13 @@
 /*
  * The host agent: a process that stage 0 forks before it enters anything, so that it keeps the host's rights and namespaces while the
- * container side already has less. It clones mount sources, maps their ids, and moves network devices. Invariant: it does what an
- * operation of the plan says, which it knows as well as the container side does and is only told the number of; so whoever might come to
- * speak for the container side gets nothing that the plan does not give. It ends when the container side has closed its socket, and
- * stage 0 waits for that.
+ * container side already has less. It clones mount sources, maps their ids, and opens the socket by which the runtime moves network
+ * devices. Invariant: it does what an operation of the plan says, which it knows as well as the container side does and is only told the
+ * number of; so whoever might come to speak for the container side gets nothing that the plan does not give. It ends when the container
+ * side has closed its socket, and stage 0 waits for that.
  */
 #include "init.h"
 
+#include <linux/netlink.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #define AGENT_SOCKET 0
 #define AGENT_PROC 1
 
-/* err, and the step that failed; a mount's answer has its detached tree with it. */
+/* err, and the step that failed; the answer has with it what was opened: a mount's detached tree, or a socket. */
 struct answer {
     int32_t err;
     char step[LIMIT_STEP_MAX_BYTES];
@@ -99,13 +100,26 @@ static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int di
     return err < 0 ? step(c, err, "set the offsets of the time namespace") : 0;
 }
 
+/*
+ * Who can influence: nobody; the namespace is the container side's own, and others in it have no way to our socket, which belongs to the
+ * one that it was made in. Privilege: the host's. The kernel looks at who opened a netlink socket as well as at who sends, and a network
+ * that was joined may belong to a user namespace in which the container side has no power. The agent needs no network, so it stays there.
+ */
+static int open_net_socket(struct ctx *c, int net)
+{
+    int fd = sys_setns(net, CLONE_NEWNET);
+    fd = fd < 0 ? fd : sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    return fd < 0 ? step(c, fd, "move network devices: open a socket in the container's network namespace") : fd;
+}
+
+/* Returns an errno, or 0 or an fd, which is never one of the agent's own two. */
 static int perform(struct ctx *c, struct mapping *last, const int fds[2])
 {
     const struct op *op = c->at < c->plan->count ? &c->plan->ops[c->at] : NULL;
     if (op != NULL && op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0)
         return clone_source(c, last, &op->mount, fds);
-    if (op != NULL && op->code == OP_NET_DEVICE)
-        return move_device(c, &op->net_device, fds[0]);
+    if (op != NULL && op->code == OP_NET_DEVICES)
+        return open_net_socket(c, fds[0]);
     if (op != NULL && op->code == OP_TIME_OFFSETS)
         return write_offsets(c, &op->time_offsets, fds[0]);
     return step(c, -EINVAL, "ask the host agent for what it does not do");
@@ -120,12 +134,12 @@ _Noreturn static void serve(struct ctx *c)
         if (sys_receive_fds(AGENT_SOCKET, &c->at, sizeof c->at, fds) != (ssize_t)sizeof c->at)
             _exit(0);
         int fd = perform(c, &last, fds);
-        bool tree = fd >= 0 && c->plan->ops[c->at].code == OP_MOUNT;
+        bool opened = fd > AGENT_PROC;
         answer.err = fd < 0 ? fd : 0;
         (void)snprintf(answer.step, sizeof answer.step, "%s", fd < 0 ? c->step : "");
         size_t size = offsetof(struct answer, step) + strlen(answer.step) + 1;
-        int err = sys_send_fds(AGENT_SOCKET, &answer, size, &fd, tree ? 1 : 0);
-        if (tree)
+        int err = sys_send_fds(AGENT_SOCKET, &answer, size, &fd, opened ? 1 : 0);
+        if (opened)
             close_fd(&fd);
         close_fd(&fds[0]);
         close_fd(&fds[1]);
@@ -195,8 +209,20 @@ int host_time_offsets(struct ctx *c)
     return directory < 0 ? step(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
 }
 
-int op_net_device(struct ctx *c, const struct op_net_device *op)
+/*
+ * The runtime does with the socket what is to be done; it is taken like a seccomp listener. Who can influence: nobody; no code of an image
+ * has run. Privilege: what the socket's opener may do counts only together with what we may ourselves, so holding it gives us nothing. We
+ * stay undumpable: moving devices takes a runtime that has every right on the host.
+ */
+int op_net_devices(struct ctx *c)
 {
     cleanup_fd int net = proc_open_ns(c, "self", "net");
-    return net < 0 ? step(c, net, "move network device \"%s\": open our own network namespace", op->name.s) : ask(c, &net, 1);
+    if (net < 0)
+        return step(c, net, "move network devices: open our own network namespace");
+    int fd = ask(c, &net, 1);
+    if (fd <= 0)
+        return fd < 0 ? fd : step(c, -EPROTO, "ask the host agent");
+    int err = report_u32(c, RECORD_NET_SOCKET, (uint32_t)fd) < 0 ? STOP : await_runtime(c);
+    (void)close(fd);
+    return err;
 }

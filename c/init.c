@@ -162,7 +162,7 @@ static int settle_fds(struct ctx *c)
 /* The operations that the host agent takes part in, or may. */
 static bool asks_agent(const struct op *op)
 {
-    return op->code == OP_NET_DEVICE || op->code == OP_TIME_OFFSETS || (op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0);
+    return op->code == OP_NET_DEVICES || op->code == OP_TIME_OFFSETS || (op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0);
 }
 
 /*

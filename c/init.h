@@ -88,11 +88,10 @@ int serve_child(struct ctx *c, const struct op_clone *op);
 int become_root(struct ctx *c);
 int await_announced(struct ctx *c);
 
-/* host_agent.c, net_device.c: the agent, and what operations ask it for */
+/* host_agent.c: the agent, and what operations ask it for */
 void await_agent(const struct ctx *c);
 int host_source(struct ctx *c, const struct op_mount *op);
 int host_time_offsets(struct ctx *c);
-int move_device(struct ctx *c, const struct op_net_device *op, int target);
 
 /* ops_mount.c, copy_up.c */
 int mount_empty_tmpfs(struct ctx *c, const char *what);

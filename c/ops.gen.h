@@ -49,7 +49,7 @@ int op_program(struct ctx *c, const struct op_program *op);
 int op_ready(struct ctx *c);
 int op_await_start(struct ctx *c);
 int op_time_offsets(struct ctx *c, const struct op_time_offsets *op);
-int op_net_device(struct ctx *c, const struct op_net_device *op);
+int op_net_devices(struct ctx *c);
 int op_hook(struct ctx *c, const struct op_hook *op);
 int op_scheduler(struct ctx *c, const struct op_scheduler *op);
 int op_io_priority(struct ctx *c, const struct op_io_priority *op);
@@ -106,7 +106,7 @@ static inline int run_op(struct ctx *c, const struct op *op)
     case OP_READY: return op_ready(c);
     case OP_AWAIT_START: return op_await_start(c);
     case OP_TIME_OFFSETS: return op_time_offsets(c, &op->time_offsets);
-    case OP_NET_DEVICE: return op_net_device(c, &op->net_device);
+    case OP_NET_DEVICES: return op_net_devices(c);
     case OP_HOOK: return op_hook(c, &op->hook);
     case OP_SCHEDULER: return op_scheduler(c, &op->scheduler);
     case OP_IO_PRIORITY: return op_io_priority(c, &op->io_priority);

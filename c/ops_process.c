@@ -10,6 +10,7 @@
 #include <linux/keyctl.h>
 #include <linux/sched/types.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,18 @@ int op_hostname(struct ctx *c, const struct op_hostname *op)
 int op_domainname(struct ctx *c, const struct op_domainname *op)
 {
     return setdomainname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the domain name to \"%s\"", op->name.s) : 0;
+}
+
+/* Any socket that was made in the namespace will do (netdevice(7)). */
+int op_loopback_up(struct ctx *c)
+{
+    struct ifreq lo = { .ifr_name = "lo" };
+    cleanup_fd int fd = sys_result(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int err = fd < 0 ? fd : sys_ioctl(fd, SIOCGIFFLAGS, &lo);
+    lo.ifr_flags |= IFF_UP;
+    if (err == 0)
+        err = sys_ioctl(fd, SIOCSIFFLAGS, &lo);
+    return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
 }
 
 int op_umask(struct ctx *c, const struct op_umask *op)

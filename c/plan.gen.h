@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x92f9177eu
+#define PLAN_SCHEMA_HASH 0x490a3a0du
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -81,7 +81,7 @@ enum op_code {
     OP_JOIN = 7,
     /* join the namespaces (CLONE_NEW* flags) of a live process by pidfd, after its start time (clock ticks, proc_pid_stat(5) field 22) was compared */
     OP_JOIN_PROCESS = 8,
-    /* start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join */
+    /* start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and a socket in the network namespace (net_devices) when asked; before any join */
     OP_HOST_AGENT = 9,
     /* sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU (where that is refused, a warning) */
     OP_INITIAL_AFFINITY = 10,
@@ -157,8 +157,8 @@ enum op_code {
     OP_AWAIT_START = 53,
     /* make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it */
     OP_TIME_OFFSETS = 55,
-    /* let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up */
-    OP_NET_DEVICE = 56,
+    /* let the host agent open a netlink socket in our network namespace, report net_socket{fd} and wait for one byte: the runtime takes it and moves network devices */
+    OP_NET_DEVICES = 56,
     /* run a hook to its end, in the root directory of the container or, once chdir is done, there: argv and env as given (no args: the path; one empty string as env: what op program made of the program's, HOME included), state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; the text of a failure is complete: `name` and `index` of the hook, what happened, the tail of its output */
     OP_HOOK = 57,
     /* sched_setattr(2); times are nanoseconds */
@@ -190,6 +190,8 @@ enum record_type {
     RECORD_LISTENER = 8,
     /* level u32 (0 debug, 1 warning), then text */
     RECORD_LOG = 7,
+    /* fd u32: number of a NETLINK_ROUTE socket of its network namespace in the container process, which waits for one byte */
+    RECORD_NET_SOCKET = 9,
 };
 
 /* Argument values; pointers point into the plan, which outlives them. */
@@ -395,11 +397,6 @@ struct op_time_offsets {
     struct plan_str offsets;
 };
 
-struct op_net_device {
-    struct plan_str name;
-    struct plan_str new_name;
-};
-
 struct op_hook {
     struct plan_str name;
     uint32_t index;
@@ -480,7 +477,6 @@ struct op {
         struct op_personality personality;
         struct op_program program;
         struct op_time_offsets time_offsets;
-        struct op_net_device net_device;
         struct op_hook hook;
         struct op_scheduler scheduler;
         struct op_io_priority io_priority;
@@ -709,11 +705,7 @@ static const struct op_schema {
       {
           { ARG_STR, offsetof(struct op, time_offsets.offsets) },
       } },
-    { OP_NET_DEVICE, STAGE_CONTAINER, 0, OP_HOST_AGENT, "net_device", NULL, "net_device needs host_agent before it", 2,
-      {
-          { ARG_STR, offsetof(struct op, net_device.name) },
-          { ARG_STR, offsetof(struct op, net_device.new_name) },
-      } },
+    { OP_NET_DEVICES, STAGE_CONTAINER, 1, OP_HOST_AGENT, "net_devices", "net_devices may come once only", "net_devices needs host_agent before it", 0, { { 0, 0 } } },
     { OP_HOOK, STAGE_CONTAINER, 0, 0, "hook", NULL, NULL, 8,
       {
           { ARG_STR, offsetof(struct op, hook.name) },

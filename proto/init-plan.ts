@@ -15,6 +15,8 @@
  *      |                             clone3(CLONE_PARENT) ---------------> waits for id maps, if any
  *      | <------------- child{pid}   id maps                              cgroups, mounts, pivot_root, ...
  *      | <------------- reached{ID_MAPS}, continue                        (only where the runtime writes the maps)
+ *      | <--------------------------------------------------- net_socket       (network devices: the fd is taken by pidfd_getfd)
+ *      | continue ------------------------------------------------->           (they are moved)
  *      | <--------------------------------------------------- reached{point}   (only where a hook waits)
  *      | continue ------------------------------------------------->
  *      | <--------------------------------------------------- console          (terminal: master sent on CONSOLE_FD)
@@ -176,7 +178,7 @@ export const OPS = {
     code: 9,
     stage: 'host',
     most: 1,
-    doc: 'start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and moves network devices when asked; before any join',
+    doc: 'start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and a socket in the network namespace (net_devices) when asked; before any join',
     args: {},
   },
   initial_affinity: {
@@ -387,12 +389,13 @@ export const OPS = {
     doc: 'make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it',
     args: { offsets: 'str' },
   },
-  net_device: {
+  net_devices: {
     code: 56,
     stage: 'container',
+    most: 1,
     needs: 'host_agent',
-    doc: 'let the host agent move a network device into our network namespace, under the new name (empty: its own), keep its permanent global addresses and bring it up',
-    args: { name: 'str', newName: 'str' },
+    doc: 'let the host agent open a netlink socket in our network namespace, report net_socket{fd} and wait for one byte: the runtime takes it and moves network devices',
+    args: {},
   },
   hook: {
     code: 57,
@@ -479,6 +482,10 @@ export const RECORDS = {
     doc: 'fd u32: number of the seccomp listener in the container process, which waits for one byte',
   },
   log: { type: 7, doc: 'level u32 (0 debug, 1 warning), then text' },
+  net_socket: {
+    type: 9,
+    doc: 'fd u32: number of a NETLINK_ROUTE socket of its network namespace in the container process, which waits for one byte',
+  },
 } as const
 
 /** Name of an operation. */
@@ -498,10 +505,10 @@ type ArgValue<K> = K extends 'u32' | 'i32'
             ? readonly number[]
             : never
 
-/** One operation of a plan: its name and its arguments; `origin` is the JSON pointer in config.json that asked for it, for errors only. */
+/** One operation of a plan: its name and its arguments; `origin` is the JSON pointer in config.json that asked for it, for errors only, `note` what the runtime does meanwhile, for readers only. */
 export type Op = {
   [N in OpName]: Readonly<
-    { op: N; origin?: string } & {
+    { op: N; origin?: string; note?: string } & {
       -readonly [A in keyof (typeof OPS)[N]['args']]: ArgValue<(typeof OPS)[N]['args'][A]>
     }
   >

@@ -20,7 +20,14 @@ export type RuntimeErrorCode =
 /** Where the failure came from. */
 export type ErrorDetail =
   | { readonly source: 'none' }
-  | { readonly source: 'syscall'; readonly call: string; readonly errno: number; readonly path?: string }
+  | {
+      readonly source: 'syscall'
+      readonly call: string
+      readonly errno: number
+      readonly path?: string
+      /** what in config.json asked for it, where that is known */
+      readonly pointer?: string
+    }
   | { readonly source: 'spec'; readonly pointer: string }
   /** a container whose status does not allow it */
   | { readonly source: 'state'; readonly status: 'created' | 'running' | 'pausing' | 'paused' | 'stopped' }

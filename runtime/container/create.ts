@@ -29,6 +29,7 @@ import { hostFacts, NAMESPACE_FILES } from './host.ts'
 import { planIdMaps, writeIdMaps } from './id-maps.ts'
 import { cgroupOwner, newNamespaces } from './ids.ts'
 import { mapsOfUserNamespace } from './joined-maps.ts'
+import { moveNetDevices } from './net-devices.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
@@ -127,6 +128,9 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
             const onStart = (pid: number): void => claim.madeHook(pid)
             await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, onStart })
           }
+        },
+        async onNetDevices({ pid }, fd) {
+          moveNetDevices(spec.linux.netDevices, { pid, fd })
         },
         onListener: ({ pid, signal }, fd) =>
           sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),

@@ -1,6 +1,7 @@
 /**
- * Handing fds to somebody who listens on a unix socket: a pidfd of a new process, the listener of a seccomp filter. The connection is made
- * before the process is, so that nobody listening is an error before there is anything to undo, and is closed after its one message.
+ * Taking fds out of a new process, and handing fds to somebody who listens on a unix socket: a pidfd of the process, the listener of its
+ * seccomp filter. The connection is made before the process is, so that nobody listening is an error before there is anything to undo, and
+ * is closed after its one message.
  */
 import { Socket } from 'node:net'
 import { RuntimeError } from '../errors.ts'
@@ -54,6 +55,13 @@ export function sendPidfd(socket: OwnedFd, pid: number, word: 'standard' | 'setn
   socket.close()
 }
 
+/** A copy of an fd of a child that is not reaped yet; its own stays open. */
+export function takeFd(pid: number, fd: number): OwnedFd {
+  using pidfd = openChild(pid)
+  if (pidfd === undefined) throw new RuntimeError('FailedPrecondition', `process ${pid} has already ended`)
+  return copyFdOf(pidfd.fd, fd)
+}
+
 /** What the agent is told about the process (ContainerProcessState of the specification). */
 export interface ListenerFacts {
   readonly id: string
@@ -86,9 +94,7 @@ export async function sendListener(
   const bytes = Buffer.from(JSON.stringify(document))
   let sent: number
   {
-    using pidfd = openChild(pid)
-    if (pidfd === undefined) throw new RuntimeError('FailedPrecondition', `process ${pid} has already ended`)
-    using listener = copyFdOf(pidfd.fd, fd)
+    using listener = takeFd(pid, fd)
     sent = sendFd(socket.fd, bytes, listener.fd)
   }
   if (sent === bytes.length) {

@@ -4,12 +4,11 @@
  * what is still open.
  */
 import { Socket } from 'node:net'
-import { getSystemErrorMessage } from 'node:util'
 import { LIMITS, type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { MOUNT_ATTR } from '../spec/mount-options.ts'
-import { errnoCode, errnoName } from '../sys/errno.ts'
+import { errnoCode, errnoWords } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 
 const HEADER_BYTES = 8
@@ -34,6 +33,8 @@ export interface StopHandlers {
   readonly onIdMaps?: (at: StopPoint) => Promise<void>
   /** everything is mounted, the root is not yet pivoted */
   readonly onRuntimeHooks?: (at: StopPoint) => Promise<void>
+  /** the process has its network namespace; `fd` is the number of a netlink socket there */
+  readonly onNetDevices?: (at: StopPoint, fd: number) => Promise<void>
   /** the process has loaded its filter; `fd` is the number of the listener there */
   readonly onListener?: (at: StopPoint, fd: number) => Promise<void>
 }
@@ -161,6 +162,9 @@ export class Handshake {
       case RECORDS.reached.type:
         this.#stop(STOPS.get(payload.readUInt32LE(0)))
         break
+      case RECORDS.net_socket.type:
+        this.#stop('onNetDevices', payload.readUInt32LE(0))
+        break
       case RECORDS.listener.type:
         this.#stop('onListener', payload.readUInt32LE(0))
         break
@@ -234,11 +238,7 @@ export class Handshake {
       return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
     if (name === 'hook') return new RuntimeError('Internal', step, { detail })
     const where = pointer === undefined ? '' : `, at ${pointer}`
-    // the name for people, the words for tools that look for them ("no such file or directory")
-    const reason =
-      errno === 0
-        ? ''
-        : `: ${errnoName(Math.abs(errno))}: ${getSystemErrorMessage(-Math.abs(errno))}${explain(op, code, step)}`
+    const reason = errno === 0 ? '' : `: ${errnoWords(Math.abs(errno))}${explain(op, code, step)}`
     return new RuntimeError(
       code,
       `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`,

@@ -1,6 +1,6 @@
 /**
  * A plan as text, one numbered line per operation: what `runts plan` prints and what tests compare. Flags appear by name, arguments that
- * say nothing (empty, zero) are left out, filters by their size.
+ * say nothing (empty, zero) are left out, filters by their size; what the runtime does at an operation follows in parentheses.
  */
 import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { CAPABILITIES } from '../spec/capabilities.ts'
@@ -189,6 +189,7 @@ export function describeOp(op: Op): string {
     const format = FORMATTERS[key] ?? FORMATTERS[name] ?? plain
     words.push(`${name}=${format(value)}`)
   }
+  if (op.note !== undefined) words.push(`(${op.note})`)
   return words.join(' ')
 }
 

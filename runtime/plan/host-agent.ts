@@ -1,7 +1,7 @@
 /**
  * What the host's rights are needed for once the container process has given them up: sources of mounts that a mapped root may not be
- * able to reach, id-mapped mounts, network devices. A helper process keeps those rights for the time of the set-up, and only for plans
- * that have such work for it.
+ * able to reach, id-mapped mounts, a socket in its network by which devices are moved. A helper process keeps those rights for the time
+ * of the set-up, and only for plans that have such work for it.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { HostFacts } from '../container/host.ts'
@@ -17,21 +17,22 @@ export function hostSource({ own }: NamespacePlan, host: HostFacts): number {
 /** The helper, if one of the operations needs it. */
 export function hostAgent(ops: readonly Op[]): readonly Op[] {
   const needed = ops.some(
-    (op) => op.op === 'net_device' || (op.op === 'mount' && (op.how & MOUNT_HOW.HOST_SOURCE) !== 0),
+    (op) => op.op === 'net_devices' || (op.op === 'mount' && (op.how & MOUNT_HOW.HOST_SOURCE) !== 0),
   )
   return needed ? [{ op: 'host_agent' }] : []
 }
 
-/** The devices that move into the container's network namespace. @throws InvalidArgument without the rights to move them */
+/** The point at which the runtime moves devices into the container's network namespace. @throws InvalidArgument without the rights to move them */
 export function netDevices({ netDevices }: Linux, host: HostFacts): readonly Op[] {
   const devices = Object.entries(netDevices)
   if (devices.length > 0 && host.rootless) {
     throw specError('/linux/netDevices', 'network devices are not supported for rootless containers')
   }
-  return devices.map(([name, { name: newName = '' }]) => ({
-    op: 'net_device',
-    name,
-    newName,
-    origin: `/linux/netDevices/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`,
-  }))
+  const quote = JSON.stringify
+  const moves = devices.map(([name, { name: newName }]) =>
+    newName === undefined ? quote(name) : `${quote(name)} as ${quote(newName)}`,
+  )
+  return moves.length === 0
+    ? []
+    : [{ op: 'net_devices', note: `moves ${moves.join(', ')}`, origin: '/linux/netDevices' }]
 }

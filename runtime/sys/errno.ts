@@ -3,6 +3,7 @@
  * Invariant: every wrapper in this folder fails through syscallError, so a message never shows a bare number.
  */
 import { constants } from 'node:os'
+import { getSystemErrorMessage } from 'node:util'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
 
 let names: Map<number, string> | undefined
@@ -15,6 +16,11 @@ export function errnoName(errno: number): string {
     for (const [name, value] of Object.entries(constants.errno)) if (!names.has(value)) names.set(value, name)
   }
   return names.get(errno) ?? String(errno)
+}
+
+/** The name for people, and the words for tools that look for them: "ENOENT: no such file or directory". */
+export function errnoWords(errno: number): string {
+  return `${errnoName(errno)}: ${getSystemErrorMessage(-errno)}`
 }
 
 /** The code of the error class for an errno. */

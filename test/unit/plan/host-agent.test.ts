@@ -88,13 +88,10 @@ describe('network devices', () => {
 
   test('move once the network namespace is there', () => {
     const ops = createPlan(devices)
-    expect(described(ops, 'net_device')).toEqual(['net_device name="eth1" newName="lan0"', 'net_device name="a~b"'])
-    expect(ops.filter(({ op }) => op === 'net_device').map(({ origin }) => origin)).toEqual([
-      '/linux/netDevices/eth1',
-      '/linux/netDevices/a~0b',
-    ])
+    expect(described(ops, 'net_devices')).toEqual(['net_devices (moves "eth1" as "lan0", "a~b")'])
+    expect(ops.find(({ op }) => op === 'net_devices')?.origin).toBe('/linux/netDevices')
     const names = opNames(ops)
-    expect(names.indexOf('net_device')).toBe(names.indexOf('loopback_up') + 1)
+    expect(names.indexOf('net_devices')).toBe(names.indexOf('loopback_up') + 1)
     expect(names).toContain('host_agent')
   })
 

@@ -1,0 +1,160 @@
+/**
+ * Sockets that speak rtnetlink(7) with the kernel: a request, and its answers. Invariant: nothing here waits. The kernel carries a request
+ * out while it is sent and has answered when that returns; the next part of a list is there when the one before it was taken. What is not
+ * there then does not come. Nobody but the kernel is believed: a socket is connected to it, so that no process can send us anything.
+ */
+import { syscallError } from './errno.ts'
+import { OwnedFd } from './fd.ts'
+import { declare, ioctlNumber, lastErrno } from './libc.ts'
+
+const AF_NETLINK = 16
+const SOCK_RAW = 3
+const SOCK_CLOEXEC = 0o2000000
+const NETLINK_ROUTE = 0
+const SOL_NETLINK = 270
+const NETLINK_GET_STRICT_CHK = 12
+const SIOCGSKNS = 0x894c
+const MSG_TRUNC = 0x20
+const MSG_DONTWAIT = 0x40
+const EPROTO = 71
+const EMSGSIZE = 90
+
+/** struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; messages lie at multiples of four bytes. */
+const HEADER_BYTES = 16
+const NLM_F_REQUEST = 1
+const NLM_F_ACK = 4
+const NLM_F_DUMP = 0x300
+const NLMSG_ERROR = 2
+const NLMSG_DONE = 3
+/** struct sockaddr_nl: family u16, padding u16, port u32, groups u32; all zero but the family is the kernel's. */
+const ADDRESS_BYTES = 12
+/** What the kernel makes of one part of a list at most (netlink(7)). */
+const ANSWER_BYTES = 32768
+
+const socket = declare('int socket(int domain, int type, int protocol)')
+const connect = declare('int connect(int fd, const void *address, unsigned int length)')
+const setsockopt = declare('int setsockopt(int fd, int level, int name, const void *value, unsigned int length)')
+const send = declare('long send(int fd, const void *data, unsigned long size, int flags)')
+const recvfrom = declare('long recvfrom(int fd, void *data, unsigned long size, int flags, void *from, void *length)')
+
+/** What is sent: a type (RTM_*), its body, and what it needs of NLM_F_* besides. */
+export interface RouteRequest {
+  readonly type: number
+  readonly body: Uint8Array
+  readonly flags?: number
+}
+
+/** One message of the kernel's. */
+export interface RouteMessage {
+  readonly type: number
+  readonly body: Buffer
+}
+
+/** A socket of our own network namespace. */
+export function openRouteSocket(): OwnedFd {
+  const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+  if (fd < 0) throw syscallError('cannot make a netlink socket', 'socket', lastErrno())
+  const owned = new OwnedFd(fd)
+  try {
+    connectToKernel(fd)
+  } catch (error) {
+    owned.close()
+    throw error
+  }
+  return owned
+}
+
+/** Makes a socket fit for what follows, also one that somebody else has opened. @throws for one of another kind too */
+export function connectToKernel(fd: number): void {
+  const address = Buffer.alloc(ADDRESS_BYTES)
+  address.writeUInt16LE(AF_NETLINK)
+  if (connect(fd, address, address.length) < 0)
+    throw syscallError('cannot use a netlink socket', 'connect', lastErrno())
+  // without it a list of one device is a list of all of them
+  const on = Buffer.from([1, 0, 0, 0])
+  if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, on, on.length) < 0)
+    throw syscallError('cannot use a netlink socket', 'setsockopt', lastErrno())
+}
+
+/** The network namespace that a socket was made in (SIOCGSKNS). */
+export function namespaceOfSocket(fd: number): OwnedFd {
+  return new OwnedFd(ioctlNumber(fd, SIOCGSKNS, 0))
+}
+
+/** Has the kernel do something. @throws its errno */
+export function change(fd: number, request: RouteRequest): void {
+  transmit(fd, request, NLM_F_ACK)
+  const [answer] = receive(fd)
+  if (answer?.type !== NLMSG_ERROR) throw failure(EPROTO)
+  refuseError(answer)
+}
+
+/** Asks for one thing; the answer. @throws the kernel's errno */
+export function get(fd: number, request: RouteRequest): RouteMessage {
+  transmit(fd, request, 0)
+  const [answer] = receive(fd)
+  if (answer === undefined) throw failure(EPROTO)
+  refuseError(answer)
+  return answer
+}
+
+/** Asks for all that there is of something. @throws the kernel's errno */
+export function list(fd: number, request: RouteRequest): readonly RouteMessage[] {
+  transmit(fd, request, NLM_F_DUMP)
+  const all: RouteMessage[] = []
+  for (;;) {
+    const part = receive(fd)
+    if (part.length === 0) throw failure(EPROTO)
+    for (const message of part) {
+      if (message.type === NLMSG_DONE) return all
+      refuseError(message)
+      all.push(message)
+    }
+  }
+}
+
+function failure(errno: number, call = 'netlink'): Error {
+  return syscallError('cannot talk to the kernel', call, errno)
+}
+
+/** An acknowledgement is an error of 0. */
+function refuseError({ type, body }: RouteMessage): void {
+  if (type !== NLMSG_ERROR) return
+  const errno = body.length < 4 ? EPROTO : -body.readInt32LE(0)
+  if (errno !== 0) throw failure(errno)
+}
+
+function transmit(fd: number, { type, body, flags = 0 }: RouteRequest, more: number): void {
+  const message = Buffer.alloc(HEADER_BYTES + body.length)
+  message.writeUInt32LE(message.length, 0)
+  message.writeUInt16LE(type, 4)
+  message.writeUInt16LE(NLM_F_REQUEST | flags | more, 6)
+  message.set(body, HEADER_BYTES)
+  if (send(fd, message, message.length, 0) < 0) throw failure(lastErrno(), 'send')
+}
+
+/** The messages of the next datagram. One of another sender can only be from before the socket was connected, and is passed over. */
+function receive(fd: number): RouteMessage[] {
+  const data = Buffer.alloc(ANSWER_BYTES)
+  const from = Buffer.alloc(ADDRESS_BYTES)
+  const length = Buffer.alloc(4)
+  for (;;) {
+    length.writeUInt32LE(ADDRESS_BYTES)
+    const size = recvfrom(fd, data, data.length, MSG_DONTWAIT | MSG_TRUNC, from, length)
+    if (size < 0) throw failure(lastErrno(), 'recvfrom')
+    if (length.readUInt32LE(0) !== ADDRESS_BYTES || from.readUInt32LE(4) !== 0) continue
+    if (size > data.length) throw failure(EMSGSIZE)
+    return messagesIn(data.subarray(0, size))
+  }
+}
+
+function messagesIn(data: Buffer): RouteMessage[] {
+  const messages: RouteMessage[] = []
+  for (let at = 0; at + HEADER_BYTES <= data.length; ) {
+    const length = data.readUInt32LE(at)
+    if (length < HEADER_BYTES || at + length > data.length) break
+    messages.push({ type: data.readUInt16LE(at + 4), body: data.subarray(at + HEADER_BYTES, at + length) })
+    at += (length + 3) & ~3
+  }
+  return messages
+}
