@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { receiveFd, socketPair } from '../../runtime/sys/socket.ts'
 import { needs } from '../support/needs.ts'
+import { filterOf, RETURN } from './filter.ts'
 import { containerPlan, make, Rootfs, Run, TS_INIT } from './run.ts'
 
 const EBADF = 9
@@ -119,23 +120,7 @@ describe('a program', needs('root', 'busybox', 'make', 'gcc'), () => {
   })
 
   test('gets them behind a filter that allows no more than the end needs', async () => {
-    const word = (code: number, jt: number, jf: number, k: number) => {
-      const bytes = Buffer.alloc(8)
-      bytes.writeUInt16LE(code, 0)
-      bytes.writeUInt8(jt, 2)
-      bytes.writeUInt8(jf, 3)
-      bytes.writeUInt32LE(k, 4)
-      return bytes
-    }
-    // fcntl(2), dup2(2) and dup3(2), numbers 72, 33 and 292 on x86_64, kill
-    const filter = Buffer.concat([
-      word(0x20, 0, 0, 0),
-      word(0x15, 2, 0, 33),
-      word(0x15, 1, 0, 292),
-      word(0x15, 0, 1, 72),
-      word(0x06, 0, 0, 0x80000000),
-      word(0x06, 0, 0, 0x7fff0000),
-    ])
+    const filter = filterOf({ fcntl: RETURN.kill, dup2: RETURN.kill, dup3: RETURN.kill })
     const late: Op[] = [{ op: 'seccomp', flags: 0, filter }]
     const whole = plan('', 2, { late }).map((op) =>
       op.op === 'program' ? { ...op, args: ['/bin/busybox', 'cat', '/proc/self/fd/4'] } : op,

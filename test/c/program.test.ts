@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { receiveFd, socketPair } from '../../runtime/sys/socket.ts'
 import { needs } from '../support/needs.ts'
+import { filterOf, RETURN } from './filter.ts'
 import { containerPlan, credentials, mount, Rootfs, Run } from './run.ts'
 import { failure, output, rootfs, sh, types, useRootfs } from './shared-rootfs.ts'
 
@@ -60,21 +61,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
     })
 
     test('is filtered by seccomp when the filter comes last', async () => {
-      // allow all but uname(2), number 63 on x86_64, which gives EACCES
-      const word = (code: number, jt: number, jf: number, k: number) => {
-        const bytes = Buffer.alloc(8)
-        bytes.writeUInt16LE(code, 0)
-        bytes.writeUInt8(jt, 2)
-        bytes.writeUInt8(jf, 3)
-        bytes.writeUInt32LE(k, 4)
-        return bytes
-      }
-      const filter = Buffer.concat([
-        word(0x20, 0, 0, 0),
-        word(0x15, 0, 1, 63),
-        word(0x06, 0, 0, 0x0005000d),
-        word(0x06, 0, 0, 0x7fff0000),
-      ])
+      const filter = filterOf({ uname: RETURN.errno | EACCES })
       const late: Op[] = [{ op: 'seccomp', flags: 0, filter }]
       expect(await sh('busybox uname')).toBe('Linux\n')
       expect(await sh('busybox uname', { late })).toBe('\n')
