@@ -211,8 +211,9 @@ int host_time_offsets(struct ctx *c)
 
 /*
  * The runtime does with the socket what is to be done; it is taken like a seccomp listener. Who can influence: nobody; no code of an image
- * has run. Privilege: what the socket's opener may do counts only together with what we may ourselves, so holding it gives us nothing. We
- * stay undumpable: moving devices takes a runtime that has every right on the host.
+ * has run. Privilege: what the socket's opener may do counts only together with what we may ourselves, so holding it gives us nothing. A
+ * runtime without CAP_SYS_PTRACE can take it from a dumpable process only: then processes with all of the runtime's power could trace us
+ * meanwhile, as they may the runtime; where a user namespace was joined, those of others could too, so there it fails.
  */
 int op_net_devices(struct ctx *c)
 {
@@ -222,7 +223,12 @@ int op_net_devices(struct ctx *c)
     int fd = ask(c, &net, 1);
     if (fd <= 0)
         return fd < 0 ? fd : step(c, -EPROTO, "ask the host agent");
+    bool visible = c->dumpable_for_runtime && !c->strangers;
+    if (visible && sys_prctl(PR_SET_DUMPABLE, 1, 0) < 0)
+        return step(c, -errno, "become dumpable for the socket");
     int err = report_u32(c, RECORD_NET_SOCKET, (uint32_t)fd) < 0 ? STOP : await_runtime(c);
     (void)close(fd);
+    if (err == 0 && visible && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
+        return step(c, -errno, "become undumpable again");
     return err;
 }

@@ -77,7 +77,7 @@ function refusal(move: () => void): RuntimeError {
   throw new Error('the device was moved')
 }
 
-describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip'), () => {
+describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip', 'setpriv'), () => {
   let rootfs: Rootfs
   beforeAll(() => {
     make(TS_INIT)
@@ -334,6 +334,18 @@ describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip'), () =
       // ls has the directory itself open
       expect(await helper.stdout).toBe(`0\n1\n2\n3\n${name}\n`)
       expect(await helper.stage0).toBe(0)
+    })
+
+    test('while which a runtime that may trace nobody can look in, and no longer', async () => {
+      const without = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace']
+      const outside: Op[] = [{ op: 'net_devices' }, { op: 'sync', point: 1 }]
+      using helper = new Run(plan('true', { outside }), undefined, without)
+      const looks = () => spawnSync(without[0]!, [...without.slice(1), 'readlink', `/proc/${helper.pid}/cwd`]).status
+      await helper.until('net_socket')
+      expect(looks()).toBe(0)
+      helper.status.write('c')
+      await helper.until('reached')
+      expect(looks()).toBe(1)
     })
 
     test('that nobody takes when the runtime is gone', async () => {

@@ -46,6 +46,18 @@ inModes(BY_ROOT, 'network devices', (test) => {
     },
   )
 
+  test('move in for a runtime that may trace nobody', newer, async ({ runts }) => {
+    const name = device(runts)
+    const bundle = runts.bundle(['ip', 'addr', 'show', 'dev', 'inside0'], (spec) => {
+      spec.linux.netDevices = { [name]: { name: 'inside0' } }
+    })
+    const command = runts.commandOf('run', '-b', bundle, 'c')
+    const without = ['--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace']
+    const { status, stdout, stderr } = spawnSync('setpriv', [...without, ...command], { encoding: 'utf8' })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(stdout).toContain('inet 10.11.12.13/24')
+  })
+
   test('stay in a network that outlives the container', newer, async ({ runts }) => {
     const name = device(runts)
     ip('netns', 'add', runts.name)
