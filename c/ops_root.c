@@ -59,13 +59,20 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
     return 0;
 }
 
-static int pivot(void)
+/*
+ * A runtime that lives in a chroot has another root than its mount namespace. Only the namespace's is worth replacing: it is what a later
+ * process gets that joins the namespace, and with it what lies outside of the chroot goes out of reach. Joining the namespace that we are
+ * in leads there.
+ */
+static int pivot(struct ctx *c)
 {
-    cleanup_fd int old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    if (old < 0)
-        return take_fd(&old);
+    cleanup_fd int own = proc_open_ns(c, "self", "mnt");
+    int err = own < 0 ? own : sys_setns(own, CLONE_NEWNS);
+    cleanup_fd int old = err < 0 ? err : sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    err = old < 0 ? old : sys_result(fchdir(c->root));
     /* The new root over the old one at the same place: afterwards the old one is what lies under ".", reached by its fd. */
-    int err = sys_pivot_root(".", ".");
+    if (err == 0)
+        err = sys_pivot_root(".", ".");
     if (err == 0)
         err = sys_result(fchdir(old));
     if (err == 0)
@@ -149,9 +156,7 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = hide_host_mounts(c);
     if (err == 0)
-        err = sys_result(fchdir(c->root));
-    if (err == 0 && op->mode == PIVOT_MODE_PIVOT)
-        err = pivot();
+        err = op->mode == PIVOT_MODE_PIVOT ? pivot(c) : sys_result(fchdir(c->root));
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = sys_mount(".", "/", NULL, MS_MOVE, NULL);
     if (err == 0 && op->mode != PIVOT_MODE_PIVOT)

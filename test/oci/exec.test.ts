@@ -1,5 +1,6 @@
 /** Further processes in a running container: what they share with it, what is theirs, and where they end up. */
-import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { expect } from 'vitest'
 import { isAlive } from '../support/census.ts'
@@ -100,6 +101,33 @@ inModes(MODES, 'exec', (test) => {
     )
     expect(await runts.exec('--process', path, 'c')).toBe('7\n8\n/tmp\nb\nCapEff:\t0000000000000000\n')
   })
+})
+
+// the kernel makes no user namespace for who lives in a chroot (user_namespaces(7))
+inModes(['as root'], 'exec by a runtime that lives in a chroot', (test) => {
+  test(
+    "is in the container's root and has nothing of the host's in sight",
+    notRunc('joins the root of the mount namespace, where its pivot has left the host'),
+    ({ runts }) => {
+      const chroot = join(runts.folder, 'chroot')
+      mkdirSync(chroot)
+      const enter = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
+      // what stays behind must not keep a pipe of ours open
+      const inside = (stdout: 'pipe' | 'ignore', ...args: string[]): string => {
+        const command = ['--mount', 'sh', '-c', enter, chroot, ...runts.commandOf(...args)]
+        const done = spawnSync('unshare', command, { encoding: 'utf8', stdio: ['ignore', stdout, 'inherit'] })
+        expect(done.status).toBe(0)
+        return done.stdout ?? ''
+      }
+      const bundle = runts.bundle(['sleep', '1000'])
+      inside('ignore', 'run', '-d', '--pid-file', join(runts.folder, 'pid'), '-b', bundle, 'c')
+      expect(inside('pipe', 'exec', 'c', 'ls', '/').split('\n')).toEqual(
+        readdirSync(join(bundle, 'rootfs')).sort().concat(''),
+      )
+      const root = inside('pipe', 'exec', 'c', 'cat', '/proc/self/mountinfo').split('\n')[0]
+      expect(root?.split(' ')[4]).toBe('/')
+    },
+  )
 })
 
 inModes(['as root', 'in a user namespace'], 'exec into a cgroup below', (test) => {
