@@ -244,7 +244,8 @@ describe('set', () => {
 describe('freeze and kill', () => {
   test('a frozen process does nothing until the thaw', root, async () => {
     const cgroup = create()
-    const command = await enter(cgroup, 'trap "echo signalled" USR1; while :; do sleep 0.01; done')
+    const command = await enter(cgroup, 'trap "echo signalled" USR1; echo trapped; while :; do sleep 0.01; done')
+    await command.untilOutput('trapped')
     expect(cgroup.isFrozen()).toBe(false)
     await cgroup.freeze()
     expect(cgroup.isFrozen()).toBe(true)
