@@ -101,15 +101,18 @@ static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int di
 }
 
 /*
- * Who can influence: nobody; the namespace is the container side's own, and others in it have no way to our socket, which belongs to the
- * one that it was made in. Privilege: the host's. The kernel looks at who opened a netlink socket as well as at who sends, and a network
- * that was joined may belong to a user namespace in which the container side has no power. The agent needs no network, so it stays there.
+ * Who can influence: nobody; others in a network that was joined cannot write to our socket before it is bound, and then it is connected to
+ * the kernel. Privilege: the host's. The kernel looks at who opened a netlink socket as well as at who sends, and a network that was joined
+ * may belong to a user namespace in which the container side has no power. The agent goes home again: what a path of procfs shows to who
+ * opens the source of a mount, and what a network file system connects to, depends on it.
  */
 static int open_net_socket(struct ctx *c, int net)
 {
-    int fd = sys_setns(net, CLONE_NEWNET);
-    fd = fd < 0 ? fd : sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-    return fd < 0 ? step(c, fd, "move network devices: open a socket in the container's network namespace") : fd;
+    cleanup_fd int home = proc_open_ns(c, "self", "net");
+    int err = home < 0 ? home : sys_setns(net, CLONE_NEWNET);
+    cleanup_fd int fd = err < 0 ? err : sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    err = fd < 0 ? fd : sys_setns(home, CLONE_NEWNET);
+    return err < 0 ? step(c, err, "move network devices: open a socket in the container's network namespace") : take_fd(&fd);
 }
 
 /* Returns an errno, or 0 or an fd, which is never one of the agent's own two. */
@@ -213,7 +216,8 @@ int host_time_offsets(struct ctx *c)
  * The runtime does with the socket what is to be done; it is taken like a seccomp listener. Who can influence: nobody; no code of an image
  * has run. Privilege: what the socket's opener may do counts only together with what we may ourselves, so holding it gives us nothing. A
  * runtime without CAP_SYS_PTRACE can take it from a dumpable process only: then processes with all of the runtime's power could trace us
- * meanwhile, as they may the runtime; where a user namespace was joined, those of others could too, so there it fails.
+ * meanwhile, as they may the runtime. In a new user namespace every process of its owner's id has power over us, whatever power it has
+ * elsewhere, and in one that was joined those of others; we still hold the host's procfs, so there it fails.
  */
 int op_net_devices(struct ctx *c)
 {
@@ -223,7 +227,7 @@ int op_net_devices(struct ctx *c)
     int fd = ask(c, &net, 1);
     if (fd <= 0)
         return fd < 0 ? fd : step(c, -EPROTO, "ask the host agent");
-    bool visible = c->dumpable_for_runtime && !c->strangers;
+    bool visible = c->dumpable_for_runtime && !c->strangers && !c->new_user;
     if (visible && sys_prctl(PR_SET_DUMPABLE, 1, 0) < 0)
         return step(c, -errno, "become dumpable for the socket");
     int err = report_u32(c, RECORD_NET_SOCKET, (uint32_t)fd) < 0 ? STOP : await_runtime(c);

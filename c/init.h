@@ -37,6 +37,7 @@ struct ctx {
     bool announced;  /* container side: stage 0 has reported our pid */
     bool cwd_done;
     bool strangers;  /* processes that are not ours may have power over this one: it has entered a user namespace that was there */
+    bool new_user;   /* the container side is in a user namespace that was made for it */
     bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
     const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
     struct held cgroup_dir;                  /* fd -1: none */

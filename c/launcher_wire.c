@@ -65,7 +65,7 @@ static int next_field(struct slice *from, struct field *ret)
     return ok ? 1 : -1;
 }
 
-/* A field to be kept; as everywhere in protobuf the last one counts. */
+/* A field to be kept; of several the last one counts. */
 struct want {
     uint32_t number;
     enum wire_type type;

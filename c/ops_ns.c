@@ -288,6 +288,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     (void)close(ends[0]);
     c->sync = ends[1];
     c->container = true;
+    c->new_user = (op->flags & CLONE_NEWUSER) != 0;
     close_fd(&c->cgroup_dir.fd);
     close_fd(&c->cgroup_procs);
     int err = enter_cgroups(c);

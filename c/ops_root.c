@@ -62,13 +62,13 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 /*
  * A runtime that lives in a chroot has another root than its mount namespace. Only the namespace's is worth replacing: it is what a later
  * process gets that joins the namespace, and with it what lies outside of the chroot goes out of reach. Joining the namespace that we are
- * in leads there.
+ * in leads there. EPERM: a runtime without CAP_SYS_CHROOT, which can have no further process join the namespace either.
  */
 static int pivot(struct ctx *c)
 {
     cleanup_fd int own = proc_open_ns(c, "self", "mnt");
     int err = own < 0 ? own : sys_setns(own, CLONE_NEWNS);
-    cleanup_fd int old = err < 0 ? err : sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    cleanup_fd int old = err < 0 && err != -EPERM ? err : sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
     err = old < 0 ? old : sys_result(fchdir(c->root));
     /* The new root over the old one at the same place: afterwards the old one is what lies under ".", reached by its fd. */
     if (err == 0)

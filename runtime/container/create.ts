@@ -129,9 +129,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
             await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, onStart })
           }
         },
-        async onNetDevices({ pid }, fd) {
-          moveNetDevices(spec.linux.netDevices, { pid, fd })
-        },
+        onNetDevices: ({ pid, signal }, fd) => moveNetDevices(spec.linux.netDevices, { pid, fd, signal }),
         onListener: ({ pid, signal }, fd) =>
           sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
       },

@@ -4,6 +4,7 @@
  * is saved is saved before the kernel forgets it; and moving and renaming is one request. A device that was moved is not moved back when a
  * later step fails: it goes where it goes when the container ends.
  */
+import { setImmediate } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import { pointerTo } from '../spec/fields.ts'
 import type { Linux } from '../spec/types.ts'
@@ -65,20 +66,24 @@ export interface NetDeviceMove {
 /**
  * Moves the devices of a spec, by the socket that the container process waits with: until it is answered, no code of an image runs there.
  * Devices go where the socket is from, whatever the process may have entered since; anything but a netlink socket is refused unused.
- * @throws what the kernel says, with the device's pointer
+ * The kernel may take a while for each: others of the process get their turn between two.
+ * @throws what the kernel says, with the device's pointer; the signal's reason
  */
-export function moveNetDevices(
+export async function moveNetDevices(
   devices: Linux['netDevices'],
-  { pid, fd }: { readonly pid: number; readonly fd: number },
-): void {
+  { pid, fd, signal }: { readonly pid: number; readonly fd: number; readonly signal?: AbortSignal },
+): Promise<void> {
   const step = 'move network devices: use the socket of their network'
   using there = attempt(step, () => takeFd(pid, fd))
   using home = attempt(step, () => {
     connectToKernel(there.fd)
     return openRouteSocket()
   })
-  for (const [name, { name: newName }] of Object.entries(devices))
+  for (const [name, { name: newName }] of Object.entries(devices)) {
+    signal?.throwIfAborted()
     moveNetDevice({ name, newName, home: home.fd, there: there.fd })
+    await setImmediate()
+  }
 }
 
 /** Moves one device with its permanent global addresses, and brings it up. @throws what the kernel says, with the device's pointer */

@@ -1,7 +1,7 @@
 /**
- * Sockets that speak rtnetlink(7) with the kernel: a request, and its answers. Invariant: nothing here waits. The kernel carries a request
- * out while it is sent and has answered when that returns; the next part of a list is there when the one before it was taken. What is not
- * there then does not come. Nobody but the kernel is believed: a socket is connected to it, so that no process can send us anything.
+ * Sockets that speak rtnetlink(7) with the kernel: a request, and its answers. Invariant: nothing here waits for anything but the kernel at
+ * work. It carries a request out while it is sent (a device that goes down may take its time) and has answered when that returns; the next
+ * part of a list is there when the one before it was taken. What is not there then does not come. Nobody but the kernel is believed: a socket is connected to it, so that no process can send us anything.
  */
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
@@ -16,6 +16,7 @@ const NETLINK_GET_STRICT_CHK = 12
 const SIOCGSKNS = 0x894c
 const MSG_TRUNC = 0x20
 const MSG_DONTWAIT = 0x40
+const EINTR = 4
 const EPROTO = 71
 const EMSGSIZE = 90
 
@@ -24,10 +25,13 @@ const HEADER_BYTES = 16
 const NLM_F_REQUEST = 1
 const NLM_F_ACK = 4
 const NLM_F_DUMP = 0x300
+const NLM_F_DUMP_INTR = 0x10
 const NLMSG_ERROR = 2
 const NLMSG_DONE = 3
 /** struct sockaddr_nl: family u16, padding u16, port u32, groups u32; all zero but the family is the kernel's. */
 const ADDRESS_BYTES = 12
+/** How often a list is asked for that changes while it is given. */
+const LIST_TRIES = 16
 /** What the kernel makes of one part of a list at most (netlink(7)). */
 const ANSWER_BYTES = 32768
 
@@ -48,6 +52,8 @@ export interface RouteRequest {
 export interface RouteMessage {
   readonly type: number
   readonly body: Buffer
+  /** part of a list that has changed meanwhile */
+  readonly interrupted: boolean
 }
 
 /** A socket of our own network namespace. */
@@ -98,17 +104,26 @@ export function get(fd: number, request: RouteRequest): RouteMessage {
   return answer
 }
 
-/** Asks for all that there is of something. @throws the kernel's errno */
+/** Asks for all that there is of something. @throws the kernel's errno; EINTR when it would not hold still */
 export function list(fd: number, request: RouteRequest): readonly RouteMessage[] {
+  for (let tries = 0; tries < LIST_TRIES; tries++) {
+    const all = listOnce(fd, request)
+    if (!all.some(({ interrupted }) => interrupted)) return all.slice(0, -1)
+  }
+  throw failure(EINTR)
+}
+
+/** The end of the list with it. */
+function listOnce(fd: number, request: RouteRequest): readonly RouteMessage[] {
   transmit(fd, request, NLM_F_DUMP)
   const all: RouteMessage[] = []
   for (;;) {
     const part = receive(fd)
     if (part.length === 0) throw failure(EPROTO)
     for (const message of part) {
-      if (message.type === NLMSG_DONE) return all
       refuseError(message)
       all.push(message)
+      if (message.type === NLMSG_DONE) return all
     }
   }
 }
@@ -117,9 +132,9 @@ function failure(errno: number, call = 'netlink'): Error {
   return syscallError('cannot talk to the kernel', call, errno)
 }
 
-/** An acknowledgement is an error of 0. */
+/** An acknowledgement is an error of 0; the end of a list tells what ended it. */
 function refuseError({ type, body }: RouteMessage): void {
-  if (type !== NLMSG_ERROR) return
+  if (type !== NLMSG_ERROR && type !== NLMSG_DONE) return
   const errno = body.length < 4 ? EPROTO : -body.readInt32LE(0)
   if (errno !== 0) throw failure(errno)
 }
@@ -153,7 +168,11 @@ function messagesIn(data: Buffer): RouteMessage[] {
   for (let at = 0; at + HEADER_BYTES <= data.length; ) {
     const length = data.readUInt32LE(at)
     if (length < HEADER_BYTES || at + length > data.length) break
-    messages.push({ type: data.readUInt16LE(at + 4), body: data.subarray(at + HEADER_BYTES, at + length) })
+    messages.push({
+      type: data.readUInt16LE(at + 4),
+      body: data.subarray(at + HEADER_BYTES, at + length),
+      interrupted: (data.readUInt16LE(at + 6) & NLM_F_DUMP_INTR) !== 0,
+    })
     at += (length + 3) & ~3
   }
   return messages

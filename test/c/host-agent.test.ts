@@ -185,12 +185,15 @@ describe('the host agent', needs('root', 'busybox', 'make', 'gcc'), () => {
       const source = folder('life', 0)
       const parts: Partial<Parts> = {
         outside: [
+          { op: 'net_devices' },
           { op: 'sync', point: 1 },
           mount({ source, target: '/tmp/x', how: BIND | HOST_SOURCE }),
           { op: 'sync', point: 1 },
         ],
       }
       using process_ = new Run(withAgent('cat /tmp/x/file', parts))
+      await process_.until('net_socket')
+      process_.status.write('c')
       await process_.until('reached')
       const stage0 = agents(process.pid).find((pid) => agents(pid).length > 0)
       if (stage0 === undefined) throw new Error('stage 0 has no child')
@@ -199,7 +202,8 @@ describe('the host agent', needs('root', 'busybox', 'make', 'gcc'), () => {
       // on a busy machine it may not have come to run yet
       await until('the agent to let go of what it has inherited', () => held().length <= 2)
       expect(held()).toEqual([expect.stringMatching(/^socket:/), '/proc'])
-      expect(readlinkSync(`/proc/${agent}/ns/mnt`)).toBe(readlinkSync('/proc/self/ns/mnt'))
+      for (const kind of ['mnt', 'net'])
+        expect(readlinkSync(`/proc/${agent}/ns/${kind}`)).toBe(readlinkSync(`/proc/self/ns/${kind}`))
       process_.status.write('c')
       expect(await process_.stage0).toBe(0)
       process_.status.write('c')

@@ -370,10 +370,9 @@ describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip', 'setp
       expect(lastErrno()).toBe(ECONNREFUSED)
     })
 
-    test('and by nothing else that a process may have open', () => {
+    test('and by nothing else that a process may have open', async () => {
       const stdin = { pid: process.pid, fd: 0 }
-      const error = refusal(() => moveNetDevices({ out: {} }, stdin))
-      expect(error.message).toMatch(
+      await expect(moveNetDevices({ out: {} }, stdin)).rejects.toThrow(
         /^cannot set up the container: move network devices: use the socket of their network: \w+: .* \(at \/linux\/netDevices\)$/,
       )
 

@@ -46,18 +46,6 @@ inModes(BY_ROOT, 'network devices', (test) => {
     },
   )
 
-  test('move in for a runtime that may trace nobody', newer, async ({ runts }) => {
-    const name = device(runts)
-    const bundle = runts.bundle(['ip', 'addr', 'show', 'dev', 'inside0'], (spec) => {
-      spec.linux.netDevices = { [name]: { name: 'inside0' } }
-    })
-    const command = runts.commandOf('run', '-b', bundle, 'c')
-    const without = ['--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace']
-    const { status, stdout, stderr } = spawnSync('setpriv', [...without, ...command], { encoding: 'utf8' })
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
-    expect(stdout).toContain('inet 10.11.12.13/24')
-  })
-
   test('stay in a network that outlives the container', newer, async ({ runts }) => {
     const name = device(runts)
     ip('netns', 'add', runts.name)
@@ -86,6 +74,33 @@ inModes(BY_ROOT, 'network devices', (test) => {
       spec.linux.netDevices = { lo: {} }
     })
     expect(hosts).toContain('unable to move network devices without a NET namespace')
+  })
+})
+
+/** Runs a container with a device as a runtime without CAP_SYS_PTRACE. */
+function runTracingNobody(runts: OciHost) {
+  const name = device(runts)
+  const bundle = runts.bundle(['ip', 'addr', 'show', 'dev', 'inside0'], (spec) => {
+    spec.linux.netDevices = { [name]: { name: 'inside0' } }
+  })
+  const without = ['--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace']
+  return spawnSync('setpriv', [...without, ...runts.commandOf('run', '-b', bundle, 'c')], { encoding: 'utf8' })
+}
+
+inModes(['as root'], 'network devices of a runtime that may trace nobody', (test) => {
+  test('move in', newer, ({ runts }) => {
+    const { status, stdout, stderr } = runTracingNobody(runts)
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(stdout).toContain('inet 10.11.12.13/24')
+  })
+})
+
+inModes(['in a user namespace'], 'network devices of a runtime that may trace nobody', (test) => {
+  test('are refused: others might look in', newer, ({ runts }) => {
+    expect(runTracingNobody(runts)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/move network devices: use the socket of their network: (EPERM|EACCES)/),
+    })
   })
 })
 
