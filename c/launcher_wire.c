@@ -127,8 +127,9 @@ bool wire_is_any(struct slice message)
 
 bool wire_is_delete_response(struct slice message)
 {
-    /* the time keeps it from being empty, which would read as a clean exit of process 0 */
-    struct slice exited_at = {0};
+    /* the time, its last field, keeps it from being empty, which would read as a clean exit of process 0 */
+    struct slice exited_at = {0}, rest = message;
+    struct field last = {0};
     uint64_t number;
     const struct want wants[] = {
         {1, WIRE_VARINT, {.value = &number}, false}, /* pid */
@@ -136,7 +137,9 @@ bool wire_is_delete_response(struct slice message)
         {3, WIRE_BYTES, {&exited_at}, false},
     };
 
-    return TAKE_FIELDS(message, false, wants) && exited_at.bytes && take_fields(exited_at, false, wants, 2);
+    while (next_field(&rest, &last) > 0)
+        ;
+    return TAKE_FIELDS(message, false, wants) && last.number == 3 && take_fields(exited_at, false, wants, 2);
 }
 
 /* Options of a type that we do not know are none of the launcher's business: the shim warns about them. */

@@ -98,6 +98,7 @@ describe('delete', needs('gcc'), () => {
       RECORD.subarray(0, -1),
       RECORD.subarray(0, 6),
       pid,
+      Buffer.concat([RECORD, pid]),
       Buffer.concat([pid, Buffer.of(0x18, 1)]),
       Buffer.concat([Buffer.of(0x0a, 1, 1), RECORD]),
       Buffer.concat([Buffer.of(0x20, 1), RECORD]),
