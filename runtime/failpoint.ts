@@ -27,6 +27,7 @@ export const FAILPOINTS = [
   'create:cgroup',
   'create:spawned',
   'create:child',
+  'hook:spawned',
   'create:ready',
   'create:saved',
   'create:done',

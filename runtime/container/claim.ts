@@ -8,7 +8,9 @@ import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { OwnedFd } from '../sys/fd.ts'
+import { getpid } from '../sys/libc.ts'
 import { processStat } from '../sys/process.ts'
+import type { HookJournal } from './hooks.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
 import { RECORD } from './remains.ts'
 import { bootId, claimState, notFound, stateDir } from './store.ts'
@@ -47,10 +49,22 @@ export class Claim {
     failpoint('create:child')
   }
 
-  /** A hook, which does not end with us: whoever removes what we left ends it. */
-  madeHook(pid: number): void {
-    const start = processStat(pid)?.startTime
-    if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
+  /**
+   * The hooks, which do not end with us: whoever removes what we left ends the one that runs. Its pid is known only when it runs already,
+   * so its input is named before; our lock, which a child holds until it executes its program, keeps others from looking too early.
+   */
+  readonly hooks: HookJournal = {
+    willStart: () => {
+      // no other of this boot is called so, and of another boot nothing is looked for
+      const name = `hook-${getpid()}-${process.hrtime.bigint()}`
+      this.#write({ hook_input: name })
+      return name
+    },
+    started: (pid) => {
+      failpoint('hook:spawned')
+      const start = processStat(pid)?.startTime
+      if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
+    },
   }
 
   #write(line: Record<string, unknown>): void {

@@ -125,8 +125,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         async onRuntimeHooks({ pid, signal }) {
           const state = ociState({ ...container, pid }, 'creating')
           for (const name of ['prestart', 'createRuntime'] as const) {
-            const onStart = (pid: number): void => claim.madeHook(pid)
-            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, onStart })
+            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, journal: claim.hooks })
           }
         },
         onNetDevices: ({ pid, signal }, fd) => moveNetDevices(spec.linux.netDevices, { pid, fd, signal }),

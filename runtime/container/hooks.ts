@@ -18,6 +18,13 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
 /** The hooks of this side, by name. */
 export type HostHookName = Exclude<HookName, 'createContainer' | 'startContainer'>
 
+/** Told of each hook before it is there, so that none can go on that nobody knows of. */
+export interface HookJournal {
+  /** a hook is about to be started; returns a name for the file that is its standard input */
+  readonly willStart: () => string
+  readonly started: (pid: number) => void
+}
+
 /** One list of hooks to run. */
 export interface HookRun {
   readonly name: HostHookName
@@ -25,21 +32,21 @@ export interface HookRun {
   /** the document on their standard input */
   readonly state: OciState
   readonly logger: Logger
-  /** each hook, before anything is waited for */
-  readonly onStart?: ((pid: number) => void) | undefined
+  /** keeps an account of each hook, for whoever must end it when we cannot */
+  readonly journal?: HookJournal | undefined
   /** aborting kills the hook that runs */
   readonly signal?: AbortSignal | undefined
 }
 
 /** Runs hooks; nothing to do costs nothing. @throws Internal for the first that fails, except for poststop */
-export async function runHooks({ name, hooks, state, logger, signal, onStart }: HookRun): Promise<void> {
+export async function runHooks({ name, hooks, state, logger, signal, journal }: HookRun): Promise<void> {
   if (hooks.length === 0) return
   const input = JSON.stringify(state)
   // the working directory of runc's hooks, as long as it is there
   const cwd = existsSync(state.bundle) ? state.bundle : '/'
   for (const [index, hook] of hooks.entries()) {
     try {
-      await runHook(hook, { input, cwd, signal, onStart })
+      await runHook(hook, { input, cwd, signal, journal })
       logger.debug({ hook: name, index }, 'hook has run')
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
@@ -71,7 +78,7 @@ class HookFailure extends Error {
 
 async function runHook(
   { path, args, env, timeout }: Hook,
-  { input, cwd, signal, onStart }: { input: string; cwd: string } & Pick<HookRun, 'signal' | 'onStart'>,
+  { input, cwd, signal, journal }: { input: string; cwd: string } & Pick<HookRun, 'signal' | 'journal'>,
 ): Promise<void> {
   using lease = Reaper.lease()
   const result = await runProgram({
@@ -81,10 +88,11 @@ async function runHook(
     env,
     cwd,
     input,
+    inputName: journal?.willStart(),
     outputBytes: LIMITS.HOOK_OUTPUT_MAX_BYTES,
     ...(timeout === undefined ? {} : { timeoutMs: Math.min(timeout * 1000, LONGEST_TIMER_MS) }),
     signal,
-    onStart,
+    onStart: journal?.started,
   })
   signal?.throwIfAborted()
   const failed = ending(result, timeout)

@@ -25,6 +25,8 @@ export interface ProgramOptions {
   readonly cwd: string
   /** its standard input; left out: /dev/null */
   readonly input?: string
+  /** what /proc calls the file of that input: by it the program is found where nobody knows its pid */
+  readonly inputName?: string | undefined
   /** how much of the end of each output stream is kept */
   readonly outputBytes: number
   /** the program and its process group are killed then; left out: no bound */
@@ -101,7 +103,7 @@ class Tail {
 export async function runProgram(options: ProgramOptions): Promise<ProgramResult> {
   const { reaper, path, argv, env, cwd, outputBytes, timeoutMs, signal } = options
   signal?.throwIfAborted()
-  using input = inputFile(options.input)
+  using input = inputFile(options.input, options.inputName)
   const out = pipePair()
   const err = pipePair()
   let child: ReturnType<Reaper['spawn']>
@@ -142,9 +144,9 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramResult
   }
 }
 
-function inputFile(text: string | undefined): OwnedFd {
+function inputFile(text: string | undefined, name = 'input'): OwnedFd {
   if (text === undefined) return new OwnedFd(openSync('/dev/null', constants.O_RDONLY))
-  const file = new OwnedFd(memfdCreate('input'))
+  const file = new OwnedFd(memfdCreate(name))
   const bytes = Buffer.from(text)
   for (let done = 0; done < bytes.length; ) done += writeSync(file.fd, bytes, done, bytes.length - done, done)
   return file

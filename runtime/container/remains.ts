@@ -9,7 +9,7 @@ import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { loadSpec, parseSpec } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
-import { killGroup } from '../sys/process.ts'
+import { groupLeadersReading, killGroup } from '../sys/process.ts'
 import { runHooks } from './hooks.ts'
 import { tryLockContainer } from './lock.ts'
 import { ociState } from './oci-state.ts'
@@ -59,7 +59,7 @@ function readRemains(root: string, id: string): Remains {
     ...fields
   } = fieldsOf([...(record ?? '').split('\n'), state ?? ''])
   const { pid = fields['init_process_pid'], start = fields['init_process_start'] } = fields
-  const { hook_pid: hook, hook_start: hookStart } = fields
+  const { hook_pid: hook, hook_start: hookStart, hook_input: hookInput } = fields
   const known = typeof pid === 'number' && typeof start === 'number'
   const formerBoot = typeof boot === 'string' && boot !== bootId()
   const gone = boot !== bootId()
@@ -67,7 +67,11 @@ function readRemains(root: string, id: string): Remains {
     cgroupPaths: !gone && typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
     process: !gone && known ? new ForeignProcess(pid, BigInt(start)) : undefined,
     killHook() {
-      if (!gone && typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
+      if (gone) return
+      if (typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
+      // one that was started and whose pid was not written down any more
+      const leaders = typeof hookInput === 'string' ? groupLeadersReading(hookInput) : []
+      for (const { pid, startTime } of leaders) killGroup(pid, startTime)
     },
     begun: known,
     bundle: typeof bundle === 'string' ? bundle : '',

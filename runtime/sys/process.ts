@@ -2,7 +2,7 @@
  * Looking at processes and signalling them. Invariant: no signal goes to a pid that could have been reused: either it is a child that
  * the reaper has not reported, or its start time was compared while a pidfd held the pid.
  */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
@@ -19,8 +19,10 @@ const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int tim
 /** The kernel's flag of a task whose exit has begun (linux/sched.h); long before it is a zombie nobody can join its namespaces. */
 const PF_EXITING = 4
 
-/** State letter, whether it is on its way out, and start time (clock ticks since boot), from proc_pid_stat(5); undefined when it does not exist. */
-export function processStat(pid: number): { state: string; exiting: boolean; startTime: bigint } | undefined {
+/** State letter, process group, whether it is on its way out, and start time (clock ticks since boot), from proc_pid_stat(5); undefined when it does not exist. */
+export function processStat(
+  pid: number,
+): { state: string; group: number; exiting: boolean; startTime: bigint } | undefined {
   let text: string
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -35,7 +37,7 @@ export function processStat(pid: number): { state: string; exiting: boolean; sta
     throw new RuntimeError('Internal', `cannot read the state of process ${pid}: /proc/${pid}/stat is malformed`)
   }
   const exiting = (Number(fields[6]) & PF_EXITING) !== 0
-  return { state: fields[0], exiting, startTime: BigInt(startTime) }
+  return { state: fields[0], group: Number(fields[2]), exiting, startTime: BigInt(startTime) }
 }
 
 /** Whether this very process (pid and start time) is there and not a zombie. */
@@ -86,6 +88,26 @@ export function signalProcess(pid: number, startTime: bigint, signal: number): b
 export function killGroup(pid: number, startTime: bigint): boolean {
   if (!signalProcess(pid, startTime, SIGSTOP) || !isAlive(pid, startTime)) return false
   return kill(-pid, SIGKILL)
+}
+
+/** The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). */
+export function groupLeadersReading(name: string): { pid: number; startTime: bigint }[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry) && inputOf(entry) === `/memfd:${name} (deleted)`)
+    .flatMap((entry) => {
+      const pid = Number(entry)
+      const stat = processStat(pid)
+      return stat?.group === pid ? [{ pid, startTime: stat.startTime }] : []
+    })
+}
+
+function inputOf(pid: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/0`)
+  } catch {
+    // it ended, has no standard input, or is none of ours
+    return undefined
+  }
 }
 
 /** Signals a child that the reaper has not reported yet, so that its pid cannot have been reused; false when it is gone. */

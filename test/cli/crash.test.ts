@@ -180,6 +180,20 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     await until('the end of the hook', () => !hooks.some(isAlive))
   })
 
+  test('at hook:spawned, before the hook is recorded: delete --force ends the hook all the same', async ({ runts }) => {
+    const pids = join(runts.folder, 'pids')
+    const bundle = runts.bundle(SLEEP, (spec) => {
+      const script = `echo $$ > ${pids}; exec sleep 1000`
+      spec.hooks = { createRuntime: [{ path: '/bin/sh', args: ['sh', '-c', script], env: ['PATH=/bin:/usr/bin'] }] }
+    })
+    expect(await crash(runts, 'hook:spawned', 'create', '-b', bundle, 'c')).toMatchObject({ signal: 'SIGKILL' })
+    await until('the hook', () => existsSync(pids) && readFileSync(pids, 'utf8').endsWith('\n'))
+    const hook = Number(readFileSync(pids, 'utf8'))
+    expect(isAlive(hook)).toBe(true)
+    await expectRemoved(runts, 'hook:spawned')
+    await until('the end of the hook', () => !isAlive(hook))
+  })
+
   test('in a start that the program has survived: it runs, and a second start says so', async ({ runts }) => {
     runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
     await crash(runts, 'start:executed', 'start', 'c')
