@@ -39,7 +39,7 @@ struct ctx {
     bool strangers;  /* processes that are not ours may have power over this one: it has entered a user namespace that was there */
     bool new_user;   /* the container side is in a user namespace that was made for it */
     bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
-    const char *root_path;                   /* of the rootfs op, for pivot by MOVE */
+    const char *root_path;                   /* of the rootfs op, for messages */
     struct held cgroup_dir;                  /* fd -1: none */
     int cgroup_procs;                        /* its cgroup.procs, or why it could not be opened */
     struct held cgroups[LIMIT_CGROUPS_MAX];
@@ -80,6 +80,7 @@ int proc_write_at(int directory, const char *path, const char *text, size_t size
 int proc_write(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size);
 int proc_open_ns(const struct ctx *c, const char *pid, const char *name);
+int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX]);
 void proc_prepare(struct ctx *c);
 void proc_narrow(struct ctx *c);
 int proc_reopen(const struct ctx *c, int fd, int flags);

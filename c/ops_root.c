@@ -64,12 +64,17 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
  * process gets that joins the namespace, and with it what lies outside of the chroot goes out of reach. Joining the namespace that we are
  * in leads there. EPERM: a runtime without CAP_SYS_CHROOT, which can have no further process join the namespace either.
  */
-static int pivot(struct ctx *c)
+static int enter_root_of_mounts(const struct ctx *c)
 {
     cleanup_fd int own = proc_open_ns(c, "self", "mnt");
     int err = own < 0 ? own : sys_setns(own, CLONE_NEWNS);
-    cleanup_fd int old = err < 0 && err != -EPERM ? err : sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    err = old < 0 ? old : sys_result(fchdir(c->root));
+    return err == -EPERM ? 0 : err;
+}
+
+static int pivot(const struct ctx *c)
+{
+    cleanup_fd int old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    int err = old < 0 ? old : sys_result(fchdir(c->root));
     /* The new root over the old one at the same place: afterwards the old one is what lies under ".", reached by its fd. */
     if (err == 0)
         err = sys_pivot_root(".", ".");
@@ -103,7 +108,7 @@ static void unescape(char *text)
  * shared with the host. Order: the mount first stops to be anybody's peer, then it is covered, which reaches only peers of the covered one.
  * Detaching it instead would reach the peers of its parent, and where mounts are stacked no path leads to that.
  */
-static int hide_mount(struct ctx *c, char *line)
+static int hide_mount(struct ctx *c, char *line, const char *root)
 {
     char *field[5];
     for (int i = 0; i < 5; i++)
@@ -115,8 +120,8 @@ static int hide_mount(struct ctx *c, char *line)
         return 0;
     char *point = field[4];
     unescape(point);
-    size_t size = strlen(c->root_path);
-    if (strncmp(point, c->root_path, size) == 0 && (point[size] == '/' || point[size] == 0))
+    size_t size = strlen(root);
+    if (strncmp(point, root, size) == 0 && (point[size] == '/' || point[size] == 0))
         return 0;
     cleanup_fd int target = sys_openat(AT_FDCWD, point, O_PATH, 0);
     int err = target < 0 ? target : sys_mount_setattr(target, false, 0, 0, MS_SLAVE);
@@ -133,11 +138,13 @@ static int hide_mount(struct ctx *c, char *line)
 static int hide_host_mounts(struct ctx *c)
 {
     static char text[MAX_MOUNTINFO_BYTES + 1]; /* pages that nothing is read into cost nothing */
-    cleanup_fd int fd = proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
+    char root[PATH_MAX]; /* by the fd, because mountinfo too says what things are called below the root that we have now */
+    int err = proc_own_path(c, c->root, root);
+    cleanup_fd int fd = err < 0 ? err : proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text);
-    int err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
+    err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
     for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n")) != NULL;)
-        err = line[0] != 0 ? hide_mount(c, line) : 0;
+        err = line[0] != 0 ? hide_mount(c, line, root) : 0;
     return err;
 }
 
@@ -152,7 +159,9 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (op->mode > PIVOT_MODE_CHROOT)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
-    int err = op->mode == PIVOT_MODE_MOVE ? sys_mount(NULL, "/", NULL, MS_SLAVE, NULL) : 0;
+    int err = op->mode == PIVOT_MODE_CHROOT ? 0 : enter_root_of_mounts(c);
+    if (err == 0 && op->mode == PIVOT_MODE_MOVE)
+        err = sys_mount(NULL, "/", NULL, MS_SLAVE, NULL);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = hide_host_mounts(c);
     if (err == 0)

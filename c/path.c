@@ -279,6 +279,19 @@ static int open_own_fds(int proc)
     return proc_open_at(proc, "self/fd", O_PATH | O_DIRECTORY);
 }
 
+/* What the path of a directory's fd is below the root that we have. */
+int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
+{
+    char name[16];
+    (void)snprintf(name, sizeof name, "%d", fd);
+    cleanup_fd int directory = open_own_fds(c->proc);
+    ssize_t size = directory < 0 ? directory : sys_result((int)readlinkat(directory, name, path, PATH_MAX));
+    if (size < 0 || size == PATH_MAX)
+        return size < 0 ? (int)size : -ENAMETOOLONG;
+    path[size] = 0;
+    return 0;
+}
+
 /*
  * Our own fds in the container's procfs. Who can influence: the container decides what its /proc is. A procfs that is not our pid
  * namespace's or an outer one's has no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts: then it is no use.

@@ -105,10 +105,10 @@ inModes(MODES, 'exec', (test) => {
 
 // the kernel makes no user namespace for who lives in a chroot (user_namespaces(7))
 inModes(['as root'], 'exec by a runtime that lives in a chroot', (test) => {
-  test(
-    "is in the container's root and has nothing of the host's in sight",
-    notRunc('joins the root of the mount namespace, where its pivot has left the host'),
-    ({ runts }) => {
+  test.for([{ options: [] }, { options: ['--no-pivot'] }])(
+    "is in the container's root and has nothing of the host's in sight, after run $options",
+    notRunc('joins the root of the mount namespace, where its change of root has left the host'),
+    ({ options }, { runts }) => {
       const chroot = join(runts.folder, 'chroot')
       mkdirSync(chroot)
       const enter = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
@@ -120,7 +120,7 @@ inModes(['as root'], 'exec by a runtime that lives in a chroot', (test) => {
         return done.stdout ?? ''
       }
       const bundle = runts.bundle(['sleep', '1000'])
-      inside('ignore', 'run', '-d', '--pid-file', join(runts.folder, 'pid'), '-b', bundle, 'c')
+      inside('ignore', 'run', ...options, '-d', '--pid-file', join(runts.folder, 'pid'), '-b', bundle, 'c')
       expect(inside('pipe', 'exec', 'c', 'ls', '/').split('\n')).toEqual(
         readdirSync(join(bundle, 'rootfs')).sort().concat(''),
       )
