@@ -42,6 +42,8 @@ export interface StopHandlers {
 /** What the handshake tells its owner while it goes on. */
 export interface HandshakeEvents extends StopHandlers {
   readonly onChild: (pid: number) => void
+  /** whether the process was reaped: then its pid may be another's already */
+  readonly isReaped: () => boolean
   readonly onConsole: () => void
   /** the connection is over: every process that held the other end has exited or executed the program */
   readonly onClosed: () => void
@@ -203,6 +205,8 @@ export class Handshake {
       )
       return
     }
+    // it waited for us, so it was killed; what it had said before is read only now
+    if (this.#events.isReaped()) return
     this.#stopping = handler({ pid: this.#pid, signal: this.#over.signal }, fd).then(
       () => this.proceed(),
       (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))),

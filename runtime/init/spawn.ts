@@ -111,6 +111,7 @@ export class PlanProcess {
           this.#announce(run.onChild, pid)
         },
         ...run.stops,
+        isReaped: () => this.child?.exit !== undefined,
         onConsole: () => {
           if (consoleSocket !== undefined) this.console = receiveFd(consoleSocket.fd)
           consoleSocket?.close()

@@ -11,6 +11,8 @@ const AF_NETLINK = 16
 const SOCK_RAW = 3
 const SOCK_CLOEXEC = 0o2000000
 const NETLINK_ROUTE = 0
+const SOL_SOCKET = 1
+const SO_PROTOCOL = 38
 const SOL_NETLINK = 270
 const NETLINK_GET_STRICT_CHK = 12
 const SIOCGSKNS = 0x894c
@@ -18,6 +20,7 @@ const MSG_TRUNC = 0x20
 const MSG_DONTWAIT = 0x40
 const EINTR = 4
 const EPROTO = 71
+const EPROTONOSUPPORT = 93
 const EMSGSIZE = 90
 
 /** struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; messages lie at multiples of four bytes. */
@@ -38,6 +41,7 @@ const ANSWER_BYTES = 32768
 const socket = declare('int socket(int domain, int type, int protocol)')
 const connect = declare('int connect(int fd, const void *address, unsigned int length)')
 const setsockopt = declare('int setsockopt(int fd, int level, int name, const void *value, unsigned int length)')
+const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
 const send = declare('long send(int fd, const void *data, unsigned long size, int flags)')
 const recvfrom = declare('long recvfrom(int fd, void *data, unsigned long size, int flags, void *from, void *length)')
 
@@ -74,6 +78,12 @@ export function openRouteSocket(): OwnedFd {
 export function connectToKernel(fd: number): void {
   const address = Buffer.alloc(ADDRESS_BYTES)
   address.writeUInt16LE(AF_NETLINK)
+  // the kernel has many a family of messages behind such sockets, and the same numbers mean other things in each
+  const [protocol, size] = [Buffer.alloc(4), Buffer.from([4, 0, 0, 0])]
+  if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, protocol, size) < 0)
+    throw syscallError('cannot use a netlink socket', 'getsockopt', lastErrno())
+  if (protocol.readInt32LE(0) !== NETLINK_ROUTE)
+    throw syscallError('cannot use a netlink socket', 'socket', EPROTONOSUPPORT)
   if (connect(fd, address, address.length) < 0)
     throw syscallError('cannot use a netlink socket', 'connect', lastErrno())
   // without it a list of one device is a list of all of them

@@ -9,7 +9,7 @@ import type { Op } from '../../proto/init-plan.ts'
 import { takeFd } from '../../runtime/container/handover.ts'
 import { moveNetDevice, moveNetDevices } from '../../runtime/container/net-devices.ts'
 import { RuntimeError } from '../../runtime/errors.ts'
-import type { OwnedFd } from '../../runtime/sys/fd.ts'
+import { OwnedFd } from '../../runtime/sys/fd.ts'
 import { declare, lastErrno } from '../../runtime/sys/libc.ts'
 import { connectToKernel, namespaceOfSocket, openRouteSocket } from '../../runtime/sys/netlink.ts'
 import { socketPair } from '../../runtime/sys/socket.ts'
@@ -21,6 +21,7 @@ const MAP = '0 100000 65536\n'
 const USER = { flags: CONTAINER_FLAGS | USER_FLAG, uidMap: MAP, gidMap: MAP }
 const [E2BIG, EBUSY, EEXIST, ENODEV, ECONNREFUSED] = [7, 16, 17, 19, 111]
 
+const socket = declare('int socket(int domain, int type, int protocol)')
 const getsockname = declare('int getsockname(int fd, void *address, void *length)')
 const sendto = declare(
   'long sendto(int fd, const void *data, unsigned long size, int flags, const void *to, unsigned int length)',
@@ -380,6 +381,10 @@ describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip', 'setp
       using _ours = ours
       using _theirs = theirs
       expect(() => connectToKernel(ours.fd)).toThrow(/^cannot use a netlink socket: E/)
+
+      const [AF_NETLINK, SOCK_RAW, NETLINK_GENERIC] = [16, 3, 16]
+      using generic = new OwnedFd(socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC))
+      expect(() => connectToKernel(generic.fd)).toThrow(/^cannot use a netlink socket: EPROTONOSUPPORT/)
     })
   })
 })
