@@ -373,18 +373,17 @@ int op_unshare(struct ctx *c, const struct op_unshare *op)
 
 /*
  * Who can influence: the text is the client's; the kernel checks it, once and for the namespace that our children would get, which is ours
- * alone. Privilege: root in the container's user namespace, which owns the new one. Offsets can be set until a process is in it, so it is
- * entered last; that takes no child, because we have one thread.
+ * alone. Privilege: root in the container's user namespace, which owns the new one, or the host agent's, for whose sake nobody has to be let
+ * at this process. Offsets can be set until a process is in it, so it is entered last; that takes no child, because we have one thread.
  */
 int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
 {
     int err = sys_unshare(CLONE_NEWTIME);
     if (err < 0)
         return step(c, err, "make a time namespace");
-    err = op->offsets.len > 0 ? proc_write_own(c, "self/timens_offsets", op->offsets.s, op->offsets.len) : 0;
-    if (err == -EACCES && c->agent >= 0)
+    if (op->offsets.len > 0 && c->agent >= 0)
         err = host_time_offsets(c);
-    else if (err < 0)
+    else if (op->offsets.len > 0 && (err = proc_write_own(c, "self/timens_offsets", op->offsets.s, op->offsets.len)) < 0)
         (void)step(c, err, "set the offsets of the time namespace");
     if (err < 0)
         return err;

@@ -251,7 +251,8 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
 /*
  * Files of our own below "self/". Where we are not what procfs takes an undumpable process for, which is root where ts-init was executed,
  * they are ours only while we are dumpable. Who can influence meanwhile: processes with all power over our user namespace could trace us.
- * In one of our own those are processes above it that have that power anyway; where one was joined they may be hostile, and we do not.
+ * Where one was joined they may be hostile, and we do not. In a new one those are the processes of its owner's id: a rootless runtime's own
+ * user. Of root's they may have little power elsewhere, but such a plan has the host agent, who is asked instead.
  */
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size)
 {

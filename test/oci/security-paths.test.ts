@@ -1,15 +1,15 @@
 /**
  * What system calls really happen, by strace: while a container is made, a path that an image can shape is resolved by openat2 inside the
  * root or by a single name below an fd, never as a path of the host; and nothing at all is opened in /proc by path once the container's
- * own mounts are there.
+ * own mounts are there. And nobody is let at the process while it holds what leads to the host.
  */
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { startCommand } from '../support/command.ts'
 import { needs } from '../support/needs.ts'
 import { BIN } from '../support/places.ts'
-import { test } from '../support/runts.ts'
+import { type Runts, test } from '../support/runts.ts'
 
 /** System calls that resolve a path given as text (the names that the kernel has for them on x86_64 and arm64). */
 const BY_PATH =
@@ -22,16 +22,21 @@ interface Call {
   readonly text: string
 }
 
-/** The calls of the process that became the container, from its clone to its execve, in order. */
-function callsOf(folder: string, init: string): Call[] {
-  const calls = (file: string): Call[] =>
-    readFileSync(join(folder, file), 'utf8')
-      .split('\n')
-      .flatMap((text) => {
-        const name = /^(\w+)\(/.exec(text)?.[1]
-        return name === undefined ? [] : [{ name, text }]
-      })
-  return calls(`trace.${init}`)
+/** What the process that became the container called, of these calls, in order; `runts run` makes it. */
+async function callsOfRun(runts: Runts, bundle: string, trace: string): Promise<Call[]> {
+  const folder = join(runts.folder, 'strace')
+  mkdirSync(folder)
+  const strace = ['-ff', '-qq', '-s', '300', '-e', `trace=${trace}`, '-o', join(folder, 'trace')]
+  const pidFile = join(runts.folder, 'pid')
+  const command = [join(BIN, 'runts'), '--root', runts.root, 'run', '--pid-file', pidFile, '-b', bundle, 'c']
+  const { code, stderr } = await startCommand('strace', [...strace, ...command]).finished
+  expect(code, stderr).toBe(0)
+  return readFileSync(join(folder, `trace.${readFileSync(pidFile, 'utf8')}`), 'utf8')
+    .split('\n')
+    .flatMap((text) => {
+      const name = /^(\w+)\(/.exec(text)?.[1]
+      return name === undefined ? [] : [{ name, text }]
+    })
 }
 
 describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
@@ -55,17 +60,7 @@ describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
         devices: [{ path: '/dev/deep/er/fuse', type: 'c', major: 10, minor: 229, fileMode: 0o666, uid: 0, gid: 0 }],
       })
     })
-    mkdirSync(join(runts.folder, 'strace'))
-    const output = join(runts.folder, 'strace/trace')
-    const strace = ['-ff', '-qq', '-s', '300', '-e', `trace=${BY_PATH}`, '-o', output]
-    const pidFile = join(runts.folder, 'pid')
-    const command = [join(BIN, 'runts'), '--root', runts.root, 'run', '--pid-file', pidFile, '-b', bundle, 'c']
-    const { code, stderr } = await startCommand('strace', [...strace, ...command]).finished
-    expect(code, stderr).toBe(0)
-    const folder = join(runts.folder, 'strace')
-    expect(readdirSync(folder)).toContain(`trace.${readFileSync(pidFile, 'utf8')}`)
-
-    const calls = callsOf(folder, readFileSync(pidFile, 'utf8'))
+    const calls = await callsOfRun(runts, bundle, BY_PATH)
     const rootfs = calls.findIndex(({ text }) => text.startsWith('openat(') && text.includes(join(bundle, 'rootfs')))
     const pivot = calls.findIndex(({ name }) => name === 'pivot_root')
     expect(rootfs).toBeGreaterThan(-1)
@@ -98,5 +93,25 @@ describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
       expect(text).toMatch(/^openat\(\d+, "[^/"]+"|^openat\(AT_FDCWD, "\/", O_[A-Z_|]*O_PATH/)
     for (const { text } of inside.filter(({ name }) => name === 'openat2'))
       expect(text).toMatch(/RESOLVE_(IN_ROOT|BENEATH)/)
+  })
+
+  test('of root never becomes dumpable in a new user namespace, which who has its owner’s id has power over', async ({
+    runts,
+  }) => {
+    const host = [{ containerID: 0, hostID: 100_000, size: 65_536 }]
+    const bundle = runts.bundle(['true'], (spec) => {
+      for (const type of ['user', 'time']) spec.linux.namespaces.push({ type })
+      Object.assign(spec.linux, {
+        uidMappings: host,
+        gidMappings: host,
+        timeOffsets: { monotonic: { secs: 1, nanosecs: 0 } },
+        seccomp: { defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{ names: ['acct'], action: 'SCMP_ACT_ERRNO' }] },
+      })
+    })
+    for (const folder of [runts.folder, bundle]) chmodSync(folder, 0o711)
+    const dumpable = (await callsOfRun(runts, bundle, 'prctl'))
+      .map(({ text }) => /PR_SET_DUMPABLE, (\w+)/.exec(text)?.[1])
+      .filter((value) => value !== undefined)
+    expect(new Set(dumpable)).toEqual(new Set(['SUID_DUMP_DISABLE']))
   })
 })
