@@ -143,6 +143,7 @@ static int hide_host_mounts(struct ctx *c)
     cleanup_fd int fd = err < 0 ? err : proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text);
     err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
+    text[err == 0 ? size : 0] = 0; /* an earlier text may have been longer */
     for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n")) != NULL;)
         err = line[0] != 0 ? hide_mount(c, line, root) : 0;
     return err;
@@ -159,7 +160,9 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (op->mode > PIVOT_MODE_CHROOT)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
-    int err = op->mode == PIVOT_MODE_CHROOT ? 0 : enter_root_of_mounts(c);
+    int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0; /* a root that was mounted over leads to what no other does */
+    if (err == 0 && op->mode != PIVOT_MODE_CHROOT)
+        err = enter_root_of_mounts(c);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = sys_mount(NULL, "/", NULL, MS_SLAVE, NULL);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)

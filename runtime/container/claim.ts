@@ -51,19 +51,20 @@ export class Claim {
 
   /**
    * The hooks, which do not end with us: whoever removes what we left ends the one that runs. Its pid is known only when it runs already,
-   * so its input is named before; our lock, which a child holds until it executes its program, keeps others from looking too early.
+   * so until that is written down it is known by the name of its input; our lock, which a child holds until it executes its program,
+   * keeps others from looking too early. What a hook leaves behind may have that input too, and is none of ours.
    */
   readonly hooks: HookJournal = {
     willStart: () => {
       // no other of this boot is called so, and of another boot nothing is looked for
       const name = `hook-${getpid()}-${process.hrtime.bigint()}`
-      this.#write({ hook_input: name })
+      this.#write({ hook_pid: null, hook_start: null, hook_input: name })
       return name
     },
     started: (pid) => {
       failpoint('hook:spawned')
       const start = processStat(pid)?.startTime
-      if (start !== undefined) this.#write({ hook_pid: pid, hook_start: Number(start) })
+      this.#write({ hook_pid: pid, hook_start: start === undefined ? null : Number(start), hook_input: null })
     },
   }
 

@@ -69,9 +69,8 @@ function readRemains(root: string, id: string): Remains {
     killHook() {
       if (gone) return
       if (typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
-      // one that was started and whose pid was not written down any more
-      const leaders = typeof hookInput === 'string' ? groupLeadersReading(hookInput) : []
-      for (const { pid, startTime } of leaders) killGroup(pid, startTime)
+      for (const { pid, startTime } of typeof hookInput === 'string' ? groupLeadersReading(hookInput) : [])
+        killGroup(pid, startTime)
     },
     begun: known,
     bundle: typeof bundle === 'string' ? bundle : '',

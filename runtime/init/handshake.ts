@@ -205,8 +205,11 @@ export class Handshake {
       )
       return
     }
-    // it waited for us, so it was killed; what it had said before is read only now
-    if (this.#events.isReaped()) return
+    // it was killed, and this was said before; stage 0 may wait for us in its name
+    if (this.#events.isReaped()) {
+      this.abandon()
+      return
+    }
     this.#stopping = handler({ pid: this.#pid, signal: this.#over.signal }, fd).then(
       () => this.proceed(),
       (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))),

@@ -6,7 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
-import { declare, declareAsync, kill, lastErrno } from './libc.ts'
+import { declare, declareAsync, getpid, kill, lastErrno } from './libc.ts'
 
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
@@ -83,22 +83,26 @@ export function signalProcess(pid: number, startTime: bigint, signal: number): b
 
 /**
  * Kills this very process and the process group that it leads; false when it is gone. It is stopped first: a number is a group's as long
- * as its leader is there, and one that is stopped does not end by itself.
+ * as its leader is there, and one that is stopped does not end by itself. Never our own group: then it is the leader who asks us.
  */
 export function killGroup(pid: number, startTime: bigint): boolean {
+  if (processStat(getpid())?.group === pid) return false
   if (!signalProcess(pid, startTime, SIGSTOP) || !isAlive(pid, startTime)) return false
   return kill(-pid, SIGKILL)
 }
 
-/** The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). */
+/**
+ * The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). The time of a start is read before
+ * the name, so that it is never another's who has the pid by now.
+ */
 export function groupLeadersReading(name: string): { pid: number; startTime: bigint }[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry) && inputOf(entry) === `/memfd:${name} (deleted)`)
-    .flatMap((entry) => {
-      const pid = Number(entry)
-      const stat = processStat(pid)
-      return stat?.group === pid ? [{ pid, startTime: stat.startTime }] : []
-    })
+  return readdirSync('/proc').flatMap((entry) => {
+    const pid = /^\d+$/.test(entry) ? Number(entry) : 0
+    const stat = pid === 0 ? undefined : processStat(pid)
+    return stat?.group === pid && inputOf(entry) === `/memfd:${name} (deleted)`
+      ? [{ pid, startTime: stat.startTime }]
+      : []
+  })
 }
 
 function inputOf(pid: string): string | undefined {

@@ -1,5 +1,5 @@
 /** The host agent: mounts whose source only the host may open, mapped ids, the clocks of others. Its socket in the network is in net-devices.test.ts. */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chownSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -20,7 +20,7 @@ function run(command: string, ...args: string[]): string {
   return result.stdout
 }
 
-describe('the host agent', needs('root', 'busybox', 'make', 'gcc'), () => {
+describe('the host agent', needs('root', 'busybox', 'make', 'gcc', 'setpriv'), () => {
   let rootfs: Rootfs
   let disk: string
   beforeAll(() => {
@@ -228,19 +228,40 @@ describe('the host agent', needs('root', 'busybox', 'make', 'gcc'), () => {
     })
   })
 
-  test('sets the offsets of a time namespace where others have power over the user namespace', async () => {
-    using holder = new Run(containerPlan(rootfs, { args: ['/bin/sleep', '60'], clone: USER }))
-    await holder.ended
-    const join_: Op[] = [{ op: 'open_ns', path: `/proc/${holder.pid}/ns/user`, type: USER_FLAG }, { op: 'join' }]
-    const plan = (host: readonly Op[]): Op[] => {
+  describe('and the offsets of a time namespace', () => {
+    const joining = (pid: number): Op[] => [
+      { op: 'open_ns', path: `/proc/${pid}/ns/user`, type: USER_FLAG },
+      { op: 'join' },
+    ]
+    const withOffsets = (host: readonly Op[]): Op[] => {
       const ops = containerPlan(rootfs, { args: ['/bin/cat', '/proc/self/timens_offsets'], host }).map((op) =>
         op.op === 'device' ? mount({ source: '/dev/null', target: '/dev/null', how: BIND }) : op,
       )
       ops.splice(ops.findIndex(({ op }) => op === 'session') + 1, 0, { op: 'time_offsets', offsets: 'boottime 9 0\n' })
       return ops
     }
-    expect(await output(plan([AGENT, ...join_]))).toMatch(/boottime\s+9\s+0\n$/)
-    expect(await failure(plan(join_))).toMatchObject({ op: 'time_offsets', errno: 13 })
+
+    test('it sets where others have power over the user namespace', async () => {
+      using holder = new Run(containerPlan(rootfs, { args: ['/bin/sleep', '60'], clone: USER }))
+      await holder.ended
+      expect(await output(withOffsets([AGENT, ...joining(holder.pid)]))).toMatch(/boottime\s+9\s+0\n$/)
+      expect(await failure(withOffsets(joining(holder.pid)))).toMatchObject({ op: 'time_offsets', errno: 13 })
+    })
+
+    test('are set without it where root of the namespace may do it, and the runtime may not', async () => {
+      const holder = spawn('setpriv', ['--reuid=12345', '--clear-groups', 'unshare', '-U', 'sleep', '600'])
+      try {
+        const pid = holder.pid ?? -1
+        await until('the user namespace', () => readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep'))
+        for (const name of ['uid_map', 'gid_map']) writeFileSync(`/proc/${pid}/${name}`, '0 0 200000')
+        using run = new Run(withOffsets([AGENT, ...joining(pid)]), undefined, ['setpriv', '--bounding-set=-sys_time'])
+        await run.ended
+        expect(run.find('failed')).toBeUndefined()
+        expect(await run.stdout).toMatch(/boottime\s+9\s+0\n$/)
+      } finally {
+        holder.kill('SIGKILL')
+      }
+    })
   })
 
   test.for<[string, Partial<Parts>, RegExp]>([

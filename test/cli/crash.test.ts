@@ -194,6 +194,35 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     await until('the end of the hook', () => !isAlive(hook))
   })
 
+  test('while a hook runs that is not recorded yet: it may itself delete what was left', async ({ runts }) => {
+    const status = join(runts.folder, 'status')
+    const bundle = runts.bundle(SLEEP, (spec) => {
+      const remove = `${join(BIN, 'runts')} --root ${runts.root} delete --force c`
+      // who reads what the hook says is gone with the runtime
+      const script = `exec > /dev/null 2>&1; while kill -0 $PPID; do sleep 0.01; done; ${remove}; echo $? > ${status}`
+      spec.hooks = { createRuntime: [{ path: '/bin/sh', args: ['sh', '-c', script], env: ['PATH=/bin:/usr/bin'] }] }
+    })
+    expect(await crash(runts, 'hook:spawned', 'create', '-b', bundle, 'c')).toMatchObject({ signal: 'SIGKILL' })
+    await until('its end', () => existsSync(status) && readFileSync(status, 'utf8') !== '')
+    expect(readFileSync(status, 'utf8')).toBe('0\n')
+    await expectRemoved(runts, 'hook:spawned')
+  })
+
+  test('after a hook: what that has left behind goes on', async ({ runts }) => {
+    const pids = join(runts.folder, 'pids')
+    const bundle = runts.bundle(SLEEP, (spec) => {
+      // a leader of its own group that has the hook's input
+      const script = `setsid -f sh -c 'echo $$ > ${pids}; exec sleep 1000' > /dev/null 2>&1; until [ -s ${pids} ]; do sleep 0.01; done`
+      spec.hooks = { createRuntime: [{ path: '/bin/sh', args: ['sh', '-c', script], env: ['PATH=/bin:/usr/bin'] }] }
+    })
+    expect(await crash(runts, 'create:ready', 'create', '-b', bundle, 'c')).toMatchObject({ signal: 'SIGKILL' })
+    const daemon = Number(readFileSync(pids, 'utf8'))
+    await expectRemoved(runts, 'create:ready')
+    expect(isAlive(daemon)).toBe(true)
+    process.kill(daemon)
+    await until('the end of the daemon', () => !isAlive(daemon))
+  })
+
   test('in a start that the program has survived: it runs, and a second start says so', async ({ runts }) => {
     runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
     await crash(runts, 'start:executed', 'start', 'c')

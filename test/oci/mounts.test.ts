@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
+import { startCommand } from '../support/command.ts'
 import { needs, notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
 import type { SpecChange, TestMount } from '../support/spec.ts'
@@ -350,14 +351,28 @@ inModes(MODES, 'the root', (test) => {
 })
 
 inModes(['as root'], 'a root that was moved to with --no-pivot', (test) => {
+  const NEW_PROC = 'unshare -U -r -m -p -f mount -t proc proc /mnt 2>&1; ls /mnt | wc -l'
+  const powers: SpecChange = (spec) => {
+    for (const set of Object.values(spec.process.capabilities!)) set.push('CAP_SYS_ADMIN', 'CAP_SETFCAP')
+  }
+
   test('leaves no whole /proc behind, with which another one could be had', async ({ runts }) => {
-    const script = 'unshare -U -r -m -p -f mount -t proc proc /mnt 2>&1; ls /mnt | wc -l'
-    const bundle = runts.bundle(['sh', '-c', script], (spec) => {
-      for (const set of Object.values(spec.process.capabilities!)) set.push('CAP_SYS_ADMIN', 'CAP_SETFCAP')
-    })
-    const { stdout } = await runts.ok('run', '--no-pivot', '-b', bundle, 'c')
+    const { stdout } = await runts.ok('run', '--no-pivot', '-b', runts.bundle(['sh', '-c', NEW_PROC], powers), 'c')
     expect(stdout).toMatch(/^mount: .*[Pp]ermi.*\n0\n$/)
   })
+
+  for (const [where, script] of [
+    ['whose own root was mounted over', 'mount -t tmpfs over /mnt && mount --move /mnt / && exec "$@"'],
+    ['in a chroot', 'mount --rbind / /mnt && exec chroot /mnt "$@"'],
+  ] as const) {
+    test(`nor does a runtime ${where}`, notRunc('covers what it sees itself, or not even that'), async ({ runts }) => {
+      const command = runts.commandOf('run', '--no-pivot', '-b', runts.bundle(['sh', '-c', NEW_PROC], powers), 'c')
+      const { code, stdout, stderr } = await startCommand('unshare', ['-m', 'sh', '-c', script, 'sh', ...command])
+        .finished
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      expect(stdout).toMatch(/^mount: .*[Pp]ermi.*\n0\n$/)
+    })
+  }
 })
 
 inModes(MODES, 'masked and read-only paths', (test) => {

@@ -2,11 +2,12 @@
  * The runtime's half of the conversation with ts-init, over a real socket whose other end a test holds: what a helper that is killed, or
  * gone mad, may say. What a sane one says is seen by everything else that starts a container.
  */
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, readSync, writeSync } from 'node:fs'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LIMITS, RECORDS, SYNC_POINTS } from '../../../proto/init-plan.ts'
 import { Handshake, type HandshakeEvents } from '../../../runtime/init/handshake.ts'
 import { silentLogger } from '../../../runtime/logger.ts'
+import { pollReadable } from '../../../runtime/sys/process.ts'
 import { socketPair } from '../../../runtime/sys/socket.ts'
 
 const PID = 4242
@@ -46,6 +47,15 @@ class Conversation {
   says(...bytes: Uint8Array[]): this {
     writeSync(this.#helper, Buffer.concat(bytes))
     return this
+  }
+
+  /** Waits until the runtime has nothing more to say. */
+  async hungUp(): Promise<void> {
+    const until = performance.now() + 10_000
+    // a read of a socket whose peer has shut down is at its end at once; before that it would wait, so it is asked by a poll
+    while ((await pollReadable([this.#helper], 100)).length === 0)
+      if (performance.now() > until) throw new Error('the runtime does not hang up')
+    expect(readSync(this.#helper, Buffer.alloc(1))).toBe(0)
   }
 
   /** Every process that held the other end has ended. */
@@ -96,17 +106,29 @@ describe('records', () => {
     await expect(handshake.executed).rejects.toMatchObject({ code: 'Internal', message })
   })
 
-  test('of a process that was reaped meanwhile serve nobody: its pid may be of another', async () => {
-    for (const stop of [
-      record(RECORDS.reached, SYNC_POINTS.ID_MAPS),
-      record(RECORDS.net_socket, 7),
-      record(RECORDS.listener, 7),
-    ]) {
-      const conversation = new Conversation().says(record(RECORDS.child, PID), stop).ends()
+  test.each([
+    ['id maps', record(RECORDS.reached, SYNC_POINTS.ID_MAPS)],
+    ['network devices', record(RECORDS.net_socket, 7)],
+    ['a listener', record(RECORDS.listener, 7)],
+  ])(
+    'of a process that was reaped meanwhile, for %s, are answered by hanging up: its pid may be of another',
+    async (_what, stop) => {
+      const conversation = new Conversation().says(record(RECORDS.child, PID), stop)
       conversation.reaped = true
+      await conversation.hungUp()
+      conversation.ends()
       await expect(conversation.handshake.ready).rejects.toMatchObject({ code: 'FailedPrecondition' })
       expect(conversation.served).toEqual([`child ${PID}`])
-    }
+    },
+  )
+
+  test('of a failure are read also behind such a stop', async () => {
+    const failed = Buffer.concat([Buffer.from(new Uint32Array([RECORDS.failed.type, 8, 0xffffffff, 12]).buffer)])
+    const conversation = new Conversation().says(record(RECORDS.child, PID), record(RECORDS.listener, 7))
+    conversation.reaped = true
+    await conversation.hungUp()
+    conversation.says(failed).ends()
+    await expect(conversation.handshake.ready).rejects.toMatchObject({ code: 'ResourceExhausted' })
   })
 })
 
