@@ -92,16 +92,16 @@ export function killGroup(pid: number, startTime: bigint): boolean {
 }
 
 /**
- * The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). The time of a start is read before
- * the name, so that it is never another's who has the pid by now.
+ * The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). The name is read first, since only
+ * processes that show it are ours to look at, and again after the time of the start, so that this is never another's who has the pid by now.
  */
 export function groupLeadersReading(name: string): { pid: number; startTime: bigint }[] {
+  const reads = (pid: string): boolean => inputOf(pid) === `/memfd:${name} (deleted)`
   return readdirSync('/proc').flatMap((entry) => {
-    const pid = /^\d+$/.test(entry) ? Number(entry) : 0
-    const stat = pid === 0 ? undefined : processStat(pid)
-    return stat?.group === pid && inputOf(entry) === `/memfd:${name} (deleted)`
-      ? [{ pid, startTime: stat.startTime }]
-      : []
+    if (!/^\d+$/.test(entry) || !reads(entry)) return []
+    const pid = Number(entry)
+    const stat = processStat(pid)
+    return stat?.group === pid && reads(entry) ? [{ pid, startTime: stat.startTime }] : []
   })
 }
 
