@@ -381,15 +381,12 @@ int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
     int err = sys_unshare(CLONE_NEWTIME);
     if (err < 0)
         return step(c, err, "make a time namespace");
-    err = op->offsets.len > 0 ? proc_write(c, "self/timens_offsets", op->offsets.s, op->offsets.len) : 0;
-    if (err == -EACCES && c->agent >= 0) {
+    if (op->offsets.len > 0)
+        err = (c->agent >= 0 ? proc_write : proc_write_own)(c, "self/timens_offsets", op->offsets.s, op->offsets.len);
+    if (err == -EACCES && c->agent >= 0)
         err = host_time_offsets(c);
-    } else {
-        if (err == -EACCES)
-            err = proc_write_own(c, "self/timens_offsets", op->offsets.s, op->offsets.len);
-        if (err < 0)
-            (void)step(c, err, "set the offsets of the time namespace");
-    }
+    else if (err < 0)
+        (void)step(c, err, "set the offsets of the time namespace");
     if (err < 0)
         return err;
     cleanup_fd int fd = proc_open_ns(c, "self", "time_for_children");

@@ -54,7 +54,7 @@ export function toTtrpcError(error: unknown): TtrpcError {
 
 /**
  * The failure of a whole step (`OCI runtime create failed`): one line that begins with the step. A class is kept where it is of the step
- * itself and not of something that the step met: the id exists, the caller has given up, the whole step is not implemented.
+ * itself and not of something that the step met: the id exists, the caller has given up, the whole step is one that we refuse (checkpoint).
  */
 export function stepFailed(step: string, error: unknown): TtrpcError {
   const message = `${step}: ${messageOf(error).replaceAll('\n', ' ')}`

@@ -239,6 +239,7 @@ describe('ctr run', needs('root', 'containerd', 'busybox'), () => {
     )
     const result = await ct.run(['--seccomp', '--seccomp-profile', profile], sh('touch /ok && mkdir /denied'))
     expect(result.code).toBe(1)
+    // the C library's words for ENOSYS (38), which the profile asks for
     expect(result.stderr).toContain('Function not implemented')
   })
 

@@ -110,6 +110,7 @@ inModes(MODES, 'seccomp notifications', (test, mode) => {
     await command.finished
     listening.write('\n')
     listening.endInput()
+    // the C library's words for ENOSYS, which the kernel answers where no agent listens any more (seccomp_unotify(2))
     expect((await listening.finished).stdout).toBe('Function not implemented\n')
   })
 

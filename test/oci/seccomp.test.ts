@@ -37,6 +37,7 @@ inModes(MODES, 'seccomp', (test) => {
         args: [{ index: 1, value: 28, op: 'SCMP_CMP_EQ' }],
       })
     })
+    // the C library's words for ENOSYS (38), here and below
     expect(out).toBe('ok 0\nFunction not implemented\n')
   })
 

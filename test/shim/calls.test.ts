@@ -211,6 +211,7 @@ describe.for<TaskVersion>(['v2', 'v3'])('under the name containerd.task.%s.Task,
       }
       expect(await refusal({})).toMatchObject({ code: 2, message: 'cannot checkpoint a created container' })
       await task.start()
+      // deliberately: README's table of what is refused has it
       expect(await refusal({})).toMatchObject({ code: 12, message: expect.stringMatching(/: not implemented$/) })
       expect(await refusal({ path: 'images' })).toMatchObject({ code: 3 })
       for (const type of [RuncCheckpointOptions, LegacyCheckpointOptions]) {

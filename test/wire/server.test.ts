@@ -22,6 +22,7 @@ import { RawPeer, requestFrame, socketDir } from './raw-peer.ts'
 const TASK = TaskService.typeName
 type Handlers = ServiceHandlers<typeof TaskService>
 
+/** Stands where a test has no method of its own: a server must have all of its service. */
 function unimplemented(): never {
   throw new TtrpcError(Code.UNIMPLEMENTED, 'not in this test')
 }

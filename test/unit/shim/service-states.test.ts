@@ -85,6 +85,7 @@ describe('a container in the wrong state', () => {
     expect(await call.Wait()).toEqual({ exitStatus: 137, exitedAt: KILLED.at })
   })
 
+  // deliberately: checkpoint and restore are in README's table of what is refused
   test('checkpoints are not implemented', async ({ world }) => {
     const call = callers(world)
     await call.Start()
