@@ -8,58 +8,19 @@
  * Invariant: reading and writing have a descriptor each, so that what cannot be written any more neither ends the reading nor, waiting,
  * keeps us awake on a terminal that has hung up.
  */
-import { Socket, type SocketConstructorOpts } from 'node:net'
-import { duplicate, type OwnedFd, openPeer, pipePair, resizeTerminal } from '../runtime/index.ts'
+import {
+  duplicate,
+  type OwnedFd,
+  openPeer,
+  pipeSource,
+  pollableSocket,
+  pollableSource,
+  Relay,
+  resizeTerminal,
+  type Sink,
+  SocketSink,
+} from '../runtime/index.ts'
 import type { InputFifo } from './fifo.ts'
-import { pipeSource, Relay, type Sink, SocketSink } from './relay.ts'
-
-/** libuv's handle behind a net.Socket. */
-interface PipeHandle {
-  open(fd: number): number
-}
-
-type PipeConstructor = new (type: number) => PipeHandle
-
-const SOCKET_HANDLE = 0
-
-let pipeConstructor: PipeConstructor | undefined
-
-function isPipeConstructor(value: unknown): value is PipeConstructor {
-  return typeof value === 'function' && value.name === 'Pipe'
-}
-
-/**
- * libuv's pipe handle reads and writes any descriptor that can be polled; its tty handle would do blocking writes to a master. net.Socket
- * picks the handle by the kind of descriptor, so we take the class from a socket around a real pipe. (Node is pinned; a version without
- * it is an error at the first terminal, not a silent change.)
- */
-function pipeHandleClass(): PipeConstructor {
-  if (pipeConstructor !== undefined) return pipeConstructor
-  const { read, write } = pipePair()
-  const probe = new Socket({
-    fd: read.take(),
-    readable: true,
-    writable: false,
-    manualStart: true,
-  } as SocketConstructorOpts)
-  const handle: unknown = Reflect.get(probe, '_handle')
-  const found: unknown = typeof handle === 'object' && handle !== null ? handle.constructor : undefined
-  probe.destroy()
-  write.close()
-  if (!isPipeConstructor(found)) throw new Error('cannot relay a terminal: this Node has no pipe handle')
-  pipeConstructor = found
-  return found
-}
-
-/** A socket on a master of its own. */
-function masterSocket(master: OwnedFd, options: SocketConstructorOpts): Socket {
-  const handle = new (pipeHandleClass())(SOCKET_HANDLE)
-  const failure = handle.open(master.fd)
-  if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
-  master.take()
-  // `handle` is how net itself wraps the connections that it accepts; its public types do not name it
-  return Reflect.construct(Socket, [{ handle, ...options }])
-}
 
 /** A relayed terminal. */
 export class Console {
@@ -78,12 +39,10 @@ export class Console {
     const peer = openPeer(master.fd)
     this.#peer = peer
     try {
-      const open = (onread: SocketConstructorOpts['onread']): Socket =>
-        masterSocket(master, { readable: true, writable: false, onread })
-      this.#output = new Relay({ open, pipe: -1 }, stdout)
+      this.#output = new Relay(pollableSource(master), stdout)
       void this.#output.done.then(() => (this.#fd = -1))
       if (stdin === undefined || inputMaster === undefined) return
-      const sink = new SocketSink(masterSocket(inputMaster, { readable: false, writable: true }))
+      const sink = new SocketSink(pollableSocket(inputMaster, { readable: false, writable: true }))
       this.#input = new Relay(pipeSource(stdin.takeReader()), sink)
     } catch (error) {
       peer.close()

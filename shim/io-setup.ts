@@ -9,10 +9,24 @@
  */
 import { closeSync, constants, openSync, statSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { chownFd, errnoName, errnoOf, type OwnedFd, pipePair, RuntimeError, type Stdio } from '../runtime/index.ts'
+import {
+  chownFd,
+  discardSink,
+  errnoName,
+  errnoOf,
+  FileSink,
+  type OwnedFd,
+  PipeSink,
+  pipePair,
+  pipeSource,
+  Relay,
+  RuntimeError,
+  type Sink,
+  SocketSink,
+  type Stdio,
+} from '../runtime/index.ts'
 import { InputFifo, OutputFifo, openStream } from './fifo.ts'
 import { type LogProgramOptions, LogWriter } from './log-program.ts'
-import { discardSink, FifoSink, FileSink, pipeSource, Relay, type Sink, SocketSink } from './relay.ts'
 import type { FileTarget, LogProgram, Streams } from './stdio-uri.ts'
 
 /** How the streams are made. */
@@ -150,8 +164,8 @@ export class IoSetup {
     if (target.kind === 'null') return discardSink()
     const { logger } = this.#options
     const onError = (error: Error) => logger.warn({ error: error.message }, 'lost output of a process')
-    if (target.kind === 'fifo') return new FifoSink(new OutputFifo(target.path), { onError })
-    return new FileSink(target.path, { make: target.make, onError })
+    if (target.kind === 'fifo') return new PipeSink(new OutputFifo(target.path), { onError })
+    return FileSink.open(target.path, { make: target.make, onError })
   }
 
   /** Gives the process an end of a pipe, which its user may open again. */

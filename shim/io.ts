@@ -3,18 +3,17 @@
  *
  *   terminal   the runtime hands us the pty's master; console.ts relays it
  *   direct     the process gets the client's fifos themselves, and we only keep them alive: nothing is copied
- *   relay      the process gets pipes, and relay.ts copies between them and wherever the client wants its streams
+ *   relay      the process gets pipes, and a relay copies between them and wherever the client wants its streams
  *   program    the process gets pipes, and a program that log-program.ts started reads them
  *
  * Invariant: every descriptor opened here is closed by spawned(), exited(), a finished relay, or close(), which may come at any time.
  */
 import { closeSync } from 'node:fs'
-import type { OwnedFd, Stdio } from '../runtime/index.ts'
+import type { OwnedFd, Relay, Sink, Stdio } from '../runtime/index.ts'
 import { Console } from './console.ts'
 import type { InputFifo, OutputFifo } from './fifo.ts'
 import { type IoOptions, IoSetup } from './io-setup.ts'
 import type { LogWriter } from './log-program.ts'
-import type { Relay, Sink } from './relay.ts'
 import { parseStreams, type StdioPaths } from './stdio-uri.ts'
 
 /** The streams of one process. */

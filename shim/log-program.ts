@@ -11,16 +11,18 @@ import { constants, openSync } from 'node:fs'
 import { Socket } from 'node:net'
 import {
   type Child,
+  discardSink,
   type Exit,
   type Logger,
   OwnedFd,
   pipePair,
+  pipeSource,
   type Reaper,
+  Relay,
   RuntimeError,
   tryLock,
   unreadBytes,
 } from '../runtime/index.ts'
-import { discardSink, pipeSource, Relay } from './relay.ts'
 import type { LogProgram } from './stdio-uri.ts'
 
 const READY_MS = 10_000

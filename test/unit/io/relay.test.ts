@@ -16,9 +16,18 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test as base, describe, expect } from 'vitest'
-import { mkfifo, pipePair, unreadBytes } from '../../../runtime/index.ts'
+import {
+  discardSink,
+  FileSink,
+  mkfifo,
+  PipeSink,
+  pipePair,
+  pipeSource,
+  Relay,
+  SocketSink,
+  unreadBytes,
+} from '../../../runtime/index.ts'
 import { OutputFifo } from '../../../shim/fifo.ts'
-import { discardSink, FifoSink, FileSink, pipeSource, Relay, SocketSink } from '../../../shim/relay.ts'
 
 const test = base.extend<{ dir: string }>({
   // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixtures that are needed from this pattern
@@ -41,8 +50,8 @@ function pattern(length: number): Buffer {
 const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
 /** A sink that must not fail. */
-function fifoSink(path: string): FifoSink {
-  return new FifoSink(new OutputFifo(path), {
+function fifoSink(path: string): PipeSink {
+  return new PipeSink(new OutputFifo(path), {
     onError: (error) => {
       throw error
     },
@@ -124,7 +133,7 @@ describe('Relay', () => {
     mkfifo(path, 0o600)
     const { read, write } = pipePair()
     const fifo = new OutputFifo(path)
-    const relay = new Relay(pipeSource(read.take()), new FifoSink(fifo, { onError: () => {} }))
+    const relay = new Relay(pipeSource(read.take()), new PipeSink(fifo, { onError: () => {} }))
     for (let i = 0; i < 2000; i++) {
       writeSync(write.fd, 'ten bytes\n')
       if (i % 3 === 0) await turn()
@@ -180,7 +189,7 @@ describe('Relay', () => {
     const path = join(dir, 'new/folder/log')
     const { read, write } = pipePair()
     const failures: Error[] = []
-    const sink = new FileSink(path, { make: true, onError: (error) => failures.push(error) })
+    const sink = FileSink.open(path, { make: true, onError: (error) => failures.push(error) })
     const relay = new Relay(pipeSource(read.take()), sink)
     const bytes = pattern(3 * 1024 * 1024 + 1)
     await Promise.all([writeAll(write.take(), bytes), relay.done])
@@ -192,7 +201,7 @@ describe('Relay', () => {
   test('goes on reading when the file cannot be written', async () => {
     const { read, write } = pipePair()
     const failures: string[] = []
-    const sink = new FileSink('/dev/full', { make: false, onError: (error) => failures.push(error.message) })
+    const sink = FileSink.open('/dev/full', { make: false, onError: (error) => failures.push(error.message) })
     const relay = new Relay(pipeSource(read.take()), sink)
     await Promise.all([writeAll(write.take(), pattern(1024 * 1024)), relay.done])
     expect(failures).toEqual(['cannot write to "/dev/full": ENOSPC'])

@@ -1,0 +1,59 @@
+/**
+ * Sockets on descriptors that can be polled and are no sockets: terminals and their masters. net.Socket chooses libuv's handle by the kind
+ * of descriptor, and for a terminal it refuses; libuv's own tty handle does blocking writes to a master. The pipe handle reads and writes
+ * whatever epoll takes, so its class is borrowed from a socket around a real pipe. Node is pinned: a version without that class is an
+ * error at the first terminal, not a silent change.
+ *
+ * Invariant: O_NONBLOCK is set on the description that is handed in, so that must be one of our own.
+ */
+import { Socket, type SocketConstructorOpts } from 'node:net'
+import { type OwnedFd, pipePair } from '../sys/fd.ts'
+import type { Source } from './relay.ts'
+
+/** libuv's handle behind a net.Socket. */
+interface PipeHandle {
+  open(fd: number): number
+}
+
+type PipeConstructor = new (type: number) => PipeHandle
+
+const SOCKET_HANDLE = 0
+
+let pipeConstructor: PipeConstructor | undefined
+
+function isPipeConstructor(value: unknown): value is PipeConstructor {
+  return typeof value === 'function' && value.name === 'Pipe'
+}
+
+function pipeHandleClass(): PipeConstructor {
+  if (pipeConstructor !== undefined) return pipeConstructor
+  const { read, write } = pipePair()
+  const probe = new Socket({
+    fd: read.take(),
+    readable: true,
+    writable: false,
+    manualStart: true,
+  } as SocketConstructorOpts)
+  const handle: unknown = Reflect.get(probe, '_handle')
+  const found: unknown = typeof handle === 'object' && handle !== null ? handle.constructor : undefined
+  probe.destroy()
+  write.close()
+  if (!isPipeConstructor(found)) throw new Error('cannot relay a terminal: this Node has no pipe handle')
+  pipeConstructor = found
+  return found
+}
+
+/** A socket on a pollable descriptor, which it takes over. @throws what opening met: the descriptor stays the caller's then */
+export function pollableSocket(owned: OwnedFd, options: SocketConstructorOpts): Socket {
+  const handle = new (pipeHandleClass())(SOCKET_HANDLE)
+  const failure = handle.open(owned.fd)
+  if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
+  owned.take()
+  // `handle` is how net itself wraps the connections that it accepts; its public types do not name it
+  return Reflect.construct(Socket, [{ handle, ...options }])
+}
+
+/** A relay's source on a pollable descriptor that is no pipe, taken over when the relay opens it. */
+export function pollableSource(owned: OwnedFd): Source {
+  return { pipe: -1, open: (onread) => pollableSocket(owned, { readable: true, writable: false, onread }) }
+}

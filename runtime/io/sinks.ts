@@ -1,0 +1,252 @@
+/**
+ * Where a relay's bytes go: a pipe or fifo whose other end is a client's, a socket of our own, a file, or nowhere. A client that no longer
+ * reads must not hurt the container, so a broken sink swallows what still comes; with `endsSource` it ends the source instead, so that the
+ * process learns that nobody reads it, as it would without us in between.
+ *
+ * Invariant: no write blocks the event loop.
+ */
+import { close, closeSync, constants, openSync, write, writeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { constants as osConstants } from 'node:os'
+import { dirname } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { makeDirectories } from '../sys/directory.ts'
+import { errnoName, errnoOf } from '../sys/errno.ts'
+import { movePipeBytes } from '../sys/fd.ts'
+import type { Sink } from './relay.ts'
+
+/** What is moved at once, and how often before other work gets its turn. */
+const MOVE_BYTES = 1024 * 1024
+const MOVES = 16
+
+/** How soon a device that is full is tried again: at first, and in the end. */
+const FULL_MS = 1
+const LONG_FULL_MS = 250
+
+/** How a sink treats a failure. */
+export interface SinkOptions {
+  /** told of a failure, once */
+  readonly onError?: (error: Error) => void
+  /** nobody reads the source any more once this sink is broken (default: what comes is swallowed) */
+  readonly endsSource?: boolean
+}
+
+/** A non-blocking description of a pipe or fifo that somebody else reads. */
+export interface OutputPipe {
+  /** borrowed; -1 once it was let go */
+  readonly fd: number
+  /** Lets go; what was written stays for the reader. `closeFd` closes the descriptor, where another owns it by now. */
+  release(closeFd?: (fd: number) => void): void
+  /** Closes at once. */
+  close(closeFd?: (fd: number) => void): void
+}
+
+/** Takes everything and keeps nothing. */
+export function discardSink(): Sink {
+  return { write: () => true, onReady: () => {}, end() {}, destroy() {} }
+}
+
+/** Writes what fits into a non-blocking descriptor; the number of bytes taken. */
+function writeSome(fd: number, chunk: Uint8Array): number {
+  try {
+    return writeSync(fd, chunk)
+  } catch (error) {
+    if (errnoOf(error) === osConstants.errno.EAGAIN) return 0
+    throw error
+  }
+}
+
+/** A sink that is a pipe or fifo with a reader. */
+export class PipeSink implements Sink {
+  onReady: () => void = () => {}
+  onGone: () => void = () => {}
+  readonly #pipe: OutputPipe
+  readonly #options: SinkOptions
+  /** made when the fifo is full for the first time; owns the descriptor then */
+  #socket: Socket | undefined
+  #broken = false
+
+  constructor(pipe: OutputPipe, options: SinkOptions) {
+    this.#pipe = pipe
+    this.#options = options
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken) return true
+    try {
+      const taken = writeSome(this.#pipe.fd, chunk)
+      if (taken === chunk.length) return true
+      this.#socket ??= this.#open()
+      this.#socket.write(Buffer.from(chunk.subarray(taken)), () => this.onReady())
+      return false
+    } catch (error) {
+      this.#fail(error)
+      return true
+    }
+  }
+
+  moveFrom(pipe: number): number {
+    let sum = 0
+    if (this.#broken) return sum
+    try {
+      for (let i = 0; i < MOVES; i++) {
+        const moved = movePipeBytes(pipe, this.#pipe.fd, MOVE_BYTES)
+        if (moved === 0) break
+        sum += moved
+      }
+    } catch (error) {
+      this.#fail(error)
+    }
+    return sum
+  }
+
+  end(): void {
+    this.#pipe.release((fd) => this.#close(fd))
+  }
+
+  destroy(): void {
+    this.#pipe.close((fd) => this.#close(fd))
+  }
+
+  #open(): Socket {
+    const socket = new Socket({ fd: this.#pipe.fd, readable: false, writable: true })
+    socket.on('error', (error) => {
+      this.#fail(error)
+      this.onReady()
+    })
+    return socket
+  }
+
+  #fail(error: unknown): void {
+    if (this.#broken) return
+    this.#broken = true
+    this.#options.onError?.(streamError('a stream', error))
+    if (this.#options.endsSource === true) this.onGone()
+  }
+
+  #close(fd: number): void {
+    if (this.#socket === undefined) closeSync(fd)
+    else this.#socket.destroy()
+    this.#socket = undefined
+  }
+}
+
+/** A sink that is a socket of its own: the pipe to a process's stdin or to a log program, or a terminal. */
+export class SocketSink implements Sink {
+  onReady: () => void = () => {}
+  onGone: () => void = () => {}
+  readonly #socket: Socket
+  #broken = false
+
+  /** `endsSource`: when nobody reads the socket, nobody reads the source. */
+  constructor(socket: Socket, options: SinkOptions = {}) {
+    this.#socket = socket
+    socket.on('error', (error) => {
+      this.#broken = true
+      options.onError?.(error)
+      if (options.endsSource === true) this.onGone()
+      else this.onReady()
+    })
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken || !this.#socket.writable) return true
+    this.#socket.write(Buffer.from(chunk), (error) => {
+      if (error === undefined || error === null) this.onReady()
+    })
+    return false
+  }
+
+  end(): void {
+    this.#socket.destroy()
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+}
+
+/** A sink that is a file or a device: one write at a time, in the thread pool, since a disk may be slow and a terminal may wait. */
+export class FileSink implements Sink {
+  onReady: () => void = () => {}
+  onGone: () => void = () => {}
+  readonly #name: string
+  readonly #options: SinkOptions & { readonly borrowed?: boolean }
+  #fd: number
+  #fullMs = FULL_MS
+  #writing = false
+  #ended = false
+  #broken = false
+
+  /** Takes over `fd`, unless it is only `borrowed`; `name` says in messages what it is. */
+  constructor(fd: number, name: string, options: SinkOptions & { readonly borrowed?: boolean } = {}) {
+    this.#fd = fd
+    this.#name = name
+    this.#options = options
+  }
+
+  /** A sink that appends to a file. `make`: missing folders and the file are made. @throws Internal */
+  static open(path: string, options: SinkOptions & { readonly make: boolean }): FileSink {
+    try {
+      if (options.make) makeDirectories(dirname(path), 0o755)
+      const { O_APPEND, O_CREAT, O_NOCTTY, O_NONBLOCK, O_WRONLY } = constants
+      const flags = O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | (options.make ? O_CREAT : 0)
+      return new FileSink(openSync(path, flags, 0o644), `"${path}"`, options)
+    } catch (error) {
+      throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+        cause: error,
+      })
+    }
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#broken) return true
+    this.#writing = true
+    this.#writeAll(Buffer.from(chunk))
+    return false
+  }
+
+  end(): void {
+    this.#ended = true
+    if (this.#writing || this.#fd < 0) return
+    if (this.#options.borrowed !== true) close(this.#fd, () => {})
+    this.#fd = -1
+  }
+
+  destroy(): void {
+    this.end()
+  }
+
+  /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */
+  #later(rest: Buffer): void {
+    const timer = setTimeout(() => this.#writeAll(rest), this.#fullMs)
+    // a shim is not kept alive by a log that cannot be written; a command waits for its caller's own streams
+    if (this.#options.borrowed !== true) timer.unref()
+    this.#fullMs = Math.min(2 * this.#fullMs, LONG_FULL_MS)
+  }
+
+  #writeAll(rest: Buffer): void {
+    write(this.#fd, rest, (error, taken) => {
+      if (!this.#ended) {
+        if (error?.code === 'EAGAIN') return this.#later(rest)
+        this.#fullMs = FULL_MS
+        if (error === null && taken < rest.length) return this.#writeAll(rest.subarray(taken))
+      }
+      this.#writing = false
+      if (error !== null && !this.#broken) this.#fail(error)
+      if (this.#ended) this.end()
+      else this.onReady()
+    })
+  }
+
+  #fail(error: unknown): void {
+    this.#broken = true
+    this.#options.onError?.(streamError(this.#name, error))
+    if (this.#options.endsSource === true) this.onGone()
+  }
+}
+
+/** The failure of a write, with the system's error as its cause. */
+function streamError(name: string, error: unknown): Error {
+  return new Error(`cannot write to ${name}: ${errnoName(errnoOf(error))}`, { cause: error })
+}
