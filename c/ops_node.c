@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <termios.h>
 
 /*
  * Who can influence: the image may have any file or link at the path. Privilege: mknod. Therefore below the fd of the parent only; what
@@ -143,6 +144,14 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
         if (err < 0)
             return step(c, err, "size the terminal");
     }
+    if (op->bare_newlines != 0) {
+        struct termios settings;
+        err = sys_result(tcgetattr(slave, &settings));
+        settings.c_oflag &= ~(tcflag_t)ONLCR;
+        err = err < 0 ? err : sys_result(tcsetattr(slave, TCSANOW, &settings));
+        if (err < 0)
+            return step(c, err, "set up the terminal");
+    }
     err = op->console != 0 ? bind_console(c, slave) : 0;
     if (err < 0)
         return step(c, err, "mount the terminal on \"/dev/console\"");
@@ -159,13 +168,16 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     return report(c, RECORD_CONSOLE) < 0 ? STOP : 0;
 }
 
-/* So that the program may open /dev/stdout again. The null device stays everyone's. */
+/*
+ * So that the program may open /dev/stdout again, where its streams are pipes that were made for it.
+ * A file or a terminal is the caller's own and keeps its owner: what opens it again may do what the host lets it do.
+ */
 int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
 {
     for (int fd = 0; fd <= 2; fd++) {
         struct stat st;
         int err = sys_fstat(fd, &st);
-        if (err == 0 && st.st_uid != op->uid && !is_null_device(&st))
+        if (err == 0 && st.st_uid != op->uid && S_ISFIFO(st.st_mode))
             err = sys_result(fchown(fd, op->uid, (gid_t)-1));
         if (err < 0 && err != -EPERM && err != -EROFS && err != -EINVAL)
             return step(c, err, "give fd %d to uid %u", fd, op->uid);

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x490a3a0du
+#define PLAN_SCHEMA_HASH 0x6d5d47bdu
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -125,9 +125,9 @@ enum op_code {
     OP_HOSTNAME = 37,
     /* setdomainname(2) */
     OP_DOMAINNAME = 38,
-    /* allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console */
+    /* allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console; with bareNewlines what is written to it gets no carriage returns (no ONLCR) */
     OP_TERMINAL = 39,
-    /* fchown fds 0, 1 and 2 to uid unless they are that uid's or /dev/null; EPERM, EROFS and EINVAL are ignored */
+    /* fchown those of fds 0, 1 and 2 that are pipes or fifos to uid, unless they are that uid's; EPERM, EROFS and EINVAL are ignored */
     OP_STDIO_OWNER = 40,
     /* mkdir -p the working directory inside the root, mode 0755 */
     OP_MAKE_CWD = 41,
@@ -333,6 +333,7 @@ struct op_terminal {
     uint32_t height;
     uint32_t uid;
     uint32_t console;
+    uint32_t bare_newlines;
 };
 
 struct op_stdio_owner {
@@ -633,12 +634,13 @@ static const struct op_schema {
       {
           { ARG_STR, offsetof(struct op, domainname.name) },
       } },
-    { OP_TERMINAL, STAGE_CONTAINER, 1, 0, "terminal", "terminal may come once only", NULL, 4,
+    { OP_TERMINAL, STAGE_CONTAINER, 1, 0, "terminal", "terminal may come once only", NULL, 5,
       {
           { ARG_U32, offsetof(struct op, terminal.width) },
           { ARG_U32, offsetof(struct op, terminal.height) },
           { ARG_U32, offsetof(struct op, terminal.uid) },
           { ARG_U32, offsetof(struct op, terminal.console) },
+          { ARG_U32, offsetof(struct op, terminal.bare_newlines) },
       } },
     { OP_STDIO_OWNER, STAGE_CONTAINER, 0, 0, "stdio_owner", NULL, NULL, 1,
       {

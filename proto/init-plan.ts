@@ -318,13 +318,13 @@ export const OPS = {
     code: 39,
     stage: 'container',
     most: 1,
-    doc: 'allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console',
-    args: { width: 'u32', height: 'u32', uid: 'u32', console: 'u32' },
+    doc: 'allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console; with bareNewlines what is written to it gets no carriage returns (no ONLCR)',
+    args: { width: 'u32', height: 'u32', uid: 'u32', console: 'u32', bareNewlines: 'u32' },
   },
   stdio_owner: {
     code: 40,
     stage: 'container',
-    doc: "fchown fds 0, 1 and 2 to uid unless they are that uid's or /dev/null; EPERM, EROFS and EINVAL are ignored",
+    doc: "fchown those of fds 0, 1 and 2 that are pipes or fifos to uid, unless they are that uid's; EPERM, EROFS and EINVAL are ignored",
     args: { uid: 'u32' },
   },
   make_cwd: {

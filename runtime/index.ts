@@ -24,11 +24,12 @@ export { type ErrorDetail, RuntimeError, type RuntimeErrorCode, specError } from
 export { failpoint, longTime } from './failpoint.ts'
 export { features } from './features.ts'
 export type { Stdio } from './init/spawn.ts'
+export { FileInput } from './io/file-input.ts'
 export { type ProcessPipes, processPipes } from './io/pipes.ts'
 export { pollableSocket, pollableSource } from './io/pollable.ts'
 export { pipeSource, Relay, type Sink, type Source } from './io/relay.ts'
 export { discardSink, FileSink, type OutputPipe, PipeSink, type SinkOptions, SocketSink } from './io/sinks.ts'
-export { openPeer, resizeTerminal } from './io/terminal.ts'
+export { openPeer, rawInput, resizeTerminal, type TerminalSize, terminalSize } from './io/terminal.ts'
 export { type ConfiguredLog, configureLogging, type Log, type LogSettings, openLog, parseLogLevel } from './log.ts'
 export { atLevel, type LogFields, type Logger, type LogLevel, silentLogger, withFields } from './logger.ts'
 export { exampleSpec, SPEC_VERSION } from './spec/example.ts'
@@ -37,7 +38,19 @@ export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { makeDirectories } from './sys/directory.ts'
 export { errnoCode, errnoName, errnoOf } from './sys/errno.ts'
-export { chownFd, duplicate, growPipe, movePipeBytes, OwnedFd, pipePair, unreadBytes } from './sys/fd.ts'
+export {
+  accessOf,
+  chownFd,
+  duplicate,
+  growPipe,
+  movePipeBytes,
+  OwnedFd,
+  pipePair,
+  reopen,
+  sameDescription,
+  setNonBlocking,
+  unreadBytes,
+} from './sys/fd.ts'
 export { tryLock } from './sys/flock.ts'
 export { exitNow, getpid, mkfifo, realtime } from './sys/libc.ts'
 export { seccompVersion } from './sys/libseccomp.ts'

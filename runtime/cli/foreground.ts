@@ -1,10 +1,24 @@
 /**
- * Being in front of a process: our signals become its signals, our terminal its terminal, its exit status ours. Invariant: from the
+ * Being in front of a process: our signals become its signals, our streams its streams, its exit status ours. Invariant: from the
  * moment that a SignalRelay exists, no signal that can be caught ends us and leaves the container behind.
  */
 import { constants } from 'node:os'
-import { ReadStream } from 'node:tty'
-import { type OwnedFd, openPeer, type RunningProcess, RuntimeError, resizeTerminal } from '../index.ts'
+import { isatty } from 'node:tty'
+import {
+  duplicate,
+  type Logger,
+  OwnedFd,
+  openPeer,
+  pollableSource,
+  Relay,
+  type RunningProcess,
+  RuntimeError,
+  rawInput,
+  resizeTerminal,
+  type TerminalSize,
+  terminalSize,
+} from '../index.ts'
+import { type ChosenStreams, callerInput, callerSink, drained, ForegroundStreams, type Input } from './streams.ts'
 
 /** Signals that are ours alone: children, the window, Node's own timer and debugger, and what cannot be caught. */
 const NOT_FORWARDED = new Set([
@@ -24,44 +38,57 @@ const NOT_FORWARDED = new Set([
 ])
 
 /** The size of our own terminal; undefined where we have none. */
-export function ownWindow(): { readonly width: number; readonly height: number } | undefined {
-  if (!process.stdout.isTTY) return undefined
-  const [width, height] = process.stdout.getWindowSize()
-  return { width, height }
+export function ownWindow(): TerminalSize | undefined {
+  const terminal = [1, 0, 2].find((fd) => isatty(fd))
+  try {
+    return terminal === undefined ? undefined : terminalSize(terminal)
+  } catch {
+    // it has hung up
+    return undefined
+  }
 }
 
 /**
- * Relays between our own terminal and the container's, until `letGo` was called and nobody has the container's side open any more: a
- * process may close it and open it again.
+ * A container's terminal, connected to our own streams until it is disposed. We have the other side of it open until the process has
+ * ended, since a process may let go of its terminal and come back.
  */
-function relayTerminal(master: OwnedFd): { done: Promise<void>; letGo(): void; restore(): void } {
-  const peer = openPeer(master.fd)
-  const fd = master.take()
-  const terminal = new ReadStream(fd)
-  const { stdin, stdout } = process
-  const resize = (): void => {
-    const size = ownWindow()
-    if (size !== undefined) resizeTerminal(fd, size)
+class TerminalRelay implements Disposable {
+  readonly output: Relay
+  readonly #input: Input
+  readonly #peer: OwnedFd
+  readonly #raw: Disposable | undefined
+  readonly #resize: () => void
+
+  constructor(master: OwnedFd, logger: Logger) {
+    using disposables = new DisposableStack()
+    const { fd } = master
+    const peer = disposables.use(openPeer(fd))
+    using writer = duplicate(fd)
+    this.#resize = () => {
+      const size = ownWindow()
+      if (size !== undefined && this.output.open) resizeTerminal(fd, size)
+    }
+    this.#raw = isatty(0) ? disposables.use(rawInput(0)) : undefined
+    this.#peer = peer
+    this.output = new Relay(pollableSource(master), callerSink(1, logger))
+    this.#input = callerInput(new OwnedFd(writer.take()), logger)
+    // nobody reads what the terminal shows: it hangs up
+    void this.output.done.then(() => this.letGo())
+    this.#resize()
+    process.on('SIGWINCH', this.#resize)
+    disposables.move()
   }
-  resize()
-  process.on('SIGWINCH', resize)
-  if (stdin.isTTY) stdin.setRawMode(true)
-  stdin.on('data', (chunk: Buffer) => terminal.write(chunk))
-  terminal.pipe(stdout, { end: false })
-  const done = new Promise<void>((ended) => {
-    // EIO: every process has closed its side
-    terminal.on('error', () => ended())
-    terminal.on('close', () => ended())
-  })
-  return {
-    done,
-    letGo: () => peer.close(),
-    restore() {
-      peer.close()
-      process.off('SIGWINCH', resize)
-      if (stdin.isTTY) stdin.setRawMode(false)
-      stdin.pause()
-    },
+
+  /** The process has ended: the terminal ends when no other process has it open. */
+  letGo(): void {
+    this.#input.stop()
+    this.#peer.close()
+  }
+
+  [Symbol.dispose](): void {
+    process.off('SIGWINCH', this.#resize)
+    this.letGo()
+    this.#raw?.[Symbol.dispose]()
   }
 }
 
@@ -103,27 +130,39 @@ export class SignalRelay {
 }
 
 /**
- * A process in the foreground: its terminal, if it has one, is connected to ours until this is disposed. Made before the program runs,
- * so that the program finds the terminal's size and nothing that it says is late.
+ * A process in the foreground: its streams or its terminal are connected to ours until this is disposed. Made before the program runs where
+ * that can be, so that the program finds the terminal's size and nothing that it says is late.
  */
 export class Foreground {
   readonly #target: RunningProcess
-  readonly #relay: ReturnType<typeof relayTerminal> | undefined
+  readonly #outputs: readonly Relay[]
+  readonly #input: Input | undefined
+  readonly #terminal: TerminalRelay | undefined
 
-  constructor(target: RunningProcess) {
+  /** `streams` are those that the process was started with. */
+  constructor(target: RunningProcess, streams: ChosenStreams, logger: Logger) {
     this.#target = target
-    this.#relay = target.console === undefined ? undefined : relayTerminal(target.console)
+    if (target.console !== undefined) {
+      this.#terminal = new TerminalRelay(target.console, logger)
+      this.#outputs = [this.#terminal.output]
+    } else {
+      const { input, outputs } = streams instanceof ForegroundStreams ? streams.connect(logger) : { outputs: [] }
+      this.#input = input
+      this.#outputs = outputs
+    }
   }
 
   /** Waits for its end and for the last of its output; its exit status. */
   async ended(): Promise<number> {
     const exit = await this.#target.exited
-    this.#relay?.letGo()
-    await this.#relay?.done
+    this.#input?.stop()
+    this.#terminal?.letGo()
+    await drained(this.#outputs)
     return exit.status
   }
 
   [Symbol.dispose](): void {
-    this.#relay?.restore()
+    this.#input?.stop()
+    this.#terminal?.[Symbol.dispose]()
   }
 }

@@ -33,7 +33,16 @@ import { moveNetDevices } from './net-devices.ts'
 import { withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
-import { containerSide, keyringName, makeFifo, rootfsPath, seccompOf, sized, withConsole } from './prepare.ts'
+import {
+  containerSide,
+  hasBareNewlines,
+  keyringName,
+  makeFifo,
+  rootfsPath,
+  seccompOf,
+  sized,
+  withConsole,
+} from './prepare.ts'
 import { type MadeHow, removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
@@ -104,6 +113,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       noPivot: options.noPivot ?? false,
       keyring: keyringName(options, id),
       extraFds: extraFds.length,
+      bareNewlines: hasBareNewlines(options.stdio),
       host,
       ...(seccomp === undefined ? {} : { seccomp }),
     })

@@ -18,7 +18,7 @@ import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
-import { containerSide, keyringName, seccompOf, sized, withConsole } from './prepare.ts'
+import { containerSide, hasBareNewlines, keyringName, seccompOf, sized, withConsole } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
 import { refusal } from './status.ts'
 
@@ -81,6 +81,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     cgroup: join,
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
     extraFds: extraFds.length,
+    bareNewlines: hasBareNewlines(options.stdio),
     host,
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),

@@ -107,3 +107,8 @@ export function sized(stdio: Stdio, process: OciProcess): Stdio {
   if (stdio.kind !== 'terminal' || stdio.width !== undefined || consoleSize === undefined) return stdio
   return { ...stdio, width: consoleSize.width, height: consoleSize.height }
 }
+
+/** Whether the terminal that the caller asks for leaves newlines alone. */
+export function hasBareNewlines(stdio: Stdio): boolean {
+  return stdio.kind === 'terminal' && stdio.bareNewlines === true
+}

@@ -22,6 +22,8 @@ export type Stdio =
       readonly kind: 'terminal'
       readonly width?: number
       readonly height?: number
+      /** newlines go out as the program writes them, without carriage returns: for a caller that relays to a terminal of its own */
+      readonly bareNewlines?: boolean
       /** a connected unix socket that receives the master instead of us (OCI console socket) */
       readonly socket?: number
     }

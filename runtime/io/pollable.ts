@@ -55,5 +55,6 @@ export function pollableSocket(owned: OwnedFd, options: SocketConstructorOpts): 
 
 /** A relay's source on a pollable descriptor that is no pipe, taken over when the relay opens it. */
 export function pollableSource(owned: OwnedFd): Source {
-  return { pipe: -1, open: (onread) => pollableSocket(owned, { readable: true, writable: false, onread }) }
+  const { fd } = owned
+  return { fd, isPipe: false, open: (onread) => pollableSocket(owned, { readable: true, writable: false, onread }) }
 }

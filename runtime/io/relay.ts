@@ -9,8 +9,11 @@
  * last byte has been handed on, or the relay was closed.
  */
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
+import { unreadBytes } from '../sys/fd.ts'
 
 const BUFFER_BYTES = 64 * 1024
+/** For a sink whose every write is a trip to another thread. */
+const LARGE_BYTES = 256 * 1024
 const PAGE_BYTES = 4096
 
 /** One of each size for all relays: a chunk is used up before the event loop goes on. */
@@ -18,10 +21,12 @@ const buffers = new Map<number, Buffer>()
 
 /** Where a relay puts its bytes. */
 export interface Sink {
-  /** Takes a chunk, which is only valid during the call. False: part of it is kept, write no more until `onReady`. */
+  /** Takes a chunk, which is only valid during the call (but see `ownBuffer`). False: part of it is kept, write no more until `onReady`. */
   write(chunk: Uint8Array): boolean
   /** Takes what waits in a pipe, without a copy; the number of bytes. Only called when nothing is kept. */
   moveFrom?(pipe: number): number
+  /** a write costs much, whatever its size: chunks are large, in a buffer of this relay alone, and valid until `onReady` */
+  readonly ownBuffer?: boolean
   /** Set by the relay; called by a sink after which nobody shall read the source any more, so that who writes there learns of it. */
   onGone?: () => void
   /** Set by the relay; called when a chunk that was kept is gone. */
@@ -36,14 +41,17 @@ export interface Sink {
 export interface Source {
   /** Makes the socket that reads. */
   open(onRead: OnReadOpts): Socket
-  /** the descriptor, borrowed, when it is a pipe; else -1 */
-  readonly pipe: number
+  /** the descriptor, borrowed; the relay's own once it was opened */
+  readonly fd: number
+  /** whether it is a pipe, so that its bytes can be moved */
+  readonly isPipe: boolean
 }
 
 /** A source on a descriptor of a pipe or fifo, which its socket owns from now on. */
 export function pipeSource(fd: number): Source {
   return {
-    pipe: fd,
+    fd,
+    isPipe: true,
     open(onread) {
       const options: SocketConstructorOpts = { fd, readable: true, writable: false, onread }
       return new Socket(options)
@@ -51,7 +59,7 @@ export function pipeSource(fd: number): Source {
   }
 }
 
-function bufferOf(size: typeof BUFFER_BYTES | typeof PAGE_BYTES): Buffer {
+function bufferOf(size: number): Buffer {
   let buffer = buffers.get(size)
   if (buffer === undefined) {
     buffer = Buffer.allocUnsafeSlow(size)
@@ -65,9 +73,10 @@ export class Relay {
   /** Resolves when the source has ended and everything was handed on, or the relay was closed; never rejects. */
   readonly done: Promise<void>
   readonly #source: Socket
+  readonly #fd: number
   readonly #sink: Sink
-  /** the source, when its bytes can be moved */
-  readonly #pipe: number
+  /** whether bytes can go from the source to the sink without a copy */
+  readonly #moves: boolean
   readonly #resolve: () => void
   #state: 'open' | 'blocked' | 'closed' = 'open'
   #sourceEnded = false
@@ -81,13 +90,20 @@ export class Relay {
     this.#sink = sink
     sink.onReady = () => this.#ready()
     sink.onGone = () => this.close()
-    this.#pipe = sink.moveFrom === undefined ? -1 : source.pipe
-    const buffer = bufferOf(this.#pipe < 0 ? BUFFER_BYTES : PAGE_BYTES)
+    this.#fd = source.fd
+    this.#moves = source.isPipe && sink.moveFrom !== undefined
+    const shared = this.#moves ? PAGE_BYTES : BUFFER_BYTES
+    const buffer = sink.ownBuffer === true ? Buffer.allocUnsafeSlow(LARGE_BYTES) : bufferOf(shared)
     this.#source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
     // EIO is how a terminal's master tells that nobody has the other side open any more
     this.#source.on('error', () => this.#end())
     this.#source.on('end', () => this.#end())
     this.#source.on('close', () => this.#end())
+  }
+
+  /** Whether it has not come to its end yet. */
+  get open(): boolean {
+    return this.#state !== 'closed'
   }
 
   /** How many bytes the source has given so far. */
@@ -98,6 +114,11 @@ export class Relay {
   /** How many of them the sink has handed on. */
   get handed(): number {
     return this.#handed
+  }
+
+  /** How many bytes wait in the source, not taken yet. */
+  get unread(): number {
+    return this.#sourceEnded || this.#state === 'closed' ? 0 : unreadBytes(this.#fd)
   }
 
   /** Stops, whatever has not been copied yet. */
@@ -118,7 +139,7 @@ export class Relay {
       return false
     }
     // a full buffer: there is more
-    if (this.#pipe >= 0 && chunk.length === PAGE_BYTES) this.#taken += this.#sink.moveFrom?.(this.#pipe) ?? 0
+    if (this.#moves && chunk.length === PAGE_BYTES) this.#taken += this.#sink.moveFrom?.(this.#fd) ?? 0
     this.#handed = this.#taken
     return true
   }

@@ -5,14 +5,14 @@
  *
  * Invariant: no write blocks the event loop.
  */
-import { close, closeSync, constants, openSync, write, writeSync } from 'node:fs'
-import { Socket } from 'node:net'
-import { constants as osConstants } from 'node:os'
+import { close, closeSync, constants, openSync, write } from 'node:fs'
+import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { makeDirectories } from '../sys/directory.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
-import { movePipeBytes } from '../sys/fd.ts'
+import { movePipeBytes, OwnedFd, writeAvailable } from '../sys/fd.ts'
+import { pollableSocket } from './pollable.ts'
 import type { Sink } from './relay.ts'
 
 /** What is moved at once, and how often before other work gets its turn. */
@@ -46,16 +46,6 @@ export function discardSink(): Sink {
   return { write: () => true, onReady: () => {}, end() {}, destroy() {} }
 }
 
-/** Writes what fits into a non-blocking descriptor; the number of bytes taken. */
-function writeSome(fd: number, chunk: Uint8Array): number {
-  try {
-    return writeSync(fd, chunk)
-  } catch (error) {
-    if (errnoOf(error) === osConstants.errno.EAGAIN) return 0
-    throw error
-  }
-}
-
 /** A sink that is a pipe or fifo with a reader. */
 export class PipeSink implements Sink {
   onReady: () => void = () => {}
@@ -74,7 +64,7 @@ export class PipeSink implements Sink {
   write(chunk: Uint8Array): boolean {
     if (this.#broken) return true
     try {
-      const taken = writeSome(this.#pipe.fd, chunk)
+      const taken = writeAvailable(this.#pipe.fd, chunk)
       if (taken === chunk.length) return true
       this.#socket ??= this.#open()
       this.#socket.write(Buffer.from(chunk.subarray(taken)), () => this.onReady())
@@ -109,7 +99,7 @@ export class PipeSink implements Sink {
   }
 
   #open(): Socket {
-    const socket = new Socket({ fd: this.#pipe.fd, readable: false, writable: true })
+    const socket = pollableSocket(new OwnedFd(this.#pipe.fd), { readable: false, writable: true })
     socket.on('error', (error) => {
       this.#fail(error)
       this.onReady()
@@ -168,6 +158,7 @@ export class SocketSink implements Sink {
 
 /** A sink that is a file or a device: one write at a time, in the thread pool, since a disk may be slow and a terminal may wait. */
 export class FileSink implements Sink {
+  readonly ownBuffer: boolean
   onReady: () => void = () => {}
   onGone: () => void = () => {}
   readonly #name: string
@@ -183,6 +174,7 @@ export class FileSink implements Sink {
     this.#fd = fd
     this.#name = name
     this.#options = options
+    this.ownBuffer = options.borrowed === true
   }
 
   /** A sink that appends to a file. `make`: missing folders and the file are made. @throws Internal */
@@ -202,7 +194,7 @@ export class FileSink implements Sink {
   write(chunk: Uint8Array): boolean {
     if (this.#broken) return true
     this.#writing = true
-    this.#writeAll(Buffer.from(chunk))
+    this.#writeAll(this.ownBuffer ? chunk : Buffer.from(chunk))
     return false
   }
 
@@ -218,14 +210,14 @@ export class FileSink implements Sink {
   }
 
   /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */
-  #later(rest: Buffer): void {
+  #later(rest: Uint8Array): void {
     const timer = setTimeout(() => this.#writeAll(rest), this.#fullMs)
     // a shim is not kept alive by a log that cannot be written; a command waits for its caller's own streams
     if (this.#options.borrowed !== true) timer.unref()
     this.#fullMs = Math.min(2 * this.#fullMs, LONG_FULL_MS)
   }
 
-  #writeAll(rest: Buffer): void {
+  #writeAll(rest: Uint8Array): void {
     write(this.#fd, rest, (error, taken) => {
       if (!this.#ended) {
         if (error?.code === 'EAGAIN') return this.#later(rest)

@@ -110,7 +110,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...(ownMounts ? rootPropagationAgain(linux) : []),
     ...(spec.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
     ...makeCwd(spec.process),
-    ...terminal(process, ownMounts),
+    ...terminal(process, { console: ownMounts, bareNewlines: input.bareNewlines }),
     ...mounts.readonlyLater,
     ...(spec.root.readonly ? [{ op: 'readonly_mount', path: '/', origin: '/root/readonly' } as const] : []),
     umask(process),
@@ -181,7 +181,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...keyring(input.keyring, process.process),
     // the runtime's own null device would be an inode of the host in the container's hands
     ...(process.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
-    ...terminal(process, false),
+    ...terminal(process, { console: false, bareNewlines: input.bareNewlines }),
     umask(process),
     ...apparmor(process),
 

@@ -22,6 +22,8 @@ export interface CreateInput {
   readonly keyring: string | null
   /** how many fds beyond its standard streams the program keeps */
   readonly extraFds: number
+  /** the terminal of the process writes newlines as they are: its output is relayed to where they are right so */
+  readonly bareNewlines?: boolean
   readonly host: HostFacts
 }
 
@@ -43,5 +45,7 @@ export interface ExecInput {
   readonly keyring: string | null
   /** how many fds beyond its standard streams the program keeps */
   readonly extraFds: number
+  /** the terminal of the process writes newlines as they are: its output is relayed to where they are right so */
+  readonly bareNewlines?: boolean
   readonly host: HostFacts
 }

@@ -70,14 +70,23 @@ function rlimitNumber(type: string): number {
   return number
 }
 
-/** A terminal of the container's own, if it is asked for; `console` says that it can be bound on /dev/console. */
-export function terminal({ process, at }: ProcessInput, console: boolean): readonly Op[] {
-  if (!process.terminal) return []
-  const { height = 0, width = 0 } = process.consoleSize ?? {}
-  return [{ op: 'terminal', width, height, uid: process.user.uid, console: console ? 1 : 0, origin: `${at}/terminal` }]
+/** How a process's terminal is made. */
+export interface TerminalInput {
+  /** it can be bound on /dev/console */
+  readonly console: boolean
+  /** no carriage return is put before a newline */
+  readonly bareNewlines: boolean | undefined
 }
 
-/** Without a terminal: the streams belong to the process's user, so that it can open /dev/stdout again. */
+/** A terminal of the container's own, if it is asked for. */
+export function terminal({ process, at }: ProcessInput, how: TerminalInput): readonly Op[] {
+  if (!process.terminal) return []
+  const { height = 0, width = 0 } = process.consoleSize ?? {}
+  const [console, bareNewlines] = [how.console ? 1 : 0, how.bareNewlines === true ? 1 : 0]
+  return [{ op: 'terminal', width, height, uid: process.user.uid, console, bareNewlines, origin: `${at}/terminal` }]
+}
+
+/** Without a terminal: pipes as streams belong to the process's user, so that it can open /dev/stdout again. */
 export function stdioOwner({ process, at }: ProcessInput): readonly Op[] {
   const { uid } = process.user
   return process.terminal || uid === 0 ? [] : [{ op: 'stdio_owner', uid, origin: `${at}/user/uid` }]

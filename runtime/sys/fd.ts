@@ -2,12 +2,13 @@
  * Owned file descriptors. An OwnedFd is closed exactly once, by close(), `using`, or by whoever took it with take();
  * a bare number in a signature always means "borrowed for this call".
  */
-import { closeSync, fchownSync } from 'node:fs'
+import { closeSync, constants, fchownSync, openSync, writeSync } from 'node:fs'
 import { errnoOf, syscallError } from './errno.ts'
-import { declare, fcntl, ioctl, lastErrno, pipe } from './libc.ts'
+import { declare, fcntl, getpid, ioctl, lastErrno, pipe } from './libc.ts'
 
 const FIONREAD = 0x541b
 const EAGAIN = 11
+const [F_GETFL, F_SETFL] = [3, 4]
 const F_DUPFD_CLOEXEC = 1030
 const F_SETPIPE_SZ = 1031
 const F_GETPIPE_SZ = 1032
@@ -17,6 +18,14 @@ const MOVE_NOW = 3
 const splice = declare(
   'long splice(int from, void *from_offset, int to, void *to_offset, unsigned long count, unsigned int flags)',
 )
+
+const lseek = declare('long lseek(int fd, long offset, int whence)')
+const [SEEK_SET, SEEK_CUR] = [0, 1]
+
+/** kcmp(2) has no wrapper in libc. */
+const kcmp = declare('long syscall(long number, int pid1, int pid2, int type, unsigned long fd1, unsigned long fd2)')
+const SYS_KCMP = { x64: 312, arm64: 272 } as const
+const KCMP_FILE = 0
 
 /** A file descriptor with one owner. */
 export class OwnedFd {
@@ -58,6 +67,57 @@ export function pipePair(): { read: OwnedFd; write: OwnedFd } {
 /** Another descriptor, CLOEXEC, for what a borrowed one has open. */
 export function duplicate(fd: number): OwnedFd {
   return new OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, 0))
+}
+
+/**
+ * A description of its own for the file, pipe or terminal that a borrowed fd has open, so that flags set there do not show on the other.
+ * @throws node's own error: ENXIO for a socket, and for a pipe without a reader that is opened for writing only and non-blocking
+ */
+export function reopen(fd: number, flags: number): OwnedFd {
+  return new OwnedFd(openSync(`/proc/self/fd/${fd}`, flags | constants.O_NOCTTY))
+}
+
+/** Whether a borrowed fd may be read, and written: the access mode that it was opened with. */
+export function accessOf(fd: number): { readonly readable: boolean; readonly writable: boolean } {
+  const mode = fcntl(fd, F_GETFL, 0) & (constants.O_RDONLY | constants.O_WRONLY | constants.O_RDWR)
+  return { readable: mode !== constants.O_WRONLY, writable: mode !== constants.O_RDONLY }
+}
+
+/** Makes reads and writes of a description non-blocking; it must be our own, since all its descriptors share that. */
+export function setNonBlocking(fd: number): void {
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | constants.O_NONBLOCK)
+}
+
+/** Writes what fits into a non-blocking borrowed fd at this moment; the number of bytes taken. @throws node's own error */
+export function writeAvailable(fd: number, chunk: Uint8Array): number {
+  try {
+    return writeSync(fd, chunk)
+  } catch (error) {
+    if (errnoOf(error) === EAGAIN) return 0
+    throw error
+  }
+}
+
+/** The file offset of a borrowed fd, in bytes. */
+export function offsetOf(fd: number): number {
+  return moveOffset(fd, 0, SEEK_CUR)
+}
+
+/** Sets the file offset of a borrowed fd, in bytes from the beginning, for all who share its description. */
+export function setOffset(fd: number, offset: number): void {
+  moveOffset(fd, offset, SEEK_SET)
+}
+
+function moveOffset(fd: number, offset: number, whence: number): number {
+  const result = lseek(fd, offset, whence)
+  if (result < 0) throw syscallError(`cannot seek in fd ${fd}`, 'lseek', lastErrno())
+  return result
+}
+
+/** Whether two borrowed fds are one open file description (kcmp(2)), with one offset; false where the kernel cannot tell. */
+export function sameDescription(one: number, other: number): boolean {
+  const number = process.arch === 'arm64' ? SYS_KCMP.arm64 : SYS_KCMP.x64
+  return kcmp(number, getpid(), getpid(), KCMP_FILE, one, other) === 0
 }
 
 /** fchown(2) of a borrowed fd; what cannot have an owner changed (EPERM, EROFS, EINVAL) is left as it is, as runc does with stdio. */

@@ -15,6 +15,7 @@ const SIGKILL = 9
 const SIGSTOP = 19
 
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
+const [POLLIN, POLLOUT] = [1, 4]
 
 /** The kernel's flag of a task whose exit has begun (linux/sched.h); long before it is a zombie nobody can join its namespaces. */
 const PF_EXITING = 4
@@ -120,11 +121,20 @@ export function signalChild(pid: number, signal: number): boolean {
 }
 
 /** Waits until one of the fds is readable, hung up or failed; returns their indexes, none after `timeoutMs`. Occupies a pool thread meanwhile. */
-export async function pollReadable(fds: readonly number[], timeoutMs: number): Promise<number[]> {
+export function pollReadable(fds: readonly number[], timeoutMs: number): Promise<number[]> {
+  return pollFor(POLLIN, fds, timeoutMs)
+}
+
+/** Waits until a borrowed fd can be written, or its reader has gone. Occupies a pool thread meanwhile. */
+export async function pollWritable(fd: number): Promise<void> {
+  await pollFor(POLLOUT, [fd], -1)
+}
+
+async function pollFor(events: number, fds: readonly number[], timeoutMs: number): Promise<number[]> {
   const set = Buffer.alloc(8 * fds.length)
   for (const [i, fd] of fds.entries()) {
     set.writeInt32LE(fd, 8 * i)
-    set.writeInt16LE(1, 8 * i + 4)
+    set.writeInt16LE(events, 8 * i + 4)
   }
   const count = await pollAsync(set, fds.length, timeoutMs)
   if (count <= 0) return []

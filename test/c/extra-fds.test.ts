@@ -130,7 +130,7 @@ describe('a program', needs('root', 'busybox', 'make', 'gcc'), () => {
 
   test('with a terminal has them too, and the master goes out on the console socket', async () => {
     const { ours, theirs } = socketPair()
-    const inside: Op[] = [{ op: 'terminal', width: 0, height: 0, uid: 0, console: 0 }]
+    const inside: Op[] = [{ op: 'terminal', width: 0, height: 0, uid: 0, console: 0, bareNewlines: 0 }]
     const extra = files(3)
     const ops = plan(`busybox cat <&5; ${LIST}`, 3, { inside }).filter(({ op }) => op !== 'stdio_owner')
     using run = new Run(ops, theirs.fd, [], extra)

@@ -98,7 +98,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
   describe('a terminal', () => {
     test('is allocated in the root, sent on the console socket and bound on /dev/console', async () => {
       const { ours, theirs } = socketPair()
-      const inside: Op[] = [{ op: 'terminal', width: 100, height: 30, uid: 0, console: 1 }]
+      const inside: Op[] = [{ op: 'terminal', width: 100, height: 30, uid: 0, console: 1, bareNewlines: 0 }]
       const script = 'busybox tty; busybox stty size; echo hello > /dev/console; busybox stat -c %t /dev/console'
       const plan = containerPlan(rootfs, { args: ['/bin/sh', '-c', script], inside }).filter(
         ({ op }) => op !== 'stdio_owner',
@@ -136,7 +136,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
           mount({ source: 'devpts', target: '/dev/pts/pts', fstype: 'devpts', options: ['ptmxmode=0666'] }),
           node,
         ],
-        inside: [{ op: 'terminal', width: 0, height: 0, uid: 0, console: 0 }],
+        inside: [{ op: 'terminal', width: 0, height: 0, uid: 0, console: 0, bareNewlines: 0 }],
       })
       using run = new Run(plan, theirs.fd)
       theirs.close()

@@ -1,29 +1,51 @@
 /** `create` and what `run` has in common with it: a container from a bundle. */
 import { resolve } from 'node:path'
-import { Container, loadSpec, Reaper, RuntimeError, type Spec, type Stdio } from '../../index.ts'
+import {
+  Container,
+  hostGid,
+  hostUid,
+  type Logger,
+  loadSpec,
+  type OciProcess,
+  Reaper,
+  RuntimeError,
+  type Spec,
+} from '../../index.ts'
 import { type Command, type Context, CREATE_OPTIONS } from '../command.ts'
 import { initFds, withEnv } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { managerSocket } from '../notify.ts'
+import { type ChosenStreams, detachedStreams, ForegroundStreams } from '../streams.ts'
 
-/** How a container's streams are given for a command that does (`detached`) or does not leave it behind. @throws InvalidArgument */
-export function chooseStdio(
-  terminal: boolean,
-  consoleSocket: string | undefined,
-  detached: boolean,
-): { stdio: Stdio; consoleSocket?: string } {
+/** What a command line says of a process's streams. */
+export interface StreamsAsked {
+  readonly terminal: boolean
+  readonly consoleSocket: string | undefined
+  /** the command ends while the process goes on */
+  readonly detached: boolean
+  /** who runs in it, on the host */
+  readonly owner: { readonly uid: number; readonly gid: number }
+}
+
+/** The streams of a process, to be disposed when it has its own. @throws InvalidArgument */
+export function chooseStreams(
+  { terminal, consoleSocket, detached, owner }: StreamsAsked,
+  logger: Logger,
+): ChosenStreams & { readonly consoleSocket?: string } {
   if (!(terminal && detached) && consoleSocket !== undefined) {
     throw new RuntimeError('InvalidArgument', 'cannot use console socket if runts will not detach or allocate tty')
   }
-  if (!terminal) return { stdio: { kind: 'fds', stdin: 0, stdout: 1, stderr: 2 } }
-  if (!detached) {
-    const [width, height] = process.stdout.isTTY ? process.stdout.getWindowSize() : []
-    return { stdio: { kind: 'terminal', ...(width && height ? { width, height } : {}) } }
-  }
+  if (!terminal) return detached ? detachedStreams(logger) : new ForegroundStreams(owner)
+  if (!detached) return { stdio: { kind: 'terminal', bareNewlines: true }, [Symbol.dispose]() {} }
   if (consoleSocket === undefined) {
     throw new RuntimeError('InvalidArgument', 'cannot allocate tty if runts will detach without setting console socket')
   }
-  return { stdio: { kind: 'terminal' }, consoleSocket: resolve(consoleSocket) }
+  return { stdio: { kind: 'terminal' }, consoleSocket: resolve(consoleSocket), [Symbol.dispose]() {} }
+}
+
+/** The user of a process in a container, as the host knows it. */
+export function ownerOf(spec: Spec, { uid, gid }: OciProcess['user']): { readonly uid: number; readonly gid: number } {
+  return { uid: hostUid(spec, uid), gid: hostGid(spec, gid) }
 }
 
 /** How the container of a command line is made. */
@@ -39,7 +61,7 @@ export async function createContainer(
   context: Context,
   args: ParsedArgs,
   making: Making,
-): Promise<{ container: Container; reaper: Reaper }> {
+): Promise<{ container: Container; reaper: Reaper; streams: ChosenStreams }> {
   if (context.systemdCgroup) {
     throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
   }
@@ -49,7 +71,14 @@ export async function createContainer(
   const { fds, env } = initFds(args)
   const loaded = loadSpec(bundle)
   const spec: Spec = { ...loaded, process: withEnv(loaded.process, env) }
-  const streams = chooseStdio(spec.process.terminal, args.text('console-socket'), making.detached)
+  const asked = {
+    terminal: spec.process.terminal,
+    consoleSocket: args.text('console-socket'),
+    detached: making.detached,
+    owner: ownerOf(spec, spec.process.user),
+  }
+  const streams = chooseStreams(asked, context.logger)
+  const { stdio, consoleSocket } = streams
   const reaper = new Reaper(context.logger)
   reaper.start(making)
   try {
@@ -58,7 +87,7 @@ export async function createContainer(
       id: args.positionals[0] ?? '',
       bundle,
       spec,
-      ...streams,
+      stdio,
       reaper,
       logger: context.logger,
       noPivot: args.flag('no-pivot'),
@@ -69,6 +98,7 @@ export async function createContainer(
       containerLogger: context.containerLogger,
       notify: managerSocket() !== undefined,
       ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
+      ...(consoleSocket === undefined ? {} : { consoleSocket }),
       ...(pidFile ? { pidFile } : {}),
       ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
     })
@@ -79,8 +109,9 @@ export async function createContainer(
       await container.destroy({ force: true })
       throw error
     }
-    return { container, reaper }
+    return { container, reaper, streams }
   } catch (error) {
+    streams[Symbol.dispose]()
     reaper.reclaim()
     throw error
   }
@@ -100,7 +131,8 @@ export const create: Command = {
     options: CREATE_OPTIONS,
   },
   async run(context, args) {
-    await createContainer(context, args, { detached: true, subreaper: true })
+    const { streams } = await createContainer(context, args, { detached: true, subreaper: true })
+    streams[Symbol.dispose]()
     return 0
   },
 }

@@ -5,7 +5,7 @@ import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../c
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
-import { chooseStdio } from './create.ts'
+import { chooseStreams, ownerOf } from './create.ts'
 
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
@@ -189,26 +189,30 @@ export const exec: Command = {
     const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
     const pidfdSocket = args.text('pidfd-socket')
-    const streams = chooseStdio(target.terminal, args.text('console-socket'), detached)
+    const owner = ownerOf(container.spec, target.user)
+    const streamsAsked = { terminal: target.terminal, consoleSocket: args.text('console-socket'), detached, owner }
+    using streams = chooseStreams(streamsAsked, context.logger)
+    const { stdio, consoleSocket } = streams
     const reaper = new Reaper(context.logger)
     reaper.start({ detached })
     using signals = detached ? undefined : new SignalRelay()
     try {
       const running = await container.exec({
         process: target,
-        ...streams,
+        stdio,
         reaper,
         ignorePaused: args.flag('ignore-paused'),
         extraFds,
         subCgroups,
         gates: context.gates,
         containerLogger: context.containerLogger,
+        ...(consoleSocket === undefined ? {} : { consoleSocket }),
         ...(pidFile ? { pidFile } : {}),
         ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
       })
       signals?.attach(running)
       if (detached) return 0
-      using front = new Foreground(running)
+      using front = new Foreground(running, streams, context.logger)
       return await front.ended()
     } catch (error) {
       reaper.reclaim()

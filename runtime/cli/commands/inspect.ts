@@ -1,5 +1,5 @@
 /** The commands that only look at containers: state and list. */
-import { existsSync } from 'node:fs'
+import { existsSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { Container, RuntimeError } from '../../index.ts'
 import { type Command, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
@@ -61,7 +61,7 @@ export const list: Command = {
         const unmade = error instanceof RuntimeError && error.code === 'Unavailable'
         const gone = unmade || !existsSync(join(context.root, id))
         if (gone) context.logger.debug({ id }, 'left out a container that has no state')
-        else process.stderr.write(`load container ${id}: ${error instanceof Error ? error.message : error}\n`)
+        else writeSync(2, `load container ${id}: ${error instanceof Error ? error.message : error}\n`)
       }
     }
     if (format === 'json') print(`${JSON.stringify(states)}\n`)

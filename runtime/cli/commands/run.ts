@@ -28,8 +28,9 @@ export const run: Command = {
     const detached = args.flag('detach')
     using signals = detached ? undefined : new SignalRelay()
     const making = { detached, subreaper: !args.flag('no-subreaper') }
-    const { container, reaper } = await createContainer(context, args, making)
-    using front = detached ? undefined : new Foreground(container.init)
+    const { container, reaper, streams: chosen } = await createContainer(context, args, making)
+    using streams = chosen
+    using front = detached ? undefined : new Foreground(container.init, streams, context.logger)
     try {
       signals?.attach(container.init)
       await (detached ? startDetached : startInFront)(context, container)

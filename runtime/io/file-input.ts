@@ -1,0 +1,105 @@
+/**
+ * Input from a file or device that epoll does not take: read in the thread pool, written to a pipe or terminal as it has room. When the
+ * reader has ended, the offset of a regular file stands behind what the reader has taken and not behind what was read ahead: what runs
+ * next with the same input finds all the rest, as if the reader had had the file itself.
+ *
+ * Invariants: the flags of the descriptor that is read stay as they are; the target is closed at the end of the input, or by stop().
+ */
+import { constants, fstatSync, read } from 'node:fs'
+import { errnoOf } from '../sys/errno.ts'
+import { type OwnedFd, offsetOf, reopen, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
+import { pollReadable, pollWritable } from '../sys/process.ts'
+
+const BUFFER_BYTES = 256 * 1024
+const EAGAIN = 11
+
+/** Copies one descriptor into another until its end. */
+export class FileInput {
+  readonly #from: number
+  readonly #to: OwnedFd
+  readonly #onError: (error: Error) => void
+  /** where a regular file is read from; undefined for what has no offset */
+  readonly #start: number | undefined
+  #written = 0
+  #stopped = false
+  /** the reading side of the pipe, once the writing side is closed: it tells what nobody has read */
+  #reader: OwnedFd | undefined
+
+  /** `from` is borrowed until stop(); `to` is taken over, and must be a description of our own. */
+  constructor(from: number, to: OwnedFd, options: { readonly onError: (error: Error) => void }) {
+    this.#from = from
+    this.#to = to
+    this.#onError = options.onError
+    this.#start = fstatSync(from).isFile() ? offsetOf(from) : undefined
+    setNonBlocking(to.fd)
+    void this.#copy()
+  }
+
+  /** The reader has ended, or takes no more. */
+  stop(): void {
+    if (this.#stopped) return
+    this.#stopped = true
+    using target = this.#to
+    using reader = this.#reader
+    if (this.#start === undefined || this.#written === 0) return
+    const { fd } = reader ?? target
+    // a terminal has taken what was written to it
+    const unread = fd >= 0 && fstatSync(fd).isFIFO() ? unreadBytes(fd) : 0
+    setOffset(this.#from, this.#start + this.#written - unread)
+  }
+
+  async #copy(): Promise<void> {
+    try {
+      const buffer = Buffer.allocUnsafe(BUFFER_BYTES)
+      while (!this.#stopped) {
+        const count = await this.#read(buffer)
+        if (count === 0) break
+        if (!(await this.#write(buffer.subarray(0, count)))) return
+      }
+      if (!this.#stopped) this.#endOfInput()
+    } catch (error) {
+      if (this.#stopped) return
+      this.#onError(error instanceof Error ? error : new Error(String(error)))
+      this.#endOfInput()
+    }
+  }
+
+  async #read(buffer: Buffer): Promise<number> {
+    const position = this.#start === undefined ? null : this.#start + this.#written
+    for (;;) {
+      try {
+        return await new Promise<number>((resolve, reject) => {
+          read(this.#from, buffer, 0, buffer.length, position, (error, count) =>
+            error === null ? resolve(count) : reject(error),
+          )
+        })
+      } catch (error) {
+        // somebody else has made it non-blocking
+        if (errnoOf(error) !== EAGAIN) throw error
+        await pollReadable([this.#from], -1)
+      }
+    }
+  }
+
+  /** False when nobody reads any more. */
+  async #write(chunk: Buffer): Promise<boolean> {
+    for (let rest = chunk; rest.length > 0 && !this.#stopped; ) {
+      let count: number
+      try {
+        count = writeAvailable(this.#to.fd, rest)
+      } catch {
+        // EPIPE, or EIO from a terminal that hung up: its process will be told of its own end
+        return false
+      }
+      this.#written += count
+      rest = rest.subarray(count)
+      if (count === 0) await pollWritable(this.#to.fd)
+    }
+    return !this.#stopped
+  }
+
+  #endOfInput(): void {
+    if (fstatSync(this.#to.fd).isFIFO()) this.#reader = reopen(this.#to.fd, constants.O_RDONLY | constants.O_NONBLOCK)
+    this.#to.close()
+  }
+}
