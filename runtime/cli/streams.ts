@@ -6,7 +6,7 @@
  * Invariants: no process of a container has a descriptor of the caller's; flags, owner, mode and settings of what the caller has open stay
  * as they are, and its offsets move by what went through, as if the process had had it.
  */
-import { constants, fstatSync, openSync } from 'node:fs'
+import { constants, fstatSync, openSync, statfsSync } from 'node:fs'
 import { isatty } from 'node:tty'
 import {
   accessOf,
@@ -37,6 +37,8 @@ const [STDIN, STDOUT, STDERR] = [0, 1, 2] as const
 const [EIO, EPIPE] = [5, 32]
 /** What a pipe of the process's holds: with less, it and we would take turns. */
 const PIPE_BYTES = 256 * 1024
+/** PIPEFS_MAGIC (linux/magic.h): pipes without a name */
+const PIPEFS = 0x50495045
 /** makedev(1, 3) */
 const NULL_DEVICE = 0x103
 /** What a process left behind may hold its output open for: without a byte, and at all. */
@@ -70,6 +72,14 @@ function reopened(fd: number, flags: number): OwnedFd | undefined {
     // ENXIO for a pipe that nobody reads any more: the first write tells
     return undefined
   }
+}
+
+/**
+ * Whether it is a pipe without a name. Who opens a fifo anew when its writer has gone is not told of the end by poll(2): only the caller's
+ * own description, which had that writer, is.
+ */
+function isNameless(fd: number): boolean {
+  return statfsSync(`/proc/self/fd/${fd}`).type === PIPEFS
 }
 
 /** Where output goes: one of the caller's descriptors. When nobody reads that any more, the source ends. */
@@ -110,7 +120,7 @@ export interface Input {
 export function callerInput(to: OwnedFd, logger: Logger): Input {
   const onError = (error: Error): void => logger.warn({ reason: error.message }, `cannot read ${NAMES[STDIN]}`)
   const kind = kindOf(STDIN)
-  const own = kind === 'pipe' || kind === 'terminal' ? reopened(STDIN, constants.O_RDONLY) : undefined
+  const own = kind === 'terminal' || isNameless(STDIN) ? reopened(STDIN, constants.O_RDONLY) : undefined
   if (own === undefined) return new FileInput(STDIN, to, { onError })
   // copied, never moved: what a client has put into its pipe may be the pages of a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)

@@ -251,8 +251,9 @@ static int cmd_winsize(char **argv) {
 
 /* pty ROWS COLS -- PROGRAM ARG...: outside the container: runs a program on a terminal of that size; stdin and stdout are relayed,
  * and every line "ROWS COLS" on fd 3 resizes it. Ends with the program's status when the terminal's output has ended. */
-static int cmd_pty(char **argv) {
+static int on_terminal(char **argv, int stock) {
     struct winsize size = {.ws_row = (unsigned short)atoi(argv[0]), .ws_col = (unsigned short)atoi(argv[1])};
+    int control = fcntl(3, F_GETFD) < 0 ? -1 : 3;
     int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0)
         return fail("posix_openpt");
@@ -261,7 +262,8 @@ static int cmd_pty(char **argv) {
     struct termios modes;
     if (tcgetattr(master, &modes) < 0)
         return fail("tcgetattr");
-    modes.c_oflag &= ~(tcflag_t)(OPOST | ONLCR);
+    if (!stock)
+        modes.c_oflag &= ~(tcflag_t)(OPOST | ONLCR);
     if (tcsetattr(master, TCSANOW, &modes) < 0)
         return fail("tcsetattr");
     pid_t pid = fork();
@@ -276,17 +278,18 @@ static int cmd_pty(char **argv) {
             dup2(slave, fd);
         if (slave > 2)
             close(slave);
-        close(3);
+        if (control >= 0)
+            close(control);
         execvp(argv[3], argv + 3);
         _exit(fail(argv[3]));
     }
-    struct pollfd fds[3] = {{.fd = master, .events = POLLIN}, {.fd = 0, .events = POLLIN}, {.fd = 3, .events = POLLIN}};
+    struct pollfd fds[3] = {{.fd = master, .events = POLLIN}, {.fd = 0, .events = POLLIN}, {.fd = control, .events = POLLIN}};
     static uint8_t data[65536];
     for (;;) {
         if (poll(fds, 3, -1) < 0 && errno != EINTR)
             return fail("poll");
         if (fds[2].revents != 0) {
-            ssize_t got = read(3, data, sizeof(data) - 1);
+            ssize_t got = read(control, data, sizeof(data) - 1);
             if (got <= 0) {
                 fds[2].fd = -1;
             } else {
@@ -320,6 +323,15 @@ static int cmd_pty(char **argv) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+static int cmd_pty(char **argv) {
+    return on_terminal(argv, 0);
+}
+
+/* terminal ROWS COLUMNS -- COMMAND...: the same on a terminal as a person has it: a newline comes out as "\r\n" */
+static int cmd_terminal(char **argv) {
+    return on_terminal(argv, 1);
+}
+
 /* notify TEXT...: each TEXT as a datagram to $NOTIFY_SOCKET, as sd_notify(3) sends it; then sleeps until it is killed */
 static int cmd_notify(char **argv) {
     const char *path = getenv("NOTIFY_SOCKET");
@@ -344,7 +356,7 @@ static const struct command {
 } COMMANDS[] = {
     {"exit", cmd_exit, 1}, {"crash", cmd_crash, 0}, {"both", cmd_both, 2},     {"bytes", cmd_bytes, 1}, {"orphans", cmd_orphans, 1},
     {"eat", cmd_eat, 1},       {"fds", cmd_fds, 0},       {"limits", cmd_limits, 0}, {"trap", cmd_trap, 0},
-    {"winsize", cmd_winsize, 0}, {"pty", cmd_pty, 4},     {"background", cmd_background, 1},
+    {"winsize", cmd_winsize, 0}, {"pty", cmd_pty, 4},     {"terminal", cmd_terminal, 4}, {"background", cmd_background, 1},
     {"notify", cmd_notify, 1},  {"pour", cmd_pour, 2},
 };
 
