@@ -15,7 +15,10 @@ import { receiveFd, socketPair } from '../sys/socket.ts'
 import { Handshake, type StopHandlers } from './handshake.ts'
 import { sealedHelper } from './helper.ts'
 
-/** Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. */
+/**
+ * Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. It can open again
+ * what is behind them, with more rights than they have: processPipes() makes some that are nobody else's.
+ */
 export type Stdio =
   | { readonly kind: 'fds'; readonly stdin: number; readonly stdout: number; readonly stderr: number }
   | {

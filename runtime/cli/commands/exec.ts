@@ -7,6 +7,7 @@ import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStreams, ownerOf } from './create.ts'
 
+const SIGKILL = 9
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
@@ -212,8 +213,14 @@ export const exec: Command = {
       })
       signals?.attach(running)
       if (detached) return 0
-      using front = new Foreground(running, streams, context.logger)
-      return await front.ended()
+      try {
+        using front = new Foreground(running, streams, context.logger)
+        return await front.ended()
+      } catch (error) {
+        // it runs with streams that lead nowhere
+        if (running.alive) running.signal(SIGKILL)
+        throw error
+      }
     } catch (error) {
       reaper.reclaim()
       throw error

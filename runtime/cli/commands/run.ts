@@ -30,17 +30,18 @@ export const run: Command = {
     const making = { detached, subreaper: !args.flag('no-subreaper') }
     const { container, reaper, streams: chosen } = await createContainer(context, args, making)
     using streams = chosen
-    using front = detached ? undefined : new Foreground(container.init, streams, context.logger)
+    let status: number
     try {
+      using front = detached ? undefined : new Foreground(container.init, streams, context.logger)
       signals?.attach(container.init)
       await (detached ? startDetached : startInFront)(context, container)
+      if (front === undefined) return 0
+      status = await front.ended()
     } catch (error) {
       await container.destroy({ force: true })
       reaper.reclaim()
       throw error
     }
-    if (front === undefined) return 0
-    const status = await front.ended()
     if (!args.flag('keep')) await container.destroy({ force: true })
     return status
   },
