@@ -9,16 +9,19 @@
  */
 import { closeSync, constants, openSync, statSync } from 'node:fs'
 import { Socket } from 'node:net'
+import { isatty } from 'node:tty'
 import {
   chownFd,
   discardSink,
   errnoName,
   errnoOf,
+  FileInput,
   FileSink,
-  type OwnedFd,
+  OwnedFd,
   PipeSink,
   pipePair,
   pipeSource,
+  pollableSource,
   Relay,
   RuntimeError,
   type Sink,
@@ -39,6 +42,11 @@ export interface IoOptions extends LogProgramOptions {
 }
 
 type Target = { kind: 'null' } | { kind: 'fifo'; path: string } | { kind: 'file'; path: string; make: boolean }
+
+/** What feeds a process; closed when that has ended. */
+export interface Input {
+  close(): void
+}
 
 /** Looks what is at a path. */
 function resolveTarget(target: FileTarget): Target {
@@ -66,7 +74,7 @@ export class IoSetup {
   readonly relays: Relay[] = []
   stdio: Stdio = { kind: 'terminal' }
   stdin: InputFifo | undefined
-  inputRelay: Relay | undefined
+  input: Input | undefined
   consoleSink: Sink | undefined
   logWriter: LogWriter | undefined
   readonly #options: IoOptions
@@ -111,7 +119,7 @@ export class IoSetup {
   async undo(): Promise<void> {
     for (const fd of this.handed) closeSync(fd)
     for (const relay of this.relays) relay.close()
-    this.inputRelay?.close()
+    this.input?.close()
     this.consoleSink?.destroy()
     for (const output of this.outputs) output.close()
     this.stdin?.close()
@@ -129,16 +137,27 @@ export class IoSetup {
 
   #input(target: Target): number {
     if (target.kind === 'null') return this.#devNull()
+    const { read, write } = pipePair()
+    const fd = this.#hand(read)
+    using end = write
     if (target.kind === 'file') {
-      const fd = openStream(target.path, constants.O_RDONLY | constants.O_NOCTTY)
-      this.handed.push(fd)
+      this.input = this.#fileInput(target.path, end)
       return fd
     }
     this.stdin = new InputFifo(target.path)
-    const { read, write } = pipePair()
-    const fd = this.#hand(read)
-    this.inputRelay = new Relay(pipeSource(this.stdin.takeReader()), ownedSink(write, { endsSource: true }))
+    this.input = new Relay(pipeSource(this.stdin.takeReader()), ownedSink(end, { endsSource: true }))
     return fd
+  }
+
+  /** The process gets none of the host's files: it could open them again, for writing too. */
+  #fileInput(path: string, to: OwnedFd): Input {
+    using file = new OwnedFd(openStream(path, constants.O_RDONLY | constants.O_NOCTTY | constants.O_NONBLOCK))
+    if (isatty(file.fd)) {
+      return new Relay(pollableSource(new OwnedFd(file.take())), ownedSink(to, { endsSource: true }))
+    }
+    const onError = (error: Error) => this.#options.logger.warn({ error: error.message }, 'lost input of a process')
+    const input = new FileInput(new OwnedFd(file.take()), new OwnedFd(to.take()), { onError })
+    return { close: () => input.stop() }
   }
 
   #output(target: Target): number {

@@ -12,7 +12,7 @@ import { closeSync } from 'node:fs'
 import type { OwnedFd, Relay, Sink, Stdio } from '../runtime/index.ts'
 import { Console } from './console.ts'
 import type { InputFifo, OutputFifo } from './fifo.ts'
-import { type IoOptions, IoSetup } from './io-setup.ts'
+import { type Input, type IoOptions, IoSetup } from './io-setup.ts'
 import type { LogWriter } from './log-program.ts'
 import { parseStreams, type StdioPaths } from './stdio-uri.ts'
 
@@ -25,7 +25,7 @@ export class ProcessIo {
   readonly #stdin: InputFifo | undefined
   readonly #outputs: readonly OutputFifo[]
   readonly #relays: Relay[]
-  readonly #inputRelay: Relay | undefined
+  readonly #input: Input | undefined
   readonly #consoleSink: Sink | undefined
   readonly #logWriter: LogWriter | undefined
   #console: Console | undefined
@@ -37,7 +37,7 @@ export class ProcessIo {
     this.#stdin = parts.stdin
     this.#outputs = parts.outputs
     this.#relays = parts.relays
-    this.#inputRelay = parts.inputRelay
+    this.#input = parts.input
     this.#consoleSink = parts.consoleSink
     this.#logWriter = parts.logWriter
   }
@@ -89,7 +89,7 @@ export class ProcessIo {
   /** The process has ended: the client sees the end of what went direct; relays go on until their pipes are empty. */
   exited(): void {
     for (const output of this.#outputs) output.release()
-    this.#inputRelay?.close()
+    this.#input?.close()
     this.#console?.exited()
     this.#stdin?.close()
   }
@@ -125,7 +125,7 @@ export class ProcessIo {
   async close(): Promise<void> {
     for (const fd of this.#handed.splice(0)) closeSync(fd)
     for (const relay of this.#relays) relay.close()
-    this.#inputRelay?.close()
+    this.#input?.close()
     if (this.#console !== undefined) this.#console.close()
     else this.#consoleSink?.destroy()
     for (const output of this.#outputs) output.close()

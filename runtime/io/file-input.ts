@@ -3,7 +3,8 @@
  * reader has ended, the offset of a regular file stands behind what the reader has taken and not behind what was read ahead: what runs
  * next with the same input finds all the rest, as if the reader had had the file itself.
  *
- * Invariants: the flags of the descriptor that is read stay as they are; the target is closed at the end of the input, or by stop().
+ * Invariants: the flags of the descriptor that is read stay as they are; the target is closed at the end of the input or after stop(), but
+ * never while the thread pool works on it: its number could be another's by then.
  */
 import { constants, fstatSync, read } from 'node:fs'
 import { errnoOf } from '../sys/errno.ts'
@@ -12,25 +13,30 @@ import { pollReadable, pollWritable } from '../sys/process.ts'
 
 const BUFFER_BYTES = 256 * 1024
 const EAGAIN = 11
+/** How often a wait looks whether it was stopped. */
+const LOOK_MS = 250
 
 /** Copies one descriptor into another until its end. */
 export class FileInput {
   readonly #from: number
+  readonly #owned: OwnedFd | undefined
   readonly #to: OwnedFd
   readonly #onError: (error: Error) => void
   /** where a regular file is read from; undefined for what has no offset */
   readonly #start: number | undefined
   #written = 0
   #stopped = false
+  #copying = true
   /** the reading side of the pipe, once the writing side is closed: it tells what nobody has read */
   #reader: OwnedFd | undefined
 
-  /** `from` is borrowed until stop(); `to` is taken over, and must be a description of our own. */
-  constructor(from: number, to: OwnedFd, options: { readonly onError: (error: Error) => void }) {
-    this.#from = from
+  /** A number as `from` is borrowed until stop(), and its offset set then; `to` is taken over, and must be a description of our own. */
+  constructor(from: number | OwnedFd, to: OwnedFd, options: { readonly onError: (error: Error) => void }) {
+    this.#owned = typeof from === 'number' ? undefined : from
+    this.#from = typeof from === 'number' ? from : from.fd
     this.#to = to
     this.#onError = options.onError
-    this.#start = fstatSync(from).isFile() ? offsetOf(from) : undefined
+    this.#start = fstatSync(this.#from).isFile() ? offsetOf(this.#from) : undefined
     setNonBlocking(to.fd)
     void this.#copy()
   }
@@ -39,13 +45,19 @@ export class FileInput {
   stop(): void {
     if (this.#stopped) return
     this.#stopped = true
-    using target = this.#to
-    using reader = this.#reader
-    if (this.#start === undefined || this.#written === 0) return
-    const { fd } = reader ?? target
-    // a terminal has taken what was written to it
-    const unread = fd >= 0 && fstatSync(fd).isFIFO() ? unreadBytes(fd) : 0
-    setOffset(this.#from, this.#start + this.#written - unread)
+    if (this.#owned === undefined && this.#start !== undefined && this.#written > 0) {
+      const { fd } = this.#reader ?? this.#to
+      // a terminal has taken what was written to it
+      const unread = fd >= 0 && fstatSync(fd).isFIFO() ? unreadBytes(fd) : 0
+      setOffset(this.#from, this.#start + this.#written - unread)
+    }
+    if (!this.#copying) this.#close()
+  }
+
+  #close(): void {
+    this.#to.close()
+    this.#reader?.close()
+    this.#owned?.close()
   }
 
   async #copy(): Promise<void> {
@@ -61,6 +73,9 @@ export class FileInput {
       if (this.#stopped) return
       this.#onError(error instanceof Error ? error : new Error(String(error)))
       this.#endOfInput()
+    } finally {
+      this.#copying = false
+      if (this.#stopped) this.#close()
     }
   }
 
@@ -76,7 +91,8 @@ export class FileInput {
       } catch (error) {
         // somebody else has made it non-blocking
         if (errnoOf(error) !== EAGAIN) throw error
-        await pollReadable([this.#from], -1)
+        await pollReadable([this.#from], LOOK_MS)
+        if (this.#stopped) return 0
       }
     }
   }
@@ -93,7 +109,7 @@ export class FileInput {
       }
       this.#written += count
       rest = rest.subarray(count)
-      if (count === 0) await pollWritable(this.#to.fd)
+      if (count === 0) await pollWritable(this.#to.fd, LOOK_MS)
     }
     return !this.#stopped
   }

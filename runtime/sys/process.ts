@@ -125,9 +125,9 @@ export function pollReadable(fds: readonly number[], timeoutMs: number): Promise
   return pollFor(POLLIN, fds, timeoutMs)
 }
 
-/** Waits until a borrowed fd can be written, or its reader has gone. Occupies a pool thread meanwhile. */
-export async function pollWritable(fd: number): Promise<void> {
-  await pollFor(POLLOUT, [fd], -1)
+/** Waits until a borrowed fd can be written, its reader has gone, or the time is over. Occupies a pool thread meanwhile. */
+export async function pollWritable(fd: number, timeoutMs: number): Promise<void> {
+  await pollFor(POLLOUT, [fd], timeoutMs)
 }
 
 async function pollFor(events: number, fds: readonly number[], timeoutMs: number): Promise<number[]> {

@@ -65,7 +65,7 @@ inModes(MODES, 'a terminal', (test) => {
         spec.process.user = { uid, gid: uid }
       })
       const line = runts.commandOf('run', '-b', bundle, `c${uid}`)
-      const outer = startCommand(PAYLOAD, ['pty', '24', '80', '--', ...line], { control: true, input: 'open' })
+      const outer = startCommand(PAYLOAD, ['terminal', '24', '80', '--', ...line], { control: true, input: 'open' })
       expect(await outer.finished).toMatchObject({ code: 0 })
       expect(outer.stdout).toMatch(seen(uid, 24, 80))
     }

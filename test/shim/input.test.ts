@@ -1,5 +1,7 @@
 /** Input of a process: every byte of it, at the program's pace, and its end when the client says so and not before. */
 import { createHash } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe } from 'vitest'
 import { makeFifos, reader, untilBlocked, writer } from '../support/client-streams.ts'
 import { expect, test } from '../support/fake.ts'
@@ -67,6 +69,31 @@ describe('input', needs('root', 'busybox'), () => {
       await task.closeStdin(id)
       expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
       expect((await out.finished).stdout).toBe('begun\nfirst\nsecond\nend\n')
+      await task.remove()
+    })
+
+    test(`a file as input arrives whole, and is none that the process could write to (${kind})`, async ({
+      fake,
+      shim,
+    }) => {
+      const fifos = makeFifos(fake.folder)
+      const file = join(fake.folder, 'host.conf')
+      const content = 'secret\n'.repeat(100_000)
+      writeFileSync(file, content)
+      const streams = { ...fifos, stdin: file }
+      const program = ['sh', '-c', 'cat | wc -c; echo evil >/proc/self/fd/0; echo end']
+      const task = shim.task(kind === 'init' ? program : ['sleep', '1000'])
+      const out = reader(fifos.stdout)
+      const id = kind === 'init' ? '' : 'e'
+      await task.create(kind === 'init' ? streams : {})
+      if (kind === 'exec') {
+        await task.start()
+        await task.exec('e', program, streams)
+      }
+      await task.start(id)
+      expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
+      expect((await out.finished).stdout).toBe(`${content.length}\nend\n`)
+      expect(readFileSync(file, 'utf8')).toBe(content)
       await task.remove()
     })
 
