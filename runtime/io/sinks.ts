@@ -3,9 +3,9 @@
  * reads must not hurt the container, so a broken sink swallows what still comes; with `endsSource` it ends the source instead, so that the
  * process learns that nobody reads it, as it would without us in between.
  *
- * Invariant: no write blocks the event loop.
+ * Invariant: no write blocks the event loop for long, or twice.
  */
-import { close, closeSync, constants, openSync, write } from 'node:fs'
+import { close, closeSync, constants, fstatSync, openSync, write, writeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { RuntimeError } from '../errors.ts'
@@ -22,6 +22,8 @@ const MOVES = 16
 /** How soon a device that is full is tried again: at first, and in the end. */
 const FULL_MS = 1
 const LONG_FULL_MS = 250
+/** A write that takes longer than any wait for a processor is left to a thread from then on. */
+const SLOW_MS = 50
 
 /** How a sink treats a failure. */
 export interface SinkOptions {
@@ -156,7 +158,10 @@ export class SocketSink implements Sink {
   }
 }
 
-/** A sink that is a file or a device: one write at a time, in the thread pool, since a disk may be slow and a terminal may wait. */
+/**
+ * A sink that is a file or a device: one write at a time, in the thread pool, since a disk may be slow and a terminal may wait. Into a file
+ * that is only borrowed, writes go directly for as long as each of them is quick: the page cache is, and a trip to a thread would halve that.
+ */
 export class FileSink implements Sink {
   readonly ownBuffer: boolean
   onReady: () => void = () => {}
@@ -164,6 +169,8 @@ export class FileSink implements Sink {
   readonly #name: string
   readonly #options: SinkOptions & { readonly borrowed?: boolean }
   #fd: number
+  /** writes have been quick so far */
+  #direct: boolean
   #fullMs = FULL_MS
   #writing = false
   #ended = false
@@ -175,6 +182,7 @@ export class FileSink implements Sink {
     this.#name = name
     this.#options = options
     this.ownBuffer = options.borrowed === true
+    this.#direct = options.borrowed === true && fstatSync(fd).isFile()
   }
 
   /** A sink that appends to a file. `make`: missing folders and the file are made. @throws Internal */
@@ -192,7 +200,7 @@ export class FileSink implements Sink {
   }
 
   write(chunk: Uint8Array): boolean {
-    if (this.#broken) return true
+    if (this.#broken || (this.#direct && this.#writeDirectly(chunk))) return true
     this.#writing = true
     this.#writeAll(this.ownBuffer ? chunk : Buffer.from(chunk))
     return false
@@ -207,6 +215,18 @@ export class FileSink implements Sink {
 
   destroy(): void {
     this.end()
+  }
+
+  /** Always true: all was written, or it is broken. */
+  #writeDirectly(chunk: Uint8Array): true {
+    const started = performance.now()
+    try {
+      for (let done = 0; done < chunk.length; ) done += writeSync(this.#fd, chunk, done)
+    } catch (error) {
+      this.#fail(error)
+    }
+    this.#direct = performance.now() - started < SLOW_MS
+    return true
   }
 
   /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */

@@ -1,6 +1,7 @@
 /**
  * One whole container below containerd: `runts run` of `true` and the same by the library in a warm Node, against `runc run`, all three in
- * every round on bundles with the same spec. Node's boot is in the first number, and not in the second.
+ * every round on bundles with the same spec. Node's boot is in the first number, and not in the second. All have pipes as streams, as in a
+ * script's `$(…)`. And how fast the output of `run` in the foreground reaches a pipe and a file, as the writer itself sees it.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs'
@@ -20,10 +21,50 @@ export interface OciTimes {
 
 function timed(program: string, args: readonly string[]): number {
   const started = performance.now()
-  const { status, error } = spawnSync(program, args, { stdio: 'ignore' })
+  const { status, error } = spawnSync(program, args, { stdio: ['pipe', 'pipe', 'pipe'] })
   if (error !== undefined || status !== 0)
     throw new Error(`${program} ${args.join(' ')}: ${error ?? `status ${status}`}`)
   return performance.now() - started
+}
+
+/** Where the output of `run` goes. */
+export const RUN_TARGETS = ['a pipe', 'a file'] as const
+
+/** Bytes of a round, and of one write. */
+const POURED = [1024 * 1024 * 1024, 65_536] as const
+
+/** MiB per second of `run`, by target and runtime. */
+export function measureRunOutput(
+  rounds: number,
+): Record<(typeof RUN_TARGETS)[number], Pick<OciTimes, 'runc' | 'runts'>> {
+  const folder = mkdtempSync(join(tmpdir(), 'oci-bench-'))
+  const name = basename(folder)
+  const rate = (program: string, target: (typeof RUN_TARGETS)[number]): number => {
+    const sink = target === 'a pipe' ? '| cat >/dev/null' : `>${folder}/out`
+    const script = `${program} --root ${folder}/root run -b ${folder} ${name} ${sink}; rm -f ${folder}/out`
+    const { stderr } = spawnSync('sh', ['-c', script], { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' })
+    if (!(Number(stderr) > 0)) throw new Error(`${script}: ${stderr}`)
+    return (POURED[0] / 1024 / 1024 / Number(stderr)) * 1e9
+  }
+  try {
+    writeSpec(folder, ['payload', 'pour', ...POURED.map(String)], (spec) => {
+      spec.linux.cgroupsPath = `/${name}/c`
+    })
+    const measured = (target: (typeof RUN_TARGETS)[number]) => {
+      const rates = { runc: [] as number[], runts: [] as number[] }
+      for (let round = 0; round <= rounds; round++) {
+        const one = { runc: rate('runc', target), runts: rate(join(BIN, 'runts'), target) }
+        if (round === 0) continue
+        rates.runc.push(one.runc)
+        rates.runts.push(one.runts)
+      }
+      return rates
+    }
+    return { 'a pipe': measured('a pipe'), 'a file': measured('a file') }
+  } finally {
+    for (const path of cgroupsOf(name).reverse()) rmdirSync(path)
+    rmSync(folder, { recursive: true, force: true })
+  }
 }
 
 /** Measures `rounds` rounds after the warm-up. */

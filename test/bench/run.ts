@@ -13,7 +13,7 @@ import { setup } from '../support/global-setup.ts'
 import { missing } from '../support/needs.ts'
 import { IMAGE } from '../support/places.ts'
 import { type MemoryOfOne, memoryOf } from './memory.ts'
-import { measureOci } from './oci.ts'
+import { measureOci, measureRunOutput, RUN_TARGETS } from './oci.ts'
 import { STREAM_CASES, streamRate } from './streams.ts'
 
 const RUNTIMES = { ts: 'io.containerd.ts.v2', runc: 'io.containerd.runc.v2' } as const
@@ -218,6 +218,7 @@ async function streamCases(daemon: Daemon, rounds: number): Promise<Case[]> {
 
 async function ociCases(rounds: number): Promise<Case[]> {
   const { runc, runts, embedded } = await measureOci(rounds, WARM_UP)
+  const output = measureRunOutput(Math.ceil(rounds / 5))
   return [
     { name: '`runts run` of `true`, Node’s boot included, and `runc run`', unit: 'ms', values: { ts: runts, runc } },
     {
@@ -225,6 +226,10 @@ async function ociCases(rounds: number): Promise<Case[]> {
       unit: 'ms',
       values: { ts: embedded, runc },
     },
+    ...RUN_TARGETS.map((target): Case => {
+      const values = { ts: output[target].runts, runc: output[target].runc }
+      return { name: `stdout through \`runts run\` to ${target}, 64 KiB writes`, unit: 'MiB/s', values }
+    }),
   ]
 }
 
