@@ -58,6 +58,8 @@ __attribute__((format(printf, 1, 2))) char *text(const char *format, ...);
 /* NULL for an empty one. */
 char *text_of(struct slice slice);
 
+/* Reads to the end of the file, or until there is no room left; how much that was, or -1. */
+ssize_t read_up_to(int fd, void *bytes, size_t size);
 /* Reads to the end of the file; `what` names it in errors. */
 struct slice read_whole(int fd, const char *what, size_t limit);
 struct slice read_stdin(void); /* nothing when that is a terminal */

@@ -29,7 +29,7 @@ static bool read_note(const char *bundle, const char *name, struct note *ret)
     ssize_t n = -1;
 
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        n = read(fd, ret->bytes, sizeof(ret->bytes));
+        n = read_up_to(fd, ret->bytes, sizeof(ret->bytes));
     if (fd >= 0)
         (void)close(fd);
     if (n < 0 || (size_t)n >= sizeof(ret->bytes))

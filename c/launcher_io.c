@@ -44,24 +44,32 @@ static bool may_go_on(int fd, short events)
     return errno == EINTR || (errno == EAGAIN && (poll(&pollfd, 1, -1) >= 0 || errno == EINTR));
 }
 
+ssize_t read_up_to(int fd, void *bytes, size_t size)
+{
+    size_t used = 0;
+    ssize_t n;
+
+    /* a read may end early, so only an empty one is the end of the file */
+    while (used < size && (n = read(fd, (uint8_t *)bytes + used, size - used)) != 0) {
+        if (n > 0)
+            used += (size_t)n;
+        else if (!may_go_on(fd, POLLIN))
+            return -1;
+    }
+    return (ssize_t)used;
+}
+
 struct slice read_whole(int fd, const char *what, size_t limit)
 {
     /* one byte more than the limit is asked for, to tell "just fits" from "too long"; pages that nothing is read into cost nothing */
     uint8_t *bytes = malloc(limit + 1);
-    size_t used = 0;
-    ssize_t n;
+    ssize_t size = bytes ? read_up_to(fd, bytes, limit + 1) : -1;
 
-    if (!bytes)
-        die(ENOMEM, "cannot read %s", what);
-    while (used <= limit && (n = read(fd, bytes + used, limit + 1 - used)) != 0) {
-        if (n > 0)
-            used += (size_t)n;
-        else if (!may_go_on(fd, POLLIN))
-            die(errno, "cannot read %s", what);
-    }
-    if (used > limit)
+    if (size < 0)
+        die(errno, "cannot read %s", what);
+    if ((size_t)size > limit)
         die(0, "cannot read %s: it is longer than %zu bytes", what, limit);
-    return (struct slice){.bytes = bytes, .size = used};
+    return (struct slice){.bytes = bytes, .size = (size_t)size};
 }
 
 struct slice read_stdin(void)

@@ -93,7 +93,8 @@ static void raise_oom_score(void)
     char score[16] = "";
     const char *wanted;
 
-    if ((from < 0 || read(from, score, sizeof(score) - 1) <= 0) && (own < 0 || read(own, score, sizeof(score) - 1) <= 0))
+    if ((from < 0 || read_up_to(from, score, sizeof(score) - 1) <= 0) &&
+        (own < 0 || read_up_to(own, score, sizeof(score) - 1) <= 0))
         die(errno, "cannot read \"/proc/self/oom_score_adj\"");
     wanted = text("%d", atoi(score) < OOM_SCORE_LIMIT ? atoi(score) + 1 : OOM_SCORE_LIMIT);
     if (own < 0 || (pwrite(own, wanted, strlen(wanted), 0) < 0 && errno != EACCES && errno != EPERM))

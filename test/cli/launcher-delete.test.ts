@@ -21,6 +21,16 @@ describe('delete', needs('gcc'), () => {
     expect(existsSync(join(layout.lib, 'record'))).toBe(false)
   })
 
+  test('reads on where the file system gave a part of the record', needs('strace'), ({ layout }) => {
+    const path = join(layout.bundle, 'shim-exit')
+    const [head, rest] = [Buffer.from(RECORD.subarray(0, 5)), RECORD.subarray(5)]
+    // the first read of the file gets the head, which is not in it
+    writeFileSync(path, rest)
+    const inject = `inject=read:retval=${head.length}:poke_exit=@arg2=${head.toString('hex')}:when=1`
+    const through = ['strace', '-qq', '-o', '/dev/null', '-P', path, '-e', 'trace=read', '-e', inject]
+    expect(layout.delete({ through })).toMatchObject({ status: 0, stdout: Buffer.from(RECORD), stderr: '' })
+  })
+
   test('takes an end with no status at no time for one, but not an empty record', ({ layout }) => {
     for (const seconds of [0n, -62135596800n]) {
       const record = DeleteResponse.encode({ exitedAt: { seconds, nanos: 0 } })
