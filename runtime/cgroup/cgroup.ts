@@ -10,7 +10,7 @@ import { RuntimeError } from '../errors.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
-import { kill } from '../sys/libc.ts'
+import { signalListed } from '../sys/process.ts'
 import { applyWrites } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
@@ -178,23 +178,22 @@ export class Cgroup {
    */
   async killAll(signal: number): Promise<void> {
     if (signal !== SIGKILL) {
-      this.#signalAll(signal)
+      await this.#signalAll(signal)
       return
     }
     if (this.#killByKernel()) {
       if (this.#v2 !== undefined) return
       // hybrid: who has left the v2 tree is still in the others
-      this.#signalAll(SIGKILL)
+      await this.#signalAll(SIGKILL)
       if (this.isFrozen()) await this.thaw()
       return
     }
     await this.#killFrozen()
   }
 
-  #signalAll(signal: number): number {
-    const pids = this.procs()
-    for (const pid of pids) kill(pid, signal)
-    return pids.length
+  /** Signals those who are inside now and still are when it is their turn; answers how many are inside now. */
+  #signalAll(signal: number): Promise<number> {
+    return signalListed(() => this.procs(), signal)
   }
 
   /** cgroup.kill: all processes at once and no fork escapes; since Linux 5.14. */
@@ -223,7 +222,9 @@ export class Cgroup {
       this.#logger.debug({ error: String(error) }, 'killing without the freezer')
     }
     try {
-      for (let round = 1; this.#signalAll(SIGKILL) > 0 && !frozen && round < KILL_ROUNDS; round++) {
+      for (let round = 1; (await this.#signalAll(SIGKILL)) > 0 && round < KILL_ROUNDS; round++) {
+        // A round lets others have their turn, and one of those may have thawed the cgroup.
+        if (frozen && this.freezerState() === 'frozen') break
         await delay(KILL_ROUND_MS)
       }
     } finally {

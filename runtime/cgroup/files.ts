@@ -22,23 +22,24 @@ export const ERRNO = {
   EOPNOTSUPP: 95,
 } as const
 
-const INITIAL_BYTES = 16384
-// Less than this from one read(2): no line of a cgroup file is so long that it would not have fitted into the page.
-const SHORT_READ_BYTES = 2048
+const SCRATCH_BYTES = 16384
 let scratch: Buffer | undefined
 
 /** The whole text of a file. Throws node's own error, with its errno. */
 export function readText(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
-    scratch ??= Buffer.allocUnsafe(INITIAL_BYTES)
+    scratch ??= Buffer.allocUnsafe(SCRATCH_BYTES)
+    // A file that does not fit gets a larger buffer, which nobody keeps.
+    let bytes = scratch
     let length = 0
-    // A read of a kernel file may end early, but not before a page is full; only an empty one is the end for sure.
     for (;;) {
-      const count = readSync(fd, scratch, length, scratch.length - length, null)
+      const count = readSync(fd, bytes, length, bytes.length - length, null)
+      // The kernel may end a read at a page or a record, so only an empty read is the end of the file.
+      if (count === 0) return bytes.toString('utf8', 0, length)
       length += count
-      if (count < SHORT_READ_BYTES) return scratch.toString('utf8', 0, length)
-      if (length === scratch.length) scratch = Buffer.concat([scratch, Buffer.allocUnsafe(scratch.length)])
+      // A read without room would be empty too, and mean nothing.
+      if (length === bytes.length) bytes = Buffer.concat([bytes], 2 * length)
     }
   } finally {
     closeSync(fd)

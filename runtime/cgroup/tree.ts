@@ -38,15 +38,24 @@ export function subdirectories(path: string): string[] {
   return entries.filter((entry) => entry.isDirectory()).map((entry) => `${path}/${entry.name}`)
 }
 
+/** The pids of a list that the kernel wrote. Only a whole list counts: a part could end in somebody else's number. */
+function parsePids(text: string, path: string): number[] {
+  const whole = text === '' || text.endsWith('\n')
+  if (!whole || /[^\d\n]/.test(text)) throw new Error(`"${path}" is no list of processes`)
+  // The kernel writes 0 for a process that our pid namespace does not show; the empty end of the text becomes 0 too.
+  return text
+    .split('\n')
+    .map(Number)
+    .filter((pid) => pid > 0)
+}
+
 /** All processes in a cgroup and below, in no order; none when it does not exist. */
 export function processesIn(path: string): number[] {
   const pids = new Set<number>()
   const visit = (dir: string) => {
     try {
-      for (const line of readText(`${dir}/cgroup.procs`).split('\n')) {
-        // 0 stands for a process that our pid namespace does not show.
-        if (line !== '' && line !== '0') pids.add(Number(line))
-      }
+      const file = `${dir}/cgroup.procs`
+      for (const pid of parsePids(readText(file), file)) pids.add(pid)
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV) return

@@ -18,7 +18,7 @@ async function startWatched(context: Context, container: Container, mainPid: num
     throw error
   }
   if (manager === undefined || socket === undefined) return { told: Promise.resolve() }
-  const relayed = socket.relay(manager, container.init.pid, mainPid, context.logger)
+  const relayed = socket.relay(manager, container.state(), mainPid, context.logger)
   return { told: relayed.finally(() => socket[Symbol.dispose]()) }
 }
 

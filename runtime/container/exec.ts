@@ -86,6 +86,8 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })
+  // As long as init is there, nobody else has its number: what procfs said of that number was about init.
+  if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
   const run = new PlanProcess({
     ops,
     stdio: withConsole(sized(options.stdio, process), consoleSocket),

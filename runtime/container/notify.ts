@@ -10,7 +10,7 @@ import type { Logger } from '../logger.ts'
 import type { Spec } from '../spec/types.ts'
 import { bindDatagram, connectDatagram, receiveDatagram } from '../sys/datagram.ts'
 import { type OwnedFd, pipePair } from '../sys/fd.ts'
-import { openProcess, pollReadable, processStat } from '../sys/process.ts'
+import { openProcess, pollReadable } from '../sys/process.ts'
 import { sendFd } from '../sys/socket.ts'
 import { stateDir } from './store.ts'
 
@@ -20,6 +20,12 @@ const SOCKET = 'notify.sock'
 const MAX_BYTES = 4096
 /** How long a service manager may take to see what was sent, as sd_notify_barrier(3) is used elsewhere. */
 const BARRIER_MS = 30_000
+
+/** What identifies a process; its number alone can be another's by now. */
+interface ProcessIdentity {
+  readonly pid: number
+  readonly startTime: bigint
+}
 
 function hostFolder(root: string, id: string): string {
   return resolve(stateDir(root, id), 'notify')
@@ -58,12 +64,11 @@ export class NotifySocket implements Disposable {
   }
 
   /**
-   * Waits until the program (process `init`) is ready or has ended, and tells the manager that listens on `address` of the former:
-   * READY=1, and that `mainPid` is to be watched. @throws Unavailable when the manager cannot be reached
+   * Waits until the program (the process `init`) is ready or has ended, and tells the manager that listens on `address`
+   * of the former: READY=1, and that `mainPid` is to be watched. @throws Unavailable when the manager cannot be reached
    */
-  async relay(address: string, init: number, mainPid: number, logger: Logger): Promise<void> {
-    const stat = processStat(init)
-    using pidfd = stat === undefined ? undefined : openProcess(init, stat.startTime)
+  async relay(address: string, init: ProcessIdentity, mainPid: number, logger: Logger): Promise<void> {
+    using pidfd = openProcess(init.pid, init.startTime)
     if (pidfd === undefined) return
     for (;;) {
       const readable = await pollReadable([this.#fd.fd, pidfd.fd], -1)

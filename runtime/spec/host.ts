@@ -81,8 +81,13 @@ function withJoinedMappings(linux: Linux, known: IdMaps | undefined): Linux {
 }
 
 function mapsIn(user: JoinedNamespace): IdMaps | undefined {
-  const process = processIn(user)
-  return process === undefined ? undefined : readIdMaps(process, user.at)
+  for (;;) {
+    const process = processIn(user)
+    if (process === undefined) return undefined
+    const maps = readIdMaps(process, user.at)
+    // the process may have ended since it was found, and another one, of another namespace, may have its number
+    if (isIn(process, identity(user.path, user.at))) return maps
+  }
 }
 
 /** The folder in /proc of some process in a user namespace: the maps of a namespace can only be read there. */
@@ -90,16 +95,19 @@ function processIn({ path, at }: JoinedNamespace): string | undefined {
   const wanted = identity(path, at)
   const named = /^(\/proc\/(?:\d+|self|thread-self))\/ns\/user$/.exec(path)?.[1]
   if (named !== undefined) return named
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    try {
-      const { dev, ino } = statSync(`/proc/${pid}/ns/user`)
-      if (`${dev}:${ino}` === wanted) return `/proc/${pid}`
-    } catch {
-      // it has ended meanwhile, or is somebody else's: not the one to read from
-    }
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  return pids.map((pid) => `/proc/${pid}`).find((folder) => isIn(folder, wanted))
+}
+
+/** Whether a process, by its folder in /proc, is in that user namespace. */
+function isIn(folder: string, wanted: string): boolean {
+  try {
+    const { dev, ino } = statSync(`${folder}/ns/user`)
+    return `${dev}:${ino}` === wanted
+  } catch {
+    // it has ended meanwhile, or is somebody else's: not the one to read from
+    return false
   }
-  return undefined
 }
 
 function readMap(path: string, at: string): readonly IdMapping[] {

@@ -1,10 +1,12 @@
 /**
- * Looking at processes and signalling them. Invariant: no signal goes to a pid that could have been reused: either it is a child that
- * the reaper has not reported, or its start time was compared while a pidfd held the pid.
+ * Looking at processes and signalling them. Invariant: no signal goes to a pid that could have been reused. It is a child
+ * that the reaper has not reported, or it was looked at again while a pidfd held it: its start time was compared, or the
+ * list that had named it named it again.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
-import { errnoOf, syscallError } from './errno.ts'
+import { errnoCode, errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, declareAsync, getpid, kill, lastErrno } from './libc.ts'
 
@@ -13,6 +15,8 @@ const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flag
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
 const SIGKILL = 9
 const SIGSTOP = 19
+/** How many pidfds are open at once, at most: a program may often open 1024 files, and holds the event loop meanwhile. */
+const HELD_AT_ONCE = 256
 
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
 const [POLLIN, POLLOUT] = [1, 4]
@@ -52,7 +56,8 @@ export function openChild(pid: number): OwnedFd | undefined {
   const fd = pidfdOpen(pid, 0)
   if (fd >= 0) return new OwnedFd(fd)
   const errno = lastErrno()
-  if (errno === 3) return undefined
+  // besides ESRCH, kernels say ENOENT or EINVAL of a process that is being reaped, and of a thread that has its number
+  if ([2, 3, 22].includes(errno)) return undefined
   throw syscallError(`cannot open process ${pid}`, 'pidfd_open', errno)
 }
 
@@ -75,11 +80,73 @@ export function openProcess(pid: number, startTime: bigint): OwnedFd | undefined
 /** Signals this very process; false when it is gone. */
 export function signalProcess(pid: number, startTime: bigint, signal: number): boolean {
   using pidfd = openProcess(pid, startTime)
-  if (pidfd === undefined) return false
+  return pidfd !== undefined && sendSignal(pidfd, pid, signal)
+}
+
+/** False when the process is gone. */
+function sendSignal(pidfd: OwnedFd, pid: number, signal: number): boolean {
   if (pidfdSendSignal(pidfd.fd, signal, null, 0) === 0) return true
   const errno = lastErrno()
   if (errno === 3) return false
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
+}
+
+/**
+ * Signals the processes that `list` names now and names again when it is their turn; answers how many it names now.
+ * Lets the event loop run between batches. @throws ResourceExhausted when not even one pidfd can be opened
+ */
+export async function signalListed(list: () => readonly number[], signal: number): Promise<number> {
+  const pids = list()
+  let atOnce = HELD_AT_ONCE
+  for (let done = 0; done < pids.length; ) {
+    if (pids.length > atOnce) await nextTurn()
+    const some = pids.slice(done, done + atOnce)
+    let held: Map<number, OwnedFd>
+    try {
+      held = holdListed(some, list)
+    } catch (error) {
+      if (some.length === 1 || errnoCode(errnoOf(error)) !== 'ResourceExhausted') throw error
+      // nobody was signalled, since too many files are open here or on the machine: a smaller batch needs fewer
+      atOnce = Math.ceil(some.length / 2)
+      continue
+    }
+    try {
+      for (const [pid, pidfd] of held) sendSignal(pidfd, pid, signal)
+    } finally {
+      closeAll(held)
+    }
+    done += some.length
+  }
+  return pids.length
+}
+
+/**
+ * Pidfds of those processes that the list names again after the pidfds were opened. The kernel gives nobody the number
+ * of a process that is still there. So a number in the second list is the pidfd's process, or that process is gone: then
+ * the pidfd reaches nobody, whoever has the number by now.
+ */
+function holdListed(pids: readonly number[], list: () => readonly number[]): Map<number, OwnedFd> {
+  const held = new Map<number, OwnedFd>()
+  try {
+    for (const pid of pids) {
+      const pidfd = openChild(pid)
+      if (pidfd !== undefined) held.set(pid, pidfd)
+    }
+    const listed = new Set(list())
+    for (const [pid, pidfd] of held) {
+      if (listed.has(pid)) continue
+      held.delete(pid)
+      pidfd.close()
+    }
+    return held
+  } catch (error) {
+    closeAll(held)
+    throw error
+  }
+}
+
+function closeAll(held: ReadonlyMap<number, OwnedFd>): void {
+  for (const pidfd of held.values()) pidfd.close()
 }
 
 /**

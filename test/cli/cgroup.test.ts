@@ -11,6 +11,7 @@ import { RuntimeError } from '../../runtime/errors.ts'
 import type { LinuxResources } from '../../runtime/spec/types.ts'
 import { type Command, startCommand, until } from '../support/command.ts'
 import { isCgroup2, needs, SLOWNESS } from '../support/needs.ts'
+import { PAYLOAD } from '../support/places.ts'
 
 const NONE: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
 const PARENT = `cgroup-test-${process.pid}-${Date.now().toString(36)}`
@@ -286,6 +287,20 @@ describe('freeze and kill', () => {
     const cgroup = Cgroup.load(paths)
     const command = await enter(cgroup, 'for i in 1 2 3; do (while :; do (:); done) & done; wait')
     await cgroup.killAll(SIGKILL)
+    expect((await command.finished).signal).toBe('SIGKILL')
+    await until('nobody left', () => cgroup.procs().length === 0)
+    expect(cgroup.isFrozen()).toBe(false)
+  })
+
+  test('without cgroup.kill all of thousands are killed, even if somebody thaws them meanwhile', onlyV1, async () => {
+    const { '': _, ...paths } = create().paths
+    const cgroup = Cgroup.load(paths)
+    const command = await enter(cgroup, `exec ${PAYLOAD} crowd 3000`)
+    await command.untilOutput('ready')
+    const killed = cgroup.killAll(SIGKILL)
+    await until('the freezer', () => cgroup.isFrozen())
+    await cgroup.thaw()
+    await killed
     expect((await command.finished).signal).toBe('SIGKILL')
     await until('nobody left', () => cgroup.procs().length === 0)
     expect(cgroup.isFrozen()).toBe(false)

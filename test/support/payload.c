@@ -349,6 +349,33 @@ static int cmd_notify(char **argv) {
         pause();
 }
 
+/* crowd COUNT: that many children; then "ready", and all of them sleep until they are killed */
+static int cmd_crowd(char **argv) {
+    for (int left = atoi(argv[0]); left > 0; left--) {
+        pid_t pid = fork();
+        if (pid < 0)
+            return fail("fork");
+        while (pid == 0)
+            pause();
+    }
+    puts("ready");
+    fflush(stdout);
+    for (;;)
+        pause();
+}
+
+/* reaper: what the first process of a pid namespace has to be to its orphans, until the end of input */
+static int cmd_reaper(char **argv) {
+    (void)argv;
+    signal(SIGCHLD, SIG_IGN);
+    puts("ready");
+    fflush(stdout);
+    char byte;
+    while (read(0, &byte, 1) > 0)
+        continue;
+    return 0;
+}
+
 static const struct command {
     const char *name;
     int (*run)(char **argv);
@@ -357,7 +384,7 @@ static const struct command {
     {"exit", cmd_exit, 1}, {"crash", cmd_crash, 0}, {"both", cmd_both, 2},     {"bytes", cmd_bytes, 1}, {"orphans", cmd_orphans, 1},
     {"eat", cmd_eat, 1},       {"fds", cmd_fds, 0},       {"limits", cmd_limits, 0}, {"trap", cmd_trap, 0},
     {"winsize", cmd_winsize, 0}, {"pty", cmd_pty, 4},     {"terminal", cmd_terminal, 4}, {"background", cmd_background, 1},
-    {"notify", cmd_notify, 1},  {"pour", cmd_pour, 2},
+    {"notify", cmd_notify, 1},  {"pour", cmd_pour, 2},    {"crowd", cmd_crowd, 1},  {"reaper", cmd_reaper, 0},
 };
 
 int main(int argc, char **argv) {
