@@ -120,7 +120,8 @@ export interface Input {
 export function callerInput(to: OwnedFd, logger: Logger): Input {
   const onError = (error: Error): void => logger.warn({ reason: error.message }, `cannot read ${NAMES[STDIN]}`)
   const kind = kindOf(STDIN)
-  const own = kind === 'terminal' || isNameless(STDIN) ? reopened(STDIN, constants.O_RDONLY) : undefined
+  const polled = kind === 'terminal' || (kind === 'pipe' && isNameless(STDIN))
+  const own = polled ? reopened(STDIN, constants.O_RDONLY) : undefined
   if (own === undefined) return new FileInput(STDIN, to, { onError })
   // copied, never moved: what a client has put into its pipe may be the pages of a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)

@@ -123,7 +123,7 @@ export const create: Command = {
     name: 'create',
     summary: 'Creates a container: everything is set up, and its program waits for `runts start`.',
     details: [
-      'The container is made from the bundle: its config.json says what it is like, and is read now, once. The id is a name of your choice, unique below the root. The streams of the command become those of the program; with a terminal, its master goes to --console-socket.',
+      'The container is made from the bundle: its config.json says what it is like, and is read now, once. The id is a name of your choice, unique below the root. The streams of the command become those of the program, but for terminals, in whose place it gets /dev/null; with a terminal of its own, the master of that goes to --console-socket.',
       'The command ends when the container is created. What cannot be done leaves nothing behind.',
     ],
     examples: ['runts create --bundle /containers/web --pid-file /run/web.pid web', 'runts start web'],

@@ -10,7 +10,7 @@ export const run: Command = {
     name: 'run',
     summary: "Creates and starts a container. In the foreground the exit status is the container's own.",
     details: [
-      'In the foreground every signal that can be caught is passed on to the program, its terminal (if config.json gives it one) is connected to the terminal that you sit at, and the container is removed when the program has ended. With --detach the container stays until `runts delete`.',
+      'In the foreground every signal that can be caught is passed on to the program, what it reads and writes goes through pipes, or through a terminal of its own if config.json says so, from and to the streams of the command, and the container is removed when the program has ended. With --detach the container stays until `runts delete`, and its streams are as `runts create` makes them.',
     ],
     examples: ['runts run -b /containers/job job1', 'runts run --detach -b /containers/web web && runts list'],
     positionals: ['ID'],
