@@ -37,6 +37,9 @@ const NOT_FORWARDED = new Set([
   'SIGTTOU',
 ])
 
+/** What the kernel may hold of a terminal's output beyond its reader's buffer (tty_buffer.c), with some room. */
+const TERMINAL_BYTES = 128 * 1024
+
 /** The size of our own terminal; undefined where we have none. */
 export function ownWindow(): TerminalSize | undefined {
   const terminal = [1, 0, 2].find((fd) => isatty(fd))
@@ -157,7 +160,7 @@ export class Foreground {
     const exit = await this.#target.exited
     this.#input?.stop()
     this.#terminal?.letGo()
-    await drained(this.#outputs)
+    await drained(this.#outputs, this.#terminal === undefined ? 0 : TERMINAL_BYTES)
     return exit.status
   }
 

@@ -44,6 +44,8 @@ const NULL_DEVICE = 0x103
 /** What a process left behind may hold its output open for: without a byte, and at all. */
 const QUIET_MS = 2_000
 const LONGEST_MS = 10_000
+/** How often that is looked at. */
+const LOOK_MS = 100
 
 /** What a descriptor of the caller's is. */
 type Kind = 'null' | 'file' | 'pipe' | 'terminal' | 'other'
@@ -228,28 +230,32 @@ export class ForegroundStreams implements ChosenStreams {
   }
 }
 
+/** Whether there is nothing to hand on at this moment. */
+function isIdle(relay: Relay): boolean {
+  return relay.handed === relay.taken && relay.unread === 0
+}
+
 /**
  * Waits for the last of the output of a process that has ended. What it wrote itself is handed on, however slowly that is read. A process
  * that it left behind may still have its streams open: what that writes goes through until it has been quiet for two seconds, ten at most.
+ * So many `hiddenBytes` may wait for each relay besides those that FIONREAD counts.
  */
-export async function drained(outputs: readonly Relay[]): Promise<void> {
-  const owed = outputs.map((relay) => relay.taken + relay.unread)
+export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promise<void> {
   const open = new Set(outputs)
   const ended = Promise.all(outputs.map((relay) => relay.done.then(() => open.delete(relay))))
-  const deadline = performance.now() + LONGEST_MS
-  // what the process itself has written is no sign of life of another
-  const taken = (): number => outputs.reduce((sum, relay, i) => sum + Math.max(relay.taken, owed[i] ?? 0), 0)
-  for (;;) {
-    const before = taken()
-    let timer: NodeJS.Timeout | undefined
-    const pause = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, QUIET_MS)
-    })
-    await Promise.race([ended, pause])
-    clearTimeout(timer)
+  /** until which byte it may be the process's own; a relay that was idle since has no more of those */
+  const owed = new Map(outputs.map((relay) => [relay, relay.taken + relay.unread + hiddenBytes]))
+  const started = performance.now()
+  for (let [quietSince, taken] = [started, -1]; ; ) {
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, LOOK_MS))])
     if (open.size === 0) return
-    const paid = outputs.every((relay, i) => !open.has(relay) || relay.handed >= (owed[i] ?? 0))
-    if (paid && (taken() === before || performance.now() > deadline)) break
+    const now = performance.now()
+    for (const [relay, bytes] of owed) if (relay.handed >= bytes || isIdle(relay)) owed.delete(relay)
+    const sum = outputs.reduce((bytes, relay) => bytes + relay.taken, 0)
+    if (sum !== taken || ![...open].every(isIdle)) quietSince = now
+    taken = sum
+    const enough = now - quietSince >= QUIET_MS || now - started >= LONGEST_MS
+    if (enough && [...owed.keys()].every((relay) => !open.has(relay))) break
   }
   for (const relay of open) relay.close()
 }

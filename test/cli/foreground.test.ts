@@ -149,6 +149,14 @@ describe('the files of whoever calls runts', needs('root', 'busybox'), () => {
     }
   })
 
+  test('get all of that also from a terminal that a process left behind keeps open', async ({ runts }) => {
+    running(runts)
+    const bytes = 150_000
+    const inner = `trap "" HUP; sleep 1000 & payload bytes ${bytes} text`
+    const slow = `runts exec -t c sh -c '${inner}' | { sleep 3; head -c 70000; sleep 3; cat; }`
+    expect((await shell(runts, slow, { keepOutput: false })).sha256).toBe(expectedSha256(bytes, 'text'))
+  })
+
   test('do not keep the command waiting for a process that was left behind with them', async ({ runts }) => {
     running(runts)
     const late = await shell(runts, 'x=$(runts exec c sh -c \'(sleep 1; echo late) & echo now\'); echo "<$x>"')
