@@ -11,6 +11,7 @@ import { isatty } from 'node:tty'
 import {
   accessOf,
   chownFd,
+  duplicate,
   errnoOf,
   FileInput,
   FileSink,
@@ -118,13 +119,17 @@ export interface Input {
   stop(): void
 }
 
-/** Copies the caller's standard input to a description of our own, which is taken over: a pipe of a process, or the master of a terminal. */
-export function callerInput(to: OwnedFd, logger: Logger): Input {
+/**
+ * Copies the caller's standard input to a description of our own: a pipe of a process, or the master of a terminal. Both descriptors are
+ * taken over; `reader` is a reading end of the pipe, for the offset of a file.
+ */
+export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Input {
   const onError = (error: Error): void => logger.warn({ reason: error.message }, `cannot read ${NAMES[STDIN]}`)
   const kind = kindOf(STDIN)
   const polled = kind === 'terminal' || (kind === 'pipe' && isNameless(STDIN))
   const own = polled ? reopened(STDIN, constants.O_RDONLY) : undefined
-  if (own === undefined) return new FileInput(STDIN, to, { onError })
+  if (own === undefined) return new FileInput(STDIN, to, { onError, reader })
+  reader?.close()
   // copied, never moved: what a client has put into its pipe may be the pages of a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)
   setNonBlocking(to.fd)
@@ -171,6 +176,7 @@ export class ForegroundStreams implements ChosenStreams {
   readonly stdio: Stdio
   readonly #handed: OwnedFd[] = []
   #input: OwnedFd | undefined
+  #inputReader: OwnedFd | undefined
   readonly #outputs: { readonly from: OwnedFd; readonly to: number }[] = []
 
   /** `uid` and `gid`, of the host, are whose the process's ends are, so that it can open /dev/stdout again. */
@@ -194,6 +200,8 @@ export class ForegroundStreams implements ChosenStreams {
         const { read, write } = pipePair()
         this.#input = write
         stdin = hand(read)
+        // taken now: once the pipe is the process's, its user may be one whose files we may not open
+        if (kindOf(STDIN) === 'file') this.#inputReader = duplicate(read.fd)
       }
       const stdout = output(STDOUT)
       const stderr = samePlace(STDOUT, STDERR) ? stdout : output(STDERR)
@@ -218,15 +226,17 @@ export class ForegroundStreams implements ChosenStreams {
       const sink = callerSink(to, logger)
       return new Relay(pipeSource(source.take()), sink)
     })
-    const input = this.#input
+    const [input, reader] = [this.#input, this.#inputReader]
     this.#input = undefined
-    return { input: input === undefined ? undefined : callerInput(input, logger), outputs }
+    this.#inputReader = undefined
+    return { input: input === undefined ? undefined : callerInput(input, logger, reader), outputs }
   }
 
   [Symbol.dispose](): void {
     for (const end of this.#handed.splice(0)) end.close()
     for (const { from } of this.#outputs.splice(0)) from.close()
     this.#input?.close()
+    this.#inputReader?.close()
   }
 }
 

@@ -6,15 +6,22 @@
  * Invariants: the flags of the descriptor that is read stay as they are; the target is closed at the end of the input or after stop(), but
  * never while the thread pool works on it: its number could be another's by then.
  */
-import { constants, fstatSync, read } from 'node:fs'
+import { fstatSync, read } from 'node:fs'
 import { errnoOf } from '../sys/errno.ts'
-import { type OwnedFd, offsetOf, reopen, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
+import { type OwnedFd, offsetOf, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
 import { pollReadable, pollWritable } from '../sys/process.ts'
 
 const BUFFER_BYTES = 256 * 1024
 const EAGAIN = 11
 /** How often a wait looks whether it was stopped. */
 const LOOK_MS = 250
+
+/** How input is copied. */
+export interface FileInputOptions {
+  readonly onError: (error: Error) => void
+  /** a reading end of the pipe that is written to, taken over: it tells what nobody has read, by which the offset is set at the end */
+  readonly reader?: OwnedFd | undefined
+}
 
 /** Copies one descriptor into another until its end. */
 export class FileInput {
@@ -27,11 +34,11 @@ export class FileInput {
   #written = 0
   #stopped = false
   #copying = true
-  /** the reading side of the pipe, once the writing side is closed: it tells what nobody has read */
-  #reader: OwnedFd | undefined
+  readonly #reader: OwnedFd | undefined
 
-  /** A number as `from` is borrowed until stop(), and its offset set then; `to` is taken over, and must be a description of our own. */
-  constructor(from: number | OwnedFd, to: OwnedFd, options: { readonly onError: (error: Error) => void }) {
+  /** A number as `from` is borrowed until stop(); `to` is taken over, and must be a description of our own. */
+  constructor(from: number | OwnedFd, to: OwnedFd, options: FileInputOptions) {
+    this.#reader = options.reader
     this.#owned = typeof from === 'number' ? undefined : from
     this.#from = typeof from === 'number' ? from : from.fd
     this.#to = to
@@ -46,9 +53,7 @@ export class FileInput {
     if (this.#stopped) return
     this.#stopped = true
     if (this.#owned === undefined && this.#start !== undefined && this.#written > 0) {
-      const { fd } = this.#reader ?? this.#to
-      // a terminal has taken what was written to it
-      const unread = fd >= 0 && fstatSync(fd).isFIFO() ? unreadBytes(fd) : 0
+      const unread = this.#reader === undefined ? 0 : unreadBytes(this.#reader.fd)
       setOffset(this.#from, this.#start + this.#written - unread)
     }
     if (!this.#copying) this.#close()
@@ -68,11 +73,11 @@ export class FileInput {
         if (count === 0) break
         if (!(await this.#write(buffer.subarray(0, count)))) return
       }
-      if (!this.#stopped) this.#endOfInput()
+      if (!this.#stopped) this.#to.close()
     } catch (error) {
       if (this.#stopped) return
+      this.#to.close()
       this.#onError(error instanceof Error ? error : new Error(String(error)))
-      this.#endOfInput()
     } finally {
       this.#copying = false
       if (this.#stopped) this.#close()
@@ -112,10 +117,5 @@ export class FileInput {
       if (count === 0) await pollWritable(this.#to.fd, LOOK_MS)
     }
     return !this.#stopped
-  }
-
-  #endOfInput(): void {
-    if (fstatSync(this.#to.fd).isFIFO()) this.#reader = reopen(this.#to.fd, constants.O_RDONLY | constants.O_NONBLOCK)
-    this.#to.close()
   }
 }

@@ -3,7 +3,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } fro
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test as base, describe, expect } from 'vitest'
-import { FileInput, type OwnedFd, pipePair, unreadBytes } from '../../../runtime/index.ts'
+import { duplicate, FileInput, type OwnedFd, pipePair, unreadBytes } from '../../../runtime/index.ts'
 import { offsetOf, setOffset } from '../../../runtime/sys/fd.ts'
 import { until } from '../../support/command.ts'
 
@@ -40,7 +40,7 @@ describe('input from a file', () => {
   for (const taken of [0, 1, 100_000, BYTES]) {
     test(`of which the reader has taken ${taken} bytes ends with that offset`, async ({ file }) => {
       const pipe = pipePair()
-      const input = new FileInput(file, pipe.write, { onError })
+      const input = new FileInput(file, pipe.write, { onError, reader: duplicate(pipe.read.fd) })
       await take(pipe.read, taken)
       if (taken === BYTES) await until('the end', () => pipe.write.fd < 0)
       else await until('as much as fits', () => unreadBytes(pipe.read.fd) > 60_000)
@@ -55,7 +55,7 @@ describe('input from a file', () => {
   }) => {
     setOffset(file, BYTES - 10)
     const pipe = pipePair()
-    const input = new FileInput(file, pipe.write, { onError })
+    const input = new FileInput(file, pipe.write, { onError, reader: duplicate(pipe.read.fd) })
     await until('the end of the file', () => pipe.write.fd < 0)
     await take(pipe.read, 4)
     input.stop()
@@ -65,7 +65,7 @@ describe('input from a file', () => {
 
   test('ends when its reader has gone, and keeps what nobody has read', async ({ file }) => {
     const pipe = pipePair()
-    const input = new FileInput(file, pipe.write, { onError })
+    const input = new FileInput(file, pipe.write, { onError, reader: duplicate(pipe.read.fd) })
     await take(pipe.read, 1000)
     await until('a full pipe', () => unreadBytes(pipe.read.fd) > 60_000)
     pipe.read.close()
