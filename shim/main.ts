@@ -1,10 +1,10 @@
 /**
  * Entry point of the shim process: reads the command line, takes its name in ps, and hands over to the one action it was started for.
- * Both actions are imported statically: one flat bundle starts faster than two lazy halves. Nothing happens at import but the call of
- * main() on the last line.
+ * Both actions are imported statically: one flat bundle starts faster than two lazy halves. Nothing happens at import but the calls on
+ * the last lines.
  */
 import { writeSync } from 'node:fs'
-import { exitNow } from '../runtime/index.ts'
+import { exitNow, leaveStderrAlone } from '../runtime/index.ts'
 import { deleteLeftovers } from './delete.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'
@@ -36,4 +36,5 @@ function complain(error: unknown): void {
   }
 }
 
+leaveStderrAlone()
 void main(process.argv.slice(2))

@@ -4,7 +4,7 @@
  * that it is told from what the program of a container answers; as runc's users expect.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, type Log, openLog, RuntimeError } from '../index.ts'
+import { exitNow, type Log, leaveStderrAlone, openLog, RuntimeError } from '../index.ts'
 import { print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
 import { versionText } from './commands/version.ts'
@@ -106,6 +106,7 @@ function complain(error: unknown): void {
   }
 }
 
+leaveStderrAlone()
 main(process.argv.slice(2)).then(exitNow, (error: unknown) => {
   complain(error)
   exitNow(1)

@@ -6,7 +6,7 @@
  * Invariants: no process of a container has a descriptor of the caller's; flags, owner, mode and settings of what the caller has open stay
  * as they are, and its offsets move by what went through, as if the process had had it.
  */
-import { constants, fstatSync, openSync, statfsSync } from 'node:fs'
+import { constants, fstatSync, openSync, type Stats, statfsSync } from 'node:fs'
 import { isatty } from 'node:tty'
 import {
   accessOf,
@@ -128,7 +128,10 @@ export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Inpu
   const kind = kindOf(STDIN)
   const polled = kind === 'terminal' || (kind === 'pipe' && isNameless(STDIN))
   const own = polled ? reopened(STDIN, constants.O_RDONLY) : undefined
-  if (own === undefined) return new FileInput(STDIN, to, { onError, reader })
+  if (own === undefined) {
+    const sharesOffset = [STDOUT, STDERR].some((fd) => sameInode(fstatSync(STDIN), fstatSync(fd)))
+    return new FileInput(STDIN, to, { onError, reader, sharesOffset })
+  }
   reader?.close()
   // copied, never moved: what a client has put into its pipe may be the pages of a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)
@@ -139,10 +142,14 @@ export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Inpu
 
 /** Whether two of the caller's descriptors are the same place, so that what goes to either must stay in order. */
 function samePlace(one: number, other: number): boolean {
-  const [a, b] = [fstatSync(one), fstatSync(other)]
-  if (a.dev !== b.dev || a.ino !== b.ino || a.rdev !== b.rdev) return false
-  // two descriptions of one file have an offset each
-  return !a.isFile() || sameDescription(one, other)
+  const stat = fstatSync(one)
+  if (!sameInode(stat, fstatSync(other))) return false
+  // two descriptions of one file have an offset each, which does not matter where both append
+  return !stat.isFile() || sameDescription(one, other) || (accessOf(one).appends && accessOf(other).appends)
+}
+
+function sameInode(one: Stats, other: Stats): boolean {
+  return one.dev === other.dev && one.ino === other.ino && one.rdev === other.rdev
 }
 
 /** Streams to start a process with; what was opened for it is closed by its disposal, once the process has its own. */
@@ -251,13 +258,26 @@ function isIdle(relay: Relay): boolean {
  * So many `hiddenBytes` may wait for each relay besides those that FIONREAD counts.
  */
 export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promise<void> {
+  if (outputs.length === 0) return
   const open = new Set(outputs)
-  const ended = Promise.all(outputs.map((relay) => relay.done.then(() => open.delete(relay))))
+  let wake = (): void => {}
+  for (const relay of outputs) {
+    void relay.done.then(() => {
+      open.delete(relay)
+      if (open.size === 0) wake()
+    })
+  }
   /** until which byte it may be the process's own; a relay that was idle since has no more of those */
   const owed = new Map(outputs.map((relay) => [relay, relay.taken + relay.unread + hiddenBytes]))
   const started = performance.now()
   for (let [quietSince, taken] = [started, -1]; ; ) {
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, LOOK_MS))])
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LOOK_MS)
+      wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
     if (open.size === 0) return
     const now = performance.now()
     for (const [relay, bytes] of owed) if (relay.handed >= bytes || isIdle(relay)) owed.delete(relay)

@@ -7,6 +7,7 @@
  * never while the thread pool works on it: its number could be another's by then.
  */
 import { fstatSync, read } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type OwnedFd, offsetOf, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
 import { pollReadable, pollWritable } from '../sys/process.ts'
@@ -21,6 +22,18 @@ export interface FileInputOptions {
   readonly onError: (error: Error) => void
   /** a reading end of the pipe that is written to, taken over: it tells what nobody has read, by which the offset is set at the end */
   readonly reader?: OwnedFd | undefined
+  /** the file is written to meanwhile through the same offset: reading moves that at once, and it is never set back */
+  readonly sharesOffset?: boolean
+}
+
+/** Where a regular file stands; undefined for what has no offset, though it may look like a file. */
+function startOf(fd: number): number | undefined {
+  try {
+    return fstatSync(fd).isFile() ? offsetOf(fd) : undefined
+  } catch (error) {
+    if (error instanceof RuntimeError) return undefined
+    throw error
+  }
 }
 
 /** Copies one descriptor into another until its end. */
@@ -43,7 +56,7 @@ export class FileInput {
     this.#from = typeof from === 'number' ? from : from.fd
     this.#to = to
     this.#onError = options.onError
-    this.#start = fstatSync(this.#from).isFile() ? offsetOf(this.#from) : undefined
+    this.#start = options.sharesOffset === true ? undefined : startOf(this.#from)
     setNonBlocking(to.fd)
     void this.#copy()
   }
@@ -54,7 +67,8 @@ export class FileInput {
     this.#stopped = true
     if (this.#owned === undefined && this.#start !== undefined && this.#written > 0) {
       const unread = this.#reader === undefined ? 0 : unreadBytes(this.#reader.fd)
-      setOffset(this.#from, this.#start + this.#written - unread)
+      // its reader may write to the pipe as well: what was not there before cannot be given back
+      setOffset(this.#from, this.#start + this.#written - Math.min(unread, this.#written))
     }
     if (!this.#copying) this.#close()
   }

@@ -10,6 +10,15 @@ import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type OwnedFd, pipePair } from '../sys/fd.ts'
 import type { Source } from './relay.ts'
 
+/**
+ * Keeps Node's hands off fd 2, which is our caller's: each socket that is closed asks whether it is process.stderr, and the getter of that
+ * makes a stream of the descriptor, whose description is non-blocking from then on, for the caller too. To be called once, by a program's
+ * main file; whoever embeds the library has a standard error of its own.
+ */
+export function leaveStderrAlone(): void {
+  Object.defineProperty(process, 'stderr', { value: null })
+}
+
 /** libuv's handle behind a net.Socket. */
 interface PipeHandle {
   open(fd: number): number

@@ -181,8 +181,9 @@ export class FileSink implements Sink {
     this.#fd = fd
     this.#name = name
     this.#options = options
-    this.ownBuffer = options.borrowed === true
     this.#direct = options.borrowed === true && fstatSync(fd).isFile()
+    // a message of a socket may not be as large as a file's chunk
+    this.ownBuffer = this.#direct
   }
 
   /** A sink that appends to a file. `make`: missing folders and the file are made. @throws Internal */

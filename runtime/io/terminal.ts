@@ -64,7 +64,11 @@ export function rawInput(fd: number): Disposable {
   ioctl(fd, TCSETS, raw)
   return {
     [Symbol.dispose]() {
-      ioctl(fd, TCSETS, before)
+      try {
+        ioctl(fd, TCSETS, before)
+      } catch {
+        // it has hung up: nobody sees its settings any more
+      }
     },
   }
 }

@@ -77,10 +77,20 @@ export function reopen(fd: number, flags: number): OwnedFd {
   return new OwnedFd(openSync(`/proc/self/fd/${fd}`, flags | constants.O_NOCTTY))
 }
 
-/** Whether a borrowed fd may be read, and written: the access mode that it was opened with. */
-export function accessOf(fd: number): { readonly readable: boolean; readonly writable: boolean } {
-  const mode = fcntl(fd, F_GETFL, 0) & (constants.O_RDONLY | constants.O_WRONLY | constants.O_RDWR)
-  return { readable: mode !== constants.O_WRONLY, writable: mode !== constants.O_RDONLY }
+/** How a borrowed fd was opened. */
+export interface Access {
+  readonly readable: boolean
+  readonly writable: boolean
+  /** each write goes to the end of the file */
+  readonly appends: boolean
+}
+
+/** How a borrowed fd was opened. */
+export function accessOf(fd: number): Access {
+  const flags = fcntl(fd, F_GETFL, 0)
+  const mode = flags & (constants.O_RDONLY | constants.O_WRONLY | constants.O_RDWR)
+  const appends = (flags & constants.O_APPEND) !== 0
+  return { readable: mode !== constants.O_WRONLY, writable: mode !== constants.O_RDONLY, appends }
 }
 
 /** Makes reads and writes of a description non-blocking; it must be our own, since all its descriptors share that. */

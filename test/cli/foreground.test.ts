@@ -2,7 +2,7 @@
  * A process in the foreground and its caller's own files, pipes and terminal: the container never has them, they stay as they were, and
  * still every byte goes through, in order, as if nothing stood in between.
  */
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { type Command, type Finished, type StartOptions, startCommand, until } from '../support/command.ts'
@@ -108,7 +108,7 @@ describe('the files of whoever calls runts', needs('root', 'busybox'), () => {
     const command = `runts exec c sh -c '${inner}'`
     expect((await shell(runts, `${command} 2>&1`)).stdout).toBe(wanted)
     expect((await shell(runts, `${command} >both 2>&1; cat both`)).stdout).toBe(wanted)
-    expect((await shell(runts, `${command} >both 2>>both; wc -c <both`)).stdout).not.toBe('')
+    expect((await shell(runts, `rm both; ${command} >>both 2>>both; cat both`)).stdout).toBe(wanted)
   })
 
   test('are added to where they stand: between what others write, appended or not', async ({ runts }) => {
@@ -132,6 +132,60 @@ describe('the files of whoever calls runts', needs('root', 'busybox'), () => {
       const [before, after, ...out] = stdout.split('\n')
       expect({ name, after, out, stderr }).toEqual({ name, after: before, out: ['in', ''], stderr: '' })
     }
+  })
+
+  test('stay blocking also where they are standard error, for commands of every kind', async ({ runts }) => {
+    running(runts)
+    const commands = [
+      'runts exec c true',
+      'runts exec -d c true',
+      `runts run -b ${runts.bundle(['true'])} d`,
+      'runts ps c >/dev/null',
+      'runts exec -t c true >/dev/null',
+    ]
+    for (const command of commands) {
+      // a write to a non-blocking pipe that nobody reads yet would be short
+      const script = `{ ${command} </dev/null; head -c 300000 /dev/zero; } 2>&1 | { sleep 0.5; wc -c; }`
+      expect((await shell(runts, script)).stdout, command).toBe('300000\n')
+    }
+  })
+
+  test('that stand for input and output at once are read and written through one offset', async ({ runts }) => {
+    running(runts)
+    const inner = 'cat >/dev/null; echo appended'
+    const script = `printf 'line1\\nline2\\n' >f; exec 3<>f; runts exec c sh -c '${inner}' <&3 >&3; cat f`
+    expect((await shell(runts, script)).stdout).toBe('line1\nline2\nappended\n')
+  })
+
+  test('are not set back by a process that fills its input itself: the host does no line of a script twice', async ({
+    runts,
+  }) => {
+    running(runts)
+    const fill = 'cat >/dev/null; printf %0500d 0 >/proc/self/fd/0; exit 3'
+    const { stdout } = await shell(
+      runts,
+      `printf 'one\\ntwo\\n' >f; { read x; runts exec c sh -c '${fill}'; echo $?; cat; } <f`,
+    )
+    expect(stdout).toBe('3\ntwo\n')
+  })
+
+  test('without an offset, or that cannot be read at all, are an input that ends', async ({ runts }) => {
+    running(runts)
+    for (const input of ['/', '/proc/self/mem']) {
+      const { stdout, stderr } = await shell(runts, `runts exec c sh -c 'cat; echo end; exit 4' <${input}; echo $?`)
+      expect({ input, stdout, lines: stderr.match(/cannot read standard input/g)?.length }).toEqual({
+        input,
+        stdout: 'end\n4\n',
+        lines: 1,
+      })
+    }
+  })
+
+  test('that are sockets of messages get as many as fit', async ({ runts }) => {
+    running(runts)
+    const program = `${join(BIN, 'runts')} --root ${runts.root}`
+    const script = `perl -e 'use Socket; socketpair(A, B, AF_UNIX, SOCK_SEQPACKET, 0); $p = fork; if (!$p) { close A; open(STDOUT, ">&B"); exec "${program} exec c payload bytes 1000000" } close B; while (($n = sysread(A, $b, 300000)) > 0) { $sum += $n } waitpid($p, 0); print "$sum $?\\n"'`
+    expect((await shell(runts, script, { timeoutMs: 15_000 })).stdout).toBe('1000000 0\n')
   })
 
   test('get all that a process wrote before its end, also when they are read slowly', async ({ runts }) => {
@@ -352,6 +406,21 @@ describe('the terminal of whoever calls runts', needs('root', 'busybox'), () => 
     const { stdout } = await command.finished
     expect(stdout.match(/mine \d/g)).toHaveLength(10)
     expect((await runts.run('exec', 'c', 'cat', '/dev/shm/stolen')).stdout).toBe('')
+  })
+
+  test('that hangs up leaves a command its exit status', async ({ runts }) => {
+    running(runts)
+    const inner = 'trap "exit 7" HUP; echo ready; while :; do sleep 0.05; done'
+    const program = `${join(BIN, 'runts')} --root ${runts.root} exec -t c sh -c '${inner}'`
+    // the leader of the session gets the signal, and passes it on as shells do
+    const script = `trap 'kill -HUP $p' HUP; ${program} </dev/tty & p=$!; wait $p; wait $p; echo $? >status`
+    const command = onTerminal(runts, script)
+    await command.untilOutput('ready')
+    command.kill('SIGKILL')
+    await command.finished
+    const status = join(runts.folder, 'status')
+    await until('the status', () => existsSync(status) && readFileSync(status, 'utf8') !== '')
+    expect(readFileSync(status, 'utf8')).toBe('7\n')
   })
 
   test('that nobody reads keeps no command from its end of the terminal’s reader', async ({ runts }) => {
