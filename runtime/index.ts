@@ -45,6 +45,7 @@ export {
   growPipe,
   movePipeBytes,
   OwnedFd,
+  openNull,
   pipePair,
   reopen,
   sameDescription,

@@ -7,7 +7,7 @@ import { isatty } from 'node:tty'
 import {
   duplicate,
   type Logger,
-  OwnedFd,
+  type OwnedFd,
   openPeer,
   pollableSource,
   Relay,
@@ -66,7 +66,6 @@ class TerminalRelay implements Disposable {
     using disposables = new DisposableStack()
     const { fd } = master
     const peer = disposables.use(openPeer(fd))
-    using writer = duplicate(fd)
     this.#resize = () => {
       const size = ownWindow()
       if (size !== undefined && this.output.open) resizeTerminal(fd, size)
@@ -74,8 +73,8 @@ class TerminalRelay implements Disposable {
     this.#raw = isatty(0) ? disposables.use(rawInput(0)) : undefined
     this.#peer = peer
     this.output = new Relay(pollableSource(master), callerSink(1, logger))
-    this.#input = callerInput(new OwnedFd(writer.take()), logger)
-    // nobody reads what the terminal shows: it hangs up
+    this.#input = callerInput(duplicate(fd), logger)
+    // when the caller reads no more of the terminal, the terminal hangs up
     void this.output.done.then(() => this.letGo())
     this.#resize()
     process.on('SIGWINCH', this.#resize)

@@ -1,12 +1,12 @@
 /**
- * The caller's own streams, and what stands between them and a process in the foreground. The process gets pipes: with a descriptor of the
- * caller's it could open the file behind it again (/proc/self/fd), write what was given to be read, empty a log, or read what is typed on
- * the host's terminal long after the command has ended.
+ * The caller's own streams, and what stands between them and a process in the foreground. The process gets pipes. With
+ * a descriptor of the caller's it could open the file behind that again through /proc/self/fd. It could then write to
+ * its input, empty a log, or read from the host's terminal long after the command has ended.
  *
- * Invariants: no process of a container has a descriptor of the caller's; flags, owner, mode and settings of what the caller has open stay
- * as they are, and its offsets move by what went through, as if the process had had it.
+ * Invariants: a process in the foreground has no descriptor of the caller's. What the caller has open keeps its flags,
+ * owner, mode and settings. Its offsets move by what went through, as if the process had had the file.
  */
-import { constants, fstatSync, openSync, type Stats, statfsSync } from 'node:fs'
+import { constants, fstatSync, type Stats, statfsSync } from 'node:fs'
 import { isatty } from 'node:tty'
 import {
   accessOf,
@@ -18,7 +18,8 @@ import {
   growPipe,
   type Logger,
   type OutputPipe,
-  OwnedFd,
+  type OwnedFd,
+  openNull,
   PipeSink,
   pipePair,
   pipeSource,
@@ -34,18 +35,18 @@ import {
 
 const NAMES = ['standard input', 'standard output', 'standard error'] as const
 const [STDIN, STDOUT, STDERR] = [0, 1, 2] as const
-/** EIO: a terminal that hung up; EPIPE: a reader that has seen enough. Neither is worth a word. */
+/** A terminal that hung up answers EIO, and a reader that has seen enough EPIPE. Neither is worth a warning. */
 const [EIO, EPIPE] = [5, 32]
-/** What a pipe of the process's holds: with less, it and we would take turns. */
+/** The size of the process's pipes. With smaller ones the process and the relay would wait for each other in turns. */
 const PIPE_BYTES = 256 * 1024
 /** PIPEFS_MAGIC (linux/magic.h): pipes without a name */
 const PIPEFS = 0x50495045
 /** makedev(1, 3) */
 const NULL_DEVICE = 0x103
-/** What a process left behind may hold its output open for: without a byte, and at all. */
+/** How long a process that was left behind may keep the command waiting: without writing a byte, and in all. */
 const QUIET_MS = 2_000
 const LONGEST_MS = 10_000
-/** How often that is looked at. */
+/** How often the command looks whether that time has come. */
 const LOOK_MS = 100
 
 /** What a descriptor of the caller's is. */
@@ -60,32 +61,27 @@ function kindOf(fd: number): Kind {
   return stat.rdev === NULL_DEVICE ? 'null' : 'other'
 }
 
-/** A null device of our own, which the helper exchanges for the container's. */
-function openNull(): OwnedFd {
-  return new OwnedFd(openSync('/dev/null', constants.O_RDWR))
-}
-
-/** A description of our own for a pipe or terminal of the caller's, which may not be had: another user may have made it. */
+/** Opens the caller's pipe or terminal a second time, for flags of our own; undefined where the kernel refuses that. */
 function reopened(fd: number, flags: number): OwnedFd | undefined {
   const { readable, writable } = accessOf(fd)
   if (flags === constants.O_WRONLY ? !writable : !readable) return undefined
   try {
     return reopen(fd, flags | constants.O_NONBLOCK)
   } catch {
-    // ENXIO for a pipe that nobody reads any more: the first write tells
+    // EACCES if another user made it; ENXIO if nobody reads the pipe any more, which the first write will tell
     return undefined
   }
 }
 
 /**
- * Whether it is a pipe without a name. Who opens a fifo anew when its writer has gone is not told of the end by poll(2): only the caller's
- * own description, which had that writer, is.
+ * Whether a pipe has no name in a file system. If the writer of a fifo has gone, poll(2) reports the end only to
+ * descriptions that were open with that writer. A second open of such a fifo would wait for ever.
  */
 function isNameless(fd: number): boolean {
   return statfsSync(`/proc/self/fd/${fd}`).type === PIPEFS
 }
 
-/** Where output goes: one of the caller's descriptors. When nobody reads that any more, the source ends. */
+/** A sink that is one of the caller's descriptors. The source ends when that takes no more. */
 export function callerSink(fd: number, logger: Logger): Sink {
   const onError = (error: Error): void => {
     const errno = errnoOf(error.cause)
@@ -98,7 +94,7 @@ export function callerSink(fd: number, logger: Logger): Sink {
   return new PipeSink(ownPipe(own), { endsSource: true, onError })
 }
 
-/** A pipe or terminal for a sink, of which nothing need be kept open for a reader that comes late. */
+/** A pipe or terminal as a sink needs it. Its reader is there already, so letting go is closing. */
 function ownPipe(own: OwnedFd): OutputPipe {
   const close = (closeFd?: (fd: number) => void): void => {
     if (own.fd < 0) return
@@ -114,14 +110,15 @@ function ownPipe(own: OwnedFd): OutputPipe {
   }
 }
 
-/** Input on its way; to be stopped when its reader has ended. */
+/** Input that is being copied. */
 export interface Input {
+  /** The process that reads it has ended. */
   stop(): void
 }
 
 /**
- * Copies the caller's standard input to a description of our own: a pipe of a process, or the master of a terminal. Both descriptors are
- * taken over; `reader` is a reading end of the pipe, for the offset of a file.
+ * Copies the caller's standard input to a description of our own: a pipe of a process, or the master of a terminal.
+ * Both descriptors are taken over. `reader` is a reading end of the pipe, by which the offset of a file is set.
  */
 export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Input {
   const onError = (error: Error): void => logger.warn({ reason: error.message }, `cannot read ${NAMES[STDIN]}`)
@@ -133,14 +130,14 @@ export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Inpu
     return new FileInput(STDIN, to, { onError, reader, sharesOffset })
   }
   reader?.close()
-  // copied, never moved: what a client has put into its pipe may be the pages of a file of the host
+  // copied, never moved: the pages in the caller's pipe may belong to a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)
   setNonBlocking(to.fd)
   const relay = new Relay(source, new PipeSink(ownPipe(to), { endsSource: true }))
   return { stop: () => relay.close() }
 }
 
-/** Whether two of the caller's descriptors are the same place, so that what goes to either must stay in order. */
+/** Whether two of the caller's descriptors lead to one place, where the order of all that is written matters. */
 function samePlace(one: number, other: number): boolean {
   const stat = fstatSync(one)
   if (!sameInode(stat, fstatSync(other))) return false
@@ -152,29 +149,29 @@ function sameInode(one: Stats, other: Stats): boolean {
   return one.dev === other.dev && one.ino === other.ino && one.rdev === other.rdev
 }
 
-/** Streams to start a process with; what was opened for it is closed by its disposal, once the process has its own. */
+/** Streams to start a process with. Disposing of them closes what was opened for it, once the process has its own. */
 export interface ChosenStreams extends Disposable {
   readonly stdio: Stdio
 }
 
 /**
- * The caller's own streams for a process that stays behind, as it asked for; but not its terminals, of which the process would read what is
- * typed there later, or open them for every other process of its user. In their place it gets the null device, and the log says so.
+ * The caller's own streams, for a process that stays behind. It gets the null device in place of a terminal, and the
+ * log says so: later it could read there what is typed on the host.
  */
 export function detachedStreams(logger: Logger): ChosenStreams {
-  let null_: OwnedFd | undefined
+  let device: OwnedFd | undefined
   const lost: string[] = []
   const choose = (fd: number): number => {
     if (kindOf(fd) !== 'terminal') return fd
     if (fd !== STDIN) lost.push(NAMES[fd] ?? '')
-    null_ ??= openNull()
-    return null_.fd
+    device ??= openNull()
+    return device.fd
   }
   const stdio = { kind: 'fds', stdin: choose(STDIN), stdout: choose(STDOUT), stderr: choose(STDERR) } as const
   if (lost.length > 0) {
     logger.warn({}, `what stays behind gets no terminal: its ${lost.join(' and ')} is /dev/null unless redirected`)
   }
-  return { stdio, [Symbol.dispose]: () => null_?.close() }
+  return { stdio, [Symbol.dispose]: () => device?.close() }
 }
 
 /** The pipes of a process that has no terminal. */
@@ -207,7 +204,7 @@ export class ForegroundStreams implements ChosenStreams {
         const { read, write } = pipePair()
         this.#input = write
         stdin = hand(read)
-        // taken now: once the pipe is the process's, its user may be one whose files we may not open
+        // taken now: the pipe may soon belong to a user whose files this process may not open
         if (kindOf(STDIN) === 'file') this.#inputReader = duplicate(read.fd)
       }
       const stdout = output(STDOUT)
@@ -219,13 +216,14 @@ export class ForegroundStreams implements ChosenStreams {
     }
   }
 
+  /** A null device of our own. The helper exchanges it for the container's. */
   #null(): number {
     const owned = openNull()
     this.#handed.push(owned)
     return owned.fd
   }
 
-  /** The process has its ends: lets go of them, and begins to copy. */
+  /** Closes the process's ends here, which the process has by now, and begins to copy. */
   connect(logger: Logger): { readonly input: Input | undefined; readonly outputs: readonly Relay[] } {
     for (const end of this.#handed.splice(0)) end.close()
     const outputs = this.#outputs.splice(0).map(({ from, to }) => {
@@ -253,9 +251,9 @@ function isIdle(relay: Relay): boolean {
 }
 
 /**
- * Waits for the last of the output of a process that has ended. What it wrote itself is handed on, however slowly that is read. A process
- * that it left behind may still have its streams open: what that writes goes through until it has been quiet for two seconds, ten at most.
- * So many `hiddenBytes` may wait for each relay besides those that FIONREAD counts.
+ * Waits for the last output of a process that has ended. All that the process wrote itself is handed on, however slowly
+ * the caller reads. A process that it left behind may still write: that goes through until two seconds of silence, and
+ * for ten seconds at most. `hiddenBytes` may wait for each relay besides those that FIONREAD counts.
  */
 export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promise<void> {
   if (outputs.length === 0) return
@@ -267,7 +265,7 @@ export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promi
       if (open.size === 0) wake()
     })
   }
-  /** until which byte it may be the process's own; a relay that was idle since has no more of those */
+  /** up to which byte the output may be the process's own; a relay that was idle since then owes nothing more */
   const owed = new Map(outputs.map((relay) => [relay, relay.taken + relay.unread + hiddenBytes]))
   const started = performance.now()
   for (let [quietSince, taken] = [started, -1]; ; ) {

@@ -2,13 +2,13 @@
  * Starting ts-init with a plan: the fds it expects (init-plan.ts), the handshake, and the container process that it makes for us as our
  * own child. Invariant: when runPlan rejects or its handshake fails, `abort` leaves no process behind.
  */
-import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { writeSync } from 'node:fs'
 import { FDS, LIMITS, type Op } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import { helperEnvironment } from '../failpoint.ts'
 import type { Logger } from '../logger.ts'
 import { encodePlan } from '../plan/encode.ts'
-import { OwnedFd } from '../sys/fd.ts'
+import { OwnedFd, openNull } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
 import type { Child, Reaper } from '../sys/reaper.ts'
 import { receiveFd, socketPair } from '../sys/socket.ts'
@@ -75,7 +75,8 @@ export class PlanProcess {
       using plan = new OwnedFd(memfdCreate('plan'))
       const bytes = encodePlan(run.ops)
       for (let done = 0; done < bytes.length; ) done += writeSync(plan.fd, bytes, done, bytes.length - done, done)
-      const streams = run.stdio.kind === 'fds' ? run.stdio : nullStreams()
+      using device = run.stdio.kind === 'terminal' ? openNull() : undefined
+      const streams = run.stdio.kind === 'fds' ? run.stdio : sameForAll(device?.fd ?? -1)
       const fds = [
         { from: streams.stdin, to: 0 },
         { from: streams.stdout, to: 1 },
@@ -86,16 +87,12 @@ export class PlanProcess {
       const consoleFd = run.stdio.kind === 'terminal' ? (run.stdio.socket ?? consolePair?.theirs.fd) : undefined
       if (consoleFd !== undefined) fds.push({ from: consoleFd, to: FDS.CONSOLE })
       for (const [i, from] of extraFds.entries()) fds.push({ from, to: FDS.EXTRA + i })
-      try {
-        this.#stage0 = reaper.spawn({
-          path: sealedHelper(run.helper),
-          argv: ['ts-init'],
-          env: helperEnvironment(),
-          fds,
-        })
-      } finally {
-        if (run.stdio.kind === 'terminal') closeSync(streams.stdin)
-      }
+      this.#stage0 = reaper.spawn({
+        path: sealedHelper(run.helper),
+        argv: ['ts-init'],
+        env: helperEnvironment(),
+        fds,
+      })
       reaper.expect()
     } catch (error) {
       status.ours.close()
@@ -172,7 +169,6 @@ export class PlanProcess {
   }
 }
 
-function nullStreams(): { stdin: number; stdout: number; stderr: number } {
-  const fd = openSync('/dev/null', constants.O_RDWR)
+function sameForAll(fd: number): { stdin: number; stdout: number; stderr: number } {
   return { stdin: fd, stdout: fd, stderr: fd }
 }

@@ -1,10 +1,10 @@
 /**
- * Input from a file or device that epoll does not take: read in the thread pool, written to a pipe or terminal as it has room. When the
- * reader has ended, the offset of a regular file stands behind what the reader has taken and not behind what was read ahead: what runs
- * next with the same input finds all the rest, as if the reader had had the file itself.
+ * Input from a file or device that epoll does not take. The thread pool reads it; a pipe or terminal gets it as it has
+ * room. When the reader has ended, the offset of a regular file stands behind what the reader has taken, not behind
+ * what was read ahead. The caller's next command finds all the rest, as if the reader had had the file itself.
  *
- * Invariants: the flags of the descriptor that is read stay as they are; the target is closed at the end of the input or after stop(), but
- * never while the thread pool works on it: its number could be another's by then.
+ * Invariants: the descriptor that is read keeps its flags. The target is closed at the end of the input or after stop(),
+ * but never while the thread pool works on it: its number could belong to another file by then.
  */
 import { fstatSync, read } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
@@ -20,9 +20,9 @@ const LOOK_MS = 250
 /** How input is copied. */
 export interface FileInputOptions {
   readonly onError: (error: Error) => void
-  /** a reading end of the pipe that is written to, taken over: it tells what nobody has read, by which the offset is set at the end */
+  /** a reading end of the pipe that is written to, taken over; by its unread bytes the offset is set at the end */
   readonly reader?: OwnedFd | undefined
-  /** the file is written to meanwhile through the same offset: reading moves that at once, and it is never set back */
+  /** the same file is written to meanwhile: reading moves its offset at once, and the offset is never set back */
   readonly sharesOffset?: boolean
 }
 
@@ -67,7 +67,7 @@ export class FileInput {
     this.#stopped = true
     if (this.#owned === undefined && this.#start !== undefined && this.#written > 0) {
       const unread = this.#reader === undefined ? 0 : unreadBytes(this.#reader.fd)
-      // its reader may write to the pipe as well: what was not there before cannot be given back
+      // the reader may have written to its own pipe, but the offset never moves to before where it was
       setOffset(this.#from, this.#start + this.#written - Math.min(unread, this.#written))
     }
     if (!this.#copying) this.#close()
@@ -108,7 +108,7 @@ export class FileInput {
           )
         })
       } catch (error) {
-        // somebody else has made it non-blocking
+        // the caller has made it non-blocking
         if (errnoOf(error) !== EAGAIN) throw error
         await pollReadable([this.#from], LOOK_MS)
         if (this.#stopped) return 0

@@ -11,9 +11,9 @@ import { type OwnedFd, pipePair } from '../sys/fd.ts'
 import type { Source } from './relay.ts'
 
 /**
- * Keeps Node's hands off fd 2, which is our caller's: each socket that is closed asks whether it is process.stderr, and the getter of that
- * makes a stream of the descriptor, whose description is non-blocking from then on, for the caller too. To be called once, by a program's
- * main file; whoever embeds the library has a standard error of its own.
+ * Keeps Node from opening fd 2 as a stream. A closing socket compares itself with process.stderr, and the getter of that
+ * makes the descriptor non-blocking, for the caller too. The main file of a program calls this once. A program that
+ * embeds the library has a standard error of its own to care for.
  */
 export function leaveStderrAlone(): void {
   Object.defineProperty(process, 'stderr', { value: null })

@@ -12,7 +12,7 @@ import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { unreadBytes } from '../sys/fd.ts'
 
 const BUFFER_BYTES = 64 * 1024
-/** For a sink whose every write is a trip to another thread. */
+/** For a file, where a call costs more than its bytes. */
 const LARGE_BYTES = 256 * 1024
 const PAGE_BYTES = 4096
 
@@ -25,7 +25,7 @@ export interface Sink {
   write(chunk: Uint8Array): boolean
   /** Takes what waits in a pipe, without a copy; the number of bytes. Only called when nothing is kept. */
   moveFrom?(pipe: number): number
-  /** a write costs much, whatever its size: chunks are large, in a buffer of this relay alone, and valid until `onReady` */
+  /** the relay reads large chunks into a buffer that no other relay uses, so that a chunk is valid until `onReady` */
   readonly ownBuffer?: boolean
   /** Set by the relay; called by a sink after which nobody shall read the source any more, so that who writes there learns of it. */
   onGone?: () => void

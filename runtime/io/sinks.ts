@@ -1,9 +1,9 @@
 /**
- * Where a relay's bytes go: a pipe or fifo whose other end is a client's, a socket of our own, a file, or nowhere. A client that no longer
- * reads must not hurt the container, so a broken sink swallows what still comes; with `endsSource` it ends the source instead, so that the
- * process learns that nobody reads it, as it would without us in between.
+ * Where a relay's bytes go: a pipe or fifo of a client, a socket of our own, a file, or nowhere. A client that no longer
+ * reads must not hurt the container, so a broken sink swallows what still comes. With `endsSource` it ends the source
+ * instead: the process learns that its output has no reader, as it would without a relay.
  *
- * Invariant: no write blocks the event loop for long, or twice.
+ * Invariant: no sink blocks the event loop for long more than once.
  */
 import { close, closeSync, constants, fstatSync, openSync, write, writeSync } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -22,7 +22,7 @@ const MOVES = 16
 /** How soon a device that is full is tried again: at first, and in the end. */
 const FULL_MS = 1
 const LONG_FULL_MS = 250
-/** A write that takes longer than any wait for a processor is left to a thread from then on. */
+/** After a write that took longer, a thread does the writes. The number is above any usual wait for a processor. */
 const SLOW_MS = 50
 
 /** How a sink treats a failure. */
@@ -131,11 +131,10 @@ export class SocketSink implements Sink {
   #broken = false
 
   /** `endsSource`: when nobody reads the socket, nobody reads the source. */
-  constructor(socket: Socket, options: SinkOptions = {}) {
+  constructor(socket: Socket, options: Pick<SinkOptions, 'endsSource'> = {}) {
     this.#socket = socket
-    socket.on('error', (error) => {
+    socket.on('error', () => {
       this.#broken = true
-      options.onError?.(error)
       if (options.endsSource === true) this.onGone()
       else this.onReady()
     })
@@ -159,8 +158,9 @@ export class SocketSink implements Sink {
 }
 
 /**
- * A sink that is a file or a device: one write at a time, in the thread pool, since a disk may be slow and a terminal may wait. Into a file
- * that is only borrowed, writes go directly for as long as each of them is quick: the page cache is, and a trip to a thread would halve that.
+ * A sink that is a file or a device. A thread of the pool does one write at a time, since a disk may be slow and a
+ * terminal may make its writers wait. Writes to a borrowed file go directly for as long as each of them is quick: a
+ * write to the page cache is, and a trip to a thread would double its time.
  */
 export class FileSink implements Sink {
   readonly ownBuffer: boolean
@@ -182,7 +182,7 @@ export class FileSink implements Sink {
     this.#name = name
     this.#options = options
     this.#direct = options.borrowed === true && fstatSync(fd).isFile()
-    // a message of a socket may not be as large as a file's chunk
+    // only for files: a socket of messages refuses a chunk of that size
     this.ownBuffer = this.#direct
   }
 

@@ -64,6 +64,11 @@ export function pipePair(): { read: OwnedFd; write: OwnedFd } {
   return { read: new OwnedFd(read), write: new OwnedFd(write) }
 }
 
+/** The null device, CLOEXEC, for reading and writing. */
+export function openNull(): OwnedFd {
+  return new OwnedFd(openSync('/dev/null', constants.O_RDWR))
+}
+
 /** Another descriptor, CLOEXEC, for what a borrowed one has open. */
 export function duplicate(fd: number): OwnedFd {
   return new OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, 0))
