@@ -129,7 +129,7 @@ static int move_fd(struct ctx *c, int *fd, int least)
 /*
  * Who can influence: the runtime's process may have leaked any fd to us; only the plan says how many of them the program is to have, so
  * nothing was done before it was read. Order: all others are closed first; then the program's are put in their places, now and not at the
- * end, because behind a seccomp filter no more than close_range and execve may be allowed. Only these few are not close-on-exec.
+ * end, because behind a seccomp filter no more than execve may be allowed. Only these few are not close-on-exec.
  */
 static int settle_fds(struct ctx *c)
 {
@@ -175,12 +175,6 @@ static bool needs_host_proc(const struct op *op)
         (op->code == OP_KEYRING && op->keyring.label.len > 0);
 }
 
-/* Those for which any procfs does that knows this process: they open again what they hold. */
-static bool needs_proc(const struct op *op)
-{
-    return needs_host_proc(op) || op->code == OP_REOPEN_NULL || op->code == OP_TERMINAL || op->code == OP_PROGRAM || op->code == OP_AWAIT_START;
-}
-
 static uint32_t last_need(const struct plan *plan, bool (*needs)(const struct op *))
 {
     uint32_t last = 0;
@@ -212,7 +206,7 @@ static void fail_point(const struct op *op, const char *past)
 /* Runs the plan. Returns 0 in stage 0 when the child is on its way; on the container side it returns only on failure. */
 static int run_plan(struct ctx *c)
 {
-    uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_proc = last_need(c->plan, needs_proc), last_agent = last_need(c->plan, asks_agent);
+    uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_agent = last_need(c->plan, asks_agent);
     bool narrow = false;
     for (uint32_t i = 0; i < c->plan->count; i++) {
         const struct op *op = &c->plan->ops[i];
@@ -226,13 +220,9 @@ static int run_plan(struct ctx *c)
             return serve_child(c, &op->clone);
         if (c->container && i >= last_agent)
             close_fd(&c->agent);
-        if (c->container && i >= last_host_proc && !narrow) {
+        if (c->container && i >= last_host_proc && !narrow && c->program == NULL) {
             proc_narrow(c);
             narrow = true;
-        }
-        if (c->container && i >= last_proc) {
-            close_fd(&c->proc);
-            close_fd(&c->own_fds);
         }
     }
     return step(c, -EINVAL, "execute a program: the plan has none");

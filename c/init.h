@@ -26,10 +26,10 @@ struct ctx {
     int proc;        /* the host's /proc, verified: the only way to procfs files that counts */
     int own_fds;     /* /proc/self/fd of a procfs that does no harm in foreign hands, or of the host's where there is none */
     int root;        /* the root directory of the container: paths of the plan are resolved below it */
-    int fifo;        /* the exec fifo, O_PATH */
+    int fifo;        /* the exec fifo, until the start was taken */
     int sync;        /* socket between stage 0 and the container side */
     int agent;       /* container side: socket to the host agent, until the last operation that asks it */
-    int status;      /* the status socket, and the console socket: not at their agreed places where the program gets more fds */
+    int status;      /* the status socket, then the exec fifo; and the console socket: elsewhere than agreed where the program gets more fds */
     int console;
     int null;        /* the root's /dev/null, verified, O_PATH */
     int empty;       /* the read-only tmpfs that masks directories, once one is attached */
@@ -39,6 +39,8 @@ struct ctx {
     bool strangers;  /* processes that are not ours may have power over this one: it has entered a user namespace that was there */
     bool new_user;   /* the container side is in a user namespace that was made for it */
     bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
+    uint64_t permitted, effective, inheritable; /* capabilities that the process is to have */
+    uint64_t lent;             /* permitted besides, until the filter is loaded */
     const char *root_path;                   /* of the rootfs op, for messages */
     struct held cgroup_dir;                  /* fd -1: none */
     int cgroup_procs;                        /* its cgroup.procs, or why it could not be opened */

@@ -1,7 +1,7 @@
 /*
- * The end of the plan: find the program, wait to be started, become it. Invariant: all of this may run with the program's own
- * credentials and behind its seccomp filter, so await_start and exec use only write, openat, close, close_range and execve; and when
- * execve resolves the program's path, no fd is open but the stdio and the status socket.
+ * The end of the plan: find the program, wait to be started, become it. Invariant: the program is found with its own credentials; what
+ * follows may run behind its seccomp filter and makes no call but read, write, close and execve; and from then on no fd is open but the
+ * program's own, the fifo, and the sockets to the runtime and to stage 0.
  */
 #include "init.h"
 
@@ -24,10 +24,15 @@ int op_sync(struct ctx *c, const struct op_sync *op)
     return report_u32(c, RECORD_REACHED, op->point) < 0 ? STOP : await_runtime(c);
 }
 
-/* A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk. */
+/*
+ * A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk.
+ * That was the last word on the socket: who starts us may be another process, and a write to one that has gone would be a signal.
+ */
 int op_ready(struct ctx *c)
 {
-    return report(c, RECORD_READY) < 0 ? STOP : await_runtime(c);
+    int err = report(c, RECORD_READY) < 0 ? STOP : await_runtime(c);
+    close_fd(&c->status);
+    return err;
 }
 
 /* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
@@ -98,13 +103,31 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
 }
 
 /*
+ * Closes all fds from `first` on that the rest of the plan does without: what execve resolves may be /proc/self/fd/N (CVE-2024-21626), and
+ * a container that is only created should hold nothing of the host's. Here, because a filter that follows may forbid it.
+ */
+static void keep_few(struct ctx *c, unsigned first)
+{
+    const int kept[] = { c->status, c->sync, c->fifo };
+    for (unsigned next = 0; next != ~0U; first = next + 1) {
+        next = ~0U;
+        for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+            if (kept[i] >= (int)first && (unsigned)kept[i] < next)
+                next = (unsigned)kept[i];
+        if (next > first)
+            (void)sys_close_range(first, next - 1, 0);
+    }
+    c->proc = c->own_fds = c->root = c->agent = c->null = c->empty = c->console = -1;
+}
+
+/*
  * A runtime without privileges must look at a created container's namespaces to run a further process in it, which it can only while we
  * are dumpable; here, because a filter that follows may forbid it. Who can influence: whoever has all power over our user namespace could
- * trace us until execve, and would hold nothing by that but the fifo of a container that is his. The host's procfs is closed by now.
+ * trace us until execve, and would hold nothing by that but the fifo of a container that is his. All else is closed by now.
  */
 static void stay_visible(struct ctx *c)
 {
-    if (c->dumpable_for_runtime && c->fifo >= 0 && c->proc < 0)
+    if (c->dumpable_for_runtime && c->fifo >= 0)
         (void)sys_prctl(PR_SET_DUMPABLE, 1, 0);
 }
 
@@ -130,6 +153,7 @@ int op_program(struct ctx *c, const struct op_program *op)
         *home = c->home; /* at the end this is the spare slot; the one behind it stays NULL */
     }
     c->program = op;
+    keep_few(c, 3 + c->plan->ops[c->plan->count - 1].exec.fds);
     stay_visible(c);
     if (strchr(name, '/') == NULL)
         return find_in_path(c, name, path);
@@ -143,33 +167,29 @@ int op_program(struct ctx *c, const struct op_program *op)
 }
 
 /*
- * Who can influence: the fifo is the runtime's, held since stage 0 by an O_PATH fd, so that it cannot be another file by now. Opening it
- * through procfs waits for a reader. SA_RESTART does not cover open of a fifo in all cases, hence the loop.
+ * The fifo is full until it is read by who starts us, and by then so is our byte: without that, nobody has taken the start. What is to be
+ * told from now on is told there; it is closed by execve, which is how the reader learns of that. Records fit into it: nobody need read on.
  */
 int op_await_start(struct ctx *c)
 {
-    cleanup_fd int fd = proc_reopen(c, c->fifo, O_WRONLY);
-    int err = fd < 0 ? fd : sys_write_all(fd, "0", 1);
-    if (err < 0)
-        return step(c, err, "open the exec fifo");
-    close_fd(&c->fifo);
-    return 0;
+    int err = sys_write_all(c->fifo, "0", 1);
+    close_fd(&c->status);
+    c->status = take_fd(&c->fifo);
+    return err < 0 ? step(c, err, "take the start from the exec fifo") : 0;
 }
 
 /*
- * Who can influence: argv, env and the path are the client's. Order: everything but the program's own fds and the status socket is closed
- * before the path is resolved, because it may be /proc/self/fd/N (CVE-2024-21626); the status socket, which lies above the program's fds,
- * closes by itself when execve succeeds, which is how the runtime learns of it. A runtime that is no longer listening (a command line that
- * created and left) is no reason to fail here; a stage 0 that died before it said whose process this is, is one: nobody would know of the
- * program.
+ * Who can influence: argv, env and the path are the client's. The status fd, which lies above the program's fds, closes by itself when
+ * execve succeeds, which is how the runtime learns of it. A runtime that is no longer listening is no reason to fail here; a stage 0 that
+ * died before it said whose process this is, is one: nobody would know of the program.
  */
 int op_exec(struct ctx *c, const struct op_exec *op)
 {
     char text[64];
+    (void)op; /* its fds are in their places since the beginning */
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);
-    sys_close_from(3 + op->fds, (unsigned)c->status);
     (void)execve(c->executable, c->program->args.v, c->program->env.v);
     int err = -errno;
     return step(c, err, "exec %s: %s", c->executable, reason(err, text));

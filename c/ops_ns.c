@@ -57,14 +57,24 @@ int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op)
     return 0;
 }
 
-/* O_PATH: holding it neither waits for a reader nor makes the container side one end of the fifo before it is asked to start. */
+/*
+ * Opened here, with the runtime's rights, so that nobody else needs any to it; both ends, so that a write into it never fails for want of a
+ * reader. It is filled: a write, unlike an open one of the few calls that a filter always allows, waits until somebody has read it empty.
+ */
 int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
 {
+    static const char filler[4096];
     struct stat st;
-    cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_PATH | O_NOFOLLOW, 0);
+    cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_RDWR | O_NONBLOCK | O_NOFOLLOW, 0);
     int err = fd < 0 ? fd : sys_fstat(fd, &st);
     if (err == 0 && !S_ISFIFO(st.st_mode))
         err = -EINVAL;
+    if (err == 0)
+        (void)fcntl(fd, F_SETPIPE_SZ, sizeof filler); /* saves memory; with the kernel's own size there is more to fill and to read */
+    for (int wrote = err; wrote >= 0 && err == 0;)
+        wrote = sys_result((int)write(fd, filler, sizeof filler));
+    if (err == 0)
+        err = sys_result(fcntl(fd, F_SETFL, 0));
     if (err < 0)
         return step(c, err, "open fifo \"%s\"", op->path.s);
     c->fifo = take_fd(&fd);

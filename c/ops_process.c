@@ -119,6 +119,24 @@ int op_selinux(struct ctx *c, const struct op_selinux *op)
     return err < 0 ? step(c, err, "apply selinux label \"%s\"", op->label.s) : 0;
 }
 
+static uint64_t cap_pair(uint32_t low, uint32_t high)
+{
+    return (uint64_t)high << 32 | low;
+}
+
+/* The sets that the process is to have, and what is lent to it besides. */
+static int set_caps(const struct ctx *c, uint64_t permitted, uint64_t effective)
+{
+    struct __user_cap_data_struct set[2];
+    for (unsigned i = 0; i < 2; i++)
+        set[i] = (struct __user_cap_data_struct){
+            .effective = (uint32_t)((c->effective | effective) >> (32 * i)),
+            .permitted = (uint32_t)((c->permitted | permitted) >> (32 * i)),
+            .inheritable = (uint32_t)(c->inheritable >> (32 * i)),
+        };
+    return sys_capset(set);
+}
+
 /*
  * Tells the runtime the number of the listener and waits until it has taken it. write comes first and alone, because it is the one call
  * that may not be handed to the agent; all others may wait for it from now on. We must not keep the listener: with it open in here, an
@@ -133,13 +151,13 @@ static void hand_over_listener(struct ctx *c, int listener)
 }
 
 /*
- * Who can influence: the filter is compiled from the client's profile; the kernel checks the program. Privilege: either CAP_SYS_ADMIN is
- * still held or no_new_privs is set; the plan's order sees to it. A filter that cannot be loaded as asked is a failure, never a warning.
+ * Who can influence: the filter is compiled from the client's profile; the kernel checks the program. Privilege: no_new_privs is set, or
+ * CAP_SYS_ADMIN was lent for this (op_credentials). It is given back at once, but behind the filter; one that refuses that is no danger: by
+ * execve a process keeps only what its other sets give it, and those have what was asked. A filter that cannot be loaded as asked is a failure, never a warning.
  * A runtime without CAP_SYS_PTRACE where it runs (rootless) can take the listener only from a dumpable process, even from one whose user
  * namespace is its own. For that moment a process of the container that has CAP_SYS_PTRACE over us could look in too. So it is opened only
- * for such a runtime, only once we hold nothing of the host's procfs, and closed before anything else happens: a filter that forbids that
- * fails the start. One that stays visible until its start (stay_visible) is left so. What is left to see are the root, the fifo and the
- * status socket, and the runtime has no rights that the user lacks.
+ * for such a runtime, and closed before anything else happens: a filter that forbids that fails the start. One that stays visible until
+ * its start (stay_visible) is left so. What is left to see are the fifo and two sockets, and the runtime has no rights that the user lacks.
  */
 int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
@@ -149,10 +167,12 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
     if (await_announced(c) < 0)
         return STOP;
     bool listen = (op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
-    bool dumpable = listen && c->dumpable_for_runtime && c->proc < 0 && sys_prctl(PR_GET_DUMPABLE, 0, 0) == 0;
+    bool dumpable = listen && c->dumpable_for_runtime && sys_prctl(PR_GET_DUMPABLE, 0, 0) == 0;
     int err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 1, 0) : 0;
     if (err < 0)
         return step(c, err, "become dumpable for the seccomp listener");
+    if (c->lent != 0)
+        (void)set_caps(c, c->lent, c->lent);
     struct sock_fprog program = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p };
     err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
     if (err > 0 && !listen) /* with TSYNC: the thread that could not be synchronized */
@@ -161,13 +181,10 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
         return step(c, err, "load seccomp filter");
     if (listen)
         hand_over_listener(c, err);
+    if (c->lent != 0)
+        (void)set_caps(c, 0, 0);
     err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
     return err < 0 ? step(c, err, "become undumpable again") : 0;
-}
-
-static uint64_t cap_pair(uint32_t low, uint32_t high)
-{
-    return (uint64_t)high << 32 | low;
 }
 
 static int drop_bounding(struct ctx *c, uint64_t keep)
@@ -209,28 +226,25 @@ static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
 /* What cannot be granted, because we do not have it ourselves, is a warning by the OCI specification; what remains is set and read back. */
 static int set_capabilities(struct ctx *c, const struct op_credentials *op)
 {
-    struct __user_cap_data_struct now[2], set[2] = { 0 };
+    struct __user_cap_data_struct now[2];
     int err = sys_capget(now);
     if (err < 0)
         return step(c, err, "read capabilities");
     uint64_t held = cap_pair(now[0].permitted, now[1].permitted);
     uint64_t inherited = cap_pair(now[0].inheritable, now[1].inheritable);
-    uint64_t permitted = op->permitted & held;
-    uint64_t effective = op->effective & permitted;
-    uint64_t inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
-    uint64_t missing = (op->permitted & ~permitted) | (op->effective & ~effective) | (op->inheritable & ~inheritable);
+    c->permitted = op->permitted & held;
+    c->effective = op->effective & c->permitted;
+    c->inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
+    c->lent = (op->flags & CREDENTIALS_LEND_ADMIN) != 0 ? held & (uint64_t)1 << CAP_SYS_ADMIN : 0;
+    uint64_t missing = (op->permitted & ~c->permitted) | (op->effective & ~c->effective) | (op->inheritable & ~c->inheritable);
     if (missing != 0)
         report_warning(c, "capabilities 0x%llx cannot be granted", (unsigned long long)missing);
-    for (unsigned i = 0; i < 2; i++)
-        set[i] = (struct __user_cap_data_struct){
-            .effective = (uint32_t)(effective >> (32 * i)),
-            .permitted = (uint32_t)(permitted >> (32 * i)),
-            .inheritable = (uint32_t)(inheritable >> (32 * i)),
-        };
-    err = sys_capset(set);
+    err = set_caps(c, c->lent, 0);
     if (err == 0)
         err = sys_capget(now);
-    if (err == 0 && memcmp(now, set, sizeof set) != 0)
+    if (err == 0 && (cap_pair(now[0].permitted, now[1].permitted) != (c->permitted | c->lent) ||
+                     cap_pair(now[0].effective, now[1].effective) != c->effective ||
+                     cap_pair(now[0].inheritable, now[1].inheritable) != c->inheritable))
         err = -EPERM;
     return err < 0 ? step(c, err, "set capabilities") : 0;
 }
@@ -247,7 +261,9 @@ static void set_ambient(struct ctx *c, uint64_t ambient)
 /*
  * Who can influence: ids and sets are the client's. Privilege: all capabilities of the container's user namespace; less afterwards, and
  * nothing that could bring it back. Order: the bounding set while CAP_SETPCAP is effective; groups and gid while CAP_SETGID is; uid last
- * of the ids; under keepcaps, so that the permitted set survives the change of uid until it is set to what was asked.
+ * of the ids; under keepcaps, so that the permitted set survives the change of uid until it is set to what was asked. All of that happens
+ * before a filter is loaded, which may refuse any of it; where loading it takes CAP_SYS_ADMIN, that stays permitted, and not effective,
+ * until then (lend_admin).
  */
 int op_credentials(struct ctx *c, const struct op_credentials *op)
 {

@@ -340,7 +340,7 @@ void proc_narrow(struct ctx *c)
 
 /*
  * Opens the file of an O_PATH fd for use. The directory is looked up without links, only its entry is the magic link that we want. Once
- * proc_narrow was called this is one openat: behind a seccomp filter there may be no more.
+ * proc_narrow was called this is one openat.
  */
 int proc_reopen(const struct ctx *c, int fd, int flags)
 {

@@ -7,13 +7,13 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x6d5d47bdu
+#define PLAN_SCHEMA_HASH 0xa4d86e28u
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
 #define LIMIT_PLAN_MAX_OPS 65535u
 #define LIMIT_STRING_MAX_BYTES 1048576u
-#define LIMIT_RECORD_MAX_BYTES 8192u
+#define LIMIT_RECORD_MAX_BYTES 4032u
 #define LIMIT_STEP_MAX_BYTES 4096u
 #define LIMIT_EXTRA_FDS_MAX 256u
 #define LIMIT_HOOK_OUTPUT_MAX_BYTES 1024u
@@ -45,6 +45,7 @@
 /* Bits of the credentials operation's flags. */
 #define CREDENTIALS_SET_CAPS 1u
 #define CREDENTIALS_SET_GROUPS 2u
+#define CREDENTIALS_LEND_ADMIN 4u
 
 /* Points at which the container side waits for one byte. */
 #define SYNC_RUNTIME_HOOKS 1u
@@ -73,7 +74,7 @@ enum op_code {
     OP_CGROUP_DIR = 3,
     /* open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else */
     OP_CGROUP_TASKS = 4,
-    /* open the exec fifo, with O_PATH */
+    /* open the exec fifo, both ends, and fill it */
     OP_OPEN_FIFO = 5,
     /* open a namespace file to be joined; type is its CLONE_NEW* flag */
     OP_OPEN_NS = 6,
@@ -151,9 +152,9 @@ enum op_code {
     OP_PERSONALITY = 50,
     /* the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file */
     OP_PROGRAM = 51,
-    /* report ready and wait for one byte: the state is on disk */
+    /* report ready, wait for one byte (the state is on disk), and close the socket */
     OP_READY = 52,
-    /* open the exec fifo for writing, which waits for a reader, and write "0" */
+    /* write "0" into the exec fifo, which waits until somebody has read it empty; records go there afterwards */
     OP_AWAIT_START = 53,
     /* make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it */
     OP_TIME_OFFSETS = 55,
@@ -169,7 +170,7 @@ enum op_code {
     OP_MEMORY_POLICY = 60,
     /* sched_setaffinity(2) once in the cgroup; mask as in initial_affinity, empty for every CPU that the cgroup allows */
     OP_AFFINITY = 61,
-    /* report executing, close everything above fd 2 but the `fds` that follow it, execve */
+    /* report executing, execve; `fds` is how many follow fd 2 */
     OP_EXEC = 70,
 };
 

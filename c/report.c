@@ -1,7 +1,7 @@
 /*
  * Status records to the runtime. Invariant: a record is one write(2) of at most LIMIT_RECORD_MAX_BYTES plus its head, so that stage 0 and
  * the container side can use the same socket without mixing; the container side says nothing before stage 0 has announced it; and only
- * write(2) is used, because a seccomp filter may already be loaded.
+ * write(2) is used, because a seccomp filter may already be loaded. All that is said behind the start fits into an empty exec fifo.
  */
 #include "init.h"
 

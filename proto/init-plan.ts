@@ -24,8 +24,8 @@
  *      | <--------------------------------------------------- listener         (seccomp notify: the fd is taken by pidfd_getfd)
  *      | continue ------------------------------------------------->
  *      | <--------------------------------------------------- ready            (create only)
- *      | continue ------------------------------------------------->           (its state is on disk)
- *      | opens exec.fifo for reading ------------------------------> writes "0" into it
+ *      | continue ------------------------------------------------->           (its state is on disk; it closes its end)
+ *      | whoever starts it reads exec.fifo empty ------------------> writes "0" into it, and from now on its records
  *      | <--------------------------------------------------- executing; then end of file when execve succeeded
  *      | <------------------ failed{op, errno, step} at any point, then end of file
  */
@@ -38,7 +38,8 @@ export const LIMITS = {
   PLAN_MAX_BYTES: 16 * 1024 * 1024,
   PLAN_MAX_OPS: 65535,
   STRING_MAX_BYTES: 1024 * 1024,
-  RECORD_MAX_BYTES: 8192,
+  /** "0", two short records and one of this size are less than a page: what an exec fifo holds that is read no further */
+  RECORD_MAX_BYTES: 4032,
   STEP_MAX_BYTES: 4096,
   /** how many fds a program can be given besides its standard streams */
   EXTRA_FDS_MAX: 256,
@@ -113,6 +114,8 @@ export const CREDENTIALS = {
   SET_CAPS: 1,
   /** call setgroups(2); without it /proc/self/setgroups says deny */
   SET_GROUPS: 2,
+  /** CAP_SYS_ADMIN stays permitted until the seccomp op has used it */
+  LEND_ADMIN: 4,
 } as const
 
 /** Points at which the container side stops and waits for one `continue` byte. */
@@ -155,7 +158,13 @@ export const OPS = {
     doc: 'open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else',
     args: { path: 'str' },
   },
-  open_fifo: { code: 5, stage: 'host', most: 1, doc: 'open the exec fifo, with O_PATH', args: { path: 'str' } },
+  open_fifo: {
+    code: 5,
+    stage: 'host',
+    most: 1,
+    doc: 'open the exec fifo, both ends, and fill it',
+    args: { path: 'str' },
+  },
   open_ns: {
     code: 6,
     stage: 'host',
@@ -375,13 +384,18 @@ export const OPS = {
     doc: "the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file",
     args: { args: 'strs', env: 'strs', uid: 'u32' },
   },
-  ready: { code: 52, stage: 'container', doc: 'report ready and wait for one byte: the state is on disk', args: {} },
+  ready: {
+    code: 52,
+    stage: 'container',
+    doc: 'report ready, wait for one byte (the state is on disk), and close the socket',
+    args: {},
+  },
   await_start: {
     code: 53,
     stage: 'container',
     most: 1,
     needs: 'open_fifo',
-    doc: 'open the exec fifo for writing, which waits for a reader, and write "0"',
+    doc: 'write "0" into the exec fifo, which waits until somebody has read it empty; records go there afterwards',
     args: {},
   },
   time_offsets: {
@@ -449,7 +463,7 @@ export const OPS = {
     code: 70,
     stage: 'container',
     needs: 'program',
-    doc: 'report executing, close everything above fd 2 but the `fds` that follow it, execve',
+    doc: 'report executing, execve; `fds` is how many follow fd 2',
     args: { fds: 'u32' },
   },
 } as const satisfies Record<

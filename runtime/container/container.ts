@@ -20,7 +20,7 @@ import { runHooks } from './hooks.ts'
 import { foreignNamespaces, namespaceProcesses } from './host.ts'
 import { newNamespaces } from './ids.ts'
 import { type ContainerInfo, containerInfo, type ToldState, toldState } from './info.ts'
-import { endContainer, executedOrEnded, signalContainer } from './kill.ts'
+import { endContainer, signalContainer } from './kill.ts'
 import { type LockMode, locked } from './lock.ts'
 import { ociState } from './oci-state.ts'
 import { OomLedger, oomCounts } from './oom.ts'
@@ -28,7 +28,7 @@ import type { CreateOptions, ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { readSavedSpec } from './saved-spec.ts'
-import { awaitFifo, releaseFifo, waitsAtFifo } from './start.ts'
+import { releaseFifo, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
 import {
   fifoPath,
@@ -203,12 +203,11 @@ export class Container {
     const status = this.status()
     if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
     if (status !== 'created') throw refusal(status, `cannot start an already ${status} container`)
-    const run = this.#run
-    await releaseFifo(fifoPath(this.root, this.id), (fifo) => {
-      this.#started = true
-      if (run === undefined) return awaitFifo(fifo, this.init, this.#state.startTime)
-      return executedOrEnded(run.handshake.executed, this)
-    })
+    const { startTime, foreign } = this.#state
+    const target = { init: this.init, startTime, foreign: foreign !== undefined }
+    await releaseFifo(fifoPath(this.root, this.id), target, () => (this.#started = true))
+    const logger = this.#run?.logger ?? this.#logger
+    logger.debug({ pid: this.init.pid }, 'init: executes its program')
   }
 
   /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */

@@ -81,7 +81,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
-    const fifo = makeFifo(root, id, spec)
+    const fifo = makeFifo(root, id)
     if (options.notify === true) spec = withNotifySocket(spec, root, id)
     failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux

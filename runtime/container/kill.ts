@@ -46,15 +46,3 @@ export async function endContainer(target: KillTarget): Promise<void> {
     throw new RuntimeError('DeadlineExceeded', message)
   }
 }
-
-/** Waits until the program runs; when it cannot be started, the container has ended before this rejects. */
-export async function executedOrEnded(executed: Promise<void>, target: KillTarget): Promise<void> {
-  try {
-    await executed
-  } catch (error) {
-    // a helper that tells why it failed ends by itself, with the status of a failure
-    if (error instanceof RuntimeError && error.detail.source === 'helper') await target.init.exited
-    else await endContainer(target)
-    throw error
-  }
-}

@@ -2,7 +2,7 @@
  * What a container's processes need before there is a plan for them: the root on the host, the exec fifo, the compiled seccomp profile,
  * the size of the terminal. Each refuses what the spec asks for in vain, naming the field.
  */
-import { chmodSync, chownSync, realpathSync, statSync } from 'node:fs'
+import { chmodSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
@@ -15,7 +15,6 @@ import { errnoName, errnoOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { mkfifo } from '../sys/libc.ts'
 import { hostFacts } from './host.ts'
-import { hostGid, hostUid } from './ids.ts'
 import { fifoPath } from './store.ts'
 
 /** The plan of a bundle's container in plain text, as create would execute it outside any cgroup. */
@@ -56,15 +55,13 @@ export function rootfsPath(spec: Spec, bundle: string): string {
   }
 }
 
-/** Makes the exec fifo, which the container's own root must be able to open for writing; its path. */
-export function makeFifo(root: string, id: string, spec: Spec): string {
+/** Makes the exec fifo, which is ours alone: init has it open since it had our rights; its path. */
+export function makeFifo(root: string, id: string): string {
   // absolute: the helper works in /
   const path = resolve(fifoPath(root, id))
-  mkfifo(path, 0o622)
-  chmodSync(path, 0o622)
-  const uid = hostUid(spec, 0)
-  // without privileges it cannot be given away, and need not be: the process has it open since it was ours, and anybody may write
-  if (uid !== 0 && !hostFacts().unprivileged) chownSync(path, uid, hostGid(spec, 0))
+  mkfifo(path, 0o600)
+  // what the umask took
+  chmodSync(path, 0o600)
   return path
 }
 

@@ -1,10 +1,14 @@
-/** The exec fifo: opening it for reading is what lets a created init go on, and its one byte says that the program is about to run. */
+/**
+ * The exec fifo, which init has open and full: reading it empty is what lets a created init go on. Invariant: a start has succeeded only
+ * when init itself has said so there, by the byte that only it writes, its record, and the end of file that execve makes.
+ */
 import { closeSync, constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { HELPER_NAME } from '../init/helper.ts'
+import { StartRecords } from '../init/records.ts'
 import { errnoOf } from '../sys/errno.ts'
-import { openProcess, pollReadable } from '../sys/process.ts'
+import { openProcess, pollReadable, processStat } from '../sys/process.ts'
 import type { RunningProcess } from './process.ts'
 
 /**
@@ -22,12 +26,27 @@ export function waitsAtFifo(path: string, pid: number, ours: boolean): boolean {
   }
 }
 
-/** Opens the fifo, waits until `executed` says that the program runs, and removes it: from then on the container is no longer "created". */
-export async function releaseFifo(path: string, executed: (fifo: number) => Promise<void>): Promise<void> {
+/** What is known of the init at the other end. */
+export interface WaitingInit {
+  readonly init: RunningProcess
+  readonly startTime: bigint
+  /** it is another runtime's, which opens the fifo only to write its one byte */
+  readonly foreign: boolean
+}
+
+/**
+ * Reads the fifo to its end, and removes it: the program runs, and the container is no longer "created". `onOpened` hears of the moment
+ * from which on it may run. @throws FailedPrecondition when init is gone or started already, and what init met; then it has ended
+ */
+export async function releaseFifo(path: string, target: WaitingInit, onOpened: () => void): Promise<void> {
   const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   failpoint('start:opened')
+  onOpened()
   try {
-    await executed(fifo)
+    await readToEnd(fifo, target)
+  } catch (error) {
+    if (error instanceof RuntimeError && error.detail.source === 'helper') await target.init.exited
+    throw error
   } finally {
     closeSync(fifo)
   }
@@ -36,21 +55,37 @@ export async function releaseFifo(path: string, executed: (fifo: number) => Prom
   failpoint('start:done')
 }
 
-/** For a container of another process: its init writes one byte just before it executes the program. @throws FailedPrecondition */
-export async function awaitFifo(fifo: number, init: RunningProcess, startTime: bigint): Promise<void> {
+/** As much as a fifo holds that nobody has made smaller. */
+const READ_BYTES = 65536
+const EAGAIN = 11
+
+async function readToEnd(fifo: number, { init, startTime, foreign }: WaitingInit): Promise<void> {
   using pidfd = openProcess(init.pid, startTime)
-  const byte = Buffer.alloc(1)
-  for (;;) {
-    await pollReadable(pidfd === undefined ? [fifo] : [fifo, pidfd.fd], -1)
-    let count = 0
-    try {
-      count = readSync(fifo, byte, 0, 1, null)
-    } catch (error) {
-      if (errnoOf(error) !== 11) throw error
-      if (init.alive) continue
-    }
-    if (count === 1) return
-    if (!init.alive) throw new RuntimeError('FailedPrecondition', 'container process is already dead')
+  const fds = pidfd === undefined ? [fifo] : [fifo, pidfd.fd]
+  const buffer = Buffer.allocUnsafe(READ_BYTES)
+  const records = new StartRecords()
+  // a fifo that nobody has open for writing yet reads as if at its end
+  for (let wait = foreign; ; wait = true) {
+    const dead = wait && !(await pollReadable(fds, -1)).includes(0)
+    const count = tryRead(fifo, buffer)
+    if (count === undefined && !dead) continue
+    if (count === undefined || count === 0) break
+    records.receive(buffer.subarray(0, count))
+  }
+  if (records.taken && foreign) return
+  // the files of a process that dies are closed before it is dead
+  if (!records.taken && init.alive && processStat(init.pid)?.exiting === false) {
     throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
+  }
+  records.conclude()
+}
+
+/** How many bytes came, none at the end of the file; undefined when there are none yet. */
+function tryRead(fifo: number, buffer: Buffer): number | undefined {
+  try {
+    return readSync(fifo, buffer)
+  } catch (error) {
+    if (errnoOf(error) === EAGAIN) return undefined
+    throw error
   }
 }

@@ -104,7 +104,7 @@ export function bootId(): string {
 function makeRoot(root: string): void {
   makeDirectories(root, 0o700)
   // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
-  chmodSync(root, hostFacts().rootless ? 0o1700 : 0o711)
+  chmodSync(root, hostFacts().rootless ? 0o1700 : 0o700)
 }
 
 /**
@@ -115,9 +115,9 @@ export function claimState(root: string, id: string): string {
   const dir = stateDir(root, id)
   try {
     if (!existsSync(root)) makeRoot(root)
-    mkdirSync(dir, { mode: 0o711 })
-    // what the umask took: the container's own root passes through to its fifo
-    chmodSync(dir, 0o711)
+    mkdirSync(dir, { mode: 0o700 })
+    // what the umask took
+    chmodSync(dir, 0o700)
   } catch (error) {
     const errno = errnoOf(error)
     if (errno !== 17) {

@@ -4,15 +4,11 @@
  * what is still open.
  */
 import { Socket } from 'node:net'
-import { LIMITS, type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
+import { type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import { MOUNT_ATTR } from '../spec/mount-options.ts'
-import { errnoCode, errnoWords } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
-
-const HEADER_BYTES = 8
-const NO_OP = 0xffffffff
+import { helperFailure, Records, unknownRecord } from './records.ts'
 
 const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks'> = new Map([
   [SYNC_POINTS.ID_MAPS, 'onIdMaps'],
@@ -49,22 +45,6 @@ export interface HandshakeEvents extends StopHandlers {
   readonly onClosed: () => void
 }
 
-const SCHED_DEADLINE = 6
-
-/** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
-function explain(op: Op | undefined, code: string, step: string): string {
-  if (code !== 'PermissionDenied') return ''
-  // sched_setattr(2): a deadline is for all processors, and for the privileged
-  if (op?.op === 'scheduler' && op.policy === SCHED_DEADLINE)
-    return ", process scheduler can't be used together with AllowedCPUs, nor a deadline without CAP_SYS_NICE"
-  // mount_namespaces(7): what a mount brings from a more privileged user namespace is locked
-  if (op?.op !== 'mount' || !step.endsWith(': attributes')) return ''
-  const times = MOUNT_ATTR.ATIME_MODE | MOUNT_ATTR.NODIRATIME
-  const cleared = op.clear | op.recClear
-  if ((cleared & ~times) !== 0n) return ', cannot clear locked flags of the source'
-  return ((cleared | op.set | op.recSet) & times) === 0n ? '' : ', cannot change locked atime flags of the source'
-}
-
 class Deferred {
   readonly promise: Promise<void>
   resolve: () => void = () => {}
@@ -88,7 +68,8 @@ export class Handshake {
   readonly #ops: readonly Op[]
   readonly #events: HandshakeEvents
   readonly #logger: Logger
-  #pending: Buffer = Buffer.alloc(0)
+  readonly #records = new Records()
+  #created = false
   #executing = false
   #failure: Error | undefined
   #pid: number | undefined
@@ -112,7 +93,7 @@ export class Handshake {
     return this.#ready.promise
   }
 
-  /** Settles when the program has been executed. */
+  /** Settles when the program has been executed; never for a container, whose start has a conversation of its own. */
   get executed(): Promise<void> {
     return this.#executed.promise
   }
@@ -139,19 +120,12 @@ export class Handshake {
   }
 
   #receive(chunk: Buffer): void {
-    let data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
-    while (data.length >= HEADER_BYTES) {
-      const size = data.readUInt32LE(4)
-      if (size > LIMITS.RECORD_MAX_BYTES) {
-        this.#fail(new RuntimeError('Internal', `init helper sent a record of ${size} bytes`))
-        this.#socket.destroy()
-        return
-      }
-      if (data.length < HEADER_BYTES + size) break
-      this.#record(data.readUInt32LE(0), data.subarray(HEADER_BYTES, HEADER_BYTES + size))
-      data = data.subarray(HEADER_BYTES + size)
+    try {
+      this.#records.receive(chunk, (type, payload) => this.#record(type, payload))
+    } catch (error) {
+      this.#fail(error instanceof Error ? error : new Error(String(error)))
+      this.#socket.destroy()
     }
-    this.#pending = data
   }
 
   #record(type: number, payload: Buffer): void {
@@ -175,6 +149,7 @@ export class Handshake {
         break
       case RECORDS.ready.type:
         this.#logger.debug({ pid: this.#pid }, 'init: set up, waits for the start')
+        this.#created = true
         this.#ready.resolve()
         break
       case RECORDS.executing.type:
@@ -182,7 +157,7 @@ export class Handshake {
         this.#executing = true
         break
       case RECORDS.failed.type:
-        this.#fail(this.#helperError(payload.readUInt32LE(0), payload.readInt32LE(4), payload.toString('utf8', 8)))
+        this.#fail(helperFailure(payload, this.#ops))
         break
       case RECORDS.log.type: {
         const text = payload.toString('utf8', 4)
@@ -191,8 +166,7 @@ export class Handshake {
         break
       }
       default:
-        this.#fail(new RuntimeError('Internal', `init helper sent a record of unknown type ${type}`))
-        this.#socket.destroy()
+        throw unknownRecord(type)
     }
   }
 
@@ -227,32 +201,6 @@ export class Handshake {
     this.abandon()
   }
 
-  #helperError(opIndex: number, errno: number, step: string): RuntimeError {
-    const op = opIndex === NO_OP ? undefined : this.#ops[opIndex]
-    const name = op?.op ?? 'none'
-    const pointer = op?.origin
-    const detail = {
-      source: 'helper' as const,
-      op: name,
-      opIndex,
-      errno: Math.abs(errno),
-      step,
-      ...(pointer === undefined ? {} : { pointer }),
-    }
-    const code = errnoCode(Math.abs(errno))
-    // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
-    if (name === 'program' || name === 'exec')
-      return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
-    if (name === 'hook') return new RuntimeError('Internal', step, { detail })
-    const where = pointer === undefined ? '' : `, at ${pointer}`
-    const reason = errno === 0 ? '' : `: ${errnoWords(Math.abs(errno))}${explain(op, code, step)}`
-    return new RuntimeError(
-      code,
-      `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`,
-      { detail },
-    )
-  }
-
   #fail(error: Error): void {
     this.#failure ??= error
     this.#ready.reject(this.#failure)
@@ -264,7 +212,7 @@ export class Handshake {
     if (this.#failure === undefined && this.#executing) {
       this.#ready.resolve()
       this.#executed.resolve()
-    } else {
+    } else if (!this.#created) {
       this.#fail(
         this.#failure ??
           new RuntimeError('FailedPrecondition', 'container process ended before it executed its program'),

@@ -50,6 +50,8 @@ export interface PlanRun {
 /** A helper at work, and the process that it makes. */
 export class PlanProcess {
   readonly handshake: Handshake
+  /** for what the container side says */
+  readonly logger: Logger
   /** the container process, known from the `child` record on */
   child: Child | undefined
   /** the terminal's master, ours until somebody takes it */
@@ -59,6 +61,7 @@ export class PlanProcess {
   #aborting = false
 
   constructor(run: PlanRun) {
+    this.logger = run.logger
     const status = socketPair()
     let consolePair: ReturnType<typeof socketPair> | undefined
     let onClosed = () => {}

@@ -122,7 +122,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...waitAt('process'),
     ...(needed === 'mounts' ? [] : cgroupNamespace),
 
-    // The process gives up what it has. Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the capabilities go.
+    // The process gives up what it has, and finds its program with what is left.
     ...setRlimits(process),
     ...noNewPrivileges(process),
     everyCpu(),
@@ -131,14 +131,13 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...personality(linux),
     ...memoryPolicy(linux),
     ...selinux(process),
-    ...(spec.process.noNewPrivileges ? [] : seccomp(input.seccomp)),
     chdir(process, true),
     ...stdioOwner(process),
-    credentials(process),
+    credentials(process, input.seccomp),
     chdir(process, false),
     program(process),
-    // with no_new_privs as late as possible: the filter need allow little more than what follows
-    ...(spec.process.noNewPrivileges ? seccomp(input.seccomp) : []),
+    // as late as possible: the filter need allow nothing but what follows
+    ...seccomp(input.seccomp),
 
     { op: 'ready' },
     { op: 'await_start' },
@@ -163,7 +162,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
   const { spec, cgroup, init, host } = input
   const inUserNamespace = (BigInt(init.namespaces) & CLONE_FLAGS.user) !== 0n
   const process: ProcessInput = { process: withDefaultsOf(spec.process, input.process), at: '', host }
-  const { rlimits, noNewPrivileges: locked } = process.process
+  const { rlimits } = process.process
   requireMappedIds(spec.linux, process.process.user, '/user')
   const waiting = waitForCgroup(cgroup)
   const early = needsCgroup(process.process, spec.linux) || process.process.execCPUAffinity !== undefined
@@ -194,13 +193,12 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...personality(spec.linux),
     ...memoryPolicy(spec.linux),
     ...selinux(process),
-    ...(locked ? [] : seccomp(input.seccomp)),
     chdir(process, true),
     ...stdioOwner(process),
-    credentials(process),
+    credentials(process, input.seccomp),
     chdir(process, false),
     program(process),
-    ...(locked ? seccomp(input.seccomp) : []),
+    ...seccomp(input.seccomp),
 
     ...(early ? [] : waiting),
     { op: 'exec', fds: input.extraFds },

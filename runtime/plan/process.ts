@@ -134,7 +134,7 @@ export function chdir({ process, at }: ProcessInput, tolerant: boolean): Op {
 }
 
 /** User, groups and capabilities. No capabilities in the document means none at all. @throws InvalidArgument for groups that nobody can set */
-export function credentials({ process, at, host }: ProcessInput): Op {
+export function credentials({ process, at, host }: ProcessInput, filter: SeccompFilter | undefined): Op {
   const { user, capabilities } = process
   if (!host.setgroups && user.additionalGids.length > 0) {
     throw specError(`${at}/user/additionalGids`, 'cannot set any additional groups in a rootless container')
@@ -143,12 +143,14 @@ export function credentials({ process, at, host }: ProcessInput): Op {
   const bits = (names: readonly string[] = []) => capabilityBits(names) & known
   const permitted = bits(capabilities?.permitted)
   const inheritable = bits(capabilities?.inheritable)
+  // seccomp(2): who may gain privileges must be privileged to load a filter
+  const lend = filter !== undefined && !process.noNewPrivileges
   return {
     op: 'credentials',
     uid: user.uid,
     gid: user.gid,
     groups: user.additionalGids,
-    flags: CREDENTIALS.SET_CAPS | (host.setgroups ? CREDENTIALS.SET_GROUPS : 0),
+    flags: CREDENTIALS.SET_CAPS | (host.setgroups ? CREDENTIALS.SET_GROUPS : 0) | (lend ? CREDENTIALS.LEND_ADMIN : 0),
     bounding: bits(capabilities?.bounding),
     effective: bits(capabilities?.effective),
     permitted,

@@ -33,12 +33,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       expect(await run.stage0).toBe(0)
       expect(types(run)).toEqual(['child', 'ready'])
       expect(readFileSync(`/proc/${run.pid}/comm`, 'utf8')).toBe('ts-init\n')
-      const fd = openSync(fifo, 'r')
-      const byte = Buffer.alloc(2)
-      expect(readSync(fd, byte)).toBe(1)
-      expect(byte.toString('latin1', 0, 1)).toBe('0')
-      closeSync(fd)
-      await run.ended
+      await run.start(fifo)
       expect(types(run)).toEqual(['child', 'ready', 'executing'])
       expect(await run.stdout).toBe('uid=0(root) gid=0\n')
       expect(await run.exit()).toEqual({ code: 0, signal: 0 })
@@ -111,18 +106,44 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       expect(await sh('cat /proc/sys/net/ipv4/ip_forward', { inside })).toBe('1\n')
     })
 
-    test('opens the fifo with the rights of its user, which may only write to it', async () => {
+    test('is not started by an open of the fifo, nor by a read of a part', async () => {
       using own = new Rootfs()
       const fifo = own.fifo()
-      spawnSync('chmod', ['0622', fifo])
+      const late: Op[] = [{ op: 'ready' }, { op: 'await_start' }]
+      using run = new Run(containerPlan(own, { args: ['id'], host: [{ op: 'open_fifo', path: fifo }], late }))
+      await run.until('ready')
+      const fd = openSync(fifo, 'r')
+      expect(readSync(fd, Buffer.alloc(100))).toBe(100)
+      closeSync(fd)
+      await delay(50)
+      expect(readFileSync(`/proc/${run.pid}/comm`, 'utf8')).toBe('ts-init\n')
+      await run.start(fifo)
+      expect(await run.stdout).toBe('uid=0(root) gid=0\n')
+    })
+
+    test('says through the fifo what its start met', async () => {
+      using own = new Rootfs()
+      const fifo = own.fifo()
+      writeFileSync(join(own.path, 'bin/broken'), '#!/nowhere\n', { mode: 0o755 })
+      const late: Op[] = [{ op: 'ready' }, { op: 'await_start' }]
+      using run = new Run(containerPlan(own, { args: ['/bin/broken'], host: [{ op: 'open_fifo', path: fifo }], late }))
+      await run.until('ready')
+      await run.start(fifo)
+      expect(run.find('failed')).toMatchObject({ errno: 2, text: 'exec /bin/broken: no such file or directory' })
+      expect(await run.stderr).toBe('')
+      expect(await run.exit()).toEqual({ code: 255, signal: 0 })
+    })
+
+    test('needs no right to the fifo as its user', async () => {
+      using own = new Rootfs()
+      const fifo = own.fifo()
+      spawnSync('chmod', ['0600', fifo])
       const late: Op[] = [{ op: 'ready' }, { op: 'await_start' }]
       using run = new Run(
         containerPlan(own, { args: ['id'], uid: 1000, host: [{ op: 'open_fifo', path: fifo }], late }),
       )
       await run.until('ready')
-      const fd = openSync(fifo, 'r')
-      expect(readSync(fd, Buffer.alloc(1))).toBe(1)
-      closeSync(fd)
+      await run.start(fifo)
       expect(await run.stdout).toBe('uid=1000(user) gid=1000\n')
     })
 
@@ -137,7 +158,6 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       spawnSync('chmod', ['755', own.folder])
       spawnSync('chown', ['-R', '100000:100000', own.path])
       const fifo = own.fifo()
-      spawnSync('chmod', ['0622', fifo])
       const parts: Parts = {
         args: ['/bin/busybox', 'id'],
         host: [{ op: 'open_fifo', path: fifo }],
@@ -146,12 +166,13 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       }
       using run = new Run(containerPlan(own, parts).filter((op) => proc || op.op !== 'mount' || op.target !== '/proc'))
       await run.until('ready')
+      await run.ended
       const procfs = readFileSync('/proc/self/mountinfo', 'utf8').match(/^(\d+) .* \/proc .* - proc /m)?.[1]
       expect(procfs).toBeDefined()
       const mounts = readdirSync(`/proc/${run.pid}/fdinfo`).map(
         (fd) => readFileSync(`/proc/${run.pid}/fdinfo/${fd}`, 'utf8').match(/^mnt_id:\s*(\d+)$/m)?.[1],
       )
-      expect(mounts.length).toBeGreaterThan(4)
+      expect(mounts).toHaveLength(4) // its streams and the fifo
       expect(mounts).not.toContain(procfs)
     })
 
@@ -165,9 +186,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       }
       using run = new Run(containerPlan(own, parts).filter((op) => op.op !== 'mount' || op.target !== '/proc'))
       await run.until('ready')
-      const fd = openSync(fifo, 'r')
-      expect(readSync(fd, Buffer.alloc(1))).toBe(1)
-      closeSync(fd)
+      await run.start(fifo)
       expect(await run.stdout).toBe('uid=0(root) gid=0\n')
     })
 
@@ -204,7 +223,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       }
     })
 
-    test('keeps the status socket from the program and ends cleanly when the runtime is gone', async () => {
+    test('keeps the fifo from the program and ends cleanly when the runtime is gone', async () => {
       using own = new Rootfs()
       const fifo = own.fifo()
       const parts: Parts = {
@@ -215,9 +234,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       using run = new Run(containerPlan(own, parts))
       await run.until('ready')
       run.status.destroy()
-      const fd = openSync(fifo, 'r')
-      expect(readSync(fd, Buffer.alloc(1))).toBe(1)
-      closeSync(fd)
+      await run.start(fifo)
       expect(await run.stdout).toBe('uid=0(root) gid=0\n')
       expect(await run.exit()).toEqual({ code: 0, signal: 0 })
     })

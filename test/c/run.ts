@@ -15,6 +15,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
@@ -154,6 +155,14 @@ export class Run {
     await Promise.race([came, this.ended])
     if (!this.find(type))
       throw new Error(`no ${type} record, but ${JSON.stringify(this.records)}; stderr: ${await this.stderr}`)
+  }
+
+  /** Starts it as a runtime does: reads the fifo to its end; what it says there are records too. */
+  async start(fifo: string): Promise<void> {
+    const bytes = await readFile(fifo)
+    const taken = bytes.findIndex((byte) => byte !== 0)
+    if (taken < 0 || bytes[taken] !== 0x30) throw new Error('the start was not taken')
+    this.#receive(bytes.subarray(taken + 1))
   }
 
   get pid(): number {

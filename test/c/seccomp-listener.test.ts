@@ -1,5 +1,5 @@
 /** A filter that hands system calls to an agent: how the listener leaves ts-init, and what stays behind of that. */
-import { chmodSync, existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { OwnedFd } from '../../runtime/sys/fd.ts'
@@ -76,6 +76,7 @@ describe('a seccomp listener', needs('root', 'busybox', 'make', 'gcc'), () => {
     using listener = takeListener(run)
     run.status.write('c')
     await run.until('ready')
+    await run.ended
     expect(links()).not.toContain('anon_inode:seccomp notify')
     expect(listener.fd).toBeGreaterThan(0)
   })
@@ -114,19 +115,17 @@ describe('a seccomp listener', needs('root', 'busybox', 'make', 'gcc'), () => {
     async function owners(enter: readonly string[], start: boolean): Promise<number[]> {
       using own = new Rootfs()
       const path = own.fifo()
-      chmodSync(path, 0o622) // its user opens it
       const host: Op[] = start ? [{ op: 'open_fifo', path }] : []
       const late: Op[] = [
         listen(['mkdirat']),
-        { op: 'ready' },
-        start ? { op: 'await_start' } : { op: 'sync', point: 1 },
+        ...(start ? ([{ op: 'ready' }, { op: 'await_start' }] as const) : ([{ op: 'sync', point: 1 }] as const)),
       ]
       using run = new Run(containerPlan(own, { args: ['/bin/id'], uid: 1000, host, late }), undefined, enter)
       await run.until('listener')
       const taking = statSync(`/proc/${run.pid}/environ`).uid
       using listener = takeListener(run)
       run.status.write('c')
-      await run.until('ready')
+      await run.until(start ? 'ready' : 'reached')
       expect(listener.fd).toBeGreaterThan(0)
       return [taking, statSync(`/proc/${run.pid}/environ`).uid]
     }

@@ -37,7 +37,7 @@ describe('the shim', needs('root', 'containerd', 'busybox', 'the built shim', 'o
     const id = await ct.detached()
     const root = join(ct.daemon.folder, 'ts', ct.daemon.namespace)
     for (const folder of [root, join(root, id)])
-      expect({ folder, mode: modeOf(folder) }).toEqual({ folder, mode: '711' })
+      expect({ folder, mode: modeOf(folder) }).toEqual({ folder, mode: '700' })
     for (const name of readdirSync(join(root, id))) expect(modeOf(join(root, id, name)), name).toMatch(/^[0-6]00$/)
     // containerd's own mode of the bundle is left as it is
     expect(existsSync(ct.bundle(id))).toBe(true)

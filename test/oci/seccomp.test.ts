@@ -127,6 +127,47 @@ inModes(MODES, 'seccomp', (test) => {
     ).toContain('SCMP_ARCH_Z80')
   })
 
+  test(
+    'needs no call of a profile but those that README lists, whoever the process is',
+    notRunc('needs more'),
+    async ({ runts }) => {
+      for (const noNewPrivileges of [false, true]) {
+        for (const uid of [0, 1000]) {
+          const bundle = runts.bundle(['bare'], (spec) => {
+            spec.process.noNewPrivileges = noNewPrivileges
+            spec.process.user = { uid, gid: uid, additionalGids: [uid, 7] }
+            spec.linux.seccomp = {
+              defaultAction: 'SCMP_ACT_KILL_PROCESS',
+              syscalls: [{ names: [...PROMISED, 'exit_group'], action: ALLOW }],
+            }
+          })
+          const what = `uid ${uid}, noNewPrivileges ${noNewPrivileges}`
+          expect(await runts.run('run', '-b', bundle, 'c'), what).toMatchObject({
+            code: 0,
+            stdout: 'ran\n',
+            stderr: '',
+          })
+          runts.leave('create', '-b', bundle, 'c')
+          expect(await runts.run('exec', 'c', 'bare'), what).toMatchObject({ code: 0, stdout: 'ran\n', stderr: '' })
+          await runts.ok('start', 'c')
+          await runts.untilStatus('c', 'stopped')
+          await runts.ok('delete', 'c')
+        }
+      }
+    },
+  )
+
+  test('starts a process whose profile refuses to let go of a capability: it is gone with its program', async ({
+    runts,
+  }) => {
+    const out = await runts.inside("grep '^Cap[PEIA]' /proc/self/status", (spec) => {
+      spec.process.noNewPrivileges = false
+      spec.process.capabilities = {}
+      spec.linux.seccomp = rules({ names: ['capset'], action: ERRNO, errnoRet: 0 })
+    })
+    expect(out.match(/\S{16}/g)).toEqual(Array(4).fill('0'.repeat(16)))
+  })
+
   test('refuses a flag that it does not know', notRunc('1.1 ignores flags'), async ({ runts }) => {
     const error = await runts.refused((spec) => {
       spec.linux.seccomp = { ...rules({ names: ['mkdir'], action: ERRNO }), flags: ['SECCOMP_FILTER_FLAG_NO'] }
@@ -134,6 +175,9 @@ inModes(MODES, 'seccomp', (test) => {
     expect(error).toContain('SECCOMP_FILTER_FLAG_NO')
   })
 })
+
+/** README, "Seccomp". */
+const PROMISED = ['capset', 'close', 'execve', 'read', 'write']
 
 /** What busybox and the runtimes need, and no call newer than statx. */
 const ALL_OLD_CALLS = (

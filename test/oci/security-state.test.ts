@@ -1,10 +1,16 @@
 /** Attacks on what the runtime keeps and says: its folders and state files, the pids in them, its log and its messages. */
 import {
+  chmodSync,
+  closeSync,
+  constants,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -33,8 +39,8 @@ describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc')
     await until('the container to be there', () => existsSync(join(runts.root, 'c/state.json')))
     await runts.untilStatus('c', 'running')
     const folder = join(runts.root, 'c')
-    expect(modeOf(runts.root)).toBe('711')
-    expect(modeOf(folder)).toBe('711')
+    expect(modeOf(runts.root)).toBe('700')
+    expect(modeOf(folder)).toBe('700')
     for (const name of readdirSync(folder)) {
       const path = join(folder, name)
       expect({ name, mode: modeOf(path), uid: statSync(path).uid }).toEqual({
@@ -44,10 +50,67 @@ describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc')
       })
     }
     runts.leave('create', '-b', runts.bundle(SLEEP), 'd')
-    expect(modeOf(join(runts.root, 'd/exec.fifo'))).toBe('622')
+    expect(modeOf(join(runts.root, 'd/exec.fifo'))).toBe('600')
     expect([bundle, join(bundle, 'config.json'), join(bundle, 'rootfs')].map(modeOf)).toEqual(before)
     await runts.ok('kill', 'c', 'KILL')
     await careless.finished
+  })
+
+  test('lets nobody else start or end a created container', async ({ runts }) => {
+    chmodSync(runts.folder, 0o755)
+    runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
+    const fifo = join(runts.root, 'c/exec.fifo')
+    // as an older release, or an administrator, has left them
+    for (const path of [runts.root, join(runts.root, 'c')]) chmodSync(path, 0o711)
+    for (const attempt of [`echo 0 >"$0"`, 'cat "$0"']) {
+      const stranger = [
+        '--reuid',
+        '65534',
+        '--regid',
+        '65534',
+        '--clear-groups',
+        'timeout',
+        '5',
+        'sh',
+        '-c',
+        attempt,
+        fifo,
+      ]
+      const { code, stderr } = await startCommand('setpriv', stranger).finished
+      expect(code).not.toBe(0)
+      expect(stderr).toContain('Permission denied')
+    }
+    expect(await runts.state('c')).toMatchObject({ status: 'created' })
+    await runts.ok('start', 'c')
+    expect(await runts.state('c')).toMatchObject({ status: 'running' })
+  })
+
+  test('has a start succeed only when init has taken it', async ({ runts }) => {
+    writeFileSync(join(runts.bundle(['/bin/broken']), 'rootfs/bin/broken'), '#!/nowhere\n', { mode: 0o755 })
+    runts.leave('create', '-b', join(runts.folder, 'bundle0'), 'broken')
+    expect(await runts.run('start', 'broken')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('exec /bin/broken: no such file or directory'),
+    })
+    expect(await runts.state('broken')).toMatchObject({ status: 'stopped' })
+
+    runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
+    // somebody else's byte is not init's word
+    const other = openSync(join(runts.root, 'c/exec.fifo'), constants.O_RDWR)
+    expect(readSync(other, Buffer.alloc(65536))).toBeGreaterThan(0)
+    closeSync(other)
+    await runts.untilStatus('c', 'running')
+    expect(await runts.run('start', 'c')).toMatchObject({ code: 1, stdout: '' })
+  })
+
+  test('has a created container hold no file of the host but its fifo', async ({ runts }) => {
+    runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
+    const { pid } = await runts.state('c')
+    const links = readdirSync(`/proc/${pid}/fd`)
+      .filter((fd) => Number(fd) > 2)
+      .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+    expect(links.filter((link) => !link.startsWith('socket:'))).toEqual([join(runts.root, 'c/exec.fifo')])
+    expect(links.length).toBeLessThanOrEqual(2)
   })
 
   test('is not read through a symlink, nor from a file that is none or too large', async ({ runts }) => {

@@ -7,18 +7,18 @@ import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { busyboxRoot, imageArchive } from './image.ts'
 import { missing } from './needs.ts'
-import { ATTACK, BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, PROBE, TEST_BUILD } from './places.ts'
+import { ATTACK, BARE, BUSYBOX, IMAGE, IMAGE_ARCHIVE, PAYLOAD, PROBE, TEST_BUILD } from './places.ts'
 
 function isNewer(path: string, ...inputs: readonly string[]): boolean {
   const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
   return made !== 0 && inputs.every((input) => (statSync(input, { throwIfNoEntry: false })?.mtimeMs ?? 0) <= made)
 }
 
-function compile(program: string): void {
+function compile(program: string, more: readonly string[] = []): void {
   const source = join(import.meta.dirname, `${basename(program)}.c`)
   if (isNewer(program, source) || missing('gcc') !== undefined) return
   const compiler = existsSync('/usr/bin/musl-gcc') ? 'musl-gcc' : 'gcc'
-  const flags = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-static']
+  const flags = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-static', ...more]
   // musl-gcc does not look for the kernel's headers by itself; they come after the libc's own
   const multiarch = `${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`
   const kernel = ['/usr/include', `/usr/include/${multiarch}`].flatMap((folder) => ['-idirafter', folder])
@@ -29,6 +29,7 @@ function compile(program: string): void {
 export function setup(): void {
   mkdirSync(TEST_BUILD, { recursive: true })
   for (const program of [PAYLOAD, PROBE, ATTACK]) compile(program)
+  compile(BARE, ['-nostdlib', '-ffreestanding'])
   if (
     isNewer(IMAGE_ARCHIVE, PAYLOAD, BUSYBOX, join(import.meta.dirname, 'image.ts')) ||
     missing('busybox') !== undefined

@@ -12,6 +12,8 @@ export const PAYLOAD = join(TEST_BUILD, 'payload')
 export const ATTACK = join(TEST_BUILD, 'attack')
 /** The static multi-call program of probe.c. */
 export const PROBE = join(TEST_BUILD, 'probe')
+/** The program of bare.c, which makes next to no system call. */
+export const BARE = join(TEST_BUILD, 'bare')
 /** The archive that each private containerd imports. */
 export const IMAGE_ARCHIVE = join(TEST_BUILD, 'image.tar')
 /** The image's name in containerd. */

@@ -2,7 +2,7 @@
 import { chmodSync, existsSync, linkSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { busyboxRoot } from './image.ts'
-import { BUSYBOX, PAYLOAD, PROBE } from './places.ts'
+import { BARE, BUSYBOX, PAYLOAD, PROBE } from './places.ts'
 
 /** A range of ids of a user namespace. */
 export interface TestMapping {
@@ -140,7 +140,7 @@ let entries: ReturnType<typeof busyboxRoot> | undefined
 export function rootfsFolder(folder: string): string {
   const root = join(folder, 'rootfs')
   if (existsSync(root)) return root
-  entries ??= busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE })
+  entries ??= busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE, bare: BARE })
   for (const entry of entries) {
     const path = join(root, entry.path)
     if (entry.kind === 'folder') {

@@ -141,9 +141,15 @@ describe('the end of the connection', () => {
     expect(handshake.failure).toBeUndefined()
   })
 
-  test('is a failure before that', async () => {
+  test('means nothing more when a container is created: its start is told elsewhere', async () => {
     const { handshake } = new Conversation().says(record(RECORDS.child, PID), record(RECORDS.ready)).ends()
     await handshake.ready
+    expect(handshake.failure).toBeUndefined()
+  })
+
+  test('is a failure before that', async () => {
+    const { handshake } = new Conversation().says(record(RECORDS.child, PID)).ends()
+    await expect(handshake.ready).rejects.toThrow()
     await expect(handshake.executed).rejects.toMatchObject({
       code: 'FailedPrecondition',
       message: 'container process ended before it executed its program',

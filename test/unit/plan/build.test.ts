@@ -1,6 +1,6 @@
 /** What a spec becomes: whole plans as text, the order of their operations, and the root that they lead to. */
 import { describe, expect, test } from 'vitest'
-import { OPS } from '../../../proto/init-plan.ts'
+import { CREDENTIALS, OPS } from '../../../proto/init-plan.ts'
 import { describePlan } from '../../../runtime/plan/describe.ts'
 import { addUserNamespace, type Document } from '../spec/fixture.ts'
 import { chrooted, createPlan, described, execPlan, FILTER, HOST_V2, opNames, refusal } from './support.ts'
@@ -127,11 +127,11 @@ describe('order', () => {
     ['sysctl', 'readonly_path'],
     ['readonly_path', 'mask_path'],
     ['mask_path', 'rlimit'],
-    ['rlimit', 'seccomp'],
-    ['seccomp', 'credentials'],
+    ['rlimit', 'credentials'],
     ['chdir', 'credentials'],
     ['credentials', 'program'],
-    ['program', 'ready'],
+    ['program', 'seccomp'],
+    ['seccomp', 'ready'],
     ['ready', 'await_start'],
     ['await_start', 'exec'],
   ])('%s comes before %s', (first, then) => {
@@ -144,22 +144,19 @@ describe('order', () => {
 describe('seccomp', () => {
   const tail = (ops: ReturnType<typeof createPlan>) => opNames(ops).slice(opNames(ops).indexOf('program') - 1)
 
-  test('with no_new_privs it is loaded last of all that can fail', () => {
-    expect(tail(createPlan(undefined, { seccomp: FILTER }))).toEqual([
-      'chdir',
-      'program',
-      'seccomp',
-      'ready',
-      'await_start',
-      'wait_cgroup',
-      'exec',
-    ])
+  test.each([true, false])('is loaded last of all that can fail (no_new_privs: %s)', (noNewPrivileges) => {
+    const plan = createPlan((spec) => (spec.process.noNewPrivileges = noNewPrivileges), { seccomp: FILTER })
+    expect(tail(plan)).toEqual(['chdir', 'program', 'seccomp', 'ready', 'await_start', 'wait_cgroup', 'exec'])
   })
 
-  test('without it is loaded while the capability for it is there', () => {
-    const names = opNames(createPlan((spec) => (spec.process.noNewPrivileges = false), { seccomp: FILTER }))
-    expect(names).not.toContain('no_new_privs')
-    expect(names.indexOf('seccomp')).toBeLessThan(names.indexOf('credentials'))
+  test('without no_new_privs the capability for it is lent until then', () => {
+    const plan = createPlan((spec) => (spec.process.noNewPrivileges = false), { seccomp: FILTER })
+    expect(opNames(plan)).not.toContain('no_new_privs')
+    const lends = (ops: typeof plan) =>
+      ops.some((op) => op.op === 'credentials' && (op.flags & CREDENTIALS.LEND_ADMIN) !== 0)
+    expect(lends(plan)).toBe(true)
+    expect(lends(createPlan(undefined, { seccomp: FILTER }))).toBe(false)
+    expect(lends(createPlan((spec) => (spec.process.noNewPrivileges = false)))).toBe(false)
   })
 
   test('a container without profile loads none', () => {

@@ -1,0 +1,125 @@
+/**
+ * What ts-init says, as bytes and as facts: records over the status socket until a container is created, and over its exec fifo once it
+ * was started. Invariant: a failure reads the same whichever way it came.
+ */
+import { LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
+import { RuntimeError } from '../errors.ts'
+import { MOUNT_ATTR } from '../spec/mount-options.ts'
+import { errnoCode, errnoWords } from '../sys/errno.ts'
+
+const HEADER_BYTES = 8
+const NO_OP = 0xffffffff
+const TAKEN = '0'.charCodeAt(0)
+
+/** The whole records in a stream of bytes. */
+export class Records {
+  #pending: Buffer = Buffer.alloc(0)
+
+  /** Takes what came. @throws Internal for what no helper of ours sends */
+  receive(chunk: Buffer, onRecord: (type: number, payload: Buffer) => void): void {
+    let data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
+    while (data.length >= HEADER_BYTES) {
+      const size = data.readUInt32LE(4)
+      if (size > LIMITS.RECORD_MAX_BYTES)
+        throw new RuntimeError('Internal', `init helper sent a record of ${size} bytes`)
+      if (data.length < HEADER_BYTES + size) break
+      onRecord(data.readUInt32LE(0), data.subarray(HEADER_BYTES, HEADER_BYTES + size))
+      data = data.subarray(HEADER_BYTES + size)
+    }
+    // whose buffer it is may be used again
+    this.#pending = Buffer.from(data)
+  }
+}
+
+/** The error for a record that nobody has written down. */
+export function unknownRecord(type: number): RuntimeError {
+  return new RuntimeError('Internal', `init helper sent a record of unknown type ${type}`)
+}
+
+/** What an exec fifo holds: the filler, the byte by which init takes the start, and its records. */
+export class StartRecords {
+  readonly #records = new Records()
+  #taken = false
+  #executing = false
+  #failure: RuntimeError | undefined
+
+  /** Whether init has taken the start. */
+  get taken(): boolean {
+    return this.#taken
+  }
+
+  /** Takes what was read; the chunk is borrowed for the call. */
+  receive(chunk: Buffer): void {
+    let rest = chunk
+    if (!this.#taken) {
+      const at = chunk.findIndex((byte) => byte !== 0)
+      if (at < 0) return
+      if (chunk[at] !== TAKEN)
+        throw new RuntimeError('Internal', 'something else than init has written to the exec fifo')
+      this.#taken = true
+      rest = chunk.subarray(at + 1)
+    }
+    this.#records.receive(rest, (type, payload) => {
+      if (type === RECORDS.executing.type) this.#executing = true
+      else if (type === RECORDS.failed.type) this.#failure ??= helperFailure(payload)
+      else if (type !== RECORDS.log.type) throw unknownRecord(type)
+    })
+  }
+
+  /** Says at the end of the file how the start went. @throws what init met, FailedPrecondition when it ended before its program ran */
+  conclude(): void {
+    if (this.#failure !== undefined) throw this.#failure
+    if (this.#executing) return
+    throw new RuntimeError('FailedPrecondition', 'container process ended before it executed its program')
+  }
+}
+
+/** The error that a `failed` record tells; without the plan's operations its text alone says what kind it is. */
+export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeError {
+  const opIndex = payload.readUInt32LE(0)
+  const errno = payload.readInt32LE(4)
+  const step = payload.toString('utf8', 8)
+  const op = opIndex === NO_OP ? undefined : ops?.[opIndex]
+  const name = op?.op ?? (ops === undefined ? nameOf(step) : 'none')
+  const pointer = op?.origin
+  const detail = {
+    source: 'helper' as const,
+    op: name,
+    opIndex,
+    errno: Math.abs(errno),
+    step,
+    ...(pointer === undefined ? {} : { pointer }),
+  }
+  const code = errnoCode(Math.abs(errno))
+  // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
+  if (name === 'program' || name === 'exec')
+    return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
+  if (name === 'hook') return new RuntimeError('Internal', step, { detail })
+  const where = pointer === undefined ? '' : `, at ${pointer}`
+  const reason = errno === 0 ? '' : `: ${errnoWords(Math.abs(errno))}${explain(op, code, step)}`
+  return new RuntimeError(code, `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`, {
+    detail,
+  })
+}
+
+/** The two kinds of complete sentences (report.c, step). */
+function nameOf(step: string): string {
+  if (step.startsWith('exec')) return 'exec'
+  return step.startsWith('error running') ? 'hook' : 'none'
+}
+
+const SCHED_DEADLINE = 6
+
+/** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
+function explain(op: Op | undefined, code: string, step: string): string {
+  if (code !== 'PermissionDenied') return ''
+  // sched_setattr(2): a deadline is for all processors, and for the privileged
+  if (op?.op === 'scheduler' && op.policy === SCHED_DEADLINE)
+    return ", process scheduler can't be used together with AllowedCPUs, nor a deadline without CAP_SYS_NICE"
+  // mount_namespaces(7): what a mount brings from a more privileged user namespace is locked
+  if (op?.op !== 'mount' || !step.endsWith(': attributes')) return ''
+  const times = MOUNT_ATTR.ATIME_MODE | MOUNT_ATTR.NODIRATIME
+  const cleared = op.clear | op.recClear
+  if ((cleared & ~times) !== 0n) return ', cannot clear locked flags of the source'
+  return ((cleared | op.set | op.recSet) & times) === 0n ? '' : ', cannot change locked atime flags of the source'
+}
