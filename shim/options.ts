@@ -68,7 +68,8 @@ export async function parseOptions(any: Any | undefined): Promise<ParsedOptions>
       `cannot use the runtime binary "${raw.binaryName}": this shim has its own runtime`,
     )
   }
-  if (raw.systemdCgroup) throw new RuntimeError('Unimplemented', 'the option systemd_cgroup is not supported')
+  if (raw.systemdCgroup)
+    throw new RuntimeError('Unimplemented', 'the option systemd_cgroup is not supported: leave it out')
   if (raw.root !== '' && !raw.root.startsWith('/')) {
     throw new RuntimeError('InvalidArgument', `the option root is not an absolute path: "${raw.root}"`)
   }

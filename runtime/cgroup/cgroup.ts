@@ -15,7 +15,7 @@ import { applyWrites } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
-import { CGROUP_ROOT, detectMode, displayName, refuseSystemdPath, UNIFIED } from './hierarchy.ts'
+import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
 import { type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
 import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
@@ -46,8 +46,6 @@ export interface CgroupCreateOptions {
   readonly path?: string | undefined
   readonly id: string
   readonly resources: LinuxResources | undefined
-  /** the systemd driver, which is not supported */
-  readonly systemd: boolean
   readonly logger?: Logger | undefined
   /** told of the directories before any of them is made */
   readonly onPaths?: (paths: CgroupPaths) => void
@@ -68,7 +66,6 @@ export class Cgroup {
 
   /** Makes the cgroup and sets its limits; nothing is left of it when that fails. @throws FailedPrecondition when it is in use */
   static create(options: CgroupCreateOptions): Cgroup {
-    refuseSystemdPath(options.path, options.systemd)
     const logger = options.logger ?? silentLogger
     const { path, id, resources, tolerant = false, onPaths: announce = () => {} } = options
     const request = { path, id, resources, tolerant, announce }

@@ -154,17 +154,9 @@ function belowRoot(path: string, root: string): string {
   return path.startsWith(`${root}/`) ? path.slice(root.length) : path
 }
 
-/** Refuses what only the systemd driver understands. */
-export function refuseSystemdPath(path: string | undefined, systemd: boolean): void {
-  const systemdForm = path !== undefined && !path.startsWith('/') && path.split(':').length === 3
-  if (!systemd && !systemdForm) return
-  const what = path === undefined ? 'a cgroup' : `the cgroup "${path}"`
-  throw new RuntimeError('Unimplemented', `cannot create ${what}: the systemd cgroup driver is not supported`)
-}
-
 /**
  * The place of a container below a mount point. An absolute path counts from there, a relative one (or without one the id) from
- * `ownPath`.
+ * `ownPath`. Colons mean nothing here: only an option asks for the systemd driver, never the form of a path.
  */
 export function innerPath(path: string | undefined, id: string, ownPath: string): string {
   const wanted = path === undefined || path === '' ? id : path

@@ -87,7 +87,6 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,
-      systemd: false,
       resources,
       logger,
       tolerant: isTolerant(options),

@@ -29,7 +29,7 @@ const commands: Command[] = []
 let count = 0
 
 function create(resources: Partial<LinuxResources> = {}, path = `/${PARENT}/c${++count}`): Cgroup {
-  const cgroup = Cgroup.create({ path, id: 'id', resources: { ...NONE, ...resources }, systemd: false })
+  const cgroup = Cgroup.create({ path, id: 'id', resources: { ...NONE, ...resources } })
   live.push(cgroup)
   return cgroup
 }

@@ -2,15 +2,15 @@
  * The conformance checklist, part four: pods. The daemon's own CRI runs them with runtime handlers as an operator would configure them, in the
  * host's network; a container has its own shim, and the handler's options arrive in the form that the release gives them.
  */
-import { readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { until } from '../../support/command.ts'
 import { CRI_NAMESPACE } from '../../support/cri.ts'
 import type { Daemon } from '../../support/daemon.ts'
-import { needs } from '../../support/needs.ts'
+import { isCgroup2, needs } from '../../support/needs.ts'
 import { BIN } from '../../support/places.ts'
-import { expect, podTest, shimsOf } from '../../support/pods.ts'
+import { expect, pidOf, podTest, shimsOf } from '../../support/pods.ts'
 
 /** One handler for each way in which options can come. */
 const handlers = (folder: string): string => {
@@ -79,12 +79,42 @@ describe('a pod', needs('root', 'containerd', 'busybox', 'the built shim', 'our 
     await cri.removePod(pod)
   })
 
+  test('below a slice lies in the folder of that name: nobody asked for the systemd driver', async ({
+    daemon,
+    cri,
+  }) => {
+    const slice = `kubepods-${daemon.namespace}.slice`
+    const pod = await cri.runPod({ linux: { cgroupParent: `/kubepods.slice/${slice}` } })
+    const container = await cri.runContainer(pod, ['sleep', '1000'])
+    const folders = [
+      ...cgroupFolders(await pidOf(daemon, pod.id), `/${slice}:cri-containerd:${pod.id}`),
+      ...cgroupFolders(await pidOf(daemon, container), `/${slice}:cri-containerd:${container}`),
+    ]
+    expect(folders.length).toBeGreaterThanOrEqual(2)
+    expect(folders.filter((folder) => !existsSync(folder))).toEqual([])
+    expect((await cri.statsOf(container)).memory).toBeGreaterThan(0)
+    expect(await cri.execSync(container, ['echo', 'inside'])).toMatchObject({ exitCode: 0, stdout: 'inside\n' })
+    await cri.stopContainer(container, 0)
+    await cri.removeContainer(container)
+    await cri.removePod(pod)
+    expect(folders.filter((folder) => existsSync(folder))).toEqual([])
+  })
+
   test('gets the options of runc where only the path of the handler is ours', async ({ daemon, cri }) => {
     const pod = await cri.runPod({ handler: 'ts-runc' })
     expect(statesIn(daemon, 'runc')).toContain(pod.id)
     await cri.removePod(pod)
   })
 })
+
+/** Where a process is, of its cgroups those whose path ends so. */
+function cgroupFolders(pid: number, ending: string): string[] {
+  const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n')
+  const places = lines.filter((line) => line.endsWith(ending)).map((line) => /^\d+:(?:name=)?([^:]*):(.*)$/.exec(line))
+  // a hybrid host has its v2 tree one level down
+  const unified = isCgroup2() ? '' : 'unified'
+  return places.map((match) => join('/sys/fs/cgroup', match?.[1] || unified, match?.[2] ?? ''))
+}
 
 /** The containers that have their state below a folder. */
 function statesIn(daemon: Daemon, folder: string): string[] {

@@ -1,12 +1,6 @@
 /** Where a cgroup goes: the path rule, and the parsing of the kernel's two lists. */
 import { describe, expect, test } from 'vitest'
-import {
-  displayName,
-  innerPath,
-  parseCgroupMount,
-  parseOwnCgroups,
-  refuseSystemdPath,
-} from '../../../runtime/cgroup/hierarchy.ts'
+import { displayName, innerPath, parseCgroupMount, parseOwnCgroups } from '../../../runtime/cgroup/hierarchy.ts'
 
 describe('innerPath', () => {
   test.each([
@@ -18,18 +12,13 @@ describe('innerPath', () => {
     ['a', '/', '/a'],
     ['', '/own', '/own/id'],
     [undefined, '/', '/id'],
+    ['x.slice:prefix:name', '/own', '/own/x.slice:prefix:name'],
+    ['/x.slice:prefix:name', '/own', '/x.slice:prefix:name'],
   ])('%j from %j is %j', (path, own, inner) => expect(innerPath(path, 'id', own)).toBe(inner))
 
   test.each(['/', '/..', '.', '../..'])('%j is the root and refused', (path) => {
     expect(() => innerPath(path, 'id', '/own')).toThrow(/it is the root/)
   })
-})
-
-test('the systemd driver and its paths are refused', () => {
-  expect(() => refuseSystemdPath('system.slice:prefix:name', false)).toThrow(/systemd cgroup driver is not supported/)
-  expect(() => refuseSystemdPath('/default/x', true)).toThrow(/systemd cgroup driver is not supported/)
-  expect(() => refuseSystemdPath('/a:b:c', false)).not.toThrow()
-  expect(() => refuseSystemdPath(undefined, false)).not.toThrow()
 })
 
 test('parseOwnCgroups reads paths with colons', () => {
