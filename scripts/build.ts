@@ -40,7 +40,7 @@ const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/feature
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it.
 self=$0
-[ ! -L "$self" ] || self=$(readlink -f "$self") || exit 1
+[ ! -L "$self" ] || self=$(command -p readlink -f "$self") || exit 1
 case $self in */*) ;; *) self=./$self ;; esac
 lib=\${self%/*}/../lib/containerd-shim-ts
 # what a user has set for programs of their own must not change how this one runs

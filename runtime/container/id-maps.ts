@@ -3,12 +3,12 @@
  * programs newuidmap(1) and newgidmap(1), which look at /etc/subuid and /etc/subgid. A user who maps his own group must first give up
  * setgroups(2) for the namespace (user_namespaces(7)). Root leaves all of this to the helper, which writes the maps by itself.
  */
-import { accessSync, constants, statSync, writeFileSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { writeFileSync } from 'node:fs'
 import { RuntimeError, specError } from '../errors.ts'
 import { mapText } from '../plan/namespaces.ts'
 import type { IdMapping, Spec } from '../spec/types.ts'
 import { errnoName, errnoOf } from '../sys/errno.ts'
+import { findProgram } from '../sys/path-search.ts'
 import type { Reaper } from '../sys/reaper.ts'
 import { hostFacts } from './host.ts'
 import { newNamespaces } from './ids.ts'
@@ -48,21 +48,12 @@ export function planIdMaps(spec: Spec): IdMapPlan | undefined {
 function planMap(kind: 'uid' | 'gid', mappings: readonly IdMapping[], own: number | undefined): IdMap {
   const [only] = mappings
   const alone = mappings.length === 1 && only?.size === 1 && only.hostID === own
-  return alone ? { kind, mappings } : { kind, mappings, program: findProgram(`new${kind}map`) }
+  return alone ? { kind, mappings } : { kind, mappings, program: mapProgram(`new${kind}map`) }
 }
 
-function findProgram(name: string): string {
-  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
-    // an empty or relative entry would mean the working directory
-    if (!folder.startsWith('/')) continue
-    const path = join(folder, name)
-    try {
-      accessSync(path, constants.X_OK)
-      if (statSync(path).isFile()) return path
-    } catch {
-      // not here; it may be in the next folder
-    }
-  }
+function mapProgram(name: string): string {
+  const path = findProgram(name)
+  if (path !== undefined) return path
   throw new RuntimeError(
     'FailedPrecondition',
     `cannot map ids of a new user namespace: "${name}" is not in PATH (Debian's package uidmap has it)`,

@@ -2,10 +2,10 @@
  * File systems that a program mounts and serves: the types fuse.NAME and fuse3.NAME, through mount.fuse and mount.fuse3 of libfuse, called
  * as mount(8) would. The program that serves lives as long as the mount does, on the host's side, and belongs to nobody's container.
  */
-import { accessSync, constants } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { delimiter } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { type FsMount, isPropagation, setPropagation } from '../sys/mount.ts'
+import { findProgram, searchFolders } from '../sys/path-search.ts'
 import type { Reaper } from '../sys/reaper.ts'
 import { runProgram } from './program.ts'
 
@@ -24,12 +24,13 @@ export function isMountedByProgram({ type }: FsMount): boolean {
 export async function mountByProgram({ type, source, target, options }: FsMount, reaper: Reaper): Promise<void> {
   const [kind = '', name = ''] = [type.slice(0, type.indexOf('.')), type.slice(type.indexOf('.') + 1)]
   const what = `cannot mount "${source}" on "${target}"`
-  const path = findHelper(`mount.${kind}`)
+  const folders = [...searchFolders(), ...HELPER_FOLDERS]
+  const path = findProgram(`mount.${kind}`, folders)
   if (path === undefined)
     throw new RuntimeError('Unimplemented', `${what}: the type "${type}" needs the program mount.${kind}`)
   const words = options.filter((option) => option !== '' && !isPropagation(option))
   const argv = [path, source, target, ...(words.length > 0 ? ['-o', words.join(',')] : []), '-t', name]
-  const env = [`PATH=${searchPath().join(delimiter)}`]
+  const env = [`PATH=${folders.join(delimiter)}`]
   const { exit, stderr, stdout, timedOut } = await runProgram({
     reaper,
     path,
@@ -43,21 +44,4 @@ export async function mountByProgram({ type, source, target, options }: FsMount,
   if (exit.status !== 0)
     throw new RuntimeError('Internal', `${what}: "${path}" failed with status ${exit.status}: ${stderr || stdout}`)
   setPropagation(target, options)
-}
-
-function searchPath(): string[] {
-  return [...(process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder.startsWith('/')), ...HELPER_FOLDERS]
-}
-
-function findHelper(name: string): string | undefined {
-  return searchPath()
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK)
-        return true
-      } catch {
-        return false
-      }
-    })
 }

@@ -1,28 +1,17 @@
 /** `ps`: the processes of a container, as rows of the host's own ps(1) or as a list of pids. */
-import { accessSync, constants } from 'node:fs'
-import { delimiter, join } from 'node:path'
-import { Reaper, RuntimeError, runProgram } from '../../index.ts'
+import { findProgram, Reaper, RuntimeError, runProgram } from '../../index.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** More than the rows of every process that a machine can have. */
 const OUTPUT_BYTES = 256 * 1024 * 1024
 
-function findProgram(name: string): string {
-  for (const folder of (process.env['PATH'] || '/usr/bin:/bin').split(delimiter)) {
-    const path = join(folder === '' ? '.' : folder, name)
-    try {
-      accessSync(path, constants.X_OK)
-      return path
-    } catch {
-      // the next folder may have it
-    }
-  }
-  throw new RuntimeError('NotFound', `cannot find "${name}" in $PATH (package procps): --format json needs no ps`)
-}
-
 /** Runs the host's ps(1) and answers what it prints. @throws InvalidArgument with its complaint */
 async function runPs(context: Context, args: readonly string[]): Promise<string> {
   const path = findProgram('ps')
+  if (path === undefined) {
+    const hint = "Debian's package procps has it; --format json needs none"
+    throw new RuntimeError('NotFound', `exec: "ps": executable file not found in $PATH (${hint})`)
+  }
   const reaper = new Reaper(context.logger)
   reaper.start()
   const { exit, stdout, stderr } = await runProgram({
