@@ -64,6 +64,7 @@ int report_u32(struct ctx *c, enum record_type type, uint32_t value);
 void report_warning(struct ctx *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int report_failed(struct ctx *c, int err);
 void report_line(const struct ctx *c, int err);
+const char *words(const char *name, char text[64]);
 const char *reason(int err, char text[64]);
 
 /* path.c: below a root directory, never outside it */

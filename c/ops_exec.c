@@ -161,8 +161,8 @@ int op_program(struct ctx *c, const struct op_program *op)
     int err = check_executable(name);
     if (err == 0 && (size_t)snprintf(c->executable, sizeof c->executable, "%s", name) >= sizeof c->executable)
         err = -ENAMETOOLONG;
-    if (err == -EISDIR || err == -EACCES)
-        return step(c, err, "exec: \"%s\": %s", name, reason(err, text));
+    if (err == -EISDIR || err == -EACCES) /* some tools know only what execve says of a directory, and some what Go does */
+        return step(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "", reason(-EACCES, text));
     return err < 0 ? step(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
 }
 

@@ -211,7 +211,7 @@ static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int 
     if (h->timed_out)
         (void)snprintf(why, sizeof why, "timed out after %u s", op->timeout);
     else if (WIFSIGNALED(h->status))
-        (void)snprintf(why, sizeof why, "killed by signal %d", WTERMSIG(h->status));
+        (void)snprintf(why, sizeof why, "signal: %s", words(strsignal(WTERMSIG(h->status)), text));
     else
         (void)snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(h->status));
     return step(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s", op->name.s, op->index, why,

@@ -120,6 +120,8 @@ static int open_target(struct ctx *c, const struct op_mount *op, bool directory,
         return step(c, err, "mount \"%s\" on \"%s\": target", op->source.s, op->target.s);
     if (st.st_dev == root.st_dev && st.st_ino == root.st_ino)
         return step(c, -EBUSY, "mount \"%s\" on \"%s\": target is on the top of rootfs", op->source.s, op->target.s);
+    if (S_ISDIR(st.st_mode) != directory) /* move_mount says EINVAL, and tools look for the word that mount(2) has */
+        return step(c, -ENOTDIR, "mount \"%s\" on \"%s\"", op->source.s, op->target.s);
     if (path_reaches_procfs_by_symlink(c->root, op->target.s, target))
         return step(c, -EPERM, "mount \"%s\" on \"%s\": a symlink leads inside /proc", op->source.s, op->target.s);
     return take_fd(&target);

@@ -104,11 +104,16 @@ int step(struct ctx *c, int err, const char *format, ...)
     return err;
 }
 
-/* strerror in the lower case of the messages that tools know: "no such file or directory". */
-const char *reason(int err, char text[64])
+/* What libc calls an error or a signal, in the lower case of the messages that tools know: "no such file or directory". */
+const char *words(const char *name, char text[64])
 {
-    (void)snprintf(text, 64, "%s", strerror(err < 0 ? -err : err));
+    (void)snprintf(text, 64, "%s", name);
     if (text[0] >= 'A' && text[0] <= 'Z' && text[1] >= 'a' && text[1] <= 'z')
         text[0] = (char)(text[0] - 'A' + 'a');
     return text;
+}
+
+const char *reason(int err, char text[64])
+{
+    return words(strerror(err < 0 ? -err : err), text);
 }

@@ -37,7 +37,7 @@ export { decodeFileJson, loadSpec, parseJson, parseProcess, parseResources, pars
 export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { makeDirectories } from './sys/directory.ts'
-export { errnoCode, errnoName, errnoOf } from './sys/errno.ts'
+export { errnoCode, errnoName, errnoOf, errnoWords, reasonOf } from './sys/errno.ts'
 export {
   accessOf,
   chownFd,
@@ -62,3 +62,4 @@ export { processStat, signalProcess } from './sys/process.ts'
 export { Child, type Exit, Reaper } from './sys/reaper.ts'
 export { readRegularFile } from './sys/regular-file.ts'
 export { connectUnix, peerCredentials } from './sys/socket.ts'
+export { exitText } from './sys/words.ts'

@@ -7,7 +7,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { RuntimeError } from './errors.ts'
 import { atLevel, LOG_LEVELS, type LogFields, type Logger, type LogLevel, withFields } from './logger.ts'
-import { errnoName, errnoOf } from './sys/errno.ts'
+import { reasonOf } from './sys/errno.ts'
 
 /** How the lines look. */
 export type LogFormat = 'text' | 'json'
@@ -61,7 +61,7 @@ export function openLog(options: { file?: string; format?: string; level: LogLev
   try {
     if (file !== undefined) fd = openSync(file, 'a', 0o644)
   } catch (error) {
-    throw new RuntimeError('InvalidArgument', `cannot open the log "${file}": ${errnoName(errnoOf(error))}`, {
+    throw new RuntimeError('InvalidArgument', `cannot open the log "${file}": ${reasonOf(error)}`, {
       cause: error,
     })
   }

@@ -8,12 +8,11 @@ import { realpathSync, unlinkSync, writeSync } from 'node:fs'
 import {
   bundleOf,
   deleteContainer,
-  errnoName,
-  errnoOf,
   exitNow,
   failpoint,
   RuntimeError,
   realtime,
+  reasonOf,
   unmountTree,
 } from '../runtime/index.ts'
 import { answerOf, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
@@ -78,7 +77,7 @@ function removeSockets(flags: Flags): void {
     try {
       unlinkSync(path)
     } catch (error) {
-      const name = errnoName(errnoOf(error))
+      const name = reasonOf(error)
       if (name !== 'ENOENT')
         throw new RuntimeError('Internal', `cannot remove the socket "${path}": ${name}`, { cause: error })
     }

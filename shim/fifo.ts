@@ -7,7 +7,7 @@
  * fifo. When we let go, the client sees the end of the stream, and it loses nothing even if it opens its end only then.
  */
 import { closeSync, constants, openSync } from 'node:fs'
-import { errnoName, errnoOf, growPipe, RuntimeError } from '../runtime/index.ts'
+import { growPipe, RuntimeError, reasonOf } from '../runtime/index.ts'
 
 const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 
@@ -27,7 +27,7 @@ export function openStream(path: string, flags: number): number {
   try {
     return openSync(path, flags)
   } catch (error) {
-    throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+    throw new RuntimeError('Internal', `cannot open the stream "${path}": ${reasonOf(error)}`, {
       cause: error,
     })
   }

@@ -13,8 +13,6 @@ import { isatty } from 'node:tty'
 import {
   chownFd,
   discardSink,
-  errnoName,
-  errnoOf,
   FileInput,
   FileSink,
   OwnedFd,
@@ -24,6 +22,7 @@ import {
   pollableSource,
   Relay,
   RuntimeError,
+  reasonOf,
   type Sink,
   SocketSink,
   type Stdio,
@@ -60,7 +59,7 @@ function resolveTarget(target: FileTarget): Target {
     if (stat.isFIFO()) return { kind: 'fifo', path }
     if (!stat.isDirectory()) return { kind: 'file', path, make: false }
   } catch (error) {
-    throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+    throw new RuntimeError('Internal', `cannot open the stream "${path}": ${reasonOf(error)}`, {
       cause: error,
     })
   }

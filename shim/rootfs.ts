@@ -5,7 +5,7 @@
 import { existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Mount } from 'ttrpc-ts/containerd'
-import { errnoName, errnoOf, type MountHelpers, mountEntry, RuntimeError, unmountTree } from '../runtime/index.ts'
+import { type MountHelpers, mountEntry, RuntimeError, reasonOf, unmountTree } from '../runtime/index.ts'
 
 /** The folder that the mounts go to. */
 export function rootfsOf(bundle: string): string {
@@ -58,7 +58,7 @@ function makeRootfs(path: string): void {
   try {
     mkdirSync(path, { mode: 0o711 })
   } catch (error) {
-    throw new RuntimeError('Internal', `cannot make the folder "${path}": ${errnoName(errnoOf(error))}`, {
+    throw new RuntimeError('Internal', `cannot make the folder "${path}": ${reasonOf(error)}`, {
       cause: error,
     })
   }

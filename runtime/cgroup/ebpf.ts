@@ -6,7 +6,7 @@
 import { closeSync, constants, openSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { attachDeviceProgram, attachedDevicePrograms, detachDeviceProgram, loadDeviceProgram } from '../sys/bpf.ts'
-import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 import { type DevicePolicy, toEbpf } from './devices.ts'
 import { ERRNO } from './files.ts'
 import { lacksDeviceRules } from './hierarchy.ts'
@@ -22,7 +22,7 @@ export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: stri
     if (errno === ERRNO.EPERM && lacksDeviceRules()) return
     if (errno === 0) throw error
     const detail = { source: 'syscall', call: 'bpf', errno, path: dir } as const
-    const message = `cannot set device rules on cgroup "${name}": ${errnoName(errno)}`
+    const message = `cannot set device rules on cgroup "${name}": ${errnoWords(errno)}`
     throw new RuntimeError(errnoCode(errno), message, { detail, cause: error })
   } finally {
     closeSync(cgroup)

@@ -5,7 +5,7 @@
  */
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoOf, errnoWords } from '../sys/errno.ts'
 
 /** The errno values that decide something here. */
 export const ERRNO = {
@@ -98,5 +98,5 @@ export function cgroupError(what: string, error: unknown, call: string, path: st
   const errno = errnoOf(error)
   if (errno === 0 || error instanceof RuntimeError) return error
   const detail = { source: 'syscall', call, errno, path } as const
-  return new RuntimeError(codeOf(errno), `${what}: ${errnoName(errno)}${note}`, { detail, cause: error })
+  return new RuntimeError(codeOf(errno), `${what}: ${errnoWords(errno)}${note}`, { detail, cause: error })
 }

@@ -1,7 +1,7 @@
 /** What every command gets and returns, and the few things that several commands do alike. */
 import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { Container, errnoName, errnoOf, type Log, type Logger, RuntimeError } from '../index.ts'
+import { Container, errnoOf, type Log, type Logger, RuntimeError, reasonOf } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 
@@ -29,6 +29,20 @@ export function print(text: string): void {
       if (errnoOf(error) === 32) return
       if (errnoOf(error) !== 11) throw error
     }
+  }
+}
+
+/** Tells of a failure once on standard error, and in the log where that is elsewhere. */
+export function complain(error: unknown, log: Log | undefined): void {
+  const message = error instanceof Error ? error.message : String(error)
+  if (log !== undefined && (!log.isStderr || log.format === 'json')) log.error({}, message)
+  if (log?.isStderr === true && log.format === 'json') return
+  // a stack is for bugs: what the runtime refuses on purpose is a line
+  const text = error instanceof RuntimeError || !(error instanceof Error) ? message : (error.stack ?? message)
+  try {
+    writeSync(2, `runts: error: ${text}\n`)
+  } catch {
+    // nobody reads standard error: the exit status says it too
   }
 }
 
@@ -65,7 +79,7 @@ export function readUserFile(path: string): string {
   try {
     return readFileSync(path === '-' ? 0 : path, 'utf8')
   } catch (error) {
-    throw new RuntimeError('InvalidArgument', `cannot read "${path}": ${errnoName(errnoOf(error))}`, { cause: error })
+    throw new RuntimeError('InvalidArgument', `cannot read "${path}": ${reasonOf(error)}`, { cause: error })
   }
 }
 

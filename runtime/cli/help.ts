@@ -50,17 +50,24 @@ export function commandHelp(spec: CommandSpec): string {
 }
 
 /** Help text of the program. */
-export function programHelp(commands: readonly CommandSpec[], globals: Options): string {
-  const width = Math.max(...commands.map(({ name }) => name.length))
+export function programHelp(
+  commands: readonly CommandSpec[],
+  refused: readonly CommandSpec[],
+  globals: Options,
+): string {
+  const width = Math.max(...[...commands, ...refused].map(({ name }) => name.length))
+  const row = ({ name, summary }: CommandSpec): string =>
+    `${INDENT}${name.padEnd(width)}${INDENT}${fill(summary, width + 2 * INDENT.length)}`
   return [
     'usage: runts [global options] COMMAND [options] [arguments]',
     '',
     'Runs containers from OCI bundles: folders with a config.json and a root file system. The command line is that of runc.',
     '',
     'Commands (runts COMMAND --help explains each):',
-    ...commands.map(
-      ({ name, summary }) => `${INDENT}${name.padEnd(width)}${INDENT}${fill(summary, width + 2 * INDENT.length)}`,
-    ),
+    ...commands.map(row),
+    '',
+    'Commands of runc that are refused:',
+    ...refused.map(row),
     '',
     'Global options, before the command:',
     ...optionRows(globals),

@@ -1,20 +1,18 @@
 /**
  * runts: an OCI runtime on the command line. This file parses what precedes the command, opens the log, runs the command and turns a
- * failure into one line on standard error (and in the log) and an exit status: 1, or 255 for an `exec` that was understood and failed, so
+ * failure into one line on standard error (and in the log), "runts: error: …", and an exit status: 1, or 255 for an `exec` that was understood and failed, so
  * that it is told from what the program of a container answers; as runc's users expect.
  */
-import { writeSync } from 'node:fs'
 import { exitNow, type Log, leaveStderrAlone, openLog, RuntimeError } from '../index.ts'
-import { print } from './command.ts'
+import { complain, print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
+import { REFUSED } from './commands/refused.ts'
 import { versionText } from './commands/version.ts'
 import { parseCommand, parsedArgs, readOptions, type Values } from './flags.ts'
 import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
 import { commandHelp, programHelp } from './help.ts'
 
 const EXEC_FAILED = 255
-/** Commands of runc that this version has not. */
-const MISSING: readonly string[] = ['checkpoint', 'events', 'restore']
 
 /** Who may be told of a failure: standard error only, until the log is open. */
 let log: Log | undefined
@@ -22,15 +20,15 @@ let log: Log | undefined
 function usage(): string {
   return programHelp(
     COMMANDS.map(({ spec }) => spec),
+    REFUSED.map(({ spec }) => spec),
     GLOBAL_OPTIONS,
   )
 }
 
-/** The command of a name. @throws InvalidArgument, with the words that runc has for it, Unimplemented for one that only runc has */
+/** The command of a name. @throws InvalidArgument, with the words that runc has for it */
 function findCommand(name: string) {
-  const command = COMMANDS.find(({ spec }) => spec.name === name)
+  const command = [...COMMANDS, ...REFUSED].find(({ spec }) => spec.name === name)
   if (command !== undefined) return command
-  if (MISSING.includes(name)) throw new RuntimeError('Unimplemented', `${name}: not supported by this version`)
   throw new RuntimeError(
     'InvalidArgument',
     `unknown command "${name}": No help topic for '${name}' (runts --help lists the commands)`,
@@ -87,27 +85,13 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     return await command.run({ ...settings, logger, containerLogger: logger.at(settings.containerLogLevel) }, args)
   } catch (error) {
-    complain(error)
+    complain(error, log)
     return name === 'exec' ? EXEC_FAILED : 1
-  }
-}
-
-/** Tells of a failure once on standard error, and in the log where that is elsewhere. */
-function complain(error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error)
-  if (log !== undefined && (!log.isStderr || log.format === 'json')) log.error({}, message)
-  if (log?.isStderr === true && log.format === 'json') return
-  // a stack is for bugs: what the runtime refuses on purpose is a line
-  const text = error instanceof RuntimeError || !(error instanceof Error) ? message : (error.stack ?? message)
-  try {
-    writeSync(2, `runts: ${text}\n`)
-  } catch {
-    // nobody reads standard error: the exit status says it too
   }
 }
 
 leaveStderrAlone()
 main(process.argv.slice(2)).then(exitNow, (error: unknown) => {
-  complain(error)
+  complain(error, log)
   exitNow(1)
 })

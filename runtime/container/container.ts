@@ -202,7 +202,11 @@ export class Container {
   async #start(): Promise<void> {
     const status = this.status()
     if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
-    if (status !== 'created') throw refusal(status, `cannot start an already ${status} container`)
+    if (status !== 'created')
+      throw refusal(
+        status,
+        `cannot start ${status === 'running' ? 'an already running container' : `a container in the ${status} state`}`,
+      )
     const { startTime, foreign } = this.#state
     const target = { init: this.init, startTime, foreign: foreign !== undefined }
     await releaseFifo(fifoPath(this.root, this.id), target, () => (this.#started = true))
@@ -252,7 +256,8 @@ export class Container {
     await this.#locked('exclusive', async () => {
       const status = this.status()
       if (status === 'paused' && !strict) return
-      if (status === 'stopped' || status === 'paused') throw refusal(status, `cannot pause a ${status} container`)
+      if (status === 'stopped' || status === 'paused')
+        throw refusal(status, `cannot pause a ${status} container: container not running`)
       if (!this.#killed) await this.cgroup.freeze()
       // v1 would keep it frozen, its death pending
       if (!this.#killed) return

@@ -193,7 +193,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         cause: error,
       })
     }
-    throw aborted ?? error
+    throw aborted ?? run?.explained(error) ?? error
   } finally {
     agent?.close()
     pidfdSocket?.close()

@@ -116,7 +116,8 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   } catch (error) {
     await run.abort()
     if (signal?.aborted === true) throw abortError(signal, what)
-    throw target.oomKilled() ? possiblyOomKilled(error) : error
+    const failure = run.explained(error)
+    throw target.oomKilled() ? possiblyOomKilled(failure) : failure
   } finally {
     signal?.removeEventListener('abort', onAbort)
   }

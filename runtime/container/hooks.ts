@@ -9,6 +9,7 @@ import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Hook, HookName } from '../spec/types.ts'
 import { Reaper } from '../sys/reaper.ts'
+import { exitText } from '../sys/words.ts'
 import type { OciState } from './oci-state.ts'
 import { type ProgramResult, runProgram } from './program.ts'
 
@@ -102,8 +103,7 @@ async function runHook(
 
 function ending({ exit, timedOut }: ProgramResult, timeout: number | undefined): string | undefined {
   if (timedOut) return `timed out after ${timeout} s`
-  if (exit.signal !== undefined) return `killed by signal ${exit.signal}`
-  return exit.status === 0 ? undefined : `exit status ${exit.status}`
+  return exit.status === 0 ? undefined : exitText(exit)
 }
 
 /** Whatever a hook prints, the error stays one line. */

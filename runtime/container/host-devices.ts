@@ -3,7 +3,7 @@ import { lstatSync, readdirSync, type Stats } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import type { Device } from '../spec/types.ts'
-import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 
 /** Folders of /dev that are file systems of their own, which a container has too. */
 const NOT_DEVICES = new Set(['pts', 'shm', 'fd', 'mqueue', '.lxc', '.lxd-mounts', '.udev'])
@@ -17,7 +17,7 @@ export function deviceFromPath(path: string): Device {
     found = lstatSync(path)
   } catch (error) {
     const errno = errnoOf(error)
-    throw new RuntimeError(errnoCode(errno), `cannot look at the device "${path}": ${errnoName(errno)}`, {
+    throw new RuntimeError(errnoCode(errno), `cannot look at the device "${path}": ${errnoWords(errno)}`, {
       cause: error,
     })
   }

@@ -7,9 +7,10 @@ import { writeFileSync } from 'node:fs'
 import { RuntimeError, specError } from '../errors.ts'
 import { mapText } from '../plan/namespaces.ts'
 import type { IdMapping, Spec } from '../spec/types.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { reasonOf } from '../sys/errno.ts'
 import { findProgram } from '../sys/path-search.ts'
 import type { Reaper } from '../sys/reaper.ts'
+import { exitText } from '../sys/words.ts'
 import { hostFacts } from './host.ts'
 import { newNamespaces } from './ids.ts'
 import { runProgram } from './program.ts'
@@ -93,14 +94,14 @@ async function writeMap({ kind, mappings, program }: IdMap, { pid, reaper, signa
     signal,
   })
   if (exit.status === 0) return
-  throw new RuntimeError('FailedPrecondition', `cannot write the ${kind} map: exit status ${exit.status}: ${stderr}`)
+  throw new RuntimeError('FailedPrecondition', `cannot write the ${kind} map: ${exitText(exit)}: ${stderr}`)
 }
 
 function write(path: string, text: string): void {
   try {
     writeFileSync(path, text)
   } catch (error) {
-    const name = errnoName(errnoOf(error))
+    const name = reasonOf(error)
     throw new RuntimeError('PermissionDenied', `cannot write "${path}": ${name}`, { cause: error })
   }
 }

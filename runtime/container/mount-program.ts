@@ -7,6 +7,7 @@ import { RuntimeError } from '../errors.ts'
 import { type FsMount, isPropagation, setPropagation } from '../sys/mount.ts'
 import { findProgram, searchFolders } from '../sys/path-search.ts'
 import type { Reaper } from '../sys/reaper.ts'
+import { exitText } from '../sys/words.ts'
 import { runProgram } from './program.ts'
 
 /** Where mount(8) has its helpers, besides the PATH. */
@@ -42,6 +43,6 @@ export async function mountByProgram({ type, source, target, options }: FsMount,
   })
   if (timedOut) throw new RuntimeError('DeadlineExceeded', `${what}: "${path}" took longer than ${TIMEOUT_MS} ms`)
   if (exit.status !== 0)
-    throw new RuntimeError('Internal', `${what}: "${path}" failed with status ${exit.status}: ${stderr || stdout}`)
+    throw new RuntimeError('Internal', `${what}: "${path}" failed: ${exitText(exit)}: ${stderr || stdout}`)
   setPropagation(target, options)
 }

@@ -2,7 +2,7 @@
 import { closeSync, constants, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { RuntimeError } from '../errors.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { reasonOf } from '../sys/errno.ts'
 import { getpid } from '../sys/libc.ts'
 
 /**
@@ -24,7 +24,7 @@ export function createPidFile(path: string, pid: number): void {
     renameSync(temporary, target)
   } catch (error) {
     rmSync(temporary, { force: true })
-    throw new RuntimeError('InvalidArgument', `cannot write the pid file "${path}": ${errnoName(errnoOf(error))}`, {
+    throw new RuntimeError('InvalidArgument', `cannot write the pid file "${path}": ${reasonOf(error)}`, {
       cause: error,
     })
   }

@@ -11,7 +11,7 @@ import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
 import { compileSeccomp } from '../seccomp/libseccomp.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { reasonOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { mkfifo } from '../sys/libc.ts'
 import { hostFacts } from './host.ts'
@@ -51,7 +51,7 @@ export function rootfsPath(spec: Spec, bundle: string): string {
     throw specError('/root/path', `cannot use the root file system "${path}": it is not a directory`)
   } catch (error) {
     if (error instanceof RuntimeError) throw error
-    throw specError('/root/path', `cannot use the root file system "${path}": ${errnoName(errnoOf(error))}`)
+    throw specError('/root/path', `cannot use the root file system "${path}": ${reasonOf(error)}`)
   }
 }
 

@@ -6,9 +6,10 @@ import { closeSync, constants, existsSync, openSync, readlinkSync, readSync, unl
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { HELPER_NAME } from '../init/helper.ts'
-import { StartRecords } from '../init/records.ts'
+import { ENDED_EARLY, StartRecords } from '../init/records.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { openProcess, pollReadable, processStat } from '../sys/process.ts'
+import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './process.ts'
 
 /**
@@ -77,7 +78,10 @@ async function readToEnd(fifo: number, { init, startTime, foreign }: WaitingInit
   if (!records.taken && init.alive && processStat(init.pid)?.exiting === false) {
     throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
   }
-  records.conclude()
+  if (records.conclude()) return
+  await init.exited
+  const how = init.exit === undefined ? '' : `: ${exitText(init.exit)}`
+  throw new RuntimeError('FailedPrecondition', `${ENDED_EARLY}${how}`)
 }
 
 /** How many bytes came, none at the end of the file; undefined when there are none yet. */

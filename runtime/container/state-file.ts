@@ -6,7 +6,7 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoOf, reasonOf } from '../sys/errno.ts'
 
 const MAX_BYTES = 4 * 1024 * 1024
 const ENOENT = 2
@@ -25,7 +25,7 @@ export function readStateFile(folder: string, name: string): string | undefined 
   } catch (error) {
     if (error instanceof RuntimeError) throw error
     if (errnoOf(error) === ENOENT) return undefined
-    throw refuse(errnoOf(error) === ELOOP ? 'it is a symlink' : errnoName(errnoOf(error)), error)
+    throw refuse(errnoOf(error) === ELOOP ? 'it is a symlink' : reasonOf(error), error)
   }
   try {
     const found = fstatSync(fd)

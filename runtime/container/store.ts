@@ -21,7 +21,7 @@ import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { makeDirectories } from '../sys/directory.ts'
-import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 import { readStateFile } from './state-file.ts'
@@ -121,7 +121,7 @@ export function claimState(root: string, id: string): string {
   } catch (error) {
     const errno = errnoOf(error)
     if (errno !== 17) {
-      throw new RuntimeError(errnoCode(errno), `cannot make the state folder "${dir}": ${errnoName(errno)}`, {
+      throw new RuntimeError(errnoCode(errno), `cannot make the state folder "${dir}": ${errnoWords(errno)}`, {
         cause: error,
       })
     }
@@ -169,7 +169,7 @@ function replace(dir: string, name: string, text: string): void {
 
 /** The one sentence for a container that is not there, with a reason where there is more to say. */
 export function notFound(id: string, reason?: string): RuntimeError {
-  return new RuntimeError('NotFound', `container "${id}" does not exist${reason === undefined ? '' : `: ${reason}`}`)
+  return new RuntimeError('NotFound', `container does not exist: "${id}"${reason === undefined ? '' : `: ${reason}`}`)
 }
 
 /** Whether a container is made: its state is on disk. */

@@ -8,7 +8,7 @@ import { type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { OwnedFd } from '../sys/fd.ts'
-import { helperFailure, Records, unknownRecord } from './records.ts'
+import { ENDED_EARLY, helperFailure, Records, unknownRecord } from './records.ts'
 
 const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks'> = new Map([
   [SYNC_POINTS.ID_MAPS, 'onIdMaps'],
@@ -72,6 +72,7 @@ export class Handshake {
   #created = false
   #executing = false
   #failure: Error | undefined
+  #silent = false
   #pid: number | undefined
   readonly #over = new AbortController()
   #stopping: Promise<void> = Promise.resolve()
@@ -101,6 +102,11 @@ export class Handshake {
   /** What went wrong, if anything has been reported. */
   get failure(): Error | undefined {
     return this.#failure
+  }
+
+  /** Whether the helper has left without a word of what went wrong. */
+  get silent(): boolean {
+    return this.#silent
   }
 
   /** Answers a point at which the container side waits. */
@@ -213,10 +219,8 @@ export class Handshake {
       this.#ready.resolve()
       this.#executed.resolve()
     } else if (!this.#created) {
-      this.#fail(
-        this.#failure ??
-          new RuntimeError('FailedPrecondition', 'container process ended before it executed its program'),
-      )
+      this.#silent = this.#failure === undefined
+      this.#fail(this.#failure ?? new RuntimeError('FailedPrecondition', ENDED_EARLY))
     }
     this.#events.onClosed()
   }

@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, readFileSync, writeSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
-import { errnoCode, errnoName, errnoOf } from '../sys/errno.ts'
+import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { fcntl, memfdCreate } from '../sys/libc.ts'
 import { helperPath } from '../sys/paths.ts'
@@ -49,7 +49,7 @@ function readHelper(path: string): Buffer {
     return readFileSync(path)
   } catch (error) {
     const errno = errnoOf(error)
-    const message = `cannot use the init helper "${path}": ${errnoName(errno)}; the installation is incomplete`
+    const message = `cannot use the init helper "${path}": ${errnoWords(errno)}; the installation is incomplete`
     throw new RuntimeError(errnoCode(errno), message, { cause: error })
   }
 }

@@ -11,6 +11,9 @@ const HEADER_BYTES = 8
 const NO_OP = 0xffffffff
 const TAKEN = '0'.charCodeAt(0)
 
+/** The failure of a process that has not told why. */
+export const ENDED_EARLY = 'container process ended before it executed its program'
+
 /** The whole records in a stream of bytes. */
 export class Records {
   #pending: Buffer = Buffer.alloc(0)
@@ -66,11 +69,10 @@ export class StartRecords {
     })
   }
 
-  /** Says at the end of the file how the start went. @throws what init met, FailedPrecondition when it ended before its program ran */
-  conclude(): void {
+  /** Says at the end of the file whether init has executed the program. @throws what it met */
+  conclude(): boolean {
     if (this.#failure !== undefined) throw this.#failure
-    if (this.#executing) return
-    throw new RuntimeError('FailedPrecondition', 'container process ended before it executed its program')
+    return this.#executing
   }
 }
 

@@ -12,8 +12,10 @@ import { OwnedFd, openNull } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
 import type { Child, Reaper } from '../sys/reaper.ts'
 import { receiveFd, socketPair } from '../sys/socket.ts'
+import { exitText } from '../sys/words.ts'
 import { Handshake, type StopHandlers } from './handshake.ts'
 import { sealedHelper } from './helper.ts'
+import { ENDED_EARLY } from './records.ts'
 
 /**
  * Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. It can open again
@@ -149,6 +151,13 @@ export class PlanProcess {
   async settled(): Promise<void> {
     await this.#stage0.exited
     if (this.handshake.failure !== undefined) throw this.handshake.failure
+  }
+
+  /** The same failure; of a process that left without a word, and was reaped, it says how it ended. */
+  explained(error: unknown): unknown {
+    const exit = this.child?.exit
+    if (!this.handshake.silent || exit === undefined) return error
+    return new RuntimeError('FailedPrecondition', `${ENDED_EARLY}: ${exitText(exit)}`, { cause: error })
   }
 
   /** Lets go of a process that is created or executed. */

@@ -10,7 +10,7 @@ import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { makeDirectories } from '../sys/directory.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { reasonOf } from '../sys/errno.ts'
 import { movePipeBytes, OwnedFd, writeAvailable } from '../sys/fd.ts'
 import { pollableSocket } from './pollable.ts'
 import type { Sink } from './relay.ts'
@@ -194,7 +194,7 @@ export class FileSink implements Sink {
       const flags = O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | (options.make ? O_CREAT : 0)
       return new FileSink(openSync(path, flags, 0o644), `"${path}"`, options)
     } catch (error) {
-      throw new RuntimeError('Internal', `cannot open the stream "${path}": ${errnoName(errnoOf(error))}`, {
+      throw new RuntimeError('Internal', `cannot open the stream "${path}": ${reasonOf(error)}`, {
         cause: error,
       })
     }
@@ -261,5 +261,5 @@ export class FileSink implements Sink {
 
 /** The failure of a write, with the system's error as its cause. */
 function streamError(name: string, error: unknown): Error {
-  return new Error(`cannot write to ${name}: ${errnoName(errnoOf(error))}`, { cause: error })
+  return new Error(`cannot write to ${name}: ${reasonOf(error)}`, { cause: error })
 }

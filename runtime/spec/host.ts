@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { specError } from '../errors.ts'
-import { errnoName, errnoOf } from '../sys/errno.ts'
+import { reasonOf } from '../sys/errno.ts'
 import { pointerTo } from './fields.ts'
 import type { IdMapping, Linux, NamespaceType, Spec } from './types.ts'
 
@@ -50,7 +50,7 @@ function identity(path: string, at: string): string {
     const { dev, ino } = statSync(path)
     return `${dev}:${ino}`
   } catch (error) {
-    throw specError(at, `namespace path: cannot look at "${path}": ${errnoName(errnoOf(error))}`)
+    throw specError(at, `namespace path: cannot look at "${path}": ${reasonOf(error)}`)
   }
 }
 
@@ -115,7 +115,7 @@ function readMap(path: string, at: string): readonly IdMapping[] {
   try {
     text = readFileSync(path, 'latin1')
   } catch (error) {
-    throw specError(at, `cannot read the id map "${path}" of the user namespace: ${errnoName(errnoOf(error))}`)
+    throw specError(at, `cannot read the id map "${path}" of the user namespace: ${reasonOf(error)}`)
   }
   return text
     .split('\n')

@@ -32,7 +32,7 @@ export function readProcess(value: Json, at: string): OciProcess {
   refuseField(process, 'commandLine', at)
   const args = listField(process, 'args', at, asString)
   if (args.length === 0) throw specError(pointerTo(at, 'args'), 'args must not be empty')
-  if (args[0] === '') throw specError(`${at}/args/0`, 'the program name must not be empty')
+  if (args[0] === '') throw specError(`${at}/args/0`, 'exec: "": executable file not found in $PATH')
   const rlimits = listField(process, 'rlimits', at, readRlimit)
   refuseDuplicates(rlimits, pointerTo(at, 'rlimits'))
   return defined({

@@ -3,8 +3,8 @@
  * Invariant: every wrapper in this folder fails through syscallError, so a message never shows a bare number.
  */
 import { constants } from 'node:os'
-import { getSystemErrorMessage } from 'node:util'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
+import { errnoText } from './words.ts'
 
 let names: Map<number, string> | undefined
 
@@ -20,7 +20,14 @@ export function errnoName(errno: number): string {
 
 /** The name for people, and the words for tools that look for them: "ENOENT: no such file or directory". */
 export function errnoWords(errno: number): string {
-  return `${errnoName(errno)}: ${getSystemErrorMessage(-errno)}`
+  return `${errnoName(errno)}: ${errnoText(errno)}`
+}
+
+/** Why something of the system failed, for the end of a message. */
+export function reasonOf(error: unknown): string {
+  const errno = errnoOf(error)
+  if (errno !== 0) return errnoWords(errno)
+  return error instanceof Error ? error.message : String(error)
 }
 
 /** The code of the error class for an errno. */
@@ -52,7 +59,7 @@ export function errnoCode(errno: number): RuntimeErrorCode {
 export function syscallError(what: string, call: string, errno: number, path?: string): RuntimeError {
   const detail =
     path === undefined ? { source: 'syscall' as const, call, errno } : { source: 'syscall' as const, call, errno, path }
-  return new RuntimeError(errnoCode(errno), `${what}: ${errnoName(errno)}`, { detail })
+  return new RuntimeError(errnoCode(errno), `${what}: ${errnoWords(errno)}`, { detail })
 }
 
 /** The errno of an error thrown by node:fs or by this folder, or 0. */

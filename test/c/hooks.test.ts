@@ -145,9 +145,7 @@ describe('a hook', needs('root', 'busybox', 'make', 'gcc'), () => {
 
   test('that is killed is told as such, with control characters escaped', async () => {
     const failed = await failure({ outside: [hook("printf 'a\\033[31mb\\0c'; kill -9 $$")] })
-    expect(failed?.text).toBe(
-      'error running createContainer hook #0: killed by signal 9, stdout: a\\x1b[31mb c, stderr: ',
-    )
+    expect(failed?.text).toBe('error running createContainer hook #0: signal: killed, stdout: a\\x1b[31mb c, stderr: ')
   })
 
   test('that is missing or not executable is told as such', async () => {

@@ -290,7 +290,7 @@ describe('a network device', needs('root', 'busybox', 'make', 'gcc', 'ip', 'setp
         const error = await failing(net, there, move)
         expect(error.code).toBe('AlreadyExists')
         expect(error.message).toBe(
-          'cannot set up the container: move network device "out": its name in the container: EEXIST: file already exists (at /linux/netDevices/out)',
+          'cannot set up the container: move network device "out": its name in the container: EEXIST: file exists (at /linux/netDevices/out)',
         )
         expect(error.detail).toMatchObject({ errno: EEXIST, pointer: '/linux/netDevices/out' })
         expectUntouched(net)

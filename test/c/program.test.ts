@@ -19,7 +19,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
     test.for([
       [['/no/such'], ENOENT, 'exec: "/no/such": stat /no/such: no such file or directory'],
       [['nosuch'], ENOENT, 'exec: "nosuch": executable file not found in $PATH'],
-      [['/etc'], 21, 'exec: "/etc": is a directory'],
+      [['/etc'], 21, 'exec: "/etc": is a directory: permission denied'],
       [['/etc/passwd'], EACCES, 'exec: "/etc/passwd": permission denied'],
     ] as const)('that cannot be executed is named: %s', async ([args, errno, text]) => {
       expect(await failure({ args })).toMatchObject({ op: 'program', errno, text })

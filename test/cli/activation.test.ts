@@ -54,7 +54,9 @@ describe('runts create, run and exec with descriptors', needs('root', 'busybox')
     const { code, stderr } = runWith(runts, ['a', null], ['run', '--preserve-fds', '2', '-b', bundle, 'c'])
     expect({ code, stderr }).toEqual({
       code: 1,
-      stderr: expect.stringMatching(/^runts: cannot pass on fd 4 \(--preserve-fds 2\): it (is|was) not open.*\n$/),
+      stderr: expect.stringMatching(
+        /^runts: error: cannot pass on fd 4 \(--preserve-fds 2\): it (is|was) not open.*\n$/,
+      ),
     })
     expect(await runts.run('state', 'c')).toMatchObject({ code: 1 })
   })

@@ -51,7 +51,7 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   ['/process', 'expected an object', (s) => (s.process = ['sh'])],
   ['/process/args', 'args must not be empty', (s) => (s.process.args = [])],
   ['/process/args', 'expected a list', (s) => (s.process.args = 'sh')],
-  ['/process/args/0', 'must not be empty', (s) => (s.process.args = [''])],
+  ['/process/args/0', 'exec: "": executable file not found in $PATH', (s) => (s.process.args = [''])],
   ['/process/args/1', 'expected a string', (s) => (s.process.args = ['sh', 7])],
   ['/process/args/1', 'NUL byte', (s) => (s.process.args = ['sh', 'a\0b'])],
   ['/process/cwd', 'Cwd property must not be empty', (s) => delete s.process.cwd],

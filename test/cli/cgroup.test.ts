@@ -136,7 +136,7 @@ describe('create', () => {
     const error = failure(() => create({ memory: { limit: 64n * MIB }, cpu: { quota: 1n } }))
     expect(error.code).toBe('InvalidArgument')
     const what = isCgroup2() ? 'cpu quota and period "1 100000"' : 'cpu quota 1'
-    expect(error.message).toBe(`cannot set ${what} on cgroup "/${PARENT}/c${count}": EINVAL`)
+    expect(error.message).toBe(`cannot set ${what} on cgroup "/${PARENT}/c${count}": EINVAL: invalid argument`)
     expect(leftovers()).toEqual([])
     expect(openFds()).toBe(fds)
   })

@@ -26,7 +26,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
     writeFileSync(join(broken, 'state.json'), '{')
     const { stdout, stderr } = await runts.ok('list')
     expect(stdout.match(/^\S+/gm)).toEqual(['ID', 'c'])
-    expect(stderr).toMatch(/^load container broken: /)
+    expect(stderr).toMatch(/^runts: error: load container broken: /)
     rmSync(broken, { recursive: true })
   })
 
@@ -103,7 +103,8 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
   test('one clear line says what is wrong with a command line', async ({ runts }) => {
     const wrong: [string[], RegExp][] = [
       [['frobnicate'], /unknown command "frobnicate"/],
-      [['checkpoint', 'c'], /checkpoint: not supported by this version/],
+      [['checkpoint', 'c'], /error: checkpoint: not supported by this version \(runts checkpoint --help says more\)/],
+      [['restore', '--image-path', 'x', 'c'], /error: restore: not supported by this version/],
       [['run'], /run: missing argument <ID>/],
       [['list', 'x'], /list: unexpected argument "x"/],
       [['list', '--format', 'yaml'], /invalid --format "yaml"/],
@@ -138,6 +139,16 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
     const { stdout } = await runts.ok('--help')
     for (const args of [[], ['-h'], ['help'], ['h']]) expect((await runts.ok(...args)).stdout).toBe(stdout)
     expect((await runts.ok('h', 'exec')).stdout).toMatch(/^usage: runts exec /)
+    for (const args of [
+      ['checkpoint', '--help'],
+      ['restore', '-h'],
+      ['events', '--stats', 'c', '--help'],
+      ['help', 'events'],
+    ]) {
+      expect((await runts.ok(...args)).stdout, args.join(' ')).toMatch(
+        /^usage: runts \w+ .*\n\nNot supported by this version/,
+      )
+    }
     const names = [...stdout.matchAll(/^ {2}([a-z]+) {2,}\S/gm)].flatMap(([, name]) => name ?? [])
     expect(names).toContain('exec')
     for (const name of names) expect((await runts.ok(name, '--help')).stdout).toContain(`usage: runts ${name}`)
@@ -172,7 +183,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
   test('the log has the error of a command that nobody knows too, and what was there before', async ({ runts }) => {
     const log = join(runts.folder, 'log')
     writeFileSync(log, 'before\n')
-    expect((await runts.run('--log', log, 'frobnicate')).stderr).toMatch(/^runts: unknown command "frobnicate"/)
+    expect((await runts.run('--log', log, 'frobnicate')).stderr).toMatch(/^runts: error: unknown command "frobnicate"/)
     expect(readFileSync(log, 'utf8')).toMatch(
       /^before\ntime="\S+" level=error msg="unknown command .*No help topic for 'frobnicate'/,
     )
@@ -209,12 +220,12 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
   test('--log keeps the error, as text and as JSON', async ({ runts }) => {
     const log = join(runts.folder, 'log')
     await runts.run('--log', log, 'state', 'ghost')
-    expect(readFileSync(log, 'utf8')).toMatch(/level=error msg="container \\"ghost\\" does not exist"/)
+    expect(readFileSync(log, 'utf8')).toMatch(/level=error msg="container does not exist: \\"ghost\\""/)
     writeFileSync(log, '')
     await runts.run('--log', log, '--log-format', 'json', 'state', 'ghost')
     expect(JSON.parse(readFileSync(log, 'utf8'))).toMatchObject({
       level: 'error',
-      msg: 'container "ghost" does not exist',
+      msg: 'container does not exist: "ghost"',
     })
   })
 })

@@ -47,7 +47,7 @@ describe('two commands at once', needs('root', 'busybox'), () => {
   test('delete and delete: one removes it, the other finds none', async ({ runts }) => {
     for (let round = 0; round < ROUNDS; round++) {
       runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
-      expectOneWinner(await both(runts, ['delete', 'c'], ['delete', 'c']), /container "c" does not exist/)
+      expectOneWinner(await both(runts, ['delete', 'c'], ['delete', 'c']), /container does not exist: "c"/)
     }
   })
 
@@ -156,7 +156,7 @@ describe('lockContainer()', needs('root'), () => {
   test('says that a container is gone when it was deleted meanwhile', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
     const held = await lockContainer(runts.root, 'c', 'exclusive')
-    const waiting = expect(lockContainer(runts.root, 'c', 'shared')).rejects.toThrow('container "c" does not exist')
+    const waiting = expect(lockContainer(runts.root, 'c', 'shared')).rejects.toThrow('container does not exist: "c"')
     rmSync(join(runts.root, 'c'), { recursive: true })
     held.close()
     await waiting

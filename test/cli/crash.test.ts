@@ -137,7 +137,7 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     await until('its process to be gone', async () => (await runts.state('c'))['status'] === 'stopped')
     process.kill(Number(monitorPid), 'SIGCONT')
     const stderr = expect.stringMatching(
-      /^runts: (container process ended before|cannot start a container that has).*\n$/,
+      /^runts: error: (container process ended before|cannot start a container that has).*\n$/,
     )
     expect(await ended).toMatchObject({ code: 1, stderr })
     expect(existsSync(join(runts.root, 'c'))).toBe(false)
@@ -152,7 +152,7 @@ describe('kill -9 of runts', needs('root', 'busybox', 'gcc', 'make'), () => {
     expect({ code, rows: stdout.trimEnd().split('\n').length, stderr }).toEqual({
       code: 0,
       rows: 1,
-      stderr: `load container c: container "c" does not exist: ${explained}\n`,
+      stderr: `runts: error: load container c: container does not exist: "c": ${explained}\n`,
     })
     expect(await runts.run('delete', 'c')).toMatchObject({
       code: 1,

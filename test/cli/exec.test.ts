@@ -62,7 +62,7 @@ describe('runts exec', needs('root', 'busybox'), () => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
     expect(await runts.run('exec', 'c', 'nosuch')).toMatchObject({
       code: 255,
-      stderr: 'runts: exec: "nosuch": executable file not found in $PATH\n',
+      stderr: 'runts: error: exec: "nosuch": executable file not found in $PATH\n',
     })
   })
 
@@ -78,7 +78,7 @@ describe('runts exec', needs('root', 'busybox'), () => {
     })
     expect(await runts.run('exec', 'ghost', 'id')).toMatchObject({
       code: 255,
-      stderr: expect.stringContaining('"ghost" does not exist'),
+      stderr: expect.stringContaining('container does not exist: "ghost"'),
     })
   })
 
@@ -116,7 +116,7 @@ describe('runts exec', needs('root', 'busybox'), () => {
     for (const word of ['--', '-u', '--help']) {
       expect(await runts.run('exec', 'c', word, '5', 'true')).toMatchObject({
         code: 255,
-        stderr: `runts: exec: "${word}": executable file not found in $PATH\n`,
+        stderr: `runts: error: exec: "${word}": executable file not found in $PATH\n`,
       })
     }
   })
@@ -189,7 +189,7 @@ describe('runts exec', needs('root', 'busybox'), () => {
     expect((await runts.run('exec', '--pid-file', '/no/such/pid', 'c', 'true')).stderr).toBe(stderr)
     expect({ status, stderr }).toEqual({
       status: 255,
-      stderr: 'runts: cannot write the pid file "/no/such/pid": ENOENT\n',
+      stderr: 'runts: error: cannot write the pid file "/no/such/pid": ENOENT: no such file or directory\n',
     })
     expect(JSON.parse((await runts.ok('ps', '-f', 'json', 'c')).stdout)).toHaveLength(1)
   })

@@ -116,7 +116,7 @@ describe('hooks', needs('root'), () => {
         }),
       )
       const { code, stderr } = await runts.run('run', '--bundle', bundle, 'c1')
-      expect(stderr).toBe(`runts: error running ${kind} hook #1: exit status 9, stdout: out, stderr: err\n`)
+      expect(stderr).toBe(`runts: error: error running ${kind} hook #1: exit status 9, stdout: out, stderr: err\n`)
       expect(code).toBe(1)
       expect((await runts.run('state', 'c1')).stderr).toContain('does not exist')
       expect(existsSync(join(runts.folder, 'third'))).toBe(false)

@@ -100,7 +100,7 @@ describe('runts update', needs('root', 'busybox', 'cgroup1'), () => {
     expect(limit()).toBe('31')
     expect(await runts.run('update', 'c')).toMatchObject({
       code: 1,
-      stderr: 'runts: update: missing option --resources FILE\n',
+      stderr: 'runts: error: update: missing option --resources FILE\n',
     })
     writeFileSync(document, '{"pids":{"limit":"many"}}')
     expect(await runts.run('update', '-r', document, 'c')).toMatchObject({

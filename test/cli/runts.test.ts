@@ -108,11 +108,11 @@ describe('runts create', needs('root', 'busybox'), () => {
   test('names a program that is not there', async ({ runts }) => {
     expect(await runts.run('create', '-b', runts.bundle(['/no/such']), 'c')).toMatchObject({
       code: 1,
-      stderr: 'runts: exec: "/no/such": stat /no/such: no such file or directory\n',
+      stderr: 'runts: error: exec: "/no/such": stat /no/such: no such file or directory\n',
     })
     expect(await runts.run('create', '-b', runts.bundle(['nosuch']), 'c')).toMatchObject({
       code: 1,
-      stderr: 'runts: exec: "nosuch": executable file not found in $PATH\n',
+      stderr: 'runts: error: exec: "nosuch": executable file not found in $PATH\n',
     })
   })
 
@@ -129,7 +129,7 @@ describe('runts create', needs('root', 'busybox'), () => {
   test('says what is missing in the bundle', async ({ runts }) => {
     expect(await runts.run('create', '-b', runts.folder, 'c')).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/config\.json": ENOENT\n$/),
+      stderr: expect.stringMatching(/config\.json": ENOENT: no such file or directory\n$/),
     })
   })
 })

@@ -76,13 +76,13 @@ describe('runts with a terminal', needs('root', 'busybox'), () => {
   test('a console socket and a terminal need each other', async ({ runts }) => {
     const plain = runts.bundle(['true'])
     const terminal = runts.bundle(['true'], withTerminal)
-    const useless = 'runts: cannot use console socket if runts will not detach or allocate tty\n'
+    const useless = 'runts: error: cannot use console socket if runts will not detach or allocate tty\n'
     const cases: [string[], string][] = [
       [['create', '-b', plain, '--console-socket', '/x', 'c'], useless],
       [['run', '-b', terminal, '--console-socket', '/x', 'c'], useless],
       [
         ['run', '-d', '-b', terminal, 'c'],
-        'runts: cannot allocate tty if runts will detach without setting console socket\n',
+        'runts: error: cannot allocate tty if runts will detach without setting console socket\n',
       ],
     ]
     for (const [args, stderr] of cases)
@@ -91,7 +91,7 @@ describe('runts with a terminal', needs('root', 'busybox'), () => {
       await runts.run('create', '-b', terminal, '--console-socket', join(runts.folder, 'none'), 'c'),
     ).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^runts: cannot connect to ".*\/none": ENOENT/),
+      stderr: expect.stringMatching(/^runts: error: cannot connect to ".*\/none": ENOENT/),
     })
   })
 

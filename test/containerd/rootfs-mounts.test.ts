@@ -132,7 +132,7 @@ describe('a root file system that a program serves', needs(...NEEDS, 'fuse-overl
   test('that refuses is quoted', async ({ ct }) => {
     const options = ['lowerdir=/no/such/layer']
     const mount = { type: 'fuse3.fuse-overlayfs', source: 'overlay', options }
-    await expect(run(ct, 'true', [mount])).rejects.toThrow(/mount\.fuse3" failed with status \d+: .*\/no\/such\/layer/)
+    await expect(run(ct, 'true', [mount])).rejects.toThrow(/mount\.fuse3" failed: exit status \d+: .*\/no\/such\/layer/)
     await expect(run(ct, 'true', [{ ...mount, type: 'fuse3.no-such-program' }])).rejects.toThrow('no-such-program')
   })
 })

@@ -1,8 +1,8 @@
 /** The commands that only look at containers: state and list. */
-import { existsSync, writeSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Container, RuntimeError } from '../../index.ts'
-import { type Command, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
+import { type Command, complain, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** runts state */
 export const state: Command = {
@@ -61,7 +61,11 @@ export const list: Command = {
         const unmade = error instanceof RuntimeError && error.code === 'Unavailable'
         const gone = unmade || !existsSync(join(context.root, id))
         if (gone) context.logger.debug({ id }, 'left out a container that has no state')
-        else writeSync(2, `load container ${id}: ${error instanceof Error ? error.message : error}\n`)
+        else
+          complain(
+            new RuntimeError('Internal', `load container ${id}: ${error instanceof Error ? error.message : error}`),
+            context.logger,
+          )
       }
     }
     if (format === 'json') print(`${JSON.stringify(states)}\n`)

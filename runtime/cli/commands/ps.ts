@@ -1,5 +1,5 @@
 /** `ps`: the processes of a container, as rows of the host's own ps(1) or as a list of pids. */
-import { findProgram, Reaper, RuntimeError, runProgram } from '../../index.ts'
+import { exitText, findProgram, Reaper, RuntimeError, runProgram } from '../../index.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** More than the rows of every process that a machine can have. */
@@ -24,7 +24,7 @@ async function runPs(context: Context, args: readonly string[]): Promise<string>
   })
   if (exit.status === 0) return stdout
   const [complaint = ''] = stderr.trim().split('\n')
-  throw new RuntimeError('InvalidArgument', `cannot run ps ${args.join(' ')}: exit status ${exit.status}: ${complaint}`)
+  throw new RuntimeError('InvalidArgument', `cannot run ps ${args.join(' ')}: ${exitText(exit)}: ${complaint}`)
 }
 
 /** The header, and the rows whose PID column is one of the pids. @throws InvalidArgument when ps printed no such column */

@@ -69,7 +69,7 @@ test('a poststop hook that fails is a warning, and the next one still runs', asy
   expect(existsSync(join(dir, 'ran'))).toBe(true)
   expect(warnings).toEqual([
     'error running poststop hook #0: exit status 7, stdout: , stderr: ',
-    'error running poststop hook #1: cannot start "/does/not/exist": ENOENT',
+    'error running poststop hook #1: cannot start "/does/not/exist": ENOENT: no such file or directory',
   ])
 })
 
@@ -85,7 +85,7 @@ test('a hook that outlives its timeout is killed with its process group', async 
 
 test('a hook that a signal kills is told apart from one that exits', async () => {
   await expect(run('prestart', [shell('kill -TERM $$')])).rejects.toThrow(
-    'error running prestart hook #0: killed by signal 15',
+    'error running prestart hook #0: signal: terminated',
   )
 })
 

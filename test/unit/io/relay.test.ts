@@ -204,7 +204,7 @@ describe('Relay', () => {
     const sink = FileSink.open('/dev/full', { make: false, onError: (error) => failures.push(error.message) })
     const relay = new Relay(pipeSource(read.take()), sink)
     await Promise.all([writeAll(write.take(), pattern(1024 * 1024)), relay.done])
-    expect(failures).toEqual(['cannot write to "/dev/full": ENOSPC'])
+    expect(failures).toEqual(['cannot write to "/dev/full": ENOSPC: no space left on device'])
   })
 
   test('reads what nobody wants', async () => {

@@ -156,7 +156,7 @@ describe('Delete', () => {
 
   test('succeeds when the runtime has nothing left of it', async ({ world }) => {
     await stop(world)
-    world.on.delete = () => Promise.reject(new RuntimeError('NotFound', 'container "c1" does not exist'))
+    world.on.delete = () => Promise.reject(new RuntimeError('NotFound', 'container does not exist: "c1"'))
     expect(await callers(world).Delete()).toMatchObject({ pid: 100 })
   })
 

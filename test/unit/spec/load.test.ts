@@ -158,7 +158,9 @@ describe('loadSpec()', () => {
   test('names the file that is missing', () => {
     const error = refusal('', () => loadSpec('/no/bundle'))
     expect(error.code).toBe('NotFound')
-    expect(error.message).toBe(`cannot read the container's configuration "/no/bundle/config.json": ENOENT`)
+    expect(error.message).toBe(
+      `cannot read the container's configuration "/no/bundle/config.json": ENOENT: no such file or directory`,
+    )
   })
 
   test('refuses a file that is not UTF-8', () => {

@@ -9,7 +9,12 @@ const REFUSED: RefusedCase[] = [
   ['a process that is a list', '/process', 'expected an object, found a list', (s) => (s.process = [])],
   ['no args', '/process/args', 'args must not be empty', (s) => delete s.process.args],
   ['empty args', '/process/args', 'args must not be empty', (s) => (s.process.args = [])],
-  ['an empty program name', '/process/args/0', 'must not be empty', (s) => (s.process.args = [''])],
+  [
+    'an empty program name',
+    '/process/args/0',
+    'exec: "": executable file not found in $PATH',
+    (s) => (s.process.args = ['']),
+  ],
   [
     'an argument that is no string',
     '/process/args/1',
