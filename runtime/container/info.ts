@@ -57,12 +57,12 @@ export type ToldState = OciState & {
 
 /** Puts it together; the order of its fields is runc's. */
 export function toldState(
-  { pid = 0, status, annotations, ...rest }: OciState,
+  { ociVersion, id, status, pid = 0, bundle, annotations }: OciState,
   { rootfs, created, owner }: { readonly rootfs: string; readonly created: string; readonly owner: string },
   { made: { monitor } }: SavedState,
 ): ToldState {
   const noted = annotations === undefined ? {} : { annotations }
   // nobody else learns the exit status of init
   const watched = monitor !== undefined && isAlive(monitor.pid, monitor.startTime) ? { monitorPid: monitor.pid } : {}
-  return { ...rest, pid, status, rootfs, created, ...noted, owner, ...watched }
+  return { ociVersion, id, pid, status, bundle, rootfs, created, ...noted, owner, ...watched }
 }

@@ -145,6 +145,32 @@ describe('runc with a container of runts', needs('root', 'busybox', 'the runc sh
   })
 })
 
+describe('what both tell of one container', needs('root', 'busybox', 'the runc shim', 'our shim'), () => {
+  test.for([
+    ['list', '-f', 'json'],
+    ['state', 'c'],
+  ])('is in the same order: %j', async (words, { runts }) => {
+    byRunc(runts, (spec) => Object.assign(spec, { annotations: { colour: 'red' } }))
+    const keys = (text: string): string[] => [...text.matchAll(/"(\w+)":/g)].map(([, key]) => key ?? '')
+    const [runcs, ours] = [runc(runts, ...words).stdout, (await runts.ok(...words)).stdout]
+    expect(keys(runcs)).toContain('annotations')
+    expect(keys(ours)).toEqual(keys(runcs))
+  })
+})
+
+describe('--version', needs('the runc shim', 'our shim'), () => {
+  test('has the lines of runc, but for that of Go', async ({ runts }) => {
+    const names = (text: string): string[] =>
+      text
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.replace(/^runts|^runc/, 'NAME').replace(/(version|:) \S+$/, '$1'))
+    const runcs = names(runc(runts, '--version').stdout).filter((line) => line !== 'go:')
+    expect(runcs).toEqual(['NAME version', 'commit:', 'spec:', 'libseccomp:'])
+    expect(names((await runts.ok('--version')).stdout)).toEqual(runcs)
+  })
+})
+
 describe('state.json', needs('root', 'busybox'), () => {
   test('of another version is refused by name, and left alone', async ({ runts }) => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
