@@ -71,7 +71,7 @@ void print(const char *what, const void *bytes, size_t size);
 /* Cleans a path, which must not be empty, in place and by text alone, as Go's path joining does: the socket's name depends on it. */
 char *path_clean(char *path);
 
-/* The file of that name in <folder of this program>/../lib/containerd-shim-ts. */
+/* The file of that name of the installation: in the folder of SHIM_TS_LIB, <folder of this program>/../lib/containerd-shim-ts, or the recorded one. */
 char *lib_path(const char *name);
 
 /* Where a test build dies when RUNTS_FAIL_AT says so, as if by kill -9; nothing in the product. */

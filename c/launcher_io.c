@@ -5,6 +5,7 @@
 #include "launcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,6 +17,10 @@
 
 /* containerd's own library reads no more than this from stdin. */
 #define STDIN_LIMIT_BYTES (10u << 20)
+
+#define LIB_RECORD "#lib="
+#define LOST "cannot find the installation: "
+#define WAYS "make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install"
 
 char *text(const char *format, ...)
 {
@@ -131,14 +136,51 @@ char *path_clean(char *path)
     return path;
 }
 
-char *lib_path(const char *name)
+/* The last line of an installed program, behind its ELF file, as scripts/install writes it: a copy elsewhere has it too. */
+static const char *recorded_lib(void)
+{
+    char tail[PATH_MAX + sizeof(LIB_RECORD)], *line;
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    ssize_t n = -1;
+
+    if (fd >= 0 && lseek(fd, -(off_t)sizeof(tail), SEEK_END) >= 0)
+        n = read_up_to(fd, tail, sizeof(tail));
+    if (n <= 0 || tail[n - 1] != '\n')
+        return NULL;
+    tail[n - 1] = '\0';
+    line = memrchr(tail, '\n', (size_t)n - 1);
+    return line && strncmp(line + 1, LIB_RECORD "/", sizeof(LIB_RECORD)) == 0 ? text("%s", line + sizeof(LIB_RECORD)) : NULL;
+}
+
+/*
+ * Who can influence: the environment is the daemon's, the record that of whoever installed this program; both could run what they like
+ * anyway. The link that the kernel keeps tells where this file lies, whatever the links and the PATH by which it was found.
+ */
+static const char *find_lib(void)
 {
     char program[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", program, sizeof(program));
+    const char *given = secure_getenv("SHIM_TS_LIB"), *recorded, *beside;
 
+    if (given && *given) {
+        if (*given != '/' || access(given, F_OK) < 0)
+            die(0, LOST "SHIM_TS_LIB is \"%s\", where no such folder is; " WAYS, given);
+        return given;
+    }
     if (n < 0)
         die(errno, "cannot find this program: \"/proc/self/exe\"");
-    return path_clean(text("%.*s/../../lib/containerd-shim-ts/%s", (int)n, program, name));
+    beside = path_clean(text("%.*s/../../lib/containerd-shim-ts", (int)n, program));
+    if (access(beside, F_OK) == 0)
+        return beside;
+    recorded = recorded_lib();
+    if (!recorded || access(recorded, F_OK) < 0)
+        die(0, LOST "\"%s\"%s%s%s is missing; " WAYS, beside, recorded ? " or \"" : "", recorded ? recorded : "", recorded ? "\"" : "");
+    return recorded;
+}
+
+char *lib_path(const char *name)
+{
+    return text("%s/%s", find_lib(), name);
 }
 
 #ifdef FAILPOINTS

@@ -33,8 +33,8 @@ const META = join(OUT, 'meta')
 const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features'
 
 /**
- * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; it starts no other program, since that
- * would cost as much as all of its own work. V8's helper threads would not live long enough to help: one (0 would be
+ * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; where it works it starts no other program,
+ * since that would cost as much as all of its own work. V8's helper threads would not live long enough to help: one (0 would be
  * one for every processor).
  */
 const RUNTS = `#!/bin/sh
@@ -42,7 +42,21 @@ const RUNTS = `#!/bin/sh
 self=$0
 [ ! -L "$self" ] || self=$(command -p readlink -f "$self") || exit 1
 case $self in */*) ;; *) self=./$self ;; esac
-lib=\${self%/*}/../lib/containerd-shim-ts
+lib=\${SHIM_TS_LIB:-\${self%/*}/../lib/containerd-shim-ts}
+lost() {
+  printf 'runts: error: cannot find the installation: %s; %s\\n' "$1" \\
+    'make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install' >&2
+  exit 1
+}
+if [ -n "\${SHIM_TS_LIB-}" ]; then
+  # a relative one would mean whatever folder we are called in
+  case $lib in /*) [ -e "$lib/runts.cjs" ] ;; *) false ;; esac || lost "SHIM_TS_LIB is \\"$SHIM_TS_LIB\\", where no such folder is"
+elif [ ! -e "$lib/runts.cjs" ]; then
+  # scripts/install ends this file with the folder's name: a copy elsewhere has it too
+  recorded=$(command -p sed -n '$s/^#lib=//p' "$self")
+  [ -n "$recorded" ] && [ -e "$recorded/runts.cjs" ] || lost "\\"$lib\\"\${recorded:+ or \\"$recorded\\"} is missing"
+  lib=$recorded
+fi
 # what a user has set for programs of their own must not change how this one runs
 unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
 # Node raises its limit of open files; containers are to have the one that we were given

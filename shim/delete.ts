@@ -8,6 +8,7 @@ import { realpathSync, unlinkSync, writeSync } from 'node:fs'
 import {
   bundleOf,
   deleteContainer,
+  errnoOf,
   exitNow,
   failpoint,
   RuntimeError,
@@ -23,6 +24,7 @@ import { endSurvivor, socketPaths } from './survivor.ts'
 
 /** A process that was killed by signal 9, which is what happens here to whatever still runs. */
 const KILLED_STATUS = 137
+const ENOENT = 2
 
 /** Cleans up, prints the answer, and ends the process. */
 export async function deleteLeftovers(flags: Flags): Promise<never> {
@@ -77,9 +79,8 @@ function removeSockets(flags: Flags): void {
     try {
       unlinkSync(path)
     } catch (error) {
-      const name = reasonOf(error)
-      if (name !== 'ENOENT')
-        throw new RuntimeError('Internal', `cannot remove the socket "${path}": ${name}`, { cause: error })
+      if (errnoOf(error) === ENOENT) continue
+      throw new RuntimeError('Internal', `cannot remove the socket "${path}": ${reasonOf(error)}`, { cause: error })
     }
   }
 }

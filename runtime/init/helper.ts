@@ -49,7 +49,7 @@ function readHelper(path: string): Buffer {
     return readFileSync(path)
   } catch (error) {
     const errno = errnoOf(error)
-    const message = `cannot use the init helper "${path}": ${errnoWords(errno)}; the installation is incomplete`
+    const message = `cannot use the init helper "${path}": ${errnoWords(errno)}; the installation is incomplete: scripts/install makes it anew`
     throw new RuntimeError(errnoCode(errno), message, { cause: error })
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Where the installed files lie: one folder holds the bundles, the helper and Node, and everything is found from it.
- * SHIM_TS_LIB overrides it for tests and development.
+ * SHIM_TS_LIB names another one: for copies of the programs, which look there first, and for development.
  */
 import { basename, join } from 'node:path'
 
