@@ -160,7 +160,7 @@ inModes(MODES, 'a container', (test) => {
   test('is named in the log, as text or as JSON, and --debug says more', async ({ runts }) => {
     const log = join(runts.folder, runts.isRootless ? 'user/run' : '', 'log')
     await runts.run('--log', log, 'state', 'ghost')
-    expect(readFileSync(log, 'utf8')).toMatch(/^time="[^"]+" level=error msg=".*does not exist"/m)
+    expect(readFileSync(log, 'utf8')).toMatch(/^time="[^"]+" level=error msg=".*does not exist.*"/m)
     await runts.run('--log', `${log}.json`, '--log-format', 'json', 'state', 'ghost')
     expect(JSON.parse(readFileSync(`${log}.json`, 'utf8').split('\n')[0] ?? '')).toMatchObject({
       level: 'error',
