@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
-import type { RuntimeError } from '../errors.ts'
+import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
@@ -114,7 +114,7 @@ export class Container {
       createPidFile(pidFile, state.pid)
       return container
     } catch (error) {
-      await container.destroy({ force: true })
+      await container.#abandon()
       throw error
     }
   }
@@ -126,7 +126,7 @@ export class Container {
       await container.start()
       return container
     } catch (error) {
-      await container.destroy({ force: true })
+      await container.#abandon()
       throw error
     }
   }
@@ -184,8 +184,8 @@ export class Container {
   }
 
   /**
-   * Lets init execute the program and runs the poststart hooks; resolves when both are done. A program or a hook that fails ends the
-   * container: it has stopped when the promise rejects.
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. When the promise rejects because the program
+   * cannot be executed, the container has stopped; because of a hook, it is destroyed, as the specification asks.
    * @throws FailedPrecondition unless the container is created
    */
   async start(): Promise<void> {
@@ -194,7 +194,7 @@ export class Container {
     try {
       await this.#runHooks('poststart', 'running')
     } catch (error) {
-      await endContainer(this)
+      await this.#abandon()
       throw error
     }
   }
@@ -338,6 +338,18 @@ export class Container {
     const result = this.#destroying.then(work, work)
     this.#destroying = result
     return result
+  }
+
+  /** Destroys after a failure, which is what the caller is told: what goes wrong here is only logged. */
+  async #abandon(): Promise<void> {
+    try {
+      await this.destroy({ force: true })
+    } catch (error) {
+      // a hook may have removed it
+      if (error instanceof RuntimeError && error.code === 'NotFound') return
+      const reason = error instanceof Error ? error.message : String(error)
+      this.#logger.warn({ container: this.id, reason }, 'cannot remove a container that has failed')
+    }
   }
 
   async #destroy(force: boolean): Promise<void> {

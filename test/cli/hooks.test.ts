@@ -124,6 +124,30 @@ describe('hooks', needs('root'), () => {
     })
   }
 
+  test('a poststart hook that fails ends the start with its output, and destroys the container as in a run', async ({
+    runts,
+  }) => {
+    const hooks = { poststart: [shell('echo out; echo err >&2; exit 9')], poststop: [told(runts, 'poststop')] }
+    runts.leave('create', '--bundle', runts.bundle(['sleep', '100'], withHooks(hooks)), 'c1')
+    const { code, stderr } = await runts.run('start', 'c1')
+    expect(stderr).toBe('runts: error running poststart hook #0: exit status 9, stdout: out, stderr: err\n')
+    expect(code).toBe(1)
+    expect((await runts.run('state', 'c1')).stderr).toContain('does not exist')
+    expect(existsSync(join(runts.root, 'c1'))).toBe(false)
+    expect(log(runts).map(({ kind, state }) => [kind, state['status']])).toEqual([['poststop', 'stopped']])
+  })
+
+  test('a poststart hook that fails is what the start tells, also where it has deleted the container itself', async ({
+    runts,
+  }) => {
+    const remove = `${join(import.meta.dirname, '../../build/bin/runts')} --root ${runts.root} delete -f c1`
+    const hooks = { poststart: [shell(`${remove}; echo gone; exit 9`)], poststop: [told(runts, 'poststop')] }
+    runts.leave('create', '--bundle', runts.bundle(['sleep', '100'], withHooks(hooks)), 'c1')
+    const { stderr } = await runts.run('start', 'c1')
+    expect(stderr).toBe('runts: error running poststart hook #0: exit status 9, stdout: gone, stderr: \n')
+    expect(log(runts).map(({ kind }) => kind)).toEqual(['poststop'])
+  })
+
   test('a poststop hook that fails does not keep the container', async ({ runts }) => {
     const bundle = runts.bundle(['true'], withHooks({ poststop: [shell('exit 1'), told(runts, 'poststop')] }))
     const logFile = join(runts.folder, 'runts.log')

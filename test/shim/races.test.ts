@@ -2,11 +2,12 @@
  * Calls that meet: held at a gate where they can be held, sent in one go where not, and ordered by what is seen, never by time. Each test is
  * a trap that a shim has fallen into.
  */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from 'ttrpc-ts'
 import { TaskService, TaskStatus } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
-import { isAlive } from '../support/census.ts'
+import { cgroupsOf, isAlive } from '../support/census.ts'
 import { type Command, startCommand, until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
 import type { FakeContainerd, FakeTask, Gate } from '../support/fake-containerd.ts'
@@ -171,6 +172,42 @@ describe('while a Start is held up,', needs('root', 'busybox'), () => {
     await starting
     expect(await deleting).toBe(2)
     await task.remove()
+  })
+
+  test('and its hook then fails, the container is destroyed, and its exit and deletion follow', async ({
+    fake,
+    shim,
+  }) => {
+    await using gate = fake.gate()
+    const notes = fake.path('notes')
+    const task = shim.task(['sleep', '1000'], (spec) => {
+      const [path = '', ...args] = gate.command
+      const [script = ''] = args.slice(-1)
+      const failing = `${script}; echo why it failed >&2; exit 4`
+      spec.hooks = {
+        poststart: [{ path, args: [path, ...args.slice(0, -1), failing] }],
+        poststop: [{ path: '/bin/sh', args: ['sh', '-c', `echo poststop >>${notes}`] }],
+      }
+    })
+    const pid = await task.create()
+    const waiting = task.wait()
+    const failure = task.start().then(
+      () => '',
+      (error: unknown) => String(error),
+    )
+    await gate.reached()
+    await gate.pass()
+    expect(await failure).toContain('error running poststart hook #0: exit status 4, stdout: , stderr: why it failed')
+    expect(readFileSync(notes, 'utf8')).toBe('poststop\n')
+    const cgroups = cgroupsOf(fake.namespace).filter((path) => path.endsWith(`/${task.id}`))
+    expect({ alive: isAlive(pid), cgroups }).toEqual({ alive: false, cgroups: [] })
+    expect(await task.state()).toMatchObject({ pid, status: TaskStatus.STOPPED, exitStatus: 137 })
+    expect(await waiting).toMatchObject({ exitStatus: 137 })
+    expect(await task.pids()).toEqual([])
+    expect(await task.delete()).toMatchObject({ pid, exitStatus: 137 })
+    expect(readFileSync(notes, 'utf8')).toBe('poststop\n')
+    await until('the delete event', () => task.story.includes('delete'))
+    expect(task.story).toEqual(['create', 'exit 137', 'delete'])
   })
 
   test('of an exec, everything else answers', async ({ fake, shim }) => {
