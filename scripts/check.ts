@@ -114,6 +114,7 @@ const WORDS: readonly { readonly place: RegExp; readonly word: RegExp; readonly 
     word: /child_process|worker_threads/,
     why: 'the reaper is the only one who starts processes; no threads',
   },
+  { place: /^(shim|runtime)\//, word: /\brm(Sync)?\(/, why: 'its errors say nothing: use sys/remove.ts' },
   { place: /\.ts$/, word: /\bas unknown as\b/, why: 'no double cast' },
 ]
 

@@ -3,10 +3,10 @@
  * says that everything is cleaned up and how the container ended (then no Node is started at all), `shim-status` only how it ended,
  * `shim-root` where its state lies. Invariant: `shim-exit` appears whole, by rename, and only when nothing is left to clean.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
-import type { Exit } from '../runtime/index.ts'
+import { type Exit, removeFile } from '../runtime/index.ts'
 
 const DEFAULT_ROOT = '/run/containerd/ts'
 const ROOT_VARIABLE = 'CONTAINERD_SHIM_TS_ROOT'
@@ -54,7 +54,7 @@ export function writeStatus(bundle: string, record: ExitRecord): void {
 
 /** A container begins in this bundle: whatever an earlier try noted is no longer true. */
 export function clearRecords(bundle: string): void {
-  for (const name of [EXIT_FILE, STATUS_FILE]) rmSync(join(bundle, name), { force: true })
+  for (const name of [EXIT_FILE, STATUS_FILE]) removeFile(join(bundle, name))
 }
 
 /** The record of a clean end, if there is one. */

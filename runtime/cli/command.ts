@@ -37,8 +37,9 @@ export function complain(error: unknown, log: Log | undefined): void {
   const message = error instanceof Error ? error.message : String(error)
   if (log !== undefined && (!log.isStderr || log.format === 'json')) log.error({}, message)
   if (log?.isStderr === true && log.format === 'json') return
-  // a stack is for bugs: what the runtime refuses on purpose is a line
-  const text = error instanceof RuntimeError || !(error instanceof Error) ? message : (error.stack ?? message)
+  // a stack is for bugs: what the runtime refuses on purpose, or the system, is a line
+  const told = error instanceof RuntimeError || !(error instanceof Error) || errnoOf(error) !== 0
+  const text = told ? message : (error.stack ?? message)
   try {
     writeSync(2, `runts: error: ${text}\n`)
   } catch {

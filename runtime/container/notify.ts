@@ -3,7 +3,7 @@
  * /run/notify, and whoever starts the container passes its READY=1 on, together with the pid that the manager is to watch. Nothing else
  * that a program may tell its manager gets through. The folder is bind-mounted at create, the socket in it is made at start.
  */
-import { chmodSync, existsSync, mkdirSync, rmSync, writeSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, writeSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
@@ -11,6 +11,7 @@ import type { Spec } from '../spec/types.ts'
 import { bindDatagram, connectDatagram, receiveDatagram } from '../sys/datagram.ts'
 import { type OwnedFd, pipePair } from '../sys/fd.ts'
 import { openProcess, pollReadable } from '../sys/process.ts'
+import { removeFile } from '../sys/remove.ts'
 import { sendFd } from '../sys/socket.ts'
 import { stateDir } from './store.ts'
 
@@ -57,7 +58,7 @@ export class NotifySocket implements Disposable {
     if (!existsSync(folder)) return undefined
     const path = join(folder, SOCKET)
     // of an earlier start that failed
-    rmSync(path, { force: true })
+    removeFile(path)
     const socket = new NotifySocket(bindDatagram(path))
     chmodSync(path, 0o777)
     return socket

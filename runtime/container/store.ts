@@ -10,7 +10,6 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
-  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
@@ -22,6 +21,7 @@ import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { makeDirectories } from '../sys/directory.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
+import { removeFile, removeTree } from '../sys/remove.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 import { readStateFile } from './state-file.ts'
@@ -277,9 +277,17 @@ export function ownerOf(root: string, id: string): string {
   }
 }
 
-/** Removes a container's folder; nothing there is fine. */
+/** Removes a container's folder; nothing there is fine. @throws what the system says, with the path that stayed */
 export function removeState(root: string, id: string): void {
-  rmSync(stateDir(root, id), { recursive: true, force: true })
+  try {
+    // first, so that what a removal leaves that is cut short is no container that runs without its spec
+    removeFile(join(stateDir(root, id), 'state.json'))
+    removeTree(stateDir(root, id))
+  } catch (error) {
+    if (!(error instanceof RuntimeError)) throw error
+    const { code, detail, message } = error
+    throw new RuntimeError(code, `cannot delete the state of container "${id}": ${message}`, { detail, cause: error })
+  }
 }
 
 /** Ids that have a folder below the root, sorted, finished or not; an absent root has none. */

@@ -1,0 +1,50 @@
+/**
+ * Removing files and folders. Not by rmSync: for most reasons the error of that one has neither an errno nor a beginning (", Unknown error").
+ * Invariants: no symlink is followed; what is not there is removed; a failure names the path that stayed, and why.
+ */
+import { readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { errnoCode, errnoOf, errnoWords } from './errno.ts'
+
+const { EISDIR, ENOENT } = constants.errno
+
+/** Removes a file of any kind but a folder; none there is fine. @throws the system's error with the path */
+export function removeFile(path: string): void {
+  const errno = tried(() => unlinkSync(path))
+  if (errno !== 0 && errno !== ENOENT) throw failed('unlink', path, errno)
+}
+
+/** Removes a folder with all below it, or a file of any kind; nothing there is fine. @throws the system's error with the path that stayed */
+export function removeTree(path: string): void {
+  // as a file first: a link to a folder is one
+  const errno = tried(() => unlinkSync(path))
+  if (errno === 0 || errno === ENOENT) return
+  if (errno !== EISDIR) throw failed('unlink', path, errno)
+  let names: readonly string[] = []
+  const listed = tried(() => {
+    names = readdirSync(path)
+  })
+  if (listed !== 0 && listed !== ENOENT) throw failed('readdir', path, listed)
+  for (const name of names) removeTree(join(path, name))
+  const removed = tried(() => rmdirSync(path))
+  if (removed !== 0 && removed !== ENOENT) throw failed('rmdir', path, removed)
+}
+
+/** The errno that stopped it, or 0. Throws what is no failure of the system. */
+function tried(work: () => void): number {
+  try {
+    work()
+    return 0
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno === 0) throw error
+    return errno
+  }
+}
+
+function failed(call: string, path: string, errno: number): RuntimeError {
+  const detail = { source: 'syscall', call, errno, path } as const
+  return new RuntimeError(errnoCode(errno), `cannot remove "${path}": ${errnoWords(errno)}`, { detail })
+}
