@@ -96,12 +96,12 @@ export const PROCESS_OPTIONS = {
   'console-socket': {
     type: 'string',
     value: 'FILE',
-    doc: 'unix socket that receives the master of the terminal (SCM_RIGHTS)',
+    doc: 'unix socket that receives the master of the terminal (SCM_RIGHTS); a relative path counts from the bundle, for exec from the working directory',
   },
   'pidfd-socket': {
     type: 'string',
     value: 'FILE',
-    doc: 'unix socket that receives a pidfd of the process (SCM_RIGHTS)',
+    doc: 'unix socket that receives a pidfd of the process (SCM_RIGHTS); a relative path counts as that of --console-socket',
   },
   'pid-file': { type: 'string', value: 'FILE', doc: 'write the pid of the process here' },
   'preserve-fds': {

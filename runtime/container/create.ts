@@ -100,7 +100,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
     warnOfSurvivors(cgroup, spec, logger)
     const seccomp = seccompOf(spec, logger, root)
-    agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+    agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     const ops = buildCreatePlan({
       id,

@@ -71,7 +71,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
   const seccomp = seccompOf(spec, target.logger, target.root)
-  using agent = connectAgent(spec.linux.seccomp, seccomp?.flags)
+  using agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
   using consoleSocket = connectConsole(options)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
   const ops = buildExecPlan({

@@ -4,6 +4,7 @@
  * is closed after its one message.
  */
 import { Socket } from 'node:net'
+import { resolve } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
 import type { LinuxSeccomp, Spec } from '../spec/types.ts'
@@ -31,10 +32,17 @@ export function connectConsole(options: {
   throw new RuntimeError('InvalidArgument', `cannot use the console socket "${path}": the process has no terminal`)
 }
 
-/** Connects to the agent of a filter that has a listener; undefined for one that has not. @throws InvalidArgument when nobody listens */
-export function connectAgent(profile: LinuxSeccomp | undefined, flags: number | undefined): OwnedFd | undefined {
+/**
+ * Connects to the agent of a filter that has a listener; undefined for one that has not. A relative path counts from the bundle,
+ * where its author is. @throws InvalidArgument when nobody listens
+ */
+export function connectAgent(
+  profile: LinuxSeccomp | undefined,
+  flags: number | undefined,
+  bundle: string,
+): OwnedFd | undefined {
   if (profile === undefined || ((flags ?? 0) & SECCOMP_FILTER_FLAG_NEW_LISTENER) === 0) return undefined
-  const path = profile.listenerPath ?? ''
+  const path = resolve(bundle, profile.listenerPath ?? '')
   return connectTo(path, `failed to connect with seccomp agent "${path}"`)
 }
 

@@ -6,6 +6,7 @@ import koffi from 'koffi'
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
+import { withPathAddress } from './unix-path.ts'
 
 const AF_UNIX = 1
 const SOCK_STREAM = 1
@@ -98,20 +99,15 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
   return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) }
 }
 
-/** Connects to a unix stream socket by path; blocks no longer than the peer's backlog makes it. */
+/** Connects to a unix stream socket by path, of any length; blocks no longer than the peer's backlog makes it. */
 export function connectUnix(path: string): OwnedFd {
-  const bytes = Buffer.from(path)
-  if (bytes.length > 107) throw syscallError(`cannot connect to "${path}"`, 'connect', 36, path)
-  const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)
-  if (fd < 0) throw syscallError('cannot make a socket', 'socket', lastErrno())
-  const owned = new OwnedFd(fd)
-  const address = Buffer.alloc(110)
-  address.writeUInt16LE(AF_UNIX, 0)
-  bytes.copy(address, 2)
-  if (connect(fd, address, 2 + bytes.length + 1) < 0) {
+  return withPathAddress('connect', path, 'cannot connect to', (address) => {
+    const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)
+    if (fd < 0) throw syscallError('cannot make a socket', 'socket', lastErrno())
+    const owned = new OwnedFd(fd)
+    if (connect(fd, address, address.length) === 0) return owned
     const errno = lastErrno()
     owned.close()
     throw syscallError(`cannot connect to "${path}"`, 'connect', errno, path)
-  }
-  return owned
+  })
 }

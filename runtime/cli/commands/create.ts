@@ -25,11 +25,13 @@ export interface StreamsAsked {
   readonly detached: boolean
   /** who runs in it, on the host */
   readonly owner: { readonly uid: number; readonly gid: number }
+  /** where relative paths count from */
+  readonly folder: string
 }
 
 /** The streams of a process, to be disposed when it has its own. @throws InvalidArgument */
 export function chooseStreams(
-  { terminal, consoleSocket, detached, owner }: StreamsAsked,
+  { terminal, consoleSocket, detached, owner, folder }: StreamsAsked,
   logger: Logger,
 ): ChosenStreams & { readonly consoleSocket?: string } {
   if (!(terminal && detached) && consoleSocket !== undefined) {
@@ -40,7 +42,7 @@ export function chooseStreams(
   if (consoleSocket === undefined) {
     throw new RuntimeError('InvalidArgument', 'cannot allocate tty if runts will detach without setting console socket')
   }
-  return { stdio: { kind: 'terminal' }, consoleSocket: resolve(consoleSocket), [Symbol.dispose]() {} }
+  return { stdio: { kind: 'terminal' }, consoleSocket: resolve(folder, consoleSocket), [Symbol.dispose]() {} }
 }
 
 /** The user of a process in a container, as the host knows it. */
@@ -76,6 +78,7 @@ export async function createContainer(
     consoleSocket: args.text('console-socket'),
     detached: making.detached,
     owner: ownerOf(spec, spec.process.user),
+    folder: bundle,
   }
   const streams = chooseStreams(asked, context.logger)
   const { stdio, consoleSocket } = streams
@@ -100,7 +103,7 @@ export async function createContainer(
       ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
       ...(consoleSocket === undefined ? {} : { consoleSocket }),
       ...(pidFile ? { pidFile } : {}),
-      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(pidfdSocket) }),
+      ...(pidfdSocket === undefined ? {} : { pidfdSocket: resolve(bundle, pidfdSocket) }),
     })
     try {
       await container.settled()

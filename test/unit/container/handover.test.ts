@@ -41,12 +41,12 @@ test('nobody listening is an error that names the socket and what it is for', ()
     `cannot use the pidfd socket "${path}": cannot connect to "${path}": ENOENT`,
   )
   const profile = { defaultAction: 'SCMP_ACT_ALLOW', architectures: [], listenerPath: path, syscalls: [] } as const
-  expect(() => connectAgent(profile, 8)).toThrow(`failed to connect with seccomp agent "${path}"`)
-  expect(connectAgent(profile, 0), 'a filter without a listener needs no agent').toBeUndefined()
+  expect(() => connectAgent(profile, 8, '/')).toThrow(`failed to connect with seccomp agent "${path}"`)
+  expect(connectAgent(profile, 0, '/'), 'a filter without a listener needs no agent').toBeUndefined()
 })
 
-test('a path that is too long for a socket is refused', () => {
-  expect(() => connectPidfdSocket(`/${'x'.repeat(200)}`)).toThrow('ENAMETOOLONG')
+test('a name that is too long for a file is refused', () => {
+  expect(() => connectPidfdSocket(`/${'x'.repeat(300)}`)).toThrow('ENAMETOOLONG')
 })
 
 test('a connection is made before anything is sent', async () => {
