@@ -12,7 +12,7 @@ import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { defined } from '../spec/fields.ts'
-import { emptyUserNamespace, resolveOnHost } from '../spec/host.ts'
+import { resolveForCreate } from '../spec/host.ts'
 import { parseProcess } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
@@ -62,8 +62,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const bundle = resolve(options.bundle)
   const helpers = { reaper, logger, helper: options.initPath }
   const asked = transformed(options, bundle)
-  const empty = emptyUserNamespace(asked)
-  const resolved = resolveOnHost(asked, empty === undefined ? undefined : await mapsOfUserNamespace(empty, helpers))
+  const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, helpers))
   let spec = gateSpec(resolved, options.gates, logger)
   for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const made = madeHow(options)
@@ -81,6 +80,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
+    // the claim may have been waited for
+    refuseAborted(options.signal, what)
     const fifo = makeFifo(root, id)
     if (options.notify === true) spec = withNotifySocket(spec, root, id)
     failpoint('create:fifo')

@@ -78,20 +78,25 @@ export async function locked<T>(
 
 /** Waits for the kernel to give the lock; who gives up leaves the folder to be closed at that moment. */
 async function wait(folder: OwnedFd, mode: LockMode, id: string, options: LockOptions): Promise<void> {
-  const limit = AbortSignal.timeout(options.timeoutMs ?? WAIT_MS)
-  const signal = options.signal === undefined ? limit : AbortSignal.any([limit, options.signal])
+  const { timeoutMs = WAIT_MS, signal } = options
   const granted = waitLock(folder.fd, mode)
+  const { promise: over, reject: giveUp } = Promise.withResolvers<never>()
+  const late = (): void =>
+    giveUp(new RuntimeError('Unavailable', `container "${id}": another command is working on it`))
+  const aborted = (): void => {
+    if (signal !== undefined) giveUp(abortError(signal, `cannot lock container "${id}"`))
+  }
+  const timer = setTimeout(late, timeoutMs)
+  signal?.addEventListener('abort', aborted, { once: true })
+  if (signal?.aborted === true) aborted()
   try {
-    await new Promise<void>((resolve, reject) => {
-      if (signal.aborted) reject(signal.reason)
-      signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-      granted.then(resolve, reject)
-    })
+    await Promise.race([granted, over])
   } catch (error) {
     const close = (): void => folder.close()
     granted.then(close, close)
-    if (options.signal?.aborted === true) throw abortError(options.signal, `cannot lock container "${id}"`)
-    if (!limit.aborted) throw error
-    throw new RuntimeError('Unavailable', `container "${id}": another command is working on it`, { cause: error })
+    throw error
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', aborted)
   }
 }

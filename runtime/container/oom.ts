@@ -43,11 +43,11 @@ export async function* oomCounts(cgroup: Cgroup, signal?: AbortSignal): AsyncGen
     wake()
   }
   signal?.addEventListener('abort', end, { once: true })
-  using _watch = cgroup.watchOom((count) => {
-    counts.push(count)
-    wake()
-  }, end)
   try {
+    using _watch = cgroup.watchOom((count) => {
+      counts.push(count)
+      wake()
+    }, end)
     for (;;) {
       const next = counts.shift()
       if (next !== undefined) yield next

@@ -17,20 +17,43 @@ export interface JoinedNamespace {
   readonly at: string
 }
 
+/** What came out of a look at the host, and the namespaces that were looked at: a spec that is loaded and then created is looked at once. */
+const resolved = new WeakMap<Linux, string>()
+
 /**
- * Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in. `maps` are those of one that is
- * empty, where they are known: nothing of it can be told otherwise. @throws InvalidArgument
+ * Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in, where a process lives in it.
+ * @throws InvalidArgument
  */
-export function resolveOnHost(spec: Spec, maps?: IdMaps): Spec {
+export function resolveOnHost(spec: Spec): Spec {
+  const user = joined(spec.linux, 'user')
+  return resolve(spec, user === undefined ? undefined : mapsIn(user))
+}
+
+/**
+ * The same for a create, unless it was done and the paths still name the same namespaces. A joined user namespace may be empty, as
+ * managers of pods make it before the pod's first process: `mapsOfEmpty` finds out its maps. @throws InvalidArgument, and what that throws
+ */
+export async function resolveForCreate(
+  spec: Spec,
+  mapsOfEmpty: (namespace: JoinedNamespace) => Promise<IdMaps>,
+): Promise<Spec> {
+  if (resolved.get(spec.linux) === lookedAt(spec.linux)) return spec
+  const user = joined(spec.linux, 'user')
+  return resolve(spec, user === undefined ? undefined : (mapsIn(user) ?? (await mapsOfEmpty(user))))
+}
+
+function resolve(spec: Spec, maps: IdMaps | undefined): Spec {
+  const looked = lookedAt(spec.linux)
   refuseHostNetwork(spec.linux)
   const linux = withJoinedMappings(spec.linux, maps)
+  if (maps !== undefined || joined(linux, 'user') === undefined) resolved.set(linux, looked)
   return linux === spec.linux ? spec : { ...spec, linux }
 }
 
-/** The user namespace that a spec joins, where no process lives in it: as managers of pods make it, before the pod's first process. */
-export function emptyUserNamespace({ linux }: Spec): JoinedNamespace | undefined {
-  const user = joined(linux, 'user')
-  return user === undefined || processIn(user) !== undefined ? undefined : user
+/** Identities of the namespaces that decide. @throws InvalidArgument for a path that names none */
+function lookedAt(linux: Linux): string {
+  const namespaces = [joined(linux, 'user'), needsOwnNetwork(linux) ? joined(linux, 'network') : undefined]
+  return namespaces.map((one) => (one === undefined ? '' : identity(one.path, one.at))).join()
 }
 
 /** The id maps that a process lives under, by its folder in /proc. @throws InvalidArgument naming the JSON pointer */
@@ -57,19 +80,25 @@ function identity(path: string, at: string): string {
 /** A joined network namespace may be the host's own one, whose parameters and devices are not the container's. */
 function refuseHostNetwork(linux: Linux): void {
   const network = joined(linux, 'network')
-  const key = Object.keys(linux.sysctl).find((name) => /^net[./]/.test(name))
-  const moves = Object.keys(linux.netDevices).length > 0
-  if (network === undefined || (key === undefined && !moves)) return
+  if (network === undefined || !needsOwnNetwork(linux)) return
   if (identity(network.path, network.at) !== identity('/proc/self/ns/net', network.at)) return
-  if (moves) throw specError('/linux/netDevices', 'unable to move network devices without a private NET namespace')
-  throw specError(pointerTo('/linux/sysctl', key ?? ''), `sysctl "${key}" is not allowed in host network namespace`)
+  if (Object.keys(linux.netDevices).length > 0) {
+    throw specError('/linux/netDevices', 'unable to move network devices without a private NET namespace')
+  }
+  const key = networkParameter(linux) ?? ''
+  throw specError(pointerTo('/linux/sysctl', key), `sysctl "${key}" is not allowed in host network namespace`)
+}
+
+function needsOwnNetwork(linux: Linux): boolean {
+  return networkParameter(linux) !== undefined || Object.keys(linux.netDevices).length > 0
+}
+
+function networkParameter({ sysctl }: Linux): string | undefined {
+  return Object.keys(sysctl).find((name) => /^net[./]/.test(name))
 }
 
 /** The maps of a joined user namespace are its own: a spec may repeat them, as managers of pods do, but not change them. */
-function withJoinedMappings(linux: Linux, known: IdMaps | undefined): Linux {
-  const user = joined(linux, 'user')
-  if (user === undefined) return linux
-  const maps = known ?? mapsIn(user)
+function withJoinedMappings(linux: Linux, maps: IdMaps | undefined): Linux {
   if (maps === undefined) return linux
   if (linux.uidMappings.length === 0 && linux.gidMappings.length === 0) return { ...linux, ...maps }
   for (const key of ['uidMappings', 'gidMappings'] as const) {

@@ -1,4 +1,5 @@
 /** OOM kills as the holder of a container sees them: each is put down to one process, and a stream of counts that ends. */
+import { getEventListeners } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -64,4 +65,15 @@ test('a failed set-up says that memory may have been why, and stays what it was'
   })
   const bug = new Error('a bug')
   expect(possiblyOomKilled(bug)).toBe(bug)
+})
+
+test('a watch that cannot begin leaves nothing on the signal', async () => {
+  const failing: Pick<Cgroup, 'watchOom'> = {
+    watchOom: () => {
+      throw new RuntimeError('Internal', 'too many watches')
+    },
+  }
+  const { signal } = new AbortController()
+  await expect(oomCounts(failing as Cgroup, signal).next()).rejects.toThrow('too many watches')
+  expect(getEventListeners(signal, 'abort')).toEqual([])
 })

@@ -1,10 +1,12 @@
 /** What a spec means on this host, and what is said about it in a log: joined namespaces, and requests that are left out. */
-import { readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
-import { emptyUserNamespace, resolveOnHost } from '../../../runtime/spec/host.ts'
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { describe, expect, test, vi } from 'vitest'
+import { resolveForCreate, resolveOnHost } from '../../../runtime/spec/host.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'
 import type { Spec } from '../../../runtime/spec/types.ts'
 import { specWarnings } from '../../../runtime/spec/warnings.ts'
+import { startCommand } from '../../support/command.ts'
 import { type Document, refusal, specText } from './fixture.ts'
 
 const join = (type: string, path: string, linux: Document = {}) => {
@@ -16,6 +18,27 @@ const join = (type: string, path: string, linux: Document = {}) => {
 }
 const read = (change: (spec: Document) => void): Spec => parseSpec(specText(change), 'test')
 const refused = (change: (spec: Document) => void) => refusal('', () => resolveOnHost(read(change)))
+
+/** How often somebody went through all processes. */
+const scans = vi.hoisted(() => ({ count: 0 }))
+vi.mock('node:fs', async (original) => {
+  const fs = await original<typeof import('node:fs')>()
+  const readdirSync = (...args: Parameters<typeof fs.readdirSync>) => {
+    if (args[0] === '/proc') scans.count++
+    return fs.readdirSync(...args)
+  }
+  return { ...fs, readdirSync }
+})
+
+/** A user namespace in which nobody lives, as long as it is held. */
+async function emptyUserNamespace(): Promise<Disposable & { path: string }> {
+  const child = startCommand('unshare', ['--user', 'sh', '-c', 'echo in it; read line'], { input: 'open' })
+  await child.untilOutput('in it')
+  const fd = openSync(`/proc/${child.pid}/ns/user`, 'r')
+  child.kill('SIGKILL')
+  await child.finished
+  return { path: `/proc/self/fd/${fd}`, [Symbol.dispose]: () => closeSync(fd) }
+}
 
 /** This process's own map, as a spec would write it. */
 const ownMap = (name: string) =>
@@ -54,17 +77,6 @@ describe('resolveOnHost()', () => {
     expect(linux.uidMappings).toEqual(ownMap('uid_map'))
   })
 
-  test('takes the maps of an empty user namespace from whoever has looked into it', () => {
-    const maps = {
-      uidMappings: [{ containerID: 0, hostID: 5, size: 7 }],
-      gidMappings: [{ containerID: 0, hostID: 9, size: 7 }],
-    }
-    const path = '/proc/self/task/../ns/user'
-    expect(resolveOnHost(read(join('user', path)), maps).linux).toMatchObject(maps)
-    const error = refusal('', () => resolveOnHost(read(join('user', path, { ...maps, uidMappings: [] })), maps))
-    expect(error.message).toContain('both namespace path and non-matching mapping specified')
-  })
-
   test('accepts maps that repeat those of the joined namespace, and no others', () => {
     const mappings = [{ containerID: 0, hostID: 5, size: 7 }]
     const same = { uidMappings: ownMap('uid_map'), gidMappings: ownMap('gid_map') }
@@ -81,10 +93,57 @@ describe('resolveOnHost()', () => {
   })
 })
 
-describe('emptyUserNamespace()', () => {
-  test('is none where nothing is joined, or somebody lives in it', () => {
-    expect(emptyUserNamespace(read(() => {}))).toBeUndefined()
-    expect(emptyUserNamespace(read(join('user', '/proc/self/task/../ns/user')))).toBeUndefined()
+describe('resolveForCreate()', () => {
+  const maps = {
+    uidMappings: [{ containerID: 0, hostID: 5, size: 7 }],
+    gidMappings: [{ containerID: 0, hostID: 9, size: 7 }],
+  }
+  const noMaps = () => Promise.reject(new Error('nobody should be asked for the maps'))
+
+  test('takes the maps of an empty user namespace from whoever can look into it', async () => {
+    using namespace = await emptyUserNamespace()
+    const { path } = namespace
+    const asked: string[] = []
+    const look = async ({ path: at }: { path: string }) => {
+      asked.push(at)
+      return maps
+    }
+    const loaded = resolveOnHost(read(join('user', path)))
+    expect(loaded.linux.uidMappings).toEqual([])
+    expect((await resolveForCreate(loaded, look)).linux).toMatchObject(maps)
+    const other = read(join('user', path, { ...maps, uidMappings: [] }))
+    await expect(resolveForCreate(other, look)).rejects.toThrow('namespace path and non-matching mapping specified')
+    expect(asked).toEqual([path, path])
+  })
+
+  test('does not look again at what was looked at when it was loaded', async () => {
+    const spec = resolveOnHost(read(join('user', '/proc/self/task/../ns/user')))
+    const changed = { ...spec, hostname: 'another' }
+    scans.count = 0
+    expect(await resolveForCreate(spec, noMaps)).toBe(spec)
+    expect(await resolveForCreate(changed, noMaps)).toBe(changed)
+    expect(scans.count).toBe(0)
+  })
+
+  test('looks once at what was not loaded', async () => {
+    scans.count = 0
+    const { linux } = await resolveForCreate(read(join('user', '/proc/self/task/../ns/user')), noMaps)
+    expect(linux.uidMappings).toEqual(ownMap('uid_map'))
+    expect(scans.count).toBe(1)
+  })
+
+  test('looks again when a path names another namespace by now', async () => {
+    const folder = mkdtempSync(`${tmpdir()}/namespaces-`)
+    const path = `${folder}/user`
+    symlinkSync('/proc/self/task/../ns/user', path)
+    const spec = resolveOnHost(read(join('user', path)))
+    using namespace = await emptyUserNamespace()
+    rmSync(path)
+    symlinkSync(namespace.path, path)
+    await expect(resolveForCreate(spec, async () => maps)).rejects.toThrow('non-matching mapping specified')
+    rmSync(path)
+    await expect(resolveForCreate(spec, noMaps)).rejects.toThrow('namespace path: cannot look at')
+    rmSync(folder, { recursive: true })
   })
 })
 
