@@ -29,26 +29,31 @@ static const char *const NODE_FLAGS[] = {NODE_FLAGS_LIST};
 /* Tells the limit of open files that we were started with: Node raises the soft one for itself, before any script could look. */
 #define SOFT_NOFILE "RUNTS_SOFT_NOFILE"
 
-/* Variables of the daemon's environment that would change how Node starts. */
-static const char *const DROPPED_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES=", SOFT_NOFILE "="};
+/* Variables of the daemon's environment that would change how Node starts: they get other names, by which the programs inherit them that Node starts. */
+#define KEPT "RUNTS_OUTER_"
+static const char *const CHANGING_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES="};
+
+/* What we alone may say to Node. */
+static const char *const OWN_PREFIXES[] = {SOFT_NOFILE "=", KEPT};
 
 struct node_program {
     const char *node;
     const char *argv[LENGTH(NODE_FLAGS) + 20];
 };
 
-static bool is_dropped(const char *variable)
+static bool begins_with_any(const char *variable, const char *const *prefixes, size_t count)
 {
-    for (size_t i = 0; i < LENGTH(DROPPED_PREFIXES); i++) {
-        if (strncmp(variable, DROPPED_PREFIXES[i], strlen(DROPPED_PREFIXES[i])) == 0)
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(variable, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
     }
     return false;
 }
 
 /*
- * No privilege is held for this and nobody else's input is read: the limit is our own. One that cannot be read is not told, and Node's
- * children then have Node's: more than they should, which is only a question of custom, since a process may raise its soft limit itself.
+ * The daemon's environment is its administrator's, who may do more than we; it is copied and not understood, and no privilege is held for
+ * this. The limit is our own: one that cannot be read is not told, and Node's children then have Node's, more than they should, which is
+ * only a question of custom, since a process may raise its soft limit itself.
  */
 static void prepare_environment(void)
 {
@@ -56,12 +61,12 @@ static void prepare_environment(void)
     struct rlimit limit;
 
     for (char **from = environ; *from; from++) {
-        if (!is_dropped(*from))
-            *to++ = *from;
+        if (begins_with_any(*from, OWN_PREFIXES, LENGTH(OWN_PREFIXES)))
+            continue;
+        *to++ = begins_with_any(*from, CHANGING_PREFIXES, LENGTH(CHANGING_PREFIXES)) ? text(KEPT "%s", *from) : *from;
     }
     *to = NULL;
-    if (setenv("NODE_NO_WARNINGS", "1", true) < 0 ||
-        (getrlimit(RLIMIT_NOFILE, &limit) == 0 && setenv(SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0))
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && setenv(SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0)
         die(errno, "cannot change the environment");
 }
 

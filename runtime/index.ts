@@ -38,6 +38,7 @@ export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { makeDirectories } from './sys/directory.ts'
 export { errnoCode, errnoName, errnoOf, errnoWords, reasonOf } from './sys/errno.ts'
+export { inheritedEnvironment } from './sys/environment.ts'
 export {
   accessOf,
   chownFd,

@@ -38,11 +38,11 @@ const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/feature
  * one for every processor).
  */
 const RUNTS = `#!/bin/sh
-# The OCI command line, run by the Node that was installed with it.
-self=$0
-[ ! -L "$self" ] || self=$(command -p readlink -f "$self") || exit 1
-case $self in */*) ;; *) self=./$self ;; esac
-lib=\${SHIM_TS_LIB:-\${self%/*}/../lib/containerd-shim-ts}
+# The OCI command line, run by the Node that was installed with it. Variables have names that no caller exports: hooks inherit the rest.
+runts_self=$0
+[ ! -L "$runts_self" ] || runts_self=$(command -p readlink -f "$runts_self") || exit 1
+case $runts_self in */*) ;; *) runts_self=./$runts_self ;; esac
+runts_lib=\${SHIM_TS_LIB:-\${runts_self%/*}/../lib/containerd-shim-ts}
 lost() {
   printf 'runts: error: cannot find the installation: %s; %s\\n' "$1" \\
     'make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install' >&2
@@ -50,22 +50,27 @@ lost() {
 }
 if [ -n "\${SHIM_TS_LIB-}" ]; then
   # a relative one would mean whatever folder we are called in
-  case $lib in /*) [ -e "$lib/runts.cjs" ] ;; *) false ;; esac || lost "SHIM_TS_LIB is \\"$SHIM_TS_LIB\\", where no such folder is"
-elif [ ! -e "$lib/runts.cjs" ]; then
+  case $runts_lib in /*) [ -e "$runts_lib/runts.cjs" ] ;; *) false ;; esac ||
+    lost "SHIM_TS_LIB is \\"$SHIM_TS_LIB\\", where no such folder is"
+elif [ ! -e "$runts_lib/runts.cjs" ]; then
   # scripts/install ends this file with the folder's name: a copy elsewhere has it too
-  recorded=$(command -p sed -n '$s/^#lib=//p' "$self")
-  [ -n "$recorded" ] && [ -e "$recorded/runts.cjs" ] || lost "\\"$lib\\"\${recorded:+ or \\"$recorded\\"} is missing"
-  lib=$recorded
+  runts_recorded=$(command -p sed -n '$s/^#lib=//p' "$runts_self")
+  [ -n "$runts_recorded" ] && [ -e "$runts_recorded/runts.cjs" ] ||
+    lost "\\"$runts_lib\\"\${runts_recorded:+ or \\"$runts_recorded\\"} is missing"
+  runts_lib=$runts_recorded
 fi
-# what a user has set for programs of their own must not change how this one runs
-unset NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE
+# what a user has set for programs of their own must not change how this one runs; hooks inherit it (sys/environment.ts)
+for runts_name in NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE; do
+  eval "[ -z \\"\\\${$runts_name+x}\\" ] || export RUNTS_OUTER_$runts_name=\\"\\$$runts_name\\""
+  unset $runts_name
+done
 # Node raises its limit of open files; containers are to have the one that we were given
 RUNTS_SOFT_NOFILE=$(ulimit -Sn)
 export RUNTS_SOFT_NOFILE
-node=$lib/node
+runts_node=$runts_lib/node
 # in a node_modules folder, Node lies beside this package
-[ -x "$node" ] || node=$lib/../../../../node/bin/node
-exec "$node" --v8-pool-size=1 "$lib/runts.cjs" "$@"
+[ -x "$runts_node" ] || runts_node=$runts_lib/../../../../node/bin/node
+exec "$runts_node" --v8-pool-size=1 "$runts_lib/runts.cjs" "$@"
 `
 
 const BUNDLES = [

@@ -1,6 +1,6 @@
 /**
  * Entry point of the shim process: reads the command line, takes its name in ps, and hands over to the one action it was started for.
- * Both actions are imported statically: one flat bundle starts faster than two lazy halves. Nothing happens at import but the calls on
+ * Both actions are imported statically: one flat bundle starts faster than two lazy halves. Nothing happens at import but what is on
  * the last lines.
  */
 import { writeSync } from 'node:fs'
@@ -36,5 +36,7 @@ function complain(error: unknown): void {
   }
 }
 
+// it is about the daemon, and programs that we start would tell its service manager of themselves
+delete process.env['NOTIFY_SOCKET']
 leaveStderrAlone()
 void main(process.argv.slice(2))

@@ -1,6 +1,6 @@
 /**
  * The hooks that run on the host's side: prestart and createRuntime while a container is made, poststart and poststop. They run one
- * after the other in the order of the list. Invariant: the first hook that fails ends its list, but for poststop: there the
+ * after the other in the order of the list; one without an environment inherits ours. Invariant: the first hook that fails ends its list, but for poststop: there the
  * container is gone already, so a failure is a warning and the next one still runs.
  */
 import { existsSync } from 'node:fs'
@@ -8,6 +8,7 @@ import { LIMITS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Hook, HookName } from '../spec/types.ts'
+import { inheritedEnvironment } from '../sys/environment.ts'
 import { Reaper } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 import type { OciState } from './oci-state.ts'
@@ -86,7 +87,7 @@ async function runHook(
     reaper: lease.reaper,
     path,
     argv: args.length === 0 ? [path] : args,
-    env,
+    env: env ?? inheritedEnvironment(),
     cwd,
     input,
     inputName: journal?.willStart(),

@@ -60,7 +60,8 @@ function runcMappings(mappings: readonly IdMapping[]): Record<string, number>[] 
 
 function runcHook({ path, args, env, timeout }: Hook): Record<string, unknown> {
   const limit = timeout === undefined ? {} : { timeout: timeout * NANOS_PER_SECOND }
-  return { path, args, env, dir: '', ...limit }
+  // null is what makes it inherit
+  return { path, args, env: env ?? null, dir: '', ...limit }
 }
 
 /** What runc's config says about a container. */
@@ -129,5 +130,6 @@ function ociMapping(value: unknown): Record<string, unknown> {
 function ociHook(value: unknown): Record<string, unknown> {
   const { path, args, env, timeout } = fields(value)
   const limit = typeof timeout === 'number' ? { timeout: Math.ceil(timeout / NANOS_PER_SECOND) } : {}
-  return { path, args: list(args), env: list(env), ...limit }
+  const own = Array.isArray(env) ? { env } : {}
+  return { path, args: list(args), ...own, ...limit }
 }

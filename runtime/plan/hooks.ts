@@ -33,13 +33,14 @@ function run(input: CreateInput, name: 'createContainer' | 'startContainer', sta
   const hooks = input.spec.hooks[name]
   if (hooks.length === 0) return []
   const [stateHead, stateTail] = state(input.spec, input, status)
-  return hooks.map(({ path, args, env, timeout = 0 }, index) => ({
+  const inherited = name === 'startContainer' ? PROGRAM_ENVIRONMENT : []
+  return hooks.map(({ path, args, env = inherited, timeout = 0 }, index) => ({
     op: 'hook',
     name,
     index,
     path,
     args,
-    env: name === 'startContainer' && env.length === 0 ? PROGRAM_ENVIRONMENT : env,
+    env,
     timeout,
     stateHead,
     stateTail,

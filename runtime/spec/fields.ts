@@ -137,18 +137,28 @@ export function bigintField(object: JsonObject, key: string, at: string, range: 
   return exact
 }
 
-/** A list, each item through `read`; an empty list when absent. */
+/** A list, each element through `read`; undefined when absent, which is not the same as empty. */
+export function optionalListField<T>(
+  object: JsonObject,
+  key: string,
+  at: string,
+  read: (value: Json, at: string) => T,
+): readonly T[] | undefined {
+  const value = field(object, key)
+  if (value === undefined) return undefined
+  const pointer = pointerTo(at, key)
+  if (!Array.isArray(value)) throw mismatch(pointer, 'a list', value)
+  return (value as readonly Json[]).map((item, index) => read(item, `${pointer}/${index}`))
+}
+
+/** A list, each element through `read`; empty when absent. */
 export function listField<T>(
   object: JsonObject,
   key: string,
   at: string,
   read: (value: Json, at: string) => T,
 ): readonly T[] {
-  const value = field(object, key)
-  if (value === undefined) return []
-  const pointer = pointerTo(at, key)
-  if (!Array.isArray(value)) throw mismatch(pointer, 'a list', value)
-  return (value as readonly Json[]).map((item, index) => read(item, `${pointer}/${index}`))
+  return optionalListField(object, key, at, read) ?? []
 }
 
 /** A map from free keys, each value through `read`; an empty map when absent. */

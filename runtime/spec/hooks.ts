@@ -7,6 +7,7 @@ import {
   integerField,
   listField,
   objectField,
+  optionalListField,
   pointerTo,
   requiredString,
 } from './fields.ts'
@@ -35,7 +36,7 @@ function readHook(value: Json, at: string): Hook {
   return defined({
     path,
     args: listField(hook, 'args', at, asString),
-    env: listField(hook, 'env', at, readVariable),
+    env: optionalListField(hook, 'env', at, readVariable),
     // seconds; nobody waits for longer than the 68 years that fit
     timeout: integerField(hook, 'timeout', at, { min: 1, max: 0x7fffffff }),
   })

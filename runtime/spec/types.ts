@@ -39,8 +39,8 @@ export interface Hook {
   readonly path: string
   /** the whole argv; empty: the path alone */
   readonly args: readonly string[]
-  /** the whole environment */
-  readonly env: readonly string[]
+  /** the whole environment; left out: that of whoever runs it, the runtime or the container's program */
+  readonly env?: readonly string[]
   /** seconds; left out: no bound */
   readonly timeout?: number
 }

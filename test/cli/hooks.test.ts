@@ -2,7 +2,9 @@
 import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
+import { startCommand } from '../support/command.ts'
 import { needs } from '../support/needs.ts'
+import { OCI_RUNTIME } from '../support/places.ts'
 import { type Runts, test } from '../support/runts.ts'
 import type { TestSpec } from '../support/spec.ts'
 
@@ -12,7 +14,7 @@ type Kind = (typeof KINDS)[number]
 interface Hook {
   path: string
   args?: string[]
-  env?: string[]
+  env?: string[] | null
   timeout?: number
 }
 
@@ -102,6 +104,77 @@ describe('hooks', needs('root'), () => {
     expect(lines[0]).not.toContain(readlinkSync('/proc/self/ns/pid'))
     expect(lines[1]).toBe('start hello /root zero')
     expect(lines).toHaveLength(2)
+  })
+
+  /** A hook that notes its environment, in the runtime's own words: exactly what it was given. */
+  const noting = (path: string, name: string, env?: string[] | null): Hook => {
+    const script = `{ printf '%s: ' "${name}"; tr '\\0' ' ' </proc/$$/environ; echo; } >>${path}`
+    return { path: '/bin/sh', args: ['sh', '-c', script], ...(env === undefined ? {} : { env }) }
+  }
+  const WAYS = { absent: undefined, null: null, none: [], one: ['A=b'] } as const
+  const OUTER = {
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    PWD: '/',
+    OUTER: 'with blanks = and more',
+    NODE_OPTIONS: '--nope',
+    NODE_V8_COVERAGE: '/nowhere',
+    NODE_PATH: '/x',
+    OPENSSL_CONF: '/x',
+    OPENSSL_MODULES: '/y',
+    UV_THREADPOOL_SIZE: '1',
+  }
+
+  test("those of the host inherit the runtime's environment where they have none, as with runc", async ({ runts }) => {
+    const kinds = ['prestart', 'createRuntime', 'poststart', 'poststop'] as const
+    const notes = join(runts.folder, 'notes')
+    const hooks = Object.fromEntries(
+      kinds.map((kind) => [
+        kind,
+        Object.entries(WAYS).map(([way, env]) => noting(notes, `${kind} ${way}`, env && [...env])),
+      ]),
+    )
+    const bundle = runts.bundle(['true'], withHooks(hooks))
+    const outer = Object.entries(OUTER).map(([name, value]) => `${name}=${value}`)
+    const run = async (root: string, program: string, ...args: string[]): Promise<string[]> => {
+      const words = ['-i', '-C', '/', ...outer, program, '--root', join(runts.folder, root), ...args]
+      const finished = await startCommand('env', words).finished
+      expect(finished, finished.stderr).toMatchObject({ code: 0 })
+      return readFileSync(notes, 'utf8').trimEnd().split('\n')
+    }
+    const told = (await run('root', OCI_RUNTIME, 'run', '-b', bundle, 'c1')).map((line) => line.split(': ', 2))
+    const sorted = (text: string): string[] =>
+      text
+        .trim()
+        .split(/ (?=[A-Z_0-9]+=)/)
+        .sort()
+    expect(told.map(([name]) => name)).toEqual(
+      kinds.flatMap((kind) => Object.keys(WAYS).map((way) => `${kind} ${way}`)),
+    )
+    for (const [name = '', environment = ''] of told) {
+      const expected = /absent|null/.test(name) ? outer.sort() : [name.endsWith(' one') ? 'A=b' : '']
+      expect(sorted(environment), name).toEqual(expected)
+    }
+  })
+
+  test('a poststop hook without an environment inherits that of the command that deletes', async ({ runts }) => {
+    const notes = join(runts.folder, 'notes')
+    runts.leave('create', '-b', runts.bundle(['true'], withHooks({ poststop: [noting(notes, 'poststop')] })), 'c1')
+    const finished = await runts.start(['delete', '-f', 'c1'], { env: { ONLY_THEN: 'yes' } }).finished
+    expect(finished).toMatchObject({ code: 0 })
+    expect(readFileSync(notes, 'utf8')).toMatch(/ ONLY_THEN=yes /)
+  })
+
+  test('one of startContainer has the environment of the program where it has none, and none where it has an empty one', async ({
+    runts,
+  }) => {
+    const bundle = runts.bundle(['cat', '/notes'], (spec) => {
+      spec.process.env = ['PATH=/bin', 'HOME=/', 'OF=the program']
+      const lists = Object.entries(WAYS).map(([way, env]) => noting('/notes', way, env && [...env]))
+      withHooks({ startContainer: lists })(spec)
+    })
+    const inherited = 'PATH=/bin HOME=/ OF=the program'
+    const { stdout } = await runts.ok('run', '-b', bundle, 'c1')
+    expect(stdout).toBe(`absent: ${inherited} \nnull: ${inherited} \nnone: \none: A=b \n`)
   })
 
   for (const kind of ['prestart', 'createRuntime', 'createContainer', 'startContainer', 'poststart'] as const) {

@@ -127,12 +127,13 @@ describe('start', needs('gcc'), () => {
     expect((await layout.facts())('oom')).toEqual(['1000'])
   })
 
-  test("passes the daemon's environment on, without what would change Node, and the limit that Node will change", async ({
+  test("passes the daemon's environment on, out of Node's way what would change it, and the limit that Node will change", async ({
     layout,
   }) => {
     const through = ['prlimit', '--nofile=321']
     const bad = {
       RUNTS_SOFT_NOFILE: '7',
+      RUNTS_OUTER_NODE_ENV: 'of somebody else',
       NODE_OPTIONS: '--nope',
       NODE_PATH: '/x',
       NODE_ENV: 'x',
@@ -147,7 +148,11 @@ describe('start', needs('gcc'), () => {
     ).toEqual([
       'HTTPS_PROXY=p',
       'NODEX=kept',
-      'NODE_NO_WARNINGS=1',
+      'RUNTS_OUTER_NODE_ENV=x',
+      'RUNTS_OUTER_NODE_OPTIONS=--nope',
+      'RUNTS_OUTER_NODE_PATH=/x',
+      'RUNTS_OUTER_OPENSSL_CONF=/x',
+      'RUNTS_OUTER_UV_THREADPOOL_SIZE=1',
       'RUNTS_SOFT_NOFILE=321',
       `TTRPC_ADDRESS=${join(layout.root, 'ttrpc.sock')}`,
     ])

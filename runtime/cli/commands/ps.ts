@@ -1,5 +1,5 @@
 /** `ps`: the processes of a container, as rows of the host's own ps(1) or as a list of pids. */
-import { exitText, findProgram, Reaper, RuntimeError, runProgram } from '../../index.ts'
+import { exitText, findProgram, inheritedEnvironment, Reaper, RuntimeError, runProgram } from '../../index.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** More than the rows of every process that a machine can have. */
@@ -18,7 +18,7 @@ async function runPs(context: Context, args: readonly string[]): Promise<string>
     reaper,
     path,
     argv: ['ps', ...args],
-    env: Object.entries(process.env).map(([name, value]) => `${name}=${value}`),
+    env: inheritedEnvironment(),
     cwd: process.cwd(),
     outputBytes: OUTPUT_BYTES,
   })

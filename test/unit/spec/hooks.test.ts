@@ -32,9 +32,9 @@ describe('hooks', () => {
   test.each(HOOK_NAMES)('%s is kept as it was given', (name) => {
     const given = { path: '/bin/sh', args: ['', '-c', 'a  b'], env: ['A=', 'B=1=2'], timeout: 3 }
     const { hooks } = parseSpec(
-      specText((spec) => (spec.hooks = { [name]: [given, { path: '/x' }] })),
+      specText((spec) => (spec.hooks = { [name]: [given, { path: '/x' }, { path: '/y', env: [] }] })),
       'test',
     )
-    expect(hooks[name]).toEqual([given, { path: '/x', args: [], env: [] }])
+    expect(hooks[name]).toStrictEqual([given, { path: '/x', args: [] }, { path: '/y', args: [], env: [] }])
   })
 })
