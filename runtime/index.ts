@@ -37,8 +37,8 @@ export { decodeFileJson, loadSpec, parseJson, parseProcess, parseResources, pars
 export { stringifyJson } from './spec/stringify.ts'
 export type { Capabilities, LinuxResources, OciProcess, Spec } from './spec/types.ts'
 export { makeDirectories } from './sys/directory.ts'
-export { errnoCode, errnoName, errnoOf, errnoWords, reasonOf } from './sys/errno.ts'
 export { inheritedEnvironment } from './sys/environment.ts'
+export { errnoCode, errnoName, errnoOf, errnoWords, reasonOf } from './sys/errno.ts'
 export {
   accessOf,
   chownFd,

@@ -49,7 +49,7 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   await step(async () => {
     // an id that another daemon's container has: a Create was refused for it, and this is what follows
     if (made !== '' && !isSameFolder(made, bundle)) return
-    pid = await deleteContainer(root, id, { force: true, salvage: true })
+    pid = await deleteContainer(root, id, { force: true })
   })
   failpoint('cleanup:container')
   if (bundle !== '') await step(() => unmountTree(rootfsOf(bundle)))

@@ -4,12 +4,14 @@
  * tree of a hybrid host, which knows no limits but can kill). Invariant: only directories below /sys/fs/cgroup that were made for this
  * container, or were loaded as such, are ever written to or removed.
  */
+import { existsSync } from 'node:fs'
 import { posix } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { getpid } from '../sys/libc.ts'
 import { signalListed } from '../sys/process.ts'
 import { applyWrites } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
@@ -17,14 +19,14 @@ import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
-import { type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
+import { type CgroupName, type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
 import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
 import { type CgroupStats, parseNumber } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
 import { processesIn, removeTrees } from './tree.ts'
-import { createV1, currentDevices, freezerStateV1, freezeV1, setDevices, thawV1, v1Target } from './v1.ts'
-import { createV2, freezerStateV2, freezeV2, thawV2, v2Target } from './v2.ts'
+import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
+import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from './v2.ts'
 
 export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './hierarchy.ts'
 export type { CgroupStats } from './stats.ts'
@@ -74,6 +76,15 @@ export class Cgroup {
     cgroup.#warnOfIgnored(resources)
     if (!cgroup.exists) logger.debug({ container: id }, 'no permission for cgroups: the container has none of its own')
     return cgroup
+  }
+
+  /** Where the cgroup of that name is, as far as it is there, of a container that this process made or could have made: nothing where we are inside. */
+  static named(name: CgroupName): CgroupPaths {
+    const mode = detectMode()
+    const paths = mode === 'v2' ? { [UNIFIED]: placeV2(name) } : placesV1(name, mode).paths
+    const there = Object.entries(paths).filter(([, path]) => existsSync(path))
+    const isOurs = there.some(([, path]) => processesIn(path).includes(getpid()))
+    return isOurs ? {} : Object.fromEntries(there)
   }
 
   /** The cgroup of a saved state. @throws InvalidArgument for a path that no container can have */

@@ -9,10 +9,14 @@ import { DEFAULT_DEVICE_RULES, type DevicePolicy, emulate } from './devices.ts'
 import { ERRNO } from './files.ts'
 import { processesIn } from './tree.ts'
 
-/** What a cgroup is made for. */
-export interface CreateRequest {
+/** What a cgroup is called after: linux.cgroupsPath, or else the id. */
+export interface CgroupName {
   readonly path: string | undefined
   readonly id: string
+}
+
+/** What a cgroup is made for. */
+export interface CreateRequest extends CgroupName {
   readonly resources: LinuxResources | undefined
   /** do without the directories that we have no permission to make, where the spec asks for none */
   readonly tolerant: boolean

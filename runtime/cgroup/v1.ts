@@ -20,6 +20,7 @@ import {
 import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeValues } from './files.ts'
 import { type CgroupMode, displayName, innerPath, lacksDeviceRules, readHierarchies } from './hierarchy.ts'
 import {
+  type CgroupName,
   type CgroupPaths,
   type CreateRequest,
   devicePolicyOf,
@@ -37,19 +38,28 @@ const FREEZE_EAGER_ATTEMPTS = 10
 const FREEZE_REST_EVERY = 50
 const FREEZE_REST_MS = 10
 
+/** Where a container's cgroup of this name is: its directories by controller, and the mount point of each. */
+export function placesV1(
+  { path, id }: CgroupName,
+  mode: CgroupMode,
+): { readonly paths: Record<string, string>; readonly mountpoints: Map<string, string> } {
+  const paths: Record<string, string> = {}
+  const mountpoints = new Map<string, string>()
+  for (const { controllers, mountpoint, ownPath } of readHierarchies(mode)) {
+    const dir = mountpoint + innerPath(path, id, ownPath)
+    for (const controller of controllers) paths[controller] = dir
+    mountpoints.set(dir, mountpoint)
+  }
+  return { paths, mountpoints }
+}
+
 /** Makes the directories of a container and sets its limits. */
 export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths {
   const resources = resourcesOr(request.resources)
   // What is wrong in the spec is found before anything is made.
   const writes = toV1Writes(resources)
   const policy = devicePolicyOf(resources)
-  const paths: Record<string, string> = {}
-  const mountpoints = new Map<string, string>()
-  for (const { controllers, mountpoint, ownPath } of readHierarchies(mode)) {
-    const dir = mountpoint + innerPath(request.path, request.id, ownPath)
-    for (const controller of controllers) paths[controller] = dir
-    mountpoints.set(dir, mountpoint)
-  }
+  const { paths, mountpoints } = placesV1(request, mode)
   const devices = paths['devices']
   if (devices === undefined && !request.tolerant) {
     throw new RuntimeError('FailedPrecondition', 'cannot create a cgroup: the devices hierarchy is not mounted')

@@ -12,6 +12,7 @@ import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, ERRNO, readText, readTextIfAny, writeText } from './files.ts'
 import { CGROUP_ROOT, displayName, innerPath, readHierarchies, UNIFIED } from './hierarchy.ts'
 import {
+  type CgroupName,
   type CgroupPaths,
   type CreateRequest,
   devicePolicyOf,
@@ -31,12 +32,17 @@ const FREEZE_STEP_MS = 10
 /** Controllers that work on whole processes only and are therefore not found in a threaded cgroup. */
 const DOMAIN_CONTROLLERS = new Set(['memory', 'io', 'hugetlb', 'rdma', 'misc'])
 
+/** Where a container's cgroup of this name is. */
+export function placeV2({ path, id }: CgroupName): string {
+  return CGROUP_ROOT + innerPath(path, id, parentOfOwn(path))
+}
+
 /** Makes the directory of a container and sets its limits. */
 export function createV2(request: CreateRequest): CgroupPaths {
   const resources = resourcesOr(request.resources)
   const writes = toV2Writes(resources)
   const policy = devicePolicyOf(resources)
-  const dir = CGROUP_ROOT + innerPath(request.path, request.id, parentOfOwn(request.path))
+  const dir = placeV2(request)
   const name = displayName(UNIFIED, dir)
   request.announce({ [UNIFIED]: dir })
   let made = false

@@ -3,8 +3,8 @@
  * exist, one JSON object per line, each written before the thing it names, so that a create that was killed at any point can be cleaned
  * up. Invariant: the record names nothing that was there before: no cgroup that somebody else made, no process that is not ours.
  */
-import { closeSync, constants, existsSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, constants, existsSync, openSync, renameSync, writeSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { OwnedFd } from '../sys/fd.ts'
@@ -12,8 +12,9 @@ import { getpid } from '../sys/libc.ts'
 import { processStat } from '../sys/process.ts'
 import type { HookJournal } from './hooks.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
-import { RECORD } from './remains.ts'
-import { bootId, claimState, notFound, stateDir } from './store.ts'
+import { isMade, MADE, RECORD } from './remains.ts'
+import { damagedFile } from './state-file.ts'
+import { bootId, claimState, notFound, type SavedState, stateDir } from './store.ts'
 
 /** An id that is being created. */
 export class Claim {
@@ -75,9 +76,11 @@ export class Claim {
     writeSync(this.#record, `${JSON.stringify(line)}\n`)
   }
 
-  /** The state is on disk and says all that the record did. */
-  complete(): void {
-    if (this.#record >= 0) unlinkSync(this.#path)
+  /** The state is on disk. The record stays, under a name that says so: it is short, and tells what to remove should the state be damaged. */
+  complete({ pid, startTime, cgroupPaths, bundle }: SavedState): void {
+    const hook = { hook_pid: null, hook_start: null, hook_input: null }
+    this.#write({ boot_id: bootId(), bundle, cgroup_paths: cgroupPaths, pid, start: Number(startTime), ...hook })
+    renameSync(this.#path, join(dirname(this.#path), MADE))
   }
 
   /** Lets others at the container. */
@@ -88,15 +91,16 @@ export class Claim {
   }
 }
 
-/** Why a container has no state: it is not there, it is just being made, or its create was interrupted, and then what to do. */
+/** Why a container has no state: it is not there, it is just being made, its create was interrupted, or it was lost; and then what to do. */
 export function explainMissing(root: string, id: string): RuntimeError {
   if (!existsSync(stateDir(root, id))) return notFound(id)
   using free = tryLockContainer(root, id, 'shared')
-  if (free !== undefined) return interrupted(id)
+  if (free !== undefined) return unfinished(root, id)
   return new RuntimeError('Unavailable', `container "${id}" is not made yet: another command is working on it`)
 }
 
-/** The refusal of what an interrupted create left. */
-export function interrupted(id: string): RuntimeError {
+/** The refusal of what an interrupted create, or the loss of its state, has left. */
+export function unfinished(root: string, id: string): RuntimeError {
+  if (isMade(root, id)) return damagedFile(stateDir(root, id), 'state.json', 'it is missing')
   return notFound(id, `its create was interrupted; \`delete --force ${id}\` removes what it left`)
 }

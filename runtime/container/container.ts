@@ -4,7 +4,7 @@
  * the status is derived from facts (freezer, process, fifo), never stored.
  */
 import { existsSync } from 'node:fs'
-import { Cgroup } from '../cgroup/cgroup.ts'
+import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
@@ -27,7 +27,8 @@ import { OomLedger, oomCounts } from './oom.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
-import { readSavedSpec } from './saved-spec.ts'
+import { initOf } from './remains.ts'
+import { readSavedCgroup, readSavedSpec } from './saved-spec.ts'
 import { releaseFifo, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
 import {
@@ -39,7 +40,7 @@ import {
   readState,
   removeState,
   type SavedState,
-  saveSpec,
+  stageSpec,
   stateDir,
 } from './store.ts'
 
@@ -136,7 +137,7 @@ export class Container {
     if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
     const saved = readSavedSpec(root, state)
-    const cgroup = Cgroup.load(state.cgroupPaths)
+    const cgroup = readSavedCgroup(root, state)
     const init = () => new ForeignProcess(state.pid, state.startTime)
     return new Container({ root, state, ...saved, cgroup, logger, init })
   }
@@ -284,13 +285,15 @@ export class Container {
   async set(resources: LinuxResources): Promise<void> {
     await this.#locked('exclusive', () => {
       if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
-      this.cgroup.set(resources)
       // whoever has set some meanwhile has written them down
       const { foreign } = this.#state
       const saved = foreign === undefined ? readSavedSpec(this.root, this.#state).spec : this.#spec
-      this.#spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
-      // what another runtime wrote is not ours to change
-      if (foreign === undefined) saveSpec(this.root, this.id, this.#spec)
+      const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
+      // what another runtime wrote is not ours to change; what cannot be kept is not set
+      using staged = foreign === undefined ? stageSpec(this.root, this.id, spec) : undefined
+      this.cgroup.set(resources)
+      staged?.commit()
+      this.#spec = spec
     })
   }
 
@@ -388,8 +391,10 @@ export class Container {
 
   /** Whether the folder on disk is still about this container, and not about a later one of the same id. */
   #isCurrent(): boolean {
-    const { pid, startTime } = readState(this.root, this.id)
-    return pid === this.init.pid && startTime === this.#state.startTime
+    const init = initOf(this.root, this.id)
+    // whatever has become of its files: who has made it, and finds a folder that names nobody else, removes his own
+    if (init === undefined) return this.#run !== undefined || hasState(this.root, this.id)
+    return init.pid === this.init.pid && init.startTime === this.#state.startTime
   }
 
   /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */

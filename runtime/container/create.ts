@@ -30,7 +30,7 @@ import { planIdMaps, writeIdMaps } from './id-maps.ts'
 import { cgroupOwner, newNamespaces } from './ids.ts'
 import { mapsOfUserNamespace } from './joined-maps.ts'
 import { moveNetDevices } from './net-devices.ts'
-import { withNotifySocket } from './notify.ts'
+import { makeNotifyFolder, withNotifySocket } from './notify.ts'
 import { ociState } from './oci-state.ts'
 import type { CreateOptions } from './options.ts'
 import {
@@ -43,7 +43,7 @@ import {
   sized,
   withConsole,
 } from './prepare.ts'
-import { type MadeHow, removeState, type SavedState, saveState } from './store.ts'
+import { keepSpec, type MadeHow, removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
 export interface CreatedParts {
@@ -63,10 +63,12 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const helpers = { reaper, logger, helper: options.initPath }
   const asked = transformed(options, bundle)
   const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, helpers))
-  let spec = gateSpec(resolved, options.gates, logger)
+  const gated = gateSpec(resolved, options.gates, logger)
+  const spec = options.notify === true ? withNotifySocket(gated, root, id) : gated
   for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
   const made = madeHow(options)
   const rootfs = rootfsPath(spec, bundle)
+  const kept = keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless })
   const idMaps = planIdMaps(spec)
   const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
   refuseAborted(options.signal, what)
@@ -83,7 +85,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     // the claim may have been waited for
     refuseAborted(options.signal, what)
     const fifo = makeFifo(root, id)
-    if (options.notify === true) spec = withNotifySocket(spec, root, id)
+    if (options.notify === true) makeNotifyFolder(root, id)
     failpoint('create:fifo')
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
@@ -167,9 +169,9 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
       ),
     }
-    saveState(root, state, spec)
+    saveState(root, state, kept)
     failpoint('create:saved')
-    claim.complete()
+    claim.complete(state)
     run.handshake.proceed()
     failpoint('create:done')
     return { state, spec, cgroup, run }

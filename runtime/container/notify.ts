@@ -32,13 +32,18 @@ function hostFolder(root: string, id: string): string {
   return resolve(stateDir(root, id), 'notify')
 }
 
-/** Makes the folder of a container's notify socket and answers the spec that shows it to the program. */
-export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
+/** Makes the folder of a container's notify socket. */
+export function makeNotifyFolder(root: string, id: string): void {
   const source = hostFolder(root, id)
   mkdirSync(source)
   // the umask may have taken away what a container's user needs to reach the socket
   chmodSync(source, 0o755)
+}
+
+/** The spec that shows that folder to the program. */
+export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
   const options = ['bind', 'nosuid', 'noexec', 'nodev', 'ro']
+  const source = hostFolder(root, id)
   const mount = { destination: FOLDER, type: 'bind', source, options, uidMappings: [], gidMappings: [] }
   const env = [...spec.process.env, `NOTIFY_SOCKET=${join(FOLDER, SOCKET)}`]
   return { ...spec, mounts: [...spec.mounts, mount], process: { ...spec.process, env } }

@@ -89,15 +89,15 @@ export class ForeignProcess implements RunningProcess {
   readonly pid: number
   readonly console = undefined
   readonly exit = undefined
-  readonly #startTime: bigint
+  readonly startTime: bigint
 
   constructor(pid: number, startTime: bigint) {
     this.pid = pid
-    this.#startTime = startTime
+    this.startTime = startTime
   }
 
   get alive(): boolean {
-    return this.pid > 0 && isAlive(this.pid, this.#startTime)
+    return this.pid > 0 && isAlive(this.pid, this.startTime)
   }
 
   /** Its status is for its parent alone to know: 255 stands for "unknown". */
@@ -111,13 +111,13 @@ export class ForeignProcess implements RunningProcess {
   /** Waits until it has gone, at most `timeoutMs` (-1: no bound); true when it has. */
   async waitGone(timeoutMs: number): Promise<boolean> {
     if (this.pid <= 0) return true
-    using pidfd = openProcess(this.pid, this.#startTime)
+    using pidfd = openProcess(this.pid, this.startTime)
     if (pidfd === undefined) return true
     return (await pollReadable([pidfd.fd], timeoutMs)).length > 0
   }
 
   signal(signal: number): void {
-    if (this.pid <= 0 || !signalProcess(this.pid, this.#startTime, signal)) throw finished()
+    if (this.pid <= 0 || !signalProcess(this.pid, this.startTime, signal)) throw finished()
   }
 
   async wait(): Promise<ProcessResult> {

@@ -1,81 +1,141 @@
 /**
  * What is left of a container that cannot be loaded: its create was interrupted, or its state is of another version of this runtime or
- * damaged. The record of the create (claim.ts) and state.json say the same three things: which process, which cgroups, which bundle.
- * Invariants: nothing is removed that the record does not name; of an earlier boot there is neither process nor cgroup, whatever it says.
+ * damaged. The record of the create (claim.ts) and state.json say the same three things: which process, which cgroups, which bundle;
+ * where neither does, the spec names the cgroup. Invariants: nothing is removed that none of them names; of an earlier boot there is
+ * neither process nor cgroup, whatever they say.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync, statSync } from 'node:fs'
+import { uptime } from 'node:os'
+import { isAbsolute, join, posix, resolve } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
+import type { CgroupPaths } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
-import { loadSpec, parseSpec } from '../spec/load.ts'
+import { parseSpec, readSpecOf } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
+import { unmountTree } from '../sys/mount.ts'
 import { groupLeadersReading, killGroup } from '../sys/process.ts'
 import { runHooks } from './hooks.ts'
 import { tryLockContainer } from './lock.ts'
 import { ociState } from './oci-state.ts'
 import { ForeignProcess } from './process.ts'
-import { readStateFile } from './state-file.ts'
-import { bootId, hasState, readConfig, removeState, stateDir } from './store.ts'
+import { readWhatIsThere } from './state-file.ts'
+import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from './store.ts'
 
 /** The record of a create that has not ended: one JSON object per line. */
 export const RECORD = 'creating'
+/** The same once it has: it tells what to remove should the state be damaged. */
+export const MADE = 'made'
 const SIGKILL = 9
 /** How long to wait for a killed init to vanish. */
 const KILL_WAIT_MS = 10_000
 
 interface Remains {
-  readonly cgroupPaths: Readonly<Record<string, string>>
+  /** undefined where nobody tells of any */
+  readonly cgroupPaths: CgroupPaths | undefined
+  /** the init that was made, of this boot or an unknown one */
+  readonly init: ForeignProcess | undefined
+  /** the same where it may be signalled: somebody tells that it is of this boot */
   readonly process: ForeignProcess | undefined
   /** ends the hook that was at work */
   readonly killHook: () => void
   /** a process was made, alive or not: hooks may have run for it */
   readonly begun: boolean
   readonly bundle: string
+  /** somebody tells of another boot */
   readonly formerBoot: boolean
+  /** it is of this boot, as far as that can be told: its processes and cgroups can be there */
+  readonly present: boolean
 }
 
-/** Objects that are one text each; what is torn or no object says nothing. */
-function fieldsOf(texts: readonly string[]): Record<string, unknown> {
-  const fields: Record<string, unknown> = {}
-  for (const text of texts) {
+type Fields = Readonly<Record<string, unknown>>
+
+/** An object's fields; of one whose text breaks off those that are whole, of what is no object none. */
+function fieldsOf(text: string): Fields {
+  for (const part of [text, wholeMembers(text)]) {
     try {
-      const value: unknown = JSON.parse(text)
-      if (typeof value === 'object' && value !== null) Object.assign(fields, value)
+      const value: unknown = JSON.parse(part)
+      return typeof value === 'object' && value !== null ? { ...value } : {}
     } catch {
-      // a torn last line names what was not made yet
+      // torn: what was written before is tried
     }
   }
-  return fields
+  return {}
 }
 
+/** The leading members of an object whose text breaks off, as a text of their own. */
+function wholeMembers(text: string): string {
+  let depth = 0
+  let end = 1
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at]
+    if (character === '"') {
+      for (at++; at < text.length && text[at] !== '"'; at++) if (text[at] === '\\') at++
+    } else if (character === '{' || character === '[') depth++
+    else if (character === '}' || character === ']') depth--
+    else if (character === ',' && depth === 1) end = at
+  }
+  return `${text.slice(0, end)}}`
+}
+
+/** The process that two fields name, if they can. */
+function processOf(pid: unknown, start: unknown): ForeignProcess | undefined {
+  return isProcess(pid, start) && Number(pid) > 0 ? new ForeignProcess(Number(pid), BigInt(Number(start))) : undefined
+}
+
+/** Paths that are those of a container's cgroup. */
+function cgroupsOf(paths: unknown): CgroupPaths | undefined {
+  if (typeof paths !== 'object' || paths === null || Array.isArray(paths)) return undefined
+  const entries = Object.entries(paths).filter((entry): entry is [string, string] => typeof entry[1] === 'string')
+  if (entries.length < Object.keys(paths).length) return undefined
+  try {
+    return Cgroup.load(Object.fromEntries(entries)).paths
+  } catch (error) {
+    // not clean, or none below the mount points: whoever wrote it, it was not this runtime
+    if (error instanceof RuntimeError) return undefined
+    throw error
+  }
+}
+
+/** What the record and the state tell. Each may be missing or damaged in any way; the record is the one that is short and written first. */
 function readRemains(root: string, id: string): Remains {
   const folder = stateDir(root, id)
-  const state = readStateFile(folder, 'state.json')
-  const record = readStateFile(folder, RECORD)
-  const {
-    boot_id: boot,
-    cgroup_paths: paths,
-    bundle,
-    ...fields
-  } = fieldsOf([...(record ?? '').split('\n'), state ?? ''])
-  const { pid = fields['init_process_pid'], start = fields['init_process_start'] } = fields
-  const { hook_pid: hook, hook_start: hookStart, hook_input: hookInput } = fields
-  const known = typeof pid === 'number' && typeof start === 'number'
-  const formerBoot = typeof boot === 'string' && boot !== bootId()
-  const gone = boot !== bootId()
+  const lines = [MADE, RECORD].flatMap((name) => readWhatIsThere(folder, name).split('\n'))
+  const record: Fields = Object.assign({}, ...lines.map(fieldsOf))
+  const state = fieldsOf(readWhatIsThere(folder, 'state.json'))
+  const boots = [record['boot_id'], state['boot_id']].filter((boot) => typeof boot === 'string')
+  const formerBoot = boots.some((boot) => boot !== bootId())
+  const present = boots.length === 0 ? isOfThisBoot(folder) : !formerBoot
+  const told =
+    processOf(record['pid'], record['start']) ?? processOf(state['init_process_pid'], state['init_process_start'])
+  const { hook_pid: hook, hook_start: hookStart, hook_input: hookInput } = record
   return {
-    cgroupPaths: !gone && typeof paths === 'object' && paths !== null ? Object.fromEntries(Object.entries(paths)) : {},
-    process: !gone && known ? new ForeignProcess(pid, BigInt(start)) : undefined,
+    cgroupPaths: present ? (cgroupsOf(state['cgroup_paths']) ?? cgroupsOf(record['cgroup_paths'])) : {},
+    init: formerBoot ? undefined : told,
+    process: present && boots.length > 0 ? told : undefined,
     killHook() {
-      if (gone) return
-      if (typeof hook === 'number' && typeof hookStart === 'number') killGroup(hook, BigInt(hookStart))
+      if (!present || boots.length === 0) return
+      const leader = processOf(hook, hookStart)
+      if (leader !== undefined) killGroup(Number(hook), BigInt(Number(hookStart)))
       for (const { pid, startTime } of typeof hookInput === 'string' ? groupLeadersReading(hookInput) : [])
         killGroup(pid, startTime)
     },
-    begun: known,
-    bundle: typeof bundle === 'string' ? bundle : '',
+    begun: told !== undefined || isMade(root, id),
+    bundle: [state['bundle'], record['bundle']].find((bundle) => typeof bundle === 'string') ?? '',
     formerBoot,
+    present,
   }
+}
+
+/** Whether a folder that does not tell its boot was changed in this one: no cgroup outlives its boot. */
+function isOfThisBoot(folder: string): boolean {
+  const changed = statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  return changed > Date.now() - uptime() * 1000
+}
+
+/** Whether a container was made to the end, whatever has become of its state: its spec or its record is there. */
+export function isMade(root: string, id: string): boolean {
+  return [MADE, 'config.json'].some((name) => existsSync(join(stateDir(root, id), name)))
 }
 
 /** Kills the init of a create that is under way: its maker then undoes the rest. */
@@ -103,6 +163,11 @@ export function isLeftover(root: string, id: string, bundle: string): boolean {
   return free !== undefined
 }
 
+/** The process and the start time of the init that a folder is about, where it tells. */
+export function initOf(root: string, id: string): { readonly pid: number; readonly startTime: bigint } | undefined {
+  return readRemains(root, id).init
+}
+
 /** The bundle that the container of an id was made from; empty when there is none, when it does not say, and when it is of an earlier boot. */
 export function bundleOf(root: string, id: string): string {
   const { bundle, formerBoot } = readRemains(root, id)
@@ -111,18 +176,21 @@ export function bundleOf(root: string, id: string): string {
 
 /** Removes what is left, the folder last, and runs the poststop hooks of a container that had a process; the caller holds the lock. The host pid, 0 if unknown. */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
-  const { cgroupPaths, process, killHook, begun, bundle } = readRemains(root, id)
+  const { cgroupPaths, process, killHook, begun, bundle, present } = readRemains(root, id)
+  const spec = begun ? specOf(root, id, bundle, logger) : undefined
+  const paths = cgroupPaths ?? (spec === undefined ? {} : Cgroup.named({ id, path: spec.linux.cgroupsPath }))
   logger.debug(
-    { container: id, pid: process?.pid, cgroups: Object.values(cgroupPaths).join(' ') },
+    { container: id, pid: process?.pid, cgroups: Object.values(paths).join(' ') },
     'removing what is left of a container',
   )
   killHook()
   kill(process)
-  await process?.waitGone(KILL_WAIT_MS)
-  const cgroup = Cgroup.load(cgroupPaths, logger)
+  const cgroup = Cgroup.load(paths, logger)
+  // first: what is frozen ends only when it is thawed
   if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
+  await process?.waitGone(KILL_WAIT_MS)
   await cgroup.remove()
-  const spec = begun ? specOf(root, id, bundle, logger) : undefined
+  if (spec !== undefined && present) unmountOwn(spec, bundle)
   removeState(root, id)
   if (spec !== undefined) {
     const state = ociState({ id, bundle, spec, pid: 0 }, 'stopped')
@@ -131,9 +199,21 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   return process?.pid ?? 0
 }
 
+/** The mounts of a container without a mount namespace are its caller's: at what it names below its root, and nowhere else. */
+function unmountOwn({ root, mounts, linux }: Spec, bundle: string): void {
+  if (linux.namespaces.some(({ type }) => type === 'mount') || (bundle === '' && !isAbsolute(root.path))) return
+  // as the table of mounts spells it
+  const rootfs = resolve(bundle, root.path)
+  const real = existsSync(rootfs) ? realpathSync(rootfs) : rootfs
+  for (const { destination } of mounts.toReversed()) {
+    const target = join(real, posix.normalize(`/${destination}`))
+    if (target !== real) unmountTree(target)
+  }
+}
+
 /** The spec that names the hooks: the one kept with the state, or the bundle's; without either there are none to run. */
 function specOf(root: string, id: string, bundle: string, logger: Logger): Spec | undefined {
-  for (const read of [() => parseSpec(readConfig(root, id), 'config.json'), () => loadSpec(bundle)]) {
+  for (const read of [() => parseSpec(readConfig(root, id), 'config.json'), () => readSpecOf(bundle)]) {
     try {
       return read()
     } catch (error) {

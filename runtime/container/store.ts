@@ -20,16 +20,18 @@ import { parseJson } from '../spec/load.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { makeDirectories } from '../sys/directory.ts'
-import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
+import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
 import { hostFacts } from './host.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
-import { readStateFile } from './state-file.ts'
+import { damagedFile, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
 /** a folder is called that: NAME_MAX */
 const MAX_ID_BYTES = 255
+/** PID_MAX_LIMIT of the kernel */
+const MAX_PID = 2 ** 22
 
 /** How a container was made. */
 export interface MadeHow {
@@ -132,10 +134,33 @@ export function claimState(root: string, id: string): string {
   return dir
 }
 
+/** The texts that are kept of a spec: known before anything is made, and short enough to be read again. */
+export interface KeptSpec {
+  /** config.json */
+  readonly config: string
+  /** what state.json says of it, for runc */
+  readonly facts: string
+}
+
+/** What a state says besides its spec: paths, identities. */
+const ROOM_BYTES = 1024 * 1024
+
+/** The texts of a spec that is to be kept. @throws InvalidArgument for one that is too large to be read again */
+export function keepSpec(id: string, spec: Spec, where: Pick<SavedState, 'bundle' | 'rootfs' | 'rootless'>): KeptSpec {
+  const kept = { config: stringifyJson(spec), facts: JSON.stringify(runcConfig(spec, where)) }
+  const largest = Math.max(...Object.values(kept).map((text) => Buffer.byteLength(text)))
+  if (largest <= MAX_STATE_BYTES - ROOM_BYTES) return kept
+  const why = `${largest} bytes, ${MAX_STATE_BYTES - ROOM_BYTES} are possible`
+  throw new RuntimeError(
+    'InvalidArgument',
+    `cannot create container "${id}": its configuration is too large to be kept: ${why}`,
+  )
+}
+
 /** Writes the state and the spec. */
-export function saveState(root: string, state: SavedState, spec: Spec): void {
+export function saveState(root: string, state: SavedState, { config, facts }: KeptSpec): void {
   const dir = stateDir(root, state.id)
-  const json = {
+  const json = JSON.stringify({
     version: STATE_VERSION,
     id: state.id,
     init_process_pid: state.pid,
@@ -149,22 +174,44 @@ export function saveState(root: string, state: SavedState, spec: Spec): void {
     bundle: state.bundle,
     rootfs: state.rootfs,
     ...madeFields(state.made),
-    config: runcConfig(spec, state),
-  }
-  writeFileSync(join(dir, 'config.json'), stringifyJson(spec), { mode: 0o600 })
-  replace(dir, 'state.json', JSON.stringify(json))
+  })
+  writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
+  stageFile(dir, 'state.json', `${json.slice(0, -1)},"config":${facts}}`).commit()
 }
 
-/** Writes the spec of a container that is there, whose limits were changed. */
-export function saveSpec(root: string, id: string, spec: Spec): void {
-  replace(stateDir(root, id), 'config.json', stringifyJson(spec))
+/** Text that is on disk, and not yet what readers see; disposed before it is committed, it is gone. */
+export interface StagedFile extends Disposable {
+  commit(): void
+}
+
+/** Writes the spec of a container that is there, whose limits change, beside the one that holds until the commit. @throws InvalidArgument, and what writing met */
+export function stageSpec(root: string, id: string, spec: Spec): StagedFile {
+  return stageFile(stateDir(root, id), 'config.json', stringifyJson(spec))
 }
 
 /** By rename: a reader sees the old text or the new one. Under the lock, so that nobody else writes the same. */
-function replace(dir: string, name: string, text: string): void {
-  const temporary = join(dir, `.${name}`)
-  writeFileSync(temporary, text, { mode: 0o600 })
-  renameSync(temporary, join(dir, name))
+function stageFile(dir: string, name: string, text: string): StagedFile {
+  const bytes = Buffer.byteLength(text)
+  const path = join(dir, name)
+  if (bytes > MAX_STATE_BYTES) {
+    const why = `${bytes} bytes are more than the ${MAX_STATE_BYTES} that are read`
+    throw new RuntimeError('InvalidArgument', `cannot write "${path}": ${why}`)
+  }
+  let temporary: string | undefined = join(dir, `.${name}`)
+  try {
+    writeFileSync(temporary, text, { mode: 0o600 })
+  } catch (error) {
+    throw syscallError(`cannot write "${path}"`, 'write', errnoOf(error), path)
+  }
+  return {
+    commit() {
+      if (temporary !== undefined) renameSync(temporary, path)
+      temporary = undefined
+    },
+    [Symbol.dispose]() {
+      if (temporary !== undefined) removeFile(temporary)
+    },
+  }
 }
 
 /** The one sentence for a container that is not there, with a reason where there is more to say. */
@@ -184,10 +231,9 @@ function record(value: unknown): Record<string, string> {
 
 /** Reads the state of a container. @throws NotFound when there is none, Internal when it is damaged */
 export function readState(root: string, id: string): SavedState {
-  const path = join(stateDir(root, id), 'state.json')
   const text = readStateFile(stateDir(root, id), 'state.json')
   if (text === undefined) throw notFound(id)
-  const damaged = (why: string): RuntimeError => new RuntimeError('Internal', `cannot read "${path}": ${why}`)
+  const damaged = (why: string): RuntimeError => damagedFile(stateDir(root, id), 'state.json', why)
   let json: unknown
   try {
     json = parseJson(text)
@@ -203,14 +249,14 @@ export function readState(root: string, id: string): SavedState {
     throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
   }
   const { bundle, rootfs } = foreign ?? fields
-  if (typeof pid !== 'number' || (typeof start !== 'number' && typeof start !== 'bigint'))
-    throw damaged('its process is missing')
+  if (!isProcess(pid, start)) throw damaged('its process is missing')
+  if (typeof fields['cgroup_paths'] !== 'object') throw damaged('its cgroups are missing')
   // after a reboot the pid means nothing: -1 is never alive
   const stale = typeof fields['boot_id'] === 'string' && fields['boot_id'] !== bootId()
   return {
     id,
-    pid: stale ? -1 : pid,
-    startTime: BigInt(start),
+    pid: stale ? -1 : Number(pid),
+    startTime: BigInt(Number(start)),
     created: typeof created === 'string' ? created : '',
     bundle: typeof bundle === 'string' ? bundle : '',
     rootfs: typeof rootfs === 'string' ? rootfs : '',
@@ -221,6 +267,11 @@ export function readState(root: string, id: string): SavedState {
     made: foreign === undefined ? readMade(fields, stale) : {},
     ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
+}
+
+/** Whether two fields can be the number of a process and the time of its start; runc writes 0 for a container without one. */
+export function isProcess(pid: unknown, start: unknown): boolean {
+  return Number.isSafeInteger(pid) && Number.isSafeInteger(start) && Number(pid) <= MAX_PID && Number(start) >= 0
 }
 
 /** As state.json has it: the first field by runc's name for it. */
@@ -256,11 +307,13 @@ function readMade(fields: Readonly<Record<string, unknown>>, stale: boolean): Ma
   })
 }
 
-/** Text of the spec that a container was made from. @throws NotFound */
+/** Text of the spec that a container was made from. @throws NotFound, Internal when the spec alone is missing */
 export function readConfig(root: string, id: string): string {
   const text = readStateFile(stateDir(root, id), 'config.json')
-  if (text === undefined) throw notFound(id)
-  return text
+  if (text !== undefined) return text
+  // a removal begins with the state
+  if (!hasState(root, id)) throw notFound(id)
+  throw damagedFile(stateDir(root, id), 'config.json', 'it is missing')
 }
 
 /** Name of the user who owns a container's folder, "#" and the number for one without a name, "" when the folder is gone. */
@@ -281,7 +334,7 @@ export function ownerOf(root: string, id: string): string {
 export function removeState(root: string, id: string): void {
   try {
     // first, so that what a removal leaves that is cut short is no container that runs without its spec
-    removeFile(join(stateDir(root, id), 'state.json'))
+    removeTree(join(stateDir(root, id), 'state.json'))
     removeTree(stateDir(root, id))
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error

@@ -47,9 +47,14 @@ function readText(path: string, what: string): string {
 
 /** Reads and checks the config.json of a bundle, also against what it joins on this host. @throws NotFound, InvalidArgument, Unimplemented */
 export function loadSpec(bundle: string): Spec {
+  return resolveOnHost(readSpecOf(bundle))
+}
+
+/** The same without a look at the host: what a container joined when it was made may be gone at its end. @throws as loadSpec */
+export function readSpecOf(bundle: string): Spec {
   const path = join(bundle, 'config.json')
   const where = `the container's configuration "${path}"`
-  return resolveOnHost(parseSpec(readText(path, where), where))
+  return parseSpec(readText(path, where), where)
 }
 
 /** Checks the text of a config.json; `where` names it in messages. @throws InvalidArgument, Unimplemented */

@@ -120,7 +120,7 @@ async function createContainer(shim: Shim, options: CreateOptions): Promise<Cont
     const taken = error instanceof RuntimeError && error.code === 'AlreadyExists'
     if (!taken || !isLeftover(root, id, bundle)) throw error
     logger.warn({ container: id }, 'removing what an earlier container of this id has left')
-    await deleteContainer(root, id, { force: true, salvage: true, logger })
+    await deleteContainer(root, id, { force: true, logger })
     return Container.create(options)
   }
 }

@@ -172,7 +172,7 @@ describe('--version', needs('the runc shim', 'our shim'), () => {
 })
 
 describe('state.json', needs('root', 'busybox'), () => {
-  test('of another version is refused by name, and left alone', async ({ runts }) => {
+  test('of another version is refused by name, and left alone unless it is deleted by force', async ({ runts }) => {
     runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'c')
     const path = join(runts.root, 'c/state.json')
     const saved = readFileSync(path, 'utf8')
@@ -180,7 +180,7 @@ describe('state.json', needs('root', 'busybox'), () => {
     for (const command of [
       ['state', 'c'],
       ['kill', 'c'],
-      ['delete', '-f', 'c'],
+      ['delete', 'c'],
     ]) {
       expect(await runts.run(...command), command.join(' ')).toMatchObject({
         code: 1,

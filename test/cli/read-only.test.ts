@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
+import { cgroupsOf } from '../support/census.ts'
 import { needs } from '../support/needs.ts'
 import { type Runts, test } from '../support/runts.ts'
 
@@ -77,6 +78,9 @@ describe('on a read-only state root', needs('root', 'busybox'), () => {
       expect({ args, code, stdout, lines: stderr.split('\n').length }).toEqual({ args, code: 1, stdout: '', lines: 2 })
       expect(stderr, args.join(' ')).toMatch(/^runts: (\w.*)?EROFS.*\n$/)
     }
+    // what cannot be kept is not set
+    const maxima = cgroupsOf(runts.name).map((folder) => join(folder, 'pids.max'))
+    expect(maxima.filter((path) => existsSync(path) && readFileSync(path, 'utf8') !== 'max\n')).toEqual([])
     expect((await runts.ok('exec', 'c', 'echo', 'alive')).stdout).toBe('alive\n')
     for (const args of [['list'], ['state', 'c'], ['pause', 'c'], ['resume', 'c'], ['kill', 'c']])
       await runts.ok(...args)

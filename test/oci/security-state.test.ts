@@ -15,6 +15,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -139,7 +140,8 @@ describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc')
     expect(readdirSync(join(runts.folder, 'planted')).sort()).toEqual(['config.json', 'state.json'])
 
     mkdirSync(join(runts.root, 'large'))
-    writeFileSync(join(runts.root, 'large/state.json'), Buffer.alloc(5 << 20, ' '))
+    writeFileSync(join(runts.root, 'large/state.json'), '')
+    truncateSync(join(runts.root, 'large/state.json'), 2 ** 26 + 1)
     expect(await runts.run('state', 'large')).toMatchObject({ code: 1, stderr: expect.stringContaining('too large') })
     for (const name of ['large', 'planted']) rmSync(join(runts.root, name), { recursive: true })
     expect(await runts.state('c')).toMatchObject({ status: 'running' })

@@ -2,13 +2,13 @@
  * `delete` of the shim's program, however it finds things: the shim lives, hangs or is gone, the bundle is there or not, the state is of
  * another version, of another boot, or not readable at all; and the new beginning of a container that left something behind.
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { createClient } from 'ttrpc-ts'
 import { DeleteResponse, TaskService, TaskStatus } from 'ttrpc-ts/containerd'
 import { afterAll, beforeAll, describe } from 'vitest'
-import { isAlive, settledLeaks } from '../support/census.ts'
+import { cgroupsOf, isAlive, settledLeaks } from '../support/census.ts'
 import { type Finished, startCommand, until } from '../support/command.ts'
 import { expect, test } from '../support/fake.ts'
 import type { FakeContainerd, FakeShim, FakeTask } from '../support/fake-containerd.ts'
@@ -98,6 +98,14 @@ async function reboot(fake: FakeContainerd, shim: FakeShim, task: FakeTask): Pro
 function shimAgain(fake: FakeContainerd, { id, bundle }: FakeShim): Promise<FakeShim> {
   rmSync(join(bundle, 'log'))
   return fake.shim(id)
+}
+
+/** What may have become of a state file; salvage.test.ts of the command line has more. */
+const DAMAGES: Readonly<Record<string, (path: string) => void>> = {
+  'is empty': (path) => writeFileSync(path, ''),
+  'is garbage': (path) => writeFileSync(path, 'garbage'),
+  'is a gigabyte of zeros': (path) => truncateSync(path, 2 ** 30),
+  'is missing': (path) => rmSync(path),
 }
 
 /** Changes the saved state of a container. */
@@ -199,6 +207,38 @@ describe('delete of a state', NEEDS, () => {
       expect(takeNotes(fake)).toEqual(['poststop stopped'])
     }
   })
+
+  for (const [how, damage] of Object.entries(DAMAGES)) {
+    test(`that ${how} removes the container with all that is its own, by the launcher's delete`, async ({ fake }) => {
+      const { shim, pid } = await started(fake, noting(fake, 'poststop'))
+      await kill(shim)
+      damage(join(stateFolder(fake, shim.id), 'state.json'))
+      expect(answerOf(await shim.delete())).toMatchObject({ pid, exitStatus: 137 })
+      expect(isAlive(pid)).toBe(false)
+      expect(existsSync(stateFolder(fake, shim.id))).toBe(false)
+      await expectNothingLeft(fake, shim)
+      expect(takeNotes(fake)).toEqual(['poststop stopped'])
+    })
+
+    test(`that ${how} while the shim lives is no obstacle to Delete, nor to a Create behind a shim that was killed`, async ({
+      fake,
+    }) => {
+      const first = await started(fake, noting(fake, 'poststop'))
+      damage(join(stateFolder(fake, first.shim.id), 'state.json'))
+      await first.task.remove()
+      expect(existsSync(stateFolder(fake, first.shim.id))).toBe(false)
+      expect(cgroupsOf(fake.namespace).filter((path) => path.endsWith(`/${first.shim.id}`))).toEqual([])
+      const second = await started(fake, noting(fake, 'poststop'))
+      await kill(second.shim)
+      damage(join(stateFolder(fake, second.shim.id), 'state.json'))
+      const again = await shimAgain(fake, second.shim)
+      const task = again.task(['sleep', '1000'], undefined, 'v2', again.id)
+      await task.create()
+      expect(isAlive(second.pid)).toBe(false)
+      await task.remove()
+      expect(takeNotes(fake)).toEqual(['poststop stopped', 'poststop stopped'])
+    })
+  }
 
   test('that the loss of power left empty removes it', async ({ fake }) => {
     const { shim, task } = await started(fake)

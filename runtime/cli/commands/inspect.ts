@@ -35,7 +35,7 @@ export const list: Command = {
     name: 'list',
     summary: 'Lists the containers below the root.',
     details: [
-      'A container whose state cannot be read is named on standard error and left out; one that is being created or deleted at this moment is left out silently.',
+      'A container whose state cannot be read is named on standard error, with what removes it, and left out; one that is being created or deleted at this moment is left out silently.',
     ],
     examples: ['runts list', 'runts --root /run/other list --format json', 'runts list -q'],
     positionals: [],

@@ -63,7 +63,13 @@ export const remove: Command = {
     details: ['A container that was created and never started is removed too. The bundle stays as it is.'],
     examples: ['runts delete web', 'runts delete --force web'],
     positionals: ['ID'],
-    options: { force: { type: 'boolean', short: 'f', doc: 'kill it first (KILL); one that does not exist is fine' } },
+    options: {
+      force: {
+        type: 'boolean',
+        short: 'f',
+        doc: 'kill it first (KILL); one that does not exist is fine, and one whose state is damaged is removed with all of it that can be found',
+      },
+    },
   },
   async run(context, args) {
     await deleteContainer(context.root, args.positionals[0] ?? '', {
