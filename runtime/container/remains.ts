@@ -138,6 +138,11 @@ export function isMade(root: string, id: string): boolean {
   return [MADE, 'config.json'].some((name) => existsSync(join(stateDir(root, id), name)))
 }
 
+/** Whether a container of that id is there for its owner, its state lost or not; one that is just being made is not yet. */
+export function isThere(root: string, id: string): boolean {
+  return hasState(root, id) || existsSync(join(stateDir(root, id), MADE))
+}
+
 /** Kills the init of a create that is under way: its maker then undoes the rest. */
 export function killClaimed(root: string, id: string): void {
   kill(readRemains(root, id).process)

@@ -1,7 +1,7 @@
 /** The commands that only look at containers: state and list. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Container, RuntimeError } from '../../index.ts'
+import { Container, isThere, RuntimeError } from '../../index.ts'
 import { type Command, complain, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** runts state */
@@ -49,8 +49,12 @@ export const list: Command = {
     }
     const ids = Container.list(context.root)
     if (args.flag('quiet')) {
-      const made = ids.filter((id) => existsSync(join(context.root, id, 'state.json')))
-      print(made.map((id) => `${id}\n`).join(''))
+      print(
+        ids
+          .filter((id) => isThere(context.root, id))
+          .map((id) => `${id}\n`)
+          .join(''),
+      )
       return 0
     }
     const states: ReturnType<Container['ociState']>[] = []
