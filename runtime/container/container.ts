@@ -115,7 +115,7 @@ export class Container {
       createPidFile(pidFile, state.pid)
       return container
     } catch (error) {
-      await container.#abandon()
+      await container.abandon()
       throw error
     }
   }
@@ -127,7 +127,7 @@ export class Container {
       await container.start()
       return container
     } catch (error) {
-      await container.#abandon()
+      await container.abandon()
       throw error
     }
   }
@@ -195,7 +195,7 @@ export class Container {
     try {
       await this.#runHooks('poststart', 'running')
     } catch (error) {
-      await this.#abandon()
+      await this.abandon()
       throw error
     }
   }
@@ -343,8 +343,8 @@ export class Container {
     return result
   }
 
-  /** Destroys after a failure, which is what the caller is told: what goes wrong here is only logged. */
-  async #abandon(): Promise<void> {
+  /** Destroys by force after a failure that the caller is to hear of: what goes wrong here is only logged. */
+  async abandon(): Promise<void> {
     try {
       await this.destroy({ force: true })
     } catch (error) {

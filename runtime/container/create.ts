@@ -179,9 +179,15 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     // asked before anything else is waited for: what we do now is not the caller's wish
     const aborted = options.signal?.aborted === true ? abortError(options.signal, what) : undefined
     const oom = aborted === undefined && cgroup !== undefined && run !== undefined && oomKilled(cgroup)
-    await run?.abort()
-    await cgroup?.remove()
-    removeState(root, id)
+    // each for itself, and the caller hears what made them necessary
+    for (const undo of [() => run?.abort(), () => cgroup?.remove(), () => removeState(root, id)]) {
+      try {
+        await undo()
+      } catch (failure) {
+        const reason = failure instanceof Error ? failure.message : String(failure)
+        logger.warn({ container: id, reason }, 'cannot undo all of a create that has failed')
+      }
+    }
     // what the hooks of a container that came into being have set up, those of its end take down
     if (run !== undefined) {
       await runHooks({

@@ -1,4 +1,5 @@
 /** Hooks of all six kinds through the command line: when they run, what they are told, and what becomes of the container when one fails. */
+import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
@@ -219,6 +220,25 @@ describe('hooks', needs('root'), () => {
     const { stderr } = await runts.run('start', 'c1')
     expect(stderr).toBe('runts: error running poststart hook #0: exit status 9, stdout: gone, stderr: \n')
     expect(log(runts).map(({ kind }) => kind)).toEqual(['poststop'])
+  })
+
+  test('one that fails is what the user hears of, and not of what then cannot be removed', async ({ runts }) => {
+    const busy = join(runts.root, 'c1/busy')
+    const script = `mkdir ${busy} && mount -t tmpfs ${runts.name} ${busy} && exit 9`
+    const ways: [Kind, ...string[]][] = [
+      ['createRuntime', 'create'],
+      ['createRuntime', 'run'],
+      ['poststart', 'run'],
+    ]
+    for (const [kind, command] of ways) {
+      const bundle = runts.bundle(['sleep', '100'], withHooks({ [kind]: [shell(script)] }))
+      const { code, stderr } = await runts.run(command ?? '', '-b', bundle, 'c1')
+      expect(spawnSync('umount', [busy]).status).toBe(0)
+      expect({ kind, command, code }).toEqual({ kind, command, code: 1 })
+      expect(stderr).toContain(`\nrunts: error running ${kind} hook #0: exit status 9,`)
+      expect(stderr).toMatch(/^time=.* level=warning msg="cannot .*EBUSY/)
+      await runts.ok('delete', '-f', 'c1')
+    }
   })
 
   test('a poststop hook that fails does not keep the container', async ({ runts }) => {

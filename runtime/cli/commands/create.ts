@@ -109,7 +109,7 @@ export async function createContainer(
       await container.settled()
     } catch (error) {
       // somebody has ended its process meanwhile
-      await container.destroy({ force: true })
+      await container.abandon()
       throw error
     }
     return { container, reaper, streams }

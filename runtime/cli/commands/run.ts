@@ -38,7 +38,7 @@ export const run: Command = {
       if (front === undefined) return 0
       status = await front.ended()
     } catch (error) {
-      await container.destroy({ force: true })
+      await container.abandon()
       reaper.reclaim()
       throw error
     }
