@@ -16,7 +16,7 @@ const README_LINES = 60
 /** What a reviewer reads of each native program, in lines of code (no comments, no blank lines, nothing generated): growth is a question of design. */
 const C_BUDGETS: readonly { readonly program: string; readonly files: RegExp; readonly lines: number }[] = [
   { program: 'ts-init', files: /^c\/(?!launcher|sha256|node_flags|.*\.gen\.)\w+\.[ch]$/, lines: 2900 },
-  { program: 'the launcher', files: /^c\/(launcher\w*|sha256|node_flags)\.[ch]$/, lines: 1175 },
+  { program: 'the launcher', files: /^c\/(launcher\w*|sha256|node_flags)\.[ch]$/, lines: 1200 },
 ]
 
 interface Source {
