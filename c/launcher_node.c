@@ -21,6 +21,7 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 #define KERNEL_SIGNALS 64
+#define FILE_TABLE_SLOTS 512
 #define KERNEL_SIGSET_BYTES 8
 
 /* Node's own flags, before the script. */
@@ -106,6 +107,18 @@ static void close_at_exec(int first)
         die(errno, "cannot close inherited files (Linux 5.11 or newer is needed)");
 }
 
+/*
+ * The kernel enlarges a table of open files when it is full, and a process with threads waits for that: one RCU grace period, up to tens of
+ * milliseconds. Node has threads, so the table, which outlives exec, is made large before. Where that fails, it is enlarged as ever.
+ */
+static void enlarge_file_table(void)
+{
+    int last = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, FILE_TABLE_SLOTS - 1);
+
+    if (last >= 0)
+        (void)close(last);
+}
+
 /* Returns only on failure, with its errno. Ignored signals and the mask outlive exec; the raw call reaches those that libc keeps for itself. */
 static int execute(const struct node_program *program)
 {
@@ -117,6 +130,7 @@ static int execute(const struct node_program *program)
         (void)syscall(SYS_rt_sigaction, number, by_default, NULL, KERNEL_SIGSET_BYTES);
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    enlarge_file_table();
     (void)execve(program->node, (char *const *)(uintptr_t)program->argv, environ); /* it does not write, its prototype is old */
     return errno;
 }

@@ -1,6 +1,6 @@
 /** Descriptors of the shim: none is left behind, whatever a client's streams are and however their process's start ends. */
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'
 import { errnoName, errnoOf } from '../../runtime/index.ts'
 import { makeFifos, reader } from '../support/client-streams.ts'
@@ -22,6 +22,11 @@ function openFiles(pid: number): string[] {
 }
 
 describe('descriptors', needs('root', 'busybox'), () => {
+  test('have a large table from the start: a process with threads waits for the kernel to enlarge one', ({ shim }) => {
+    const status = readFileSync(`/proc/${shim.pid}/status`, 'latin1')
+    expect(Number(/^FDSize:\s*(\d+)$/m.exec(status)?.[1])).toBeGreaterThanOrEqual(512)
+  })
+
   test('execs with streams of every form leave no descriptors behind in the shim', async ({ fake, shim }) => {
     const task = await shim.started(['sleep', '1000'])
     const descriptors = () => openFiles(shim.pid)
