@@ -13,6 +13,8 @@ import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36
 const WNOHANG = 1
+/** How many orphans are reaped before others have their turn: the end of a large container makes thousands. */
+const REAPED_AT_ONCE = 64
 /** waitid(2) of one pid, which stays as it is */
 const [P_PID, WEXITED, WNOWAIT, CLD_EXITED] = [1, 4, 0x01000000, 1]
 
@@ -91,6 +93,9 @@ export class Reaper {
   /** orphans come to us, so that every child is ours to reap, known or not */
   #subreaper = false
   #expecting = 0
+  /** a batch was reaped in this turn; and whether there is more to reap in the next one */
+  #resting = false
+  #again = false
   /** Node does not count a signal handler as something to wait for: this timer, which never fires, stands for the children */
   readonly #keepAlive = setInterval(() => {}, 2 ** 30).unref()
   #onSignal: (() => void) | undefined
@@ -126,7 +131,7 @@ export class Reaper {
     this.#detached = options.detached === true
     this.#subreaper = options.subreaper !== false
     if (this.#subreaper) prctl(PR_SET_CHILD_SUBREAPER, 1)
-    this.#onSignal = () => this.reap()
+    this.#onSignal = () => this.#reapSome()
     process.on('SIGCHLD', this.#onSignal)
   }
 
@@ -207,13 +212,31 @@ export class Reaper {
     this.#keepAliveWhile()
   }
 
-  /** Reaps one child, or with -1 all of them, as far as they have ended. */
-  #reap(which: number): void {
-    for (;;) {
+  /** Reaps on a signal: one batch in a turn. */
+  #reapSome(): void {
+    if (!this.#subreaper || this.#detached) {
+      this.reap()
+      return
+    }
+    // the signals of thousands come in one turn, and each would have its batch
+    this.#again = this.#resting
+    if (this.#resting) return
+    this.#again = !this.#reap(-1, REAPED_AT_ONCE)
+    this.#keepAliveWhile()
+    this.#resting = true
+    setImmediate(() => {
+      this.#resting = false
+      if (this.#again && this.#onSignal !== undefined) this.#reapSome()
+    })
+  }
+
+  /** Reaps one child, or with -1 all of them, as far as they have ended; false when there may be more than `most`. */
+  #reap(which: number, most = Number.POSITIVE_INFINITY): boolean {
+    for (let count = 0; count < most; count++) {
       const pid = waitpid(which, this.#status, WNOHANG)
       if (pid <= 0) {
         if (pid < 0 && lastErrno() === 4) continue
-        return
+        return true
       }
       const raw = this.#status.readInt32LE(0)
       const signal = raw & 0x7f
@@ -229,5 +252,6 @@ export class Reaper {
         this.#logger.debug({ pid, status: exit.status }, 'reaped an orphan')
       }
     }
+    return false
   }
 }
