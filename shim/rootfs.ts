@@ -24,7 +24,7 @@ export async function mountRootfs(bundle: string, mounts: readonly Mount[], help
       mounted++
     }
   } catch (error) {
-    if (mounted > 0) unmountTree(rootfs)
+    if (mounted > 0) await unmountTree(rootfs)
     throw error
   }
   return true

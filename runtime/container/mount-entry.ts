@@ -29,7 +29,7 @@ export async function mountEntry(entry: FsMount, helpers: MountHelpers): Promise
   }
   const options = entry.options.filter((option) => !/^[ug]idmap=/.test(option))
   using userns = await openUserNamespace(uid, gid, helpers)
-  mountMapped({ ...entry, options }, userns.fd)
+  await mountMapped({ ...entry, options }, userns.fd)
 }
 
 function mapsOf({ options, target }: FsMount, name: 'uidmap' | 'gidmap'): IdMapping[] {

@@ -81,12 +81,38 @@ export function mount(
   )
 }
 
+const mountOnPool = declareAsync(
+  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+)
+
+/** mount(2) on a thread of the pool: a file system on a disk may have a journal to replay first. */
+export async function mountAside(
+  source: string | null,
+  target: string,
+  fstype: string | null,
+  flags: number | bigint,
+  data: string | null,
+): Promise<void> {
+  if ((await mountOnPool(source, target, fstype, flags, data)) === 0) return
+  // errno is another thread's: what failed there fails here in the same way, and says why
+  mount(source, target, fstype, flags, data)
+}
+
 /** umount2(2); returns false when nothing is mounted there (EINVAL) or the path is gone (ENOENT). */
 export function umount2(target: string, flags: number): boolean {
   if (c.umount2(target, flags) === 0) return true
   const errno = koffi.errno()
   if (errno === 22 || errno === 2) return false
   throw syscallError(`cannot unmount "${target}"`, 'umount2', errno, target)
+}
+
+const umount2OnPool = declareAsync('int umount2(const char *target, int flags)')
+
+/** umount2(2) on a thread of the pool: it may wait for a disk, and for everybody who mounts. */
+export async function umount2Aside(target: string, flags: number): Promise<boolean> {
+  if ((await umount2OnPool(target, flags)) === 0) return true
+  // errno is another thread's: what failed there fails here in the same way, and says why
+  return umount2(target, flags)
 }
 
 /** mkfifo(3). */

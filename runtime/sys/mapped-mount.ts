@@ -38,7 +38,7 @@ const setAttrCall = declare(
 )
 
 /** Mounts one entry with the ids of its files mapped; of an overlay, those of its lower layers. `userns` is borrowed. @throws InvalidArgument where the file system cannot map ids */
-export function mountMapped(entry: FsMount, userns: number): void {
+export async function mountMapped(entry: FsMount, userns: number): Promise<void> {
   const { target } = entry
   mount('tmpfs', target, 'tmpfs', 0, 'mode=700')
   let tree: OwnedFd
@@ -46,7 +46,8 @@ export function mountMapped(entry: FsMount, userns: number): void {
     mount(null, target, null, MS_PRIVATE, null)
     const place = join(target, 'root')
     mkdirSync(place)
-    tree = entry.type === 'overlay' ? mappedOverlay(entry, place, userns) : mappedTree(entry, place, userns)
+    const map = entry.type === 'overlay' ? mappedOverlay : mappedTree
+    tree = await map(entry, place, userns)
   } finally {
     // a tree is a copy of the mounts there, not one of them
     umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
@@ -56,13 +57,13 @@ export function mountMapped(entry: FsMount, userns: number): void {
     throw syscallError(`cannot mount "${entry.source}" on "${target}"`, 'move_mount', lastErrno(), target)
 }
 
-function mappedTree(entry: FsMount, place: string, userns: number): OwnedFd {
-  mountFs({ ...entry, target: place })
+async function mappedTree(entry: FsMount, place: string, userns: number): Promise<OwnedFd> {
+  await mountFs({ ...entry, target: place })
   return mappedCopy(place, entry.options.includes('rbind'), userns)
 }
 
 /** overlayfs itself cannot map ids, but its layers can be mapped mounts. It copies them, so they need their places only for a moment. */
-function mappedOverlay(entry: FsMount, place: string, userns: number): OwnedFd {
+async function mappedOverlay(entry: FsMount, place: string, userns: number): Promise<OwnedFd> {
   let count = 0
   const mapLowers = (option: string): string => {
     const [name, value] = [option.slice(0, option.indexOf('=')), option.slice(option.indexOf('=') + 1)]
@@ -77,7 +78,7 @@ function mappedOverlay(entry: FsMount, place: string, userns: number): OwnedFd {
     })
     return `lowerdir=${layers.join(':')}`
   }
-  mountFs({ ...entry, target: place, options: entry.options.map(mapLowers) })
+  await mountFs({ ...entry, target: place, options: entry.options.map(mapLowers) })
   return copyOf(place, false)
 }
 

@@ -3,9 +3,9 @@
  * whole trees away again. Container-side mounts are the helper's work. Invariant: these calls never change the propagation of a mount
  * that was there before, and a failed mount leaves nothing behind.
  */
-import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { RuntimeError } from '../errors.ts'
-import { mount, umount2 } from './libc.ts'
+import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
 import { attachLoop } from './loop-device.ts'
 
 const MNT_DETACH = 2
@@ -93,7 +93,7 @@ function orUnmount(target: string, step: () => void): void {
  * Mounts one entry, a file through a loop device where the option `loop` asks for it. @throws Unimplemented for file systems that a program
  * mounts and for mapped ids, which are container/mount-entry.ts's.
  */
-export function mountFs(entry: FsMount): void {
+export async function mountFs(entry: FsMount): Promise<void> {
   const { source, target, type, options } = entry
   const refuse = (what: string): RuntimeError =>
     new RuntimeError('Unimplemented', `cannot mount "${source}" on "${target}": the ${what} is not supported here`)
@@ -109,7 +109,7 @@ export function mountFs(entry: FsMount): void {
   }
   const readonly = (flags & MS_RDONLY) !== 0
   using device = loop ? attachLoop(source, { readonly, direct: options.includes(DIRECT) }) : undefined
-  mountData({ ...entry, source: device?.path ?? source }, flags, data)
+  await mountData({ ...entry, source: device?.path ?? source }, flags, data)
   setPropagation(target, options)
   // a bind takes its read-only flag only in a second step (mount(2))
   if ((flags & MS_BIND) !== 0 && readonly) orUnmount(target, () => mount(null, target, null, flags | MS_REMOUNT, null))
@@ -125,11 +125,11 @@ function isOurs(option: string, loop: boolean): boolean {
   )
 }
 
-function mountData(entry: FsMount, flags: number, data: readonly string[]): void {
+async function mountData(entry: FsMount, flags: number, data: readonly string[]): Promise<void> {
   const text = data.join(',')
   const type = (flags & MS_BIND) !== 0 ? null : entry.type
   if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
-  else mount(entry.source, entry.target, type, flags, text === '' ? null : text)
+  else await mountAside(entry.source, entry.target, type, flags, text === '' ? null : text)
 }
 
 /** Overlay whose option string would not fit into one page: lower directories relative to their common parent, mounted from there. */
@@ -162,25 +162,36 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
   }
 }
 
-/** Decodes the octal escapes of proc_pid_mountinfo(5). */
+/** How proc_pid_mountinfo(5) writes a path. */
+function escapeMountPath(path: string): string {
+  return path.replace(/[ \t\n\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`)
+}
+
+/** Decodes that. */
 function unescapeMountPath(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 }
 
-/** The mount points at and below a path, deepest (latest) last. */
-export function mountsBelow(path: string): string[] {
+/** The mount points at and below a path in a text of /proc/PID/mountinfo, deepest (latest) last. */
+export function mountsBelow(path: string, mountinfo: string): string[] {
   const found: string[] = []
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const field = line.split(' ', 5)[4]
-    if (field === undefined) continue
-    const target = unescapeMountPath(field)
+  // A host may have thousands of mounts, of which few are meant: only lines with the path are looked at.
+  const wanted = ` ${escapeMountPath(path)}`
+  for (let at = mountinfo.indexOf(wanted); at >= 0; ) {
+    const end = mountinfo.indexOf('\n', at)
+    const line = mountinfo.slice(mountinfo.lastIndexOf('\n', at) + 1, end < 0 ? undefined : end)
+    const target = unescapeMountPath(line.split(' ', 5)[4] ?? '')
     if (target === path || target.startsWith(`${path}/`)) found.push(target)
+    at = end < 0 ? -1 : mountinfo.indexOf(wanted, end)
   }
   return found
 }
 
-/** Unmounts everything at and below a path, lazily where it is busy; nothing mounted there is fine. */
-export function unmountTree(path: string): void {
-  // the plain case first, without reading the mount table: a chain of mounts on the one path
-  for (const target of mountsBelow(path).reverse()) umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+/**
+ * Unmounts everything at and below a path, lazily where it is busy; nothing mounted there is fine. Not on the thread of the event loop:
+ * the table may be long, and the end of a file system may wait for a disk, and for everybody who mounts.
+ */
+export async function unmountTree(path: string): Promise<void> {
+  const mountinfo = await readFile('/proc/self/mountinfo', 'utf8')
+  for (const target of mountsBelow(path, mountinfo).reverse()) await umount2Aside(target, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
