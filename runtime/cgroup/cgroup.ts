@@ -16,7 +16,7 @@ import { signalListed } from '../sys/process.ts'
 import { applyWrites } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, ERRNO, readTextIfAny, writeText } from './files.ts'
+import { cgroupError, ERRNO, readTextIfAny, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
 import { type CgroupName, type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
@@ -24,7 +24,7 @@ import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } f
 import { type CgroupStats, parseNumber } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
-import { processesIn, removeTrees } from './tree.ts'
+import { listProcesses, processesIn, removeTrees } from './tree.ts'
 import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
 import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from './v2.ts'
 
@@ -147,6 +147,12 @@ export class Cgroup {
     return main === undefined ? [] : processesIn(main)
   }
 
+  /** The same, for whoever can wait: it does not hold the event loop while the kernel lists thousands. */
+  async listProcesses(): Promise<number[]> {
+    const main = this.#main
+    return main === undefined ? [] : listProcesses(main)
+  }
+
   /** Stops every process inside; resolves when all have stopped, and leaves none stopped when it rejects. */
   async freeze(): Promise<void> {
     const v2 = this.#v2
@@ -163,8 +169,8 @@ export class Cgroup {
   async thaw(): Promise<void> {
     const v2 = this.#v2
     const { freezer } = this.paths
-    if (v2 !== undefined) thawV2(v2, this.name)
-    else if (freezer !== undefined) thawV1(freezer, this.name)
+    if (v2 !== undefined) await thawV2(v2, this.name)
+    else if (freezer !== undefined) await thawV1(freezer, this.name)
   }
 
   /** Whether it has been told to stop, and has; without a freezer it is thawed. */
@@ -189,7 +195,7 @@ export class Cgroup {
       await this.#signalAll(signal)
       return
     }
-    if (this.#killByKernel()) {
+    if (await this.#killByKernel()) {
       if (this.#v2 !== undefined) return
       // hybrid: who has left the v2 tree is still in the others
       await this.#signalAll(SIGKILL)
@@ -201,15 +207,15 @@ export class Cgroup {
 
   /** Signals those who are inside now and still are when it is their turn; answers how many are inside now. */
   #signalAll(signal: number): Promise<number> {
-    return signalListed(() => this.procs(), signal)
+    return signalListed(() => this.listProcesses(), signal)
   }
 
   /** cgroup.kill: all processes at once and no fork escapes; since Linux 5.14. */
-  #killByKernel(): boolean {
+  async #killByKernel(): Promise<boolean> {
     const unified = this.paths[UNIFIED]
     if (unified === undefined) return false
     try {
-      writeText(`${unified}/cgroup.kill`, '1')
+      await writeTextAside(`${unified}/cgroup.kill`, '1')
       return true
     } catch (error) {
       const errno = errnoOf(error)
@@ -221,7 +227,7 @@ export class Cgroup {
 
   /** Frozen processes cannot fork, so one round reaches all; without a freezer the rounds end when nobody is left. */
   async #killFrozen(): Promise<void> {
-    if (this.procs().length === 0) return
+    if ((await this.listProcesses()).length === 0) return
     let frozen = true
     try {
       await this.freeze()

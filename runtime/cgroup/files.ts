@@ -1,9 +1,11 @@
 /**
  * Reading and writing the small files of cgroups, synchronously: the kernel answers from memory, and one call costs microseconds where
- * the asynchronous API costs a thread switch. Symbolic links are never followed. A failure becomes a RuntimeError that says what was
+ * the asynchronous API costs a thread switch. What the kernel answers by walking all processes of a cgroup takes milliseconds where there
+ * are thousands: for that there are the functions whose names end in "Aside", on a thread of the pool. Symbolic links are never followed. A failure becomes a RuntimeError that says what was
  * attempted on which cgroup; whoever expects a failure asks for the errno instead.
  */
-import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
+import { close, closeSync, constants, open, openSync, read, readSync, write, writeSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
 import { errnoOf, errnoWords } from '../sys/errno.ts'
 
@@ -43,6 +45,37 @@ export function readText(path: string): string {
     }
   } finally {
     closeSync(fd)
+  }
+}
+
+const openAside = promisify(open)
+const readAside = promisify(read)
+const writeAside = promisify(write)
+const closeAside = promisify(close)
+
+/** The whole text of a file, read aside. Throws node's own error, with its errno. */
+export async function readTextAside(path: string): Promise<string> {
+  const fd = await openAside(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    const parts: Buffer[] = []
+    for (;;) {
+      const part = Buffer.allocUnsafe(SCRATCH_BYTES)
+      const { bytesRead } = await readAside(fd, part, 0, part.length, null)
+      if (bytesRead === 0) return Buffer.concat(parts).toString('utf8')
+      parts.push(part.subarray(0, bytesRead))
+    }
+  } finally {
+    await closeAside(fd)
+  }
+}
+
+/** Writes one value aside. Throws node's own error, with its errno. */
+export async function writeTextAside(path: string, value: string): Promise<void> {
+  const fd = await openAside(path, constants.O_WRONLY | constants.O_NOFOLLOW)
+  try {
+    await writeAside(fd, value)
+  } finally {
+    await closeAside(fd)
   }
 }
 

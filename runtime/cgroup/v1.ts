@@ -17,7 +17,16 @@ import {
   samePolicy,
   toV1DeviceWrites,
 } from './devices.ts'
-import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeValues } from './files.ts'
+import {
+  cgroupError,
+  ERRNO,
+  readText,
+  readTextAside,
+  readTextIfAny,
+  writeText,
+  writeTextAside,
+  writeValues,
+} from './files.ts'
 import { type CgroupMode, displayName, innerPath, lacksDeviceRules, readHierarchies } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -219,7 +228,7 @@ export function freezerStateV1(dir: string): FreezerState {
 }
 
 /**
- * Freezes by v1. FREEZING can last: a process that forks meanwhile, or waits for one that is frozen already, holds it up. Writing the
+ * Freezes by v1. The kernel walks all processes at each step, hence aside. FREEZING can last: a process that forks meanwhile, or waits for one that is frozen already, holds it up. Writing the
  * state again reaches the newcomers, and a short thaw lets the stuck ones go on.
  */
 export async function freezeV1(dir: string, name: string): Promise<void> {
@@ -227,10 +236,10 @@ export async function freezeV1(dir: string, name: string): Promise<void> {
   const what = `cannot freeze cgroup "${name}"`
   try {
     for (let attempt = 1; attempt <= FREEZE_ATTEMPTS; attempt++) {
-      writeText(file, 'FROZEN')
-      if (readText(file).trim() === 'FROZEN') return
+      await writeTextAside(file, 'FROZEN')
+      if ((await readTextAside(file)).trim() === 'FROZEN') return
       if (attempt % FREEZE_REST_EVERY === 0) {
-        writeText(file, 'THAWED')
+        await writeTextAside(file, 'THAWED')
         await delay(FREEZE_REST_MS)
       } else if (attempt <= FREEZE_EAGER_ATTEMPTS) await nextTurn()
       else await delay(1)
@@ -238,15 +247,15 @@ export async function freezeV1(dir: string, name: string): Promise<void> {
   } catch (error) {
     throw cgroupError(what, error, 'write', file)
   }
-  thawV1(dir, name)
+  await thawV1(dir, name)
   throw new RuntimeError('DeadlineExceeded', `${what}: it stayed in the state FREEZING`)
 }
 
 /** Thaws by v1. */
-export function thawV1(dir: string, name: string): void {
+export async function thawV1(dir: string, name: string): Promise<void> {
   const file = `${dir}/freezer.state`
   try {
-    writeText(file, 'THAWED')
+    await writeTextAside(file, 'THAWED')
   } catch (error) {
     throw cgroupError(`cannot thaw cgroup "${name}"`, error, 'write', file)
   }

@@ -9,7 +9,7 @@ import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type ApplyTarget, applyWrites } from './apply.ts'
 import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, ERRNO, readText, readTextIfAny, writeText } from './files.ts'
+import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, displayName, innerPath, readHierarchies, UNIFIED } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -154,14 +154,14 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
   const what = `cannot freeze cgroup "${name}"`
   const file = `${dir}/cgroup.freeze`
   try {
-    writeText(file, '1')
+    await writeTextAside(file, '1')
     const deadline = performance.now() + FREEZE_BOUND_MS
     for (let attempt = 1; performance.now() < deadline; attempt++) {
       if (/^frozen 1$/m.test(readText(`${dir}/cgroup.events`))) return
       if (attempt <= FREEZE_EAGER_ATTEMPTS) await nextTurn()
       else await delay(FREEZE_STEP_MS)
     }
-    writeText(file, '0')
+    await writeTextAside(file, '0')
   } catch (error) {
     const missing = errnoOf(error) === ERRNO.ENOENT ? ' (the cgroup is gone, or is the root)' : ''
     throw cgroupError(what, error, 'write', file, missing)
@@ -170,9 +170,9 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
 }
 
 /** Thaws by v2. */
-export function thawV2(dir: string, name: string): void {
+export async function thawV2(dir: string, name: string): Promise<void> {
   try {
-    writeText(`${dir}/cgroup.freeze`, '0')
+    await writeTextAside(`${dir}/cgroup.freeze`, '0')
   } catch (error) {
     throw cgroupError(`cannot thaw cgroup "${name}"`, error, 'write', dir)
   }

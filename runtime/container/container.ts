@@ -4,6 +4,7 @@
  * the status is derived from facts (freezer, process, fifo), never stored.
  */
 import { existsSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
@@ -239,7 +240,7 @@ export class Container {
 
   /** Signals every process of the container; none left is fine. */
   async signalAll(signal: number): Promise<void> {
-    if (signal === SIGKILL && this.cgroup.procs().includes(this.init.pid)) this.#killed = true
+    if (signal === SIGKILL && (await this.cgroup.listProcesses()).includes(this.init.pid)) this.#killed = true
     if (this.cgroup.exists) await this.cgroup.killAll(signal)
     else if (this.init.alive) await this.signal(signal)
   }
@@ -283,7 +284,7 @@ export class Container {
    * refused, the old ones hold. @throws FailedPrecondition when stopped
    */
   async set(resources: LinuxResources): Promise<void> {
-    await this.#locked('exclusive', () => {
+    await this.#locked('exclusive', async () => {
       if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
       // whoever has set some meanwhile has written them down
       const { foreign } = this.#state
@@ -291,6 +292,8 @@ export class Container {
       const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
       // what another runtime wrote is not ours to change; what cannot be kept is not set
       using staged = foreign === undefined ? stageSpec(this.root, this.id, spec) : undefined
+      // a spec may be long: others have their turn between its writing and the limits
+      await nextTurn()
       this.cgroup.set(resources)
       staged?.commit()
       this.#spec = spec
@@ -306,8 +309,16 @@ export class Container {
   processes(): number[] {
     // without a cgroup, the pid namespace says who belongs to it
     if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)
-    const pids = this.cgroup.procs()
-    // it may have moved itself to a cgroup elsewhere
+    return this.#withInit(this.cgroup.procs())
+  }
+
+  /** The same, without holding the event loop while the kernel lists thousands. */
+  async listProcesses(): Promise<number[]> {
+    return this.cgroup.exists ? this.#withInit(await this.cgroup.listProcesses()) : this.processes()
+  }
+
+  /** It may have moved itself to a cgroup elsewhere. */
+  #withInit(pids: number[]): number[] {
     if (this.init.alive && !pids.includes(this.init.pid)) pids.unshift(this.init.pid)
     return pids
   }
@@ -379,7 +390,7 @@ export class Container {
     }
     failpoint('delete:killed')
     // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
-    if (this.cgroup.procs().length > 0) await this.cgroup.killAll(SIGKILL)
+    if ((await this.cgroup.listProcesses()).length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
     failpoint('delete:cgroup')
     removeState(this.root, this.id)

@@ -21,7 +21,7 @@ export interface KillTarget {
 
 /** Signals init, and with SIGKILL all others too, whether init is still there or not. @throws NotFound when nothing is left to signal */
 export async function signalContainer({ init, cgroup, ownsPidNamespace }: KillTarget, signal: number): Promise<void> {
-  const pids = signal === SIGKILL && !ownsPidNamespace ? cgroup.procs() : []
+  const pids = signal === SIGKILL && !ownsPidNamespace ? await cgroup.listProcesses() : []
   if (pids.length > 0) {
     await cgroup.killAll(signal)
     // unless it has left its cgroup, that was all

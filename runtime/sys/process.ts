@@ -15,7 +15,7 @@ const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flag
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
 const SIGKILL = 9
 const SIGSTOP = 19
-/** How many pidfds are open at once, at most: a program may often open 1024 files, and holds the event loop meanwhile. */
+/** How many pidfds are open at once, at most: a program may often open no more than 1024 files, and some hundred take a millisecond. */
 const HELD_AT_ONCE = 256
 
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
@@ -91,19 +91,22 @@ function sendSignal(pidfd: OwnedFd, pid: number, signal: number): boolean {
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
 }
 
+/** Names processes: those that are there at the moment of the call, or at one before it resolves. */
+type ListOfPids = () => readonly number[] | Promise<readonly number[]>
+
 /**
  * Signals the processes that `list` names now and names again when it is their turn; answers how many it names now.
  * Lets the event loop run between batches. @throws ResourceExhausted when not even one pidfd can be opened
  */
-export async function signalListed(list: () => readonly number[], signal: number): Promise<number> {
-  const pids = list()
+export async function signalListed(list: ListOfPids, signal: number): Promise<number> {
+  const pids = await list()
   let atOnce = HELD_AT_ONCE
   for (let done = 0; done < pids.length; ) {
     if (pids.length > atOnce) await nextTurn()
     const some = pids.slice(done, done + atOnce)
     let held: Map<number, OwnedFd>
     try {
-      held = holdListed(some, list)
+      held = await holdListed(some, list)
     } catch (error) {
       if (some.length === 1 || errnoCode(errnoOf(error)) !== 'ResourceExhausted') throw error
       // nobody was signalled, since too many files are open here or on the machine: a smaller batch needs fewer
@@ -125,20 +128,20 @@ export async function signalListed(list: () => readonly number[], signal: number
  * of a process that is still there. So a number in the second list is the pidfd's process, or that process is gone: then
  * the pidfd reaches nobody, whoever has the number by now.
  */
-function holdListed(pids: readonly number[], list: () => readonly number[]): Map<number, OwnedFd> {
+async function holdListed(pids: readonly number[], list: ListOfPids): Promise<Map<number, OwnedFd>> {
   const held = new Map<number, OwnedFd>()
   try {
     for (const pid of pids) {
       const pidfd = openChild(pid)
       if (pidfd !== undefined) held.set(pid, pidfd)
     }
-    const listed = new Set(list())
-    for (const [pid, pidfd] of held) {
-      if (listed.has(pid)) continue
-      held.delete(pid)
-      pidfd.close()
+    const named = new Map<number, OwnedFd>()
+    for (const pid of await list()) {
+      const pidfd = held.get(pid)
+      if (pidfd !== undefined) named.set(pid, pidfd)
     }
-    return held
+    for (const [pid, pidfd] of held) if (!named.has(pid)) pidfd.close()
+    return named
   } catch (error) {
     closeAll(held)
     throw error

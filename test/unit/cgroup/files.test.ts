@@ -7,8 +7,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { readText } from '../../../runtime/cgroup/files.ts'
-import { processesIn } from '../../../runtime/cgroup/tree.ts'
+import { readText, readTextAside } from '../../../runtime/cgroup/files.ts'
+import { listProcesses, processesIn } from '../../../runtime/cgroup/tree.ts'
 import { ROOT } from '../../support/places.ts'
 
 const PAGE = 4096
@@ -62,43 +62,55 @@ function pagesOf(pids: readonly number[]): string[] {
   return [...pages, page]
 }
 
-const LISTS = [4, 5, 6, 7].flatMap((digits) => [16, 32, 64].map((kib) => ({ digits, kib })))
+/** Both ways to read: on the thread of the event loop, and aside. */
+const WAYS = [
+  { way: 'at once', list: async (path: string) => processesIn(path), text: async (path: string) => readText(path) },
+  { way: 'aside', list: listProcesses, text: readTextAside },
+]
+const LISTS = [4, 5, 6, 7].flatMap((digits) =>
+  [16, 32, 64].flatMap((kib) => WAYS.map((way) => ({ digits, kib, ...way }))),
+)
 
-test.each(LISTS)('a list of more than $kib KiB of pids of $digits digits is read to its end', ({ digits, kib }) => {
+test.each(LISTS)('a list of more than $kib KiB of pids of $digits digits is read to its end, $way', async (of) => {
+  const { digits, kib } = of
   const pids = pidsOf(digits, kib * KIB)
   comeInPieces(pagesOf(pids))
-  expect(processesIn(dir)).toEqual(pids)
+  expect(await of.list(dir)).toEqual(pids)
 })
 
-test.each([1, 100, 2047, 2048, 4095])('no piece of %i bytes is taken for the last one', (size) => {
+const SIZES = [1, 100, 2047, 2048, 4095].flatMap((size) => WAYS.map((way) => ({ size, ...way })))
+
+test.each(SIZES)('no piece of $size bytes is taken for the last one, $way', async ({ size, text: read }) => {
   const text = pagesOf(pidsOf(5, 20 * KIB)).join('')
   // these leave 24 bytes of the first 16 KiB
   const head = [text.slice(0, 4090), text.slice(4090, 8180), text.slice(8180, 12_270), text.slice(12_270, 16_360)]
   const rest = text.slice(16_360, 16_360 + 40 * size)
   const pieces = Array.from({ length: Math.ceil(rest.length / size) }, (_, i) => rest.slice(i * size, (i + 1) * size))
   comeInPieces([...head, ...pieces])
-  expect(readText(list)).toBe([...head, rest].join(''))
+  expect(await read(list)).toBe([...head, rest].join(''))
 })
 
-test.each([0, 1, 16_383, 16_384, 16_385, 32_768, 1 << 20])('a file of %i bytes is read whole', (size) => {
+test.each([0, 1, 16_383, 16_384, 16_385, 32_768, 1 << 20])('a file of %i bytes is read whole', async (size) => {
   const text = '1234567\n'.repeat(size / 8 + 1).slice(0, size)
   writeFileSync(list, text)
-  expect(readText(list)).toBe(text)
+  for (const { text: read } of WAYS) expect(await read(list)).toBe(text)
 })
 
-test('the processes of a tree are those of each list in it, but for those that have no number here', () => {
+test('the processes of a tree are those of each list in it, but for those that have no number here', async () => {
   writeFileSync(list, '0\n12\n345\n0\n')
   mkdirSync(join(dir, 'below/deep'), { recursive: true })
   writeFileSync(join(dir, 'below/cgroup.procs'), '')
   writeFileSync(join(dir, 'below/deep/cgroup.procs'), '12\n4194304\n')
-  expect(processesIn(dir)).toEqual([12, 345, 4194304])
-  expect(processesIn(join(dir, 'gone'))).toEqual([])
+  for (const { list: read } of WAYS) {
+    expect(await read(dir)).toEqual([12, 345, 4194304])
+    expect(await read(join(dir, 'gone'))).toEqual([])
+  }
 })
 
 test.each(['13097\n1309', '12 13\n', '-1\n', '12\nself\n', '0x10\n', '1e3\n'])(
   'what is no list of processes, or only a part of one, names nobody: %j',
-  (text) => {
+  async (text) => {
     writeFileSync(list, text)
-    expect(() => processesIn(dir)).toThrow('is no list of processes')
+    for (const { list: read } of WAYS) await expect(read(dir)).rejects.toThrow('is no list of processes')
   },
 )
