@@ -60,9 +60,17 @@ export const FAILPOINTS = [
 /** Name of such a place. */
 export type Failpoint = (typeof FAILPOINTS)[number]
 
+let place = 'boot'
+
+/** The place that was passed last; a test build alone knows it. */
+export function lastPlace(): string {
+  return place
+}
+
 /** Ends the process here, as if by kill -9, or stops it, when a test asks for it. */
 export function failpoint(name: Failpoint): void {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
+    place = name
     if (process.env['RUNTS_FAIL_AT'] === name) kill(getpid(), SIGKILL)
     if (takeOrder((order) => order === name) !== undefined) kill(getpid(), SIGSTOP)
   }

@@ -4,7 +4,7 @@
  * the last lines.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, leaveStderrAlone } from '../runtime/index.ts'
+import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/index.ts'
 import { deleteLeftovers } from './delete.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'
@@ -39,4 +39,5 @@ function complain(error: unknown): void {
 // it is about the daemon, and programs that we start would tell its service manager of themselves
 delete process.env['NOTIFY_SOCKET']
 leaveStderrAlone()
+probeTurns()
 void main(process.argv.slice(2))

@@ -4,6 +4,7 @@
  */
 import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
 import { RuntimeError } from '../errors.ts'
@@ -11,6 +12,7 @@ import { failpoint } from '../failpoint.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
+import { encodePlan } from '../plan/encode.ts'
 import { defined } from '../spec/fields.ts'
 import { resolveForCreate } from '../spec/host.ts'
 import { parseProcess } from '../spec/load.ts'
@@ -105,6 +107,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     const seccomp = seccompOf(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
+    // a spec may be long: others have their turn between the steps of what follows
+    await nextTurn()
     const ops = buildCreatePlan({
       id,
       spec,
@@ -119,8 +123,14 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       host,
       ...(seccomp === undefined ? {} : { seccomp }),
     })
+    await nextTurn()
+    const encoded = encodePlan(ops)
+    await nextTurn()
+    // nobody told us of an abort in these turns; from here on there are none until the listener is in place
+    refuseAborted(options.signal, what)
     run = new PlanProcess({
       ops,
+      encoded,
       stdio: withConsole(sized(options.stdio, spec.process), consoleSocket),
       reaper,
       logger: containerSide(options, logger),

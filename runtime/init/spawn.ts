@@ -36,6 +36,8 @@ export type Stdio =
 /** What to run. */
 export interface PlanRun {
   readonly ops: readonly Op[]
+  /** the same as bytes, from whoever has made them in a turn of their own */
+  readonly encoded?: Uint8Array
   readonly stdio: Stdio
   readonly reaper: Reaper
   /** for what the helper says */
@@ -78,7 +80,7 @@ export class PlanProcess {
         throw new RuntimeError('InvalidArgument', message)
       }
       using plan = new OwnedFd(memfdCreate('plan'))
-      const bytes = encodePlan(run.ops)
+      const bytes = run.encoded ?? encodePlan(run.ops)
       for (let done = 0; done < bytes.length; ) done += writeSync(plan.fd, bytes, done, bytes.length - done, done)
       using device = run.stdio.kind === 'terminal' ? openNull() : undefined
       const streams = run.stdio.kind === 'fds' ? run.stdio : sameForAll(device?.fd ?? -1)

@@ -56,10 +56,9 @@ export function planMounts(input: MountInput): MountPlan {
   const readonlyLater: Op[] = []
   for (const [index, entry] of entries.entries()) {
     ops.push(...planMount(entry, input))
-    const covered = entries.slice(index + 1).some((later) => isWithin(entry.destination, later.destination))
-    if (isReadonlyLater(entry, input.host) && !covered) {
-      readonlyLater.push({ op: 'readonly_mount', path: entry.destination, origin: entry.origin })
-    }
+    if (!isReadonlyLater(entry, input.host)) continue
+    const covered = entries.some((later, at) => at > index && isWithin(entry.destination, later.destination))
+    if (!covered) readonlyLater.push({ op: 'readonly_mount', path: entry.destination, origin: entry.origin })
   }
   return {
     ops,

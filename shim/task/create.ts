@@ -4,6 +4,7 @@
  * the bundle holds a record that says so, so that containerd's `delete` has nothing to start Node for.
  */
 import { isAbsolute } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Code } from 'ttrpc-ts'
 import { type CreateTaskRequest, TaskCreate } from 'ttrpc-ts/containerd'
 import {
@@ -72,8 +73,10 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const { options, warnings } = await parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
+    await nextTurn()
     // first: a bundle that is none is found out before anything is written or mounted there
     const spec = withTerminal(loadSpec(bundle), request.terminal)
+    await nextTurn()
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
     mounted = await mountRootfs(bundle, request.rootfs, shim)
@@ -138,7 +141,7 @@ async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: L
   try {
     await container?.destroy({ force: true })
     await io?.close()
-    if (mounted) unmountTree(rootfsOf(bundle))
+    if (mounted) await unmountTree(rootfsOf(bundle))
     // a container of that id that is not ours is left for `delete` to look at
     const foreign = error instanceof RuntimeError && error.code === 'AlreadyExists'
     if (!foreign) writeExit(bundle, { pid: 0, exit: { status: UNKNOWN_STATUS, at: realtime() } })

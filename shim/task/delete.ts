@@ -3,6 +3,7 @@
  * pipe for ever, and the deletion completes even when its caller has given up. Invariant: an id is free again only when nothing of it is
  * left; until then a second Delete waits for the first and then finds nothing.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
 import { failpoint, unmountTree } from '../../runtime/index.ts'
 import { writeExit } from '../bundle.ts'
@@ -32,9 +33,8 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
       if (!isNotFound(error)) throw error
     }
     await init.io?.close()
-    unmountTree(rootfsOf(bundle))
+    await unmountTree(rootfsOf(bundle))
     failpoint('task:unmounted')
-    init.apply({ kind: 'delete' })
     const { pid } = init.state
     const exit = exitOf(init.state)
     // the container is gone now, whatever becomes of the record: without it `delete` looks again, and finds nothing
@@ -44,6 +44,9 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
       shim.logger.warn({ container: task.id, error: messageOf(error) }, 'cannot write the exit record')
     }
     failpoint('task:recorded')
+    await answerOthers()
+    // nothing waits from here to the answer: whoever has asked by now was told that it has stopped
+    init.apply({ kind: 'delete' })
     shim.registry.remove(task)
     shim.events.publish('/tasks/delete', TaskDelete, {
       containerId: task.id,
@@ -78,6 +81,11 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
     task.execs.delete(process.execId)
     return response(process.state)
   })
+}
+
+/** Answers the calls that have come: one turn takes up a connection, one its request, and the first may have begun before either. */
+async function answerOthers(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await nextTurn()
 }
 
 /** A created container is deleted by killing its init, which ends like any other: with an exit event. */

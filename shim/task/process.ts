@@ -5,7 +5,7 @@
  */
 import { TaskStatus } from 'ttrpc-ts/containerd'
 import type { Exit } from '../../runtime/index.ts'
-import { refused } from '../status.ts'
+import { notFound, refused } from '../status.ts'
 
 /** Where a process is in its life; an exec that was not started yet has pid 0. */
 export type ProcessState =
@@ -60,11 +60,12 @@ export function allows(state: ProcessState, action: Action): boolean {
   return actions.includes(action)
 }
 
-/** @throws TtrpcError (Unknown) "cannot delete a running process" and the like */
+/** @throws TtrpcError (Unknown) "cannot delete a running process" and the like; NotFound for a Delete of what another Delete has taken along */
 export function check(state: ProcessState, action: Action): void {
   if (allows(state, action)) return
   const [before, after] = WORDS[action]
-  throw refused(`cannot ${before} ${state.kind} ${after}`)
+  const refusal = `cannot ${before} ${state.kind} ${after}`
+  throw action === 'delete' && state.kind === 'deleted' ? notFound(refusal) : refused(refusal)
 }
 
 /** The state after an event. @throws Error for a pair that cannot happen, which is a bug of the caller */

@@ -45,6 +45,7 @@ export type TaskContainer = Pick<
   | 'set'
   | 'stats'
   | 'processes'
+  | 'listProcesses'
   | 'oomKillCount'
   | 'watchOom'
   | 'destroy'

@@ -45,7 +45,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
       return { pid: await startProcess(shim, task, task.process(execId)) }
     },
     delete: (request) => remove(shim, request),
-    pids: ({ id }) => ({ processes: pids(registry.get(id)) }),
+    pids: async ({ id }) => ({ processes: await pids(registry.get(id)) }),
     pause: ({ id }) => pause(shim, registry.get(id)),
     resume: ({ id }) => resume(shim, registry.get(id)),
     checkpoint: (request) => {
@@ -108,11 +108,12 @@ async function remove(shim: Shim, { id, execId }: DeleteRequest): Promise<Delete
   return execId === '' ? deleteTask(shim, task) : deleteExec(shim, task, task.process(execId))
 }
 
-function pids(task: Task): ProcessInfo[] {
+async function pids(task: Task): Promise<ProcessInfo[]> {
   if (task.init.state.kind === 'stopped') return []
+  const all = await task.container.listProcesses()
   const execs = new Map<number, string>()
   for (const { state, execId } of task.execs.values()) if (state.kind === 'running') execs.set(state.pid, execId)
-  return task.container.processes().map((pid) => {
+  return all.map((pid) => {
     const execId = execs.get(pid)
     return { pid, info: execId === undefined ? undefined : packAny(ProcessDetails, { execId }) }
   })

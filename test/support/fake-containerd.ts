@@ -257,6 +257,8 @@ export class FakeContainerd {
   program = join(BIN, 'containerd-shim-ts-v2')
   /** Words before its command line: what is to run it. */
   prefix: readonly string[] = []
+  /** More of its environment. */
+  readonly env: Record<string, string> = {}
   /** All container ids so far. */
   readonly ids: string[] = []
   readonly #shims: FakeShim[] = []
@@ -333,6 +335,7 @@ export class FakeContainerd {
         MAX_SHIM_VERSION: '2',
         GOMAXPROCS: '2',
         CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
+        ...this.env,
       },
     }).finished
   }

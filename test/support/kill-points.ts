@@ -24,25 +24,25 @@ export function buildFailing(): void {
 /** The file through which the shims of this test file are told where to stop; made before the daemon, whose environment they inherit. */
 export class StopFile {
   readonly #folder = mkdtempSync(join(tmpdir(), 'stop-'))
-  readonly #path = join(this.#folder, 'order')
+  readonly path = join(this.#folder, 'order')
 
   constructor(longTimeMs: number) {
-    process.env['RUNTS_STOP_FILE'] = this.#path
+    process.env['RUNTS_STOP_FILE'] = this.path
     process.env['RUNTS_LONG_TIME_MS'] = String(longTimeMs)
   }
 
   /** The next process that passes the place stops there; the next helper, for `init:<op>`, dies there. */
   order(place: Failpoint | `init:${string}`): void {
-    writeFileSync(this.#path, place)
+    writeFileSync(this.path, place)
   }
 
   /** Whether nobody has passed the place yet. */
   get pending(): boolean {
-    return existsSync(this.#path)
+    return existsSync(this.path)
   }
 
   cancel(): void {
-    rmSync(this.#path, { force: true })
+    rmSync(this.path, { force: true })
   }
 
   remove(): void {
@@ -55,10 +55,15 @@ export async function untilStopped(ct: Containers, id: string, order: StopFile):
   let stopped: number | undefined
   await until(`a process of ${id} to stop`, () => {
     if (order.pending) return false
-    stopped = ct.shims(id).find((pid) => /^State:\tT/m.test(statusOf(pid)))
+    stopped = ct.shims(id).find(hasStopped)
     return stopped !== undefined
   })
   return stopped!
+}
+
+/** Whether a process has been stopped and not continued. */
+export function hasStopped(pid: number): boolean {
+  return /^State:\tT/m.test(statusOf(pid))
 }
 
 function statusOf(pid: number): string {

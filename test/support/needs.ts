@@ -100,6 +100,8 @@ const CHECKS = {
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
   'Linux 6.5': () => isKernel(6, 5),
+  // whose milliseconds are those of the machine
+  'a real processor': () => process.env['TESTVM'] !== '1',
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
 } as const satisfies Record<string, () => boolean>
@@ -107,8 +109,8 @@ const CHECKS = {
 /** A thing of the machine that a test may need. */
 export type Need = keyof typeof CHECKS
 
-// A host is one or the other, a run is of one runtime, and few virtual machines have a /dev/kvm: these are alternatives, not something that
-// a machine should have.
+// A host is one or the other, a run is of one runtime, the guest's processor is emulated, and few virtual machines have a /dev/kvm: these are
+// alternatives, not something that a machine should have.
 const ALTERNATIVES: readonly Need[] = [
   'cgroup1',
   'cgroup2',
@@ -117,6 +119,7 @@ const ALTERNATIVES: readonly Need[] = [
   'selinux',
   'CAP_SYS_RESOURCE',
   'no CAP_SYS_RESOURCE',
+  'a real processor',
   '/dev/kvm',
 ]
 

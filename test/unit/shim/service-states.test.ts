@@ -79,7 +79,7 @@ describe('a container in the wrong state', () => {
     await stop(world)
     await call.Kill({ all: true })
     expect(world.calls).toContain('killAll 15')
-    expect(call.Pids()).toEqual({ processes: [] })
+    expect(await call.Pids()).toEqual({ processes: [] })
     expect(call.ResizePty()).toBeUndefined()
     expect(await call.CloseIO()).toBeUndefined()
     expect(await call.Wait()).toEqual({ exitStatus: 137, exitedAt: KILLED.at })

@@ -138,6 +138,7 @@ function makeWorld(bundle: string): World {
       throw new RuntimeError('NotFound', 'no cgroup')
     },
     processes: () => [100, 200],
+    listProcesses: async () => [100, 200],
     oomKillCount: () => on.oomKills,
     watchOom: () => ({ [Symbol.dispose]() {} }),
     destroy: async () => {

@@ -1,0 +1,42 @@
+/**
+ * How long each turn of the event loop held it, written down by a test build while RUNTS_TURNS names a file: one line per turn worth a
+ * look, with the place (failpoint.ts) that was passed last. Waiting for a processor does not count, since it says nothing of this
+ * program; what remains is work of ours and time spent in system calls. The product contains nothing of this.
+ */
+import { openSync, readSync, writeSync } from 'node:fs'
+import { lastPlace } from './failpoint.ts'
+
+/** set by scripts/build.ts; sources that run as they are have none */
+declare const RUNTS_FAILPOINTS: boolean | undefined
+
+/** Shorter turns are not told. */
+const WORTH_MS = 0.5
+const NS_PER_MS = 1_000_000
+
+/** Begins to measure, if a test asks for it: the loop never rests from then on. */
+export function probeTurns(): void {
+  if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
+    const path = process.env['RUNTS_TURNS']
+    if (path !== undefined) probe(openSync(path, 'a'))
+  }
+}
+
+function probe(out: number): void {
+  const file = openSync('/proc/thread-self/schedstat', 'r')
+  const bytes = Buffer.alloc(128)
+  const waited = (): number => {
+    const length = readSync(file, bytes, 0, bytes.length, 0)
+    return Number(bytes.toString('latin1', 0, length).split(' ')[1]) / NS_PER_MS
+  }
+  let before = { at: performance.now(), waited: waited() }
+  const turn = (): void => {
+    const now = { at: performance.now(), waited: waited() }
+    const held = now.at - before.at - (now.waited - before.waited)
+    if (held >= WORTH_MS) {
+      writeSync(out, `${held.toFixed(2)} ${lastPlace()}\n`)
+      before = { at: performance.now(), waited: waited() }
+    } else before = now
+    setImmediate(turn)
+  }
+  setImmediate(turn)
+}
