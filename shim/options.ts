@@ -21,6 +21,8 @@ export interface ShimOptions {
   readonly ioGid: number
   /** folder of all namespaces' state; empty means the default */
   readonly root: string
+  /** a read-only rbind mount is so with all that is mounted below it: for dockerd, which asks for that only where it knows the runtime */
+  readonly recursiveReadOnly: boolean
 }
 
 /** The options and what should be logged about them. */
@@ -38,6 +40,7 @@ interface RawOptions {
   binaryName: string
   root: string
   systemdCgroup: boolean
+  recursiveReadOnly: boolean
 }
 
 const NONE: Readonly<RawOptions> = {
@@ -48,6 +51,7 @@ const NONE: Readonly<RawOptions> = {
   binaryName: '',
   root: '',
   systemdCgroup: false,
+  recursiveReadOnly: false,
 }
 
 /** A daemon's configuration is far below; the file is of the operator's choosing, but may be any. */
@@ -73,15 +77,15 @@ export async function parseOptions(any: Any | undefined): Promise<ParsedOptions>
   if (raw.root !== '' && !raw.root.startsWith('/')) {
     throw new RuntimeError('InvalidArgument', `the option root is not an absolute path: "${raw.root}"`)
   }
-  const { noPivotRoot, noNewKeyring, ioUid, ioGid, root } = raw
-  return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root }, warnings }
+  const { noPivotRoot, noNewKeyring, ioUid, ioGid, root, recursiveReadOnly } = raw
+  return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root, recursiveReadOnly }, warnings }
 }
 
 async function rawOptions(any: Any | undefined, warnings: string[]): Promise<Readonly<RawOptions>> {
   if (any === undefined || any.typeUrl === '') return NONE
   switch (typeNameOf(any)) {
     case RuncOptions.typeName:
-      return decode(RuncOptions, any)
+      return { ...NONE, ...decode(RuncOptions, any) }
     case LegacyCreateOptions.typeName:
       return { ...NONE, ...pickLegacy(decode(LegacyCreateOptions, any)) }
     case RuntimeOptions.typeName:
@@ -138,6 +142,9 @@ function setOption(raw: RawOptions, key: string, value: TomlValue, where: string
       return true
     case 'NoNewKeyring':
       raw.noNewKeyring = flag()
+      return true
+    case 'RecursiveReadOnly':
+      raw.recursiveReadOnly = flag()
       return true
     case 'SystemdCgroup':
       raw.systemdCgroup = flag()

@@ -75,7 +75,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const root = stateRoot(options.root, shim.namespace)
     await nextTurn()
     // first: a bundle that is none is found out before anything is written or mounted there
-    const spec = withTerminal(loadSpec(bundle), request.terminal)
+    const spec = withReadOnlyTrees(withTerminal(loadSpec(bundle), request.terminal), options)
     await nextTurn()
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
@@ -171,6 +171,18 @@ function announce(shim: Shim, task: Task, request: CreateTaskRequest): void {
 function withTerminal(spec: Spec, terminal: boolean): Spec {
   const { process } = spec
   return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
+}
+
+/** The options of a read-only bind mount with all that is mounted below it get the word for that, if they say nothing else of it. */
+function withReadOnlyTrees(spec: Spec, { recursiveReadOnly }: ShimOptions): Spec {
+  if (!recursiveReadOnly) return spec
+  const mounts = spec.mounts.map((mount) => {
+    const { options } = mount
+    const readOnly = options.lastIndexOf('ro') > options.lastIndexOf('rw')
+    const decided = options.includes('rro') || options.includes('rrw')
+    return options.includes('rbind') && readOnly && !decided ? { ...mount, options: [...options, 'rro'] } : mount
+  })
+  return { ...spec, mounts }
 }
 
 /** Whether the init's output can go direct; io-setup.ts says why. */

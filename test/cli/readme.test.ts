@@ -3,7 +3,10 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { packAny } from 'ttrpc-ts'
+import { RuntimeOptions } from 'ttrpc-ts/containerd'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { parseOptions } from '../../shim/options.ts'
 import { needs } from '../support/needs.ts'
 import { BIN, CONTAINERD, DOCKER_BIN, ROOT } from '../support/places.ts'
 
@@ -32,7 +35,7 @@ function dump(config: string): { status: number | null; stdout: string } {
 
 describe("the README's configuration", needs('containerd'), () => {
   test('is one for each form, and containerd knows the handler in the forms that it reads', () => {
-    const configs = blocks('toml')
+    const configs = blocks('toml').filter((block) => block.startsWith('version'))
     expect(configs.map((config) => /^version = \d$/m.exec(config)?.[0])).toEqual(['version = 2', 'version = 3'])
     const release = Number(
       /\bv?(\d+)\.\d+\./.exec(spawnSync(CONTAINERD, ['--version'], { encoding: 'utf8' }).stdout)?.[1],
@@ -44,6 +47,13 @@ describe("the README's configuration", needs('containerd'), () => {
       expect(runtime).toMatch(/^containerd\.runtimes\.ts\]\n[\s\S]*?runtime_type = ["']io\.containerd\.ts\.v2["']/)
     }
   })
+})
+
+test("the README's options of the shim are options of the shim", async () => {
+  const [body = '', ...others] = blocks('toml').filter((block) => !block.startsWith('version'))
+  expect(others).toEqual([])
+  const { options, warnings } = await parseOptions(packAny(RuntimeOptions, { configBody: Buffer.from(body) }))
+  expect({ recursive: options.recursiveReadOnly, warnings }).toEqual({ recursive: true, warnings: [] })
 })
 
 describe("the README's configuration of Docker", needs('docker'), () => {

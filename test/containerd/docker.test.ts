@@ -2,15 +2,16 @@
  * Docker with our shim: dockerd is a client of containerd that brings its own fifos, hooks, options and way to come back after a crash.
  * (`docker run --runtime io.containerd.ts.v2`, or an entry of `runtimes` in its daemon.json.)
  */
-import { readlinkSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeOptions } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'
 import { isAlive } from '../support/census.ts'
-import { until } from '../support/command.ts'
+import { startCommand, until } from '../support/command.ts'
 import { expect, seconds } from '../support/containerd.ts'
 import { dockerTest } from '../support/docker.ts'
 import { needs } from '../support/needs.ts'
+import { BIN } from '../support/places.ts'
 import { optionsOf, RecordingRuntime } from '../support/recorder.ts'
 
 // each container's root is a copy of the image
@@ -24,6 +25,7 @@ const recorder = (folder: string): string => join(folder, 'docker/recorder')
 const test = dockerTest((folder) => ({
   runtimes: {
     'with-a-file': { runtimeType: 'io.containerd.ts.v2', options: { ConfigPath: join(folder, 'shim.toml') } },
+    'by-path': { path: join(BIN, 'runts') },
     recorded: {
       runtimeType: join(recorder(folder), 'containerd-shim-recorded-v2'),
       options: { TypeUrl: 'example.com/options', ConfigPath: join(folder, 'shim.toml') },
@@ -101,6 +103,42 @@ describe('docker run', NEEDS, () => {
       stdout: `${own('pid')}\n${own('ipc')}\n${own('uts')}\n`,
     })
   })
+
+  test(
+    '-v X:Y:ro is read-only below X as with runc for an entry with a path or the option RecursiveReadOnly: dockerd asks no other for its features',
+    needs('the runc shim'),
+    async ({ ct, docker }) => {
+      const below = join(ct.folder, 'shared/below')
+      mkdirSync(below, { recursive: true })
+      expect(await startCommand('mount', ['-t', 'tmpfs', 'below', below]).finished).toMatchObject({ code: 0 })
+      try {
+        const write = ['sh', '-c', 'touch /y/file 2>/dev/null || echo ro; touch /y/below/file 2>/dev/null || echo ro']
+        const written = async (runtime: string, ...flags: string[]) =>
+          (await docker.run([`--runtime=${runtime}`, ...flags], write)).stdout
+        const volume = `--volume=${join(ct.folder, 'shared')}:/y:ro`
+        expect(await written('runc', volume)).toBe('ro\nro\n')
+        expect(await written('by-path', volume)).toBe('ro\nro\n')
+        // README says so, in bold
+        expect(await written('ts', volume)).toBe('ro\n')
+        expect(await written('io.containerd.ts.v2', volume)).toBe('ro\n')
+        writeFileSync(join(ct.daemon.folder, 'shim.toml'), 'RecursiveReadOnly = true\n')
+        expect(await written('with-a-file', volume)).toBe('ro\nro\n')
+        const writable = `--volume=${join(ct.folder, 'shared')}:/y`
+        expect(await written('with-a-file', writable)).toBe('')
+        // the two words that are safe with any runtime
+        const mount = `--mount=type=bind,source=${join(ct.folder, 'shared')},target=/y,readonly,bind-recursive=`
+        expect(await written('ts', `${mount}disabled`)).toBe('ro\nro\n')
+        const refused = await docker.run(['--runtime=ts', `${mount}readonly,bind-propagation=rprivate`], write)
+        expect(refused).toMatchObject({
+          code: 125,
+          stdout: '',
+          stderr: expect.stringContaining('rro is not supported'),
+        })
+      } finally {
+        await startCommand('umount', [below]).finished
+      }
+    },
+  )
 
   test('-it has a terminal that has the size of the user’s, also when that changes', async ({ docker }) => {
     const command = docker.startOnTerminal(docker.runArgs(['--rm', '-it'], ['payload', 'winsize']), 30, 100)

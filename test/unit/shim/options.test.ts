@@ -7,7 +7,7 @@ import { LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/conta
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parseOptions } from '../../../shim/options.ts'
 
-const DEFAULTS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '' }
+const DEFAULTS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '', recursiveReadOnly: false }
 
 function config(body: string) {
   return packAny(RuntimeOptions, { configBody: Buffer.from(body) })
@@ -29,6 +29,7 @@ describe('parseOptions', () => {
       binaryName: 'runc',
     })
     expect((await parseOptions(any)).options).toEqual({
+      ...DEFAULTS,
       noPivotRoot: true,
       noNewKeyring: true,
       ioUid: 100,
@@ -56,9 +57,11 @@ describe('parseOptions', () => {
 
   test('runtimeoptions.v1.Options bring their configuration inline', async () => {
     const { options, warnings } = await parseOptions(
-      config('# ours\nNoPivotRoot = true\nIoUid = 12 # who\nRoot = "/run/\\u0061"\nBinaryName = \'\'\n'),
+      config(
+        '# ours\nNoPivotRoot = true\nIoUid = 12 # who\nRoot = "/run/\\u0061"\nBinaryName = \'\'\nRecursiveReadOnly = true\n',
+      ),
     )
-    expect(options).toEqual({ ...DEFAULTS, noPivotRoot: true, ioUid: 12, root: '/run/a' })
+    expect(options).toEqual({ ...DEFAULTS, noPivotRoot: true, ioUid: 12, root: '/run/a', recursiveReadOnly: true })
     expect(warnings).toEqual([])
   })
 

@@ -22,7 +22,7 @@ import { watchExit } from '../../../shim/task/exits.ts'
 import { Registry, type Shim, Task, type TaskContainer, TaskProcess } from '../../../shim/task/registry.ts'
 import { taskHandlers } from '../../../shim/task/service.ts'
 
-const OPTIONS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '' }
+const OPTIONS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '', recursiveReadOnly: false }
 const STDIO = { stdin: '', stdout: '', stderr: '', terminal: false }
 /** How a process ends that is killed. */
 export const KILLED: Exit = { status: 137, at: { seconds: 1_700_000_000n, nanos: 9 } }
