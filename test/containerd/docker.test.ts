@@ -26,6 +26,11 @@ const test = dockerTest((folder) => ({
   runtimes: {
     'with-a-file': { runtimeType: 'io.containerd.ts.v2', options: { ConfigPath: join(folder, 'shim.toml') } },
     'by-path': { path: join(BIN, 'runts') },
+    'with-a-key': {
+      runtimeType: 'io.containerd.ts.v2',
+      options: { ConfigPath: join(folder, 'shim.toml'), Colour: 'blue' },
+    },
+    'runc-with-a-key': { runtimeType: 'io.containerd.runc.v2', options: { Colour: 'blue' } },
     recorded: {
       runtimeType: join(recorder(folder), 'containerd-shim-recorded-v2'),
       options: { TypeUrl: 'example.com/options', ConfigPath: join(folder, 'shim.toml') },
@@ -47,6 +52,32 @@ describe('docker run', NEEDS, () => {
     expect(wrong.code).toBe(125)
     expect(wrong.stderr).toContain('shim.toml", line 1, column 9')
   })
+
+  test(
+    'with a runtime or an option that nobody knows ends as with runc, and leaves nothing',
+    needs('the runc shim'),
+    async ({ ct, docker }) => {
+      const told = async (runtime: string) => {
+        const { code, stdout, stderr } = await docker.run([`--runtime=${runtime}`], ['sh', '-c', 'echo said; exit 5'])
+        return { code, stdout, stderr: stderr.replaceAll(/\b(ts|runc)(?=[.-]v9)/g, 'NAME') }
+      }
+      const unknown = await told('io.containerd.ts.v9')
+      expect(unknown).toMatchObject({
+        code: 125,
+        stdout: '',
+        stderr: expect.stringContaining('"containerd-shim-NAME-v9"'),
+      })
+      expect(unknown).toEqual(await told('io.containerd.runc.v9'))
+      // a key that daemon.json has not
+      expect(await told('ts2')).toMatchObject({ code: 125, stderr: expect.stringContaining('runtime name: ts2') })
+      writeFileSync(join(ct.daemon.folder, 'shim.toml'), 'Colour = "blue"\n')
+      const known = await told('with-a-key')
+      expect(known).toEqual({ code: 5, stdout: 'said\n', stderr: '' })
+      expect(known).toEqual(await told('runc-with-a-key'))
+      await until('the warning', () => /ignoring the key \\"Colour\\" of the runtime options/.test(ct.daemon.log))
+      expect(await docker.ok('ps', '-aq')).toBe('')
+    },
+  )
 
   test('sends the options of daemon.json as runtimeoptions.v1.Options, to start and to Create', async ({ docker }) => {
     const runtime = new RecordingRuntime(recorder(join(docker.folder, '..')))

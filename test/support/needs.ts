@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism, release } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD_RELEASE, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
+import { CONTAINERD_RELEASE, CRICTL, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -97,6 +97,7 @@ const CHECKS = {
   '/dev/fuse': () => existsSync('/dev/fuse'),
   tini: () => onPath('tini'),
   nerdctl: () => onPath(NERDCTL),
+  crictl: () => onPath(CRICTL),
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
   'Linux 6.5': () => isKernel(6, 5),

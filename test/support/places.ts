@@ -38,6 +38,8 @@ export function releaseBin(release: string): string {
 export const DOCKER_BIN = join(ROOT, 'build/docker')
 /** The nerdctl that scripts/nerdctl builds. */
 export const NERDCTL = join(ROOT, 'build/nerdctl/nerdctl')
+/** The crictl that scripts/crictl builds. */
+export const CRICTL = join(ROOT, 'build/crictl/crictl')
 /** The daemon of the release under test. */
 export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
