@@ -200,8 +200,8 @@ describe('a container of docker', NEEDS, () => {
     expect((await terminal.finished).code).toBe(0)
     await docker.ok('exec', '-d', id, 'touch', '/made')
     await until('the file', async () => (await docker.docker('exec', id, 'test', '-e', '/made')).code === 0)
-    // as with runc
-    expect(await docker.docker('exec', id, '/no/such/program')).toMatchObject({ code: 126 })
+    // as with runc: dockerd's own word for it, 127 since Docker 28
+    expect([126, 127]).toContain((await docker.docker('exec', id, '/no/such/program')).code)
   })
 
   test('is shown, measured, updated, paused and resumed', async ({ docker }) => {

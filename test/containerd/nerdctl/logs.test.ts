@@ -2,7 +2,7 @@
  * The log of a container: nerdctl is its own `binary://` log program, and has to see everything. It leaves at the end of a container, whatever
  * it has still to read, so containers here run on until their log was looked at.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { until } from '../../support/command.ts'
@@ -32,6 +32,32 @@ describe('`nerdctl logs`', needs(...NERDCTL_NEEDS), () => {
     const log = await nerd.untilLogged(name, new RegExp(`^${LINES}$`, 'm'))
     expect(linesOf(log)).toEqual(Array.from({ length: LINES }, (_, i) => String(i + 1)))
   })
+
+  test(
+    'right after a run in the foreground are what it showed, as with runc',
+    needs('our shim', 'the runc shim'),
+    async ({ nerd }) => {
+      // the end waits until all was logged: at the end of a container nerdctl's log program leaves what it has not read yet
+      const script = `seq 1 ${LINES}; echo oops >&2; until [ -e /shared/$0 ]; do sleep 0.05; done; exit 4`
+      const session = async (runtime: string) => {
+        const name = nerd.name()
+        const args = nerd.runArgs(['--name', name, '-v', `${nerd.folder}:/shared`], ['sh', '-c', script, name])
+        const run = nerd.start(args.map((word) => (word === nerd.runtime ? runtime : word)))
+        await nerd.untilLogged(name, new RegExp(`^${LINES}$`, 'm'))
+        await until('the other stream', async () => (await nerd.run('logs', name)).stderr !== '')
+        writeFileSync(join(nerd.folder, name), '')
+        const shown = await run.finished
+        const { code, stdout, stderr } = await nerd.run('logs', name)
+        const ended = await nerd.inspect(name, '{{.State.Status}} {{.State.ExitCode}}')
+        const removed = (await nerd.run('rm', name)).code
+        return { shown: [shown.code, shown.stdout, shown.stderr], logs: [code, stdout, stderr], ended, removed }
+      }
+      const ours = await session(nerd.runtime)
+      const all = Array.from({ length: LINES }, (_, i) => `${i + 1}\n`).join('')
+      expect(ours).toEqual({ shown: [4, all, 'oops\n'], logs: [0, all, 'oops\n'], ended: 'exited 4', removed: 0 })
+      expect(ours).toEqual(await session('io.containerd.runc.v2'))
+    },
+  )
 
   test('-f follows until the end, beside a client that is attached', async ({ nerd }) => {
     const name = nerd.name()
