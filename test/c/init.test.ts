@@ -172,7 +172,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       const mounts = readdirSync(`/proc/${run.pid}/fdinfo`).map(
         (fd) => readFileSync(`/proc/${run.pid}/fdinfo/${fd}`, 'utf8').match(/^mnt_id:\s*(\d+)$/m)?.[1],
       )
-      expect(mounts).toHaveLength(4) // its streams and the fifo
+      expect(mounts).toHaveLength(5) // its streams, the fifo, and what tells that it is in its cgroup
       expect(mounts).not.toContain(procfs)
     })
 

@@ -204,7 +204,7 @@ describe('hooks', needs('root'), () => {
     const hooks = { poststart: [shell('echo out; echo err >&2; exit 9')], poststop: [told(runts, 'poststop')] }
     runts.leave('create', '--bundle', runts.bundle(['sleep', '100'], withHooks(hooks)), 'c1')
     const { code, stderr } = await runts.run('start', 'c1')
-    expect(stderr).toBe('runts: error running poststart hook #0: exit status 9, stdout: out, stderr: err\n')
+    expect(stderr).toBe('runts: error: error running poststart hook #0: exit status 9, stdout: out, stderr: err\n')
     expect(code).toBe(1)
     expect((await runts.run('state', 'c1')).stderr).toContain('does not exist')
     expect(existsSync(join(runts.root, 'c1'))).toBe(false)
@@ -218,7 +218,7 @@ describe('hooks', needs('root'), () => {
     const hooks = { poststart: [shell(`${remove}; echo gone; exit 9`)], poststop: [told(runts, 'poststop')] }
     runts.leave('create', '--bundle', runts.bundle(['sleep', '100'], withHooks(hooks)), 'c1')
     const { stderr } = await runts.run('start', 'c1')
-    expect(stderr).toBe('runts: error running poststart hook #0: exit status 9, stdout: gone, stderr: \n')
+    expect(stderr).toBe('runts: error: error running poststart hook #0: exit status 9, stdout: gone, stderr: \n')
     expect(log(runts).map(({ kind }) => kind)).toEqual(['poststop'])
   })
 
@@ -235,7 +235,7 @@ describe('hooks', needs('root'), () => {
       const { code, stderr } = await runts.run(command ?? '', '-b', bundle, 'c1')
       expect(spawnSync('umount', [busy]).status).toBe(0)
       expect({ kind, command, code }).toEqual({ kind, command, code: 1 })
-      expect(stderr).toContain(`\nrunts: error running ${kind} hook #0: exit status 9,`)
+      expect(stderr).toContain(`\nrunts: error: error running ${kind} hook #0: exit status 9,`)
       expect(stderr).toMatch(/^time=.* level=warning msg="cannot .*EBUSY/)
       await runts.ok('delete', '-f', 'c1')
     }

@@ -149,7 +149,7 @@ describe('a socket in a folder with a long path', needs('root', 'busybox'), () =
     const path = join(bundle, 'none')
     expect(await runts.run('create', '-b', bundle, '--console-socket', 'none', 'c')).toMatchObject({
       code: 1,
-      stderr: `runts: cannot connect to "${path}": ENOENT\n`,
+      stderr: `runts: error: cannot connect to "${path}": ENOENT: no such file or directory\n`,
     })
   })
 })

@@ -47,7 +47,7 @@ describe('on a read-only state root', needs('root', 'busybox'), () => {
     expect({ code, stdout, stderr }).toEqual({
       code: 1,
       stdout: '',
-      stderr: `runts: cannot delete the state of container "c": cannot remove "${path}": EROFS: read-only file system\n`,
+      stderr: `runts: error: cannot delete the state of container "c": cannot remove "${path}": EROFS: read-only file system\n`,
     })
     expect(await runts.state('c')).toMatchObject({ status: 'stopped' })
     expect(existsSync(said)).toBe(false)
@@ -76,7 +76,7 @@ describe('on a read-only state root', needs('root', 'busybox'), () => {
     for (const args of refused) {
       const { code, stdout, stderr } = await runts.run(...args)
       expect({ args, code, stdout, lines: stderr.split('\n').length }).toEqual({ args, code: 1, stdout: '', lines: 2 })
-      expect(stderr, args.join(' ')).toMatch(/^runts: (\w.*)?EROFS.*\n$/)
+      expect(stderr, args.join(' ')).toMatch(/^runts: error: (\w.*)?EROFS.*\n$/)
     }
     // what cannot be kept is not set
     const maxima = cgroupsOf(runts.name).map((folder) => join(folder, 'pids.max'))

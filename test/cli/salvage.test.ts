@@ -172,7 +172,7 @@ describe('a container whose state', needs('root', 'busybox'), () => {
       }
       const { code, stdout, stderr } = await runts.run('list')
       expect({ code, rows: stdout.trim().split('\n').length }).toEqual({ code: 0, rows: 1 })
-      expect(stderr).toMatch(/^load container c: .*`delete --force c` removes .*\n$/)
+      expect(stderr).toMatch(/^runts: error: load container c: .*`delete --force c` removes .*\n$/)
       expect((await runts.ok('list', '-q')).stdout).toBe('c\n')
       expect(isAlive(Number(pid))).toBe(true)
       await expectRemoved(runts, 'c', pid, how)

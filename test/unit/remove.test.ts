@@ -45,7 +45,7 @@ test('a failure names the path that stayed and the reason', ({ folder }) => {
   const detail = { source: 'syscall', path: join(folder, 'd') }
   expect(() => removeFile(join(folder, 'd'))).toThrow(
     expect.objectContaining({
-      message: `cannot remove "${join(folder, 'd')}": EISDIR: illegal operation on a directory`,
+      message: `cannot remove "${join(folder, 'd')}": EISDIR: is a directory`,
       detail: expect.objectContaining(detail),
     }),
   )
