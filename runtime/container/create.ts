@@ -41,7 +41,7 @@ import {
   keyringName,
   makeFifo,
   rootfsPath,
-  seccompOf,
+  seccompInTurns,
   sized,
   withConsole,
 } from './prepare.ts'
@@ -89,6 +89,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     const fifo = makeFifo(root, id)
     if (options.notify === true) makeNotifyFolder(root, id)
     failpoint('create:fifo')
+    await nextTurn()
     const { cgroupsPath, resources } = spec.linux
     cgroup = Cgroup.create({
       id,
@@ -104,7 +105,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     // who has no privileges owns what he may give away, and no more
     if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
     warnOfSurvivors(cgroup, spec, logger)
-    const seccomp = seccompOf(spec, logger, root)
+    const seccomp = await seccompInTurns(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
     // a spec may be long: others have their turn between the steps of what follows

@@ -18,7 +18,7 @@ import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
-import { containerSide, hasBareNewlines, keyringName, seccompOf, sized, withConsole } from './prepare.ts'
+import { containerSide, hasBareNewlines, keyringName, seccompInTurns, sized, withConsole } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './process.ts'
 import { refusal } from './status.ts'
 
@@ -70,7 +70,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
   const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
-  const seccomp = seccompOf(spec, target.logger, target.root)
+  const seccomp = await seccompInTurns(spec, target.logger, target.root)
   using agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
   using consoleSocket = connectConsole(options)
   using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
@@ -86,6 +86,8 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })
+  // the profile may have taken some turns of the event loop
+  refuseAborted(options.signal, what)
   // As long as init is there, nobody else has its number: what procfs said of that number was about init.
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
   const run = new PlanProcess({

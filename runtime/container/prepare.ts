@@ -9,7 +9,7 @@ import type { Stdio } from '../init/spawn.ts'
 import { atLevel, type Logger, type LogLevel, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
-import { compileSeccomp } from '../seccomp/libseccomp.ts'
+import { type CompileOptions, compileSeccomp, compileSeccompInTurns } from '../seccomp/libseccomp.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import { reasonOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
@@ -75,13 +75,26 @@ export function seccompOf(
   root?: string,
 ): { flags: number; filter: Uint8Array } | undefined {
   const profile = spec.linux.seccomp
-  if (profile === undefined) return undefined
+  return profile === undefined ? undefined : compileSeccomp(profile, compileOptions(logger, root))
+}
+
+/** The same, while others have their turns of the event loop. */
+export async function seccompInTurns(
+  spec: Spec,
+  logger: Logger,
+  root: string,
+): Promise<{ flags: number; filter: Uint8Array } | undefined> {
+  const profile = spec.linux.seccomp
+  return profile === undefined ? undefined : compileSeccompInTurns(profile, compileOptions(logger, root))
+}
+
+function compileOptions(logger: Logger, root: string | undefined): CompileOptions {
   const own = root === undefined ? undefined : join(root, '.seccomp')
   const cacheDir = hostFacts().rootless ? own : SECCOMP_CACHE
-  return compileSeccomp(profile, {
+  return {
     ...(cacheDir === undefined ? {} : { cacheDir }),
     onUnknown: (names) => logger.debug({ names: names.join(' ') }, 'ignored unknown system calls of the profile'),
-  })
+  }
 }
 
 /** Sends the terminal's master there, if it is to be somebody else's. */

@@ -4,6 +4,7 @@
  * that cannot be compiled whole is an error; no container starts with less of a filter than was asked for.
  */
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError, specError } from '../errors.ts'
 import { SECCOMP_ARCHITECTURES } from '../spec/seccomp.ts'
 import type { LinuxSeccomp, SeccompArg } from '../spec/types.ts'
@@ -24,6 +25,8 @@ import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from 
 const COMPILER_VERSION = 2
 /** Above this many rules the tests are ordered as a tree. */
 const TREE_ABOVE_RULES = 32
+/** How many rules the library is given in one turn of the event loop. */
+const RULES_AT_ONCE = 32
 const MAX_IN_MEMORY = 16
 
 const TOKEN_X86_64 = 0xc000003e
@@ -41,11 +44,55 @@ export interface CompileOptions {
 
 /** The filter of a profile. @throws InvalidArgument, Unimplemented when libseccomp is missing */
 export function compileSeccomp(profile: LinuxSeccomp, options: CompileOptions = {}): CompiledFilter {
+  const steps = filterOf(profile, options)
+  for (let step = steps.next(); ; ) {
+    if (step.done === true) return step.value
+    let program: Uint8Array | undefined
+    try {
+      program = step.value?.export()
+    } catch (error) {
+      // the filter under construction is the generator's to release
+      step = steps.throw(error)
+      continue
+    }
+    step = steps.next(program)
+  }
+}
+
+/** The same, while others have their turns of the event loop: what is not in a cache takes tens of milliseconds. */
+export async function compileSeccompInTurns(
+  profile: LinuxSeccomp,
+  options: CompileOptions = {},
+): Promise<CompiledFilter> {
+  const steps = filterOf(profile, options)
+  for (let step = steps.next(); ; ) {
+    if (step.done === true) return step.value
+    let program: Uint8Array | undefined
+    try {
+      program = await step.value?.exportAside()
+    } catch (error) {
+      // the filter under construction is the generator's to release
+      step = steps.throw(error)
+      continue
+    }
+    await nextTurn()
+    step = steps.next(program)
+  }
+}
+
+/** Steps between which others may have a turn: one that yields a context wants its program. */
+type Steps<T> = Generator<SeccompContext | undefined, T, Uint8Array | undefined>
+
+function* filterOf(profile: LinuxSeccomp, options: CompileOptions): Steps<CompiledFilter> {
+  yield undefined
+  // the first use opens the library
+  seccompVersion()
+  yield undefined
   const key = cacheKey(profile)
   const path = options.cacheDir === undefined ? undefined : join(options.cacheDir, key)
   let filter = compiled.get(key) ?? (path === undefined ? undefined : readCached(path))
   if (filter === undefined) {
-    filter = { flags: filterFlags(profile), filter: compile(profile, options.onUnknown) }
+    filter = { flags: filterFlags(profile), filter: yield* compile(profile, options.onUnknown) }
     if (path !== undefined) writeCached(path, filter)
   }
   remember(key, filter)
@@ -80,7 +127,7 @@ export function cacheKey({ defaultAction, defaultErrnoRet, architectures, flags,
   return sha256().update(canonical).digest('hex')
 }
 
-function compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown']): Uint8Array {
+function* compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown']): Steps<Uint8Array> {
   if (usesNotify(profile)) requireNotify()
   const defaultAction = actionCode(profile.defaultAction, profile.defaultErrnoRet)
   using context = new SeccompContext(defaultAction)
@@ -107,13 +154,15 @@ function compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown']):
       }
       for (const tests of sets) {
         context.addRule(name, syscall, code, tests)
-        rules++
+        if (++rules % RULES_AT_ONCE === 0) yield undefined
       }
     }
   }
   if (unknown.size > 0) onUnknown?.([...unknown])
   if (rules > TREE_ABOVE_RULES) context.useBinaryTree()
-  const program = context.export()
+  yield undefined
+  const program = yield context
+  if (program === undefined) throw new Error('a compiled profile was not exported')
   if (!needsEnosys(profile)) return patch(program, [])
   const named = new Set(profile.syscalls.flatMap(({ names }) => names))
   return patch(program, knownSyscalls([...architectures], [...named]))

@@ -3,10 +3,11 @@
  * without it can run containers that have no profile. Invariant: a context is released exactly once, and every failure of the library is
  * an error with its errno.
  */
-import { closeSync, fstatSync, readSync } from 'node:fs'
-import koffi, { type LibraryHandle } from 'koffi'
+import { fstatSync, readSync } from 'node:fs'
+import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
 import { RuntimeError } from '../errors.ts'
 import { syscallError } from './errno.ts'
+import { OwnedFd } from './fd.ts'
 import { memfdCreate } from './libc.ts'
 
 /** struct scmp_arg_cmp: one condition on an argument; operators are libseccomp's numbers. */
@@ -47,7 +48,7 @@ interface Library {
   readonly resolve: Native
   readonly resolveArch: Native
   readonly ruleAdd: Native
-  readonly exportBpf: Native
+  readonly exportBpf: KoffiFunc<Native>
   /** libseccomp 2.6 and later */
   readonly exportBpfMem: Native | undefined
   readonly version: string
@@ -173,18 +174,21 @@ export class SeccompContext {
     return program
   }
 
+  /** The same, made on a thread of the pool: a long profile takes tens of milliseconds. Nothing else may use the filter meanwhile. */
+  async exportAside(): Promise<Uint8Array> {
+    const { exportBpf } = this.#library
+    using file = new OwnedFd(memfdCreate('seccomp'))
+    const result = await new Promise<unknown>((resolve, reject) => {
+      exportBpf.async(this.#context, file.fd, (error: unknown, value: unknown) =>
+        error ? reject(error) : resolve(value),
+      )
+    })
+    return exported(file.fd, Number(result))
+  }
+
   #exportToFile(native: Native): Uint8Array {
-    const fd = memfdCreate('seccomp')
-    try {
-      const result = Number(native(this.#context, fd))
-      if (result < 0) throw failure('export', 'seccomp_export_bpf', result)
-      const program = new Uint8Array(fstatSync(fd).size)
-      const read = readSync(fd, program, 0, program.length, 0)
-      if (read !== program.length) throw new Error(`read ${read} of ${program.length} bytes of a memory file`)
-      return program
-    } finally {
-      closeSync(fd)
-    }
+    using file = new OwnedFd(memfdCreate('seccomp'))
+    return exported(file.fd, Number(native(this.#context, file.fd)))
   }
 
   #set(attribute: number, value: number): void {
@@ -197,6 +201,15 @@ export class SeccompContext {
     this.#library.release(this.#context)
     this.#context = undefined
   }
+}
+
+/** The program that the library has written into a memory file. */
+function exported(fd: number, result: number): Uint8Array {
+  if (result < 0) throw failure('export', 'seccomp_export_bpf', result)
+  const program = new Uint8Array(fstatSync(fd).size)
+  const read = readSync(fd, program, 0, program.length, 0)
+  if (read !== program.length) throw new Error(`read ${read} of ${program.length} bytes of a memory file`)
+  return program
 }
 
 function failure(action: string, call: string, result: number): RuntimeError {

@@ -437,7 +437,8 @@ describe('many commands in the foreground', needs('root', 'busybox'), () => {
   const statuses = [0, 1, 3, 6, 125, 127, 137, 255]
 
   test('lose no byte and no status, and leave nothing behind', { timeout: 1_800_000 }, async ({ runts }) => {
-    running(runts)
+    // it outlives them all
+    runts.leave('run', '-d', '-b', runts.bundle(['sleep', '100000']), 'c')
     const init = await pidOf(runts, 'c')
     const files = openFiles(init)
     const [execs, runs] = full ? [5000, 1000] : [112, 48]

@@ -4,6 +4,7 @@
  */
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { defaultProfile } from '../unit/seccomp/profile.ts'
 import { until } from './command.ts'
 import { type FakeContainerd, processAny } from './fake-containerd.ts'
 import type { SpecChange } from './spec.ts'
@@ -46,6 +47,7 @@ export async function longestTurns(
   const crowd: SpecChange = (spec) => {
     change?.(spec)
     spec.root = { path: 'rootfs' }
+    spec.linux.seccomp = defaultProfile()
     for (let i = 0; i < mounts; i++)
       spec.mounts.push({ destination: `/dev/shm/${i}`, type: 'tmpfs', source: 'tmpfs', options: ['size=4k'] })
   }
