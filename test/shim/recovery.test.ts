@@ -2,7 +2,17 @@
  * `delete` of the shim's program, however it finds things: the shim lives, hangs or is gone, the bundle is there or not, the state is of
  * another version, of another boot, or not readable at all; and the new beginning of a container that left something behind.
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { createClient } from 'ttrpc-ts'
@@ -368,7 +378,8 @@ describe('a container whose creator has gone', NEEDS, () => {
     connection.close()
     await failed
     await until('the create to be undone', () => !existsSync(stateFolder(fake, shim.id)))
-    await until('the hooks to have run', () => existsSync(notesPath(fake)))
+    // the file is there before what is said in it
+    await until('the hooks to have run', () => existsSync(notesPath(fake)) && statSync(notesPath(fake)).size > 0)
     expect(takeNotes(fake)).toEqual(['poststop stopped'])
     await expect(task.state()).rejects.toThrow('not found')
     shim.task(['sleep', '1000'], undefined, 'v2', shim.id)
