@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -62,25 +63,34 @@ async function expectRemoved(runts: Runts, id: string, pid: unknown, how: string
 }
 
 describe('a configuration', needs('root', 'busybox'), () => {
-  for (const count of [5000, 15_800]) {
-    test(`with ${count} annotations of 1000 bytes makes a container as any other`, async ({ runts }) => {
-      const bundle = runts.bundle(SLEEP, (spec) => {
-        spec.annotations = annotations(count)
-      })
-      runts.leave('run', '-d', '-b', bundle, 'c')
-      const state = await runts.state('c')
-      expect(state).toMatchObject({ status: 'running', bundle })
-      expect(Object.keys(Object(state['annotations']))).toHaveLength(count)
-      expect((await runts.ok('list')).stdout).toMatch(/^c .* running /m)
-      expect((await runts.ok('exec', 'c', 'echo', 'there')).stdout).toBe('there\n')
-      const limits = join(runts.folder, 'limits')
-      writeFileSync(limits, '{"pids":{"limit":50}}')
-      await runts.ok('update', '-r', limits, 'c')
-      await runts.ok('kill', 'c', 'KILL')
-      await runts.untilStatus('c', 'stopped')
-      await runts.ok('delete', 'c')
+  const withAnnotations = (runts: Runts, count: number): string =>
+    runts.bundle(SLEEP, (spec) => {
+      spec.annotations = annotations(count)
     })
-  }
+
+  test('with 5000 annotations of 1000 bytes makes a container as any other', async ({ runts }) => {
+    const bundle = withAnnotations(runts, 5000)
+    runts.leave('run', '-d', '-b', bundle, 'c')
+    const state = await runts.state('c')
+    expect(state).toMatchObject({ status: 'running', bundle })
+    expect(Object.keys(Object(state['annotations']))).toHaveLength(5000)
+    expect((await runts.ok('list')).stdout).toMatch(/^c .* running /m)
+    expect((await runts.ok('exec', 'c', 'echo', 'there')).stdout).toBe('there\n')
+    const limits = join(runts.folder, 'limits')
+    writeFileSync(limits, '{"pids":{"limit":50}}')
+    await runts.ok('update', '-r', limits, 'c')
+    await runts.ok('kill', 'c', 'KILL')
+    await runts.untilStatus('c', 'stopped')
+    await runts.ok('delete', 'c')
+  })
+
+  test('of almost 16 MiB, which is the most that is read, makes one that is found again', async ({ runts }) => {
+    const bundle = withAnnotations(runts, 16_300)
+    expect(statSync(join(bundle, 'config.json')).size).toBeGreaterThan(15.8 * MIB)
+    runts.leave('run', '-d', '-b', bundle, 'c')
+    expect(await runts.state('c')).toMatchObject({ status: 'running' })
+    await runts.ok('delete', '-f', 'c')
+  })
 
   test('that is larger than what can be kept is refused before anything is made', async ({ runts }) => {
     using library = new Library()
@@ -182,57 +192,45 @@ describe('a container whose state', needs('root', 'busybox'), () => {
     })
   }
 
-  test('is damaged in any way is removed also where it was made by an earlier version, which kept no record', async ({
-    runts,
-  }) => {
-    for (const [how, damage] of Object.entries(DAMAGES)) {
+  test.for(Object.entries(DAMAGES))(
+    '%s is removed also where it was made by an earlier version, which kept no record',
+    async ([how, damage], { runts }) => {
       runts.leave('run', '-d', '-b', runts.bundle(SLEEP, withPoststop(runts)), 'c')
       const { pid } = await runts.state('c')
       rmSync(join(runts.root, 'c/made'))
       damage(join(runts.root, 'c/state.json'))
       await expectRemoved(runts, 'c', pid, how)
-      expect({ how, notes: takeNotes(runts) }).toEqual({ how, notes: 1 })
-    }
-  })
+      expect(takeNotes(runts)).toBe(1)
+    },
+  )
 
-  test('and spec and record are damaged, one or two of them, is removed, by what the rest tells', async ({ runts }) => {
-    const files = ['state.json', 'config.json', 'made']
-    const combinations = files.flatMap((one) => [[one], ...files.filter((two) => two > one).map((two) => [one, two])])
-    for (const names of combinations) {
+  const files = ['state.json', 'config.json', 'made']
+  const sets = files.flatMap((one) => [[one], ...files.filter((two) => two > one).map((two) => [one, two])])
+  test.for(sets.map((names) => names.join(' and ')))(
+    'is damaged in %s is removed, by what the rest tells',
+    async (names, { runts }) => {
       for (const damage of ['', '{"version":']) {
         runts.leave('run', '-d', '-b', runts.bundle(SLEEP, withPoststop(runts)), 'c')
         const { pid } = await runts.state('c')
-        for (const name of names) writeFileSync(join(runts.root, 'c', name), damage)
-        const how = `${names.join(' and ')}: ${JSON.stringify(damage)}`
-        await expectRemoved(runts, 'c', pid, how)
-        // without spec and record nobody knows of the bundle, but the state
-        expect({ how, notes: takeNotes(runts) }).toEqual({ how, notes: 1 })
+        for (const name of names.split(' and ')) writeFileSync(join(runts.root, 'c', name), damage)
+        await expectRemoved(runts, 'c', pid, JSON.stringify(damage))
+        expect({ damage, notes: takeNotes(runts) }).toEqual({ damage, notes: 1 })
       }
-    }
-  })
+    },
+  )
 
-  test('is garbage is removed in every status: created, paused, stopped', async ({ runts }) => {
-    const state = join(runts.root, 'c/state.json')
-    const statuses: Readonly<Record<string, () => Promise<unknown>>> = {
-      created: async () => {},
-      paused: async () => {
-        await runts.ok('start', 'c')
-        await runts.ok('pause', 'c')
-      },
-      stopped: async () => {
-        await runts.ok('start', 'c')
-        await runts.ok('kill', 'c', 'KILL')
-        await runts.untilStatus('c', 'stopped')
-      },
-    }
-    for (const [status, reach] of Object.entries(statuses)) {
-      runts.leave('create', '-b', runts.bundle(SLEEP, withPoststop(runts)), 'c')
-      await reach()
-      const { pid } = await runts.state('c')
-      writeFileSync(state, 'garbage')
-      await expectRemoved(runts, 'c', pid, status)
-      expect({ status, notes: takeNotes(runts) }).toEqual({ status, notes: 1 })
-    }
+  test.for([
+    ['created'],
+    ['paused', ['start', 'c'], ['pause', 'c']],
+    ['stopped', ['start', 'c'], ['kill', 'c', 'KILL']],
+  ] as [string, ...string[][]][])('is garbage is removed when it is %s', async ([status, ...commands], { runts }) => {
+    runts.leave('create', '-b', runts.bundle(SLEEP, withPoststop(runts)), 'c')
+    for (const command of commands) await runts.ok(...command)
+    await runts.untilStatus('c', status)
+    const { pid } = await runts.state('c')
+    writeFileSync(join(runts.root, 'c/state.json'), 'garbage')
+    await expectRemoved(runts, 'c', pid, status)
+    expect(takeNotes(runts)).toBe(1)
   })
 
   test('is garbage takes its processes along that are in the pid namespace of the host, in cgroups below its own too', async ({
