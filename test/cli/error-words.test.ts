@@ -48,6 +48,8 @@ interface Row {
   readonly command: Step
   readonly spec?: SpecChange
   readonly words: readonly string[]
+  /** what ours has besides, where releases of runc differ */
+  readonly ours?: string
 }
 
 const NOBODY = ['container does not exist']
@@ -81,12 +83,19 @@ const ROWS: readonly Row[] = [
   { what: 'run of a missing file', command: RUN, spec: args('/no/such'), words: NO_FILE },
   { what: 'exec of a missing file', before: RUNNING, command: ['exec', 'c', '/no/such'], words: NO_FILE },
   { what: 'run of no name', command: RUN, spec: args(''), words: ['exec: "": executable file not found in $PATH'] },
-  { what: 'run of a folder', command: RUN, spec: args('/tmp'), words: ['exec: "/tmp": ', 'permission denied'] },
+  {
+    what: 'run of a folder',
+    command: RUN,
+    spec: args('/tmp'),
+    words: ['exec: "/tmp": '],
+    ours: 'is a directory: permission denied',
+  },
   {
     what: 'exec of a folder',
     before: RUNNING,
     command: ['exec', 'c', '/tmp'],
-    words: ['exec: "/tmp": ', 'permission denied'],
+    words: ['exec: "/tmp": '],
+    ours: 'is a directory: permission denied',
   },
   { what: 'run of a text', command: RUN, spec: args('/text'), words: ['exec: "/text": permission denied'] },
   {
@@ -282,6 +291,7 @@ describe('the error line', needs('root', 'busybox', 'the runc shim', 'our shim')
       expect(runc?.line.replaceAll('\\"', '"'), 'runc').toContain(word)
       expect(ours?.line).toContain(word)
     }
+    expect(ours?.line).toContain(row.ours ?? '')
     expect(ours?.line).toMatch(/^runts: error: [^\n]+$/)
     expect(ours?.code).not.toBe(0)
   })
