@@ -19,7 +19,7 @@ int op_wait_cgroup(struct ctx *c);
 int op_unshare(struct ctx *c, const struct op_unshare *op);
 int op_keyring(struct ctx *c, const struct op_keyring *op);
 int op_loopback_up(struct ctx *c);
-int op_root_propagation(struct ctx *c, const struct op_root_propagation *op);
+int op_propagation(struct ctx *c, const struct op_propagation *op);
 int op_rootfs(struct ctx *c, const struct op_rootfs *op);
 int op_mount(struct ctx *c, const struct op_mount *op);
 int op_device(struct ctx *c, const struct op_device *op);
@@ -76,7 +76,7 @@ static inline int run_op(struct ctx *c, const struct op *op)
     case OP_UNSHARE: return op_unshare(c, &op->unshare);
     case OP_KEYRING: return op_keyring(c, &op->keyring);
     case OP_LOOPBACK_UP: return op_loopback_up(c);
-    case OP_ROOT_PROPAGATION: return op_root_propagation(c, &op->root_propagation);
+    case OP_PROPAGATION: return op_propagation(c, &op->propagation);
     case OP_ROOTFS: return op_rootfs(c, &op->rootfs);
     case OP_MOUNT: return op_mount(c, &op->mount);
     case OP_DEVICE: return op_device(c, &op->device);

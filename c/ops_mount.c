@@ -127,11 +127,20 @@ static int open_target(struct ctx *c, const struct op_mount *op, bool directory,
     return take_fd(&target);
 }
 
+/* What a mount brings from a more privileged user namespace is locked (mount_namespaces(7)): that stays, unless it was asked to go. */
+static int set_attributes(const struct op_mount *op, int tree)
+{
+    int err = -EPERM;
+    if (op->dropped != 0)
+        err = sys_mount_setattr(tree, false, op->set, op->clear | op->dropped, 0);
+    if (err == -EPERM)
+        err = (op->set | op->clear) == 0 ? 0 : sys_mount_setattr(tree, false, op->set, op->clear, 0);
+    return err;
+}
+
 static int finish(struct ctx *c, const struct op_mount *op, int tree, int target, const char *what)
 {
-    int err = 0;
-    if ((op->set | op->clear) != 0)
-        err = sys_mount_setattr(tree, false, op->set, op->clear, 0);
+    int err = set_attributes(op, tree);
     if (err == 0 && (op->rec_set | op->rec_clear) != 0)
         err = sys_mount_setattr(tree, true, op->rec_set, op->rec_clear, 0);
     if (err < 0)

@@ -11,18 +11,20 @@
 
 #define MAX_MOUNTINFO_BYTES (4 * 1024 * 1024)
 
-int op_root_propagation(struct ctx *c, const struct op_root_propagation *op)
+/* Until the rootfs op it is a path of the runtime's own that the plan names, afterwards one that the image may bend, within the root. */
+int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
-    int err = sys_mount(NULL, "/", NULL, op->flags, NULL);
-    return err < 0 ? step(c, err, "set the propagation of \"/\" to 0x%x", op->flags) : 0;
+    cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) : path_open(c->root, op->path.s, O_PATH);
+    int err = fd < 0 ? fd : sys_mount_setattr(fd, (op->flags & MS_REC) != 0, 0, 0, op->flags & ~(uint32_t)MS_REC);
+    return err < 0 ? step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags) : 0;
 }
 
 /* Only the root of a mount has a propagation: goes up from `fd` until the kernel agrees that this is one. */
-static int make_mount_private(int fd)
+static int set_propagation_of_mount(int fd, uint64_t propagation)
 {
     cleanup_fd int at = sys_openat(fd, ".", O_PATH | O_DIRECTORY, 0);
     for (int depth = 0; at >= 0 && depth < PATH_MAX / 2; depth++) {
-        int err = sys_mount_setattr(at, false, 0, 0, MS_PRIVATE);
+        int err = sys_mount_setattr(at, false, 0, 0, propagation);
         if (err != -EINVAL)
             return err;
         int up = sys_openat(at, "..", O_PATH | O_DIRECTORY, 0);
@@ -33,25 +35,41 @@ static int make_mount_private(int fd)
 }
 
 /*
- * Who can influence: the path is the runtime's. Privilege: root in the container's user namespace, in its own copy of the mounts. Order:
- * the parent is made private before anything is attached below it, so that nothing of the container propagates to the host, and because
- * pivot_root refuses shared parents.
+ * Binds a directory on itself. What was unbindable is made private like everything else that has no master: a slave is left as it is, so
+ * that the kernel says EINVAL then. A tree that goes among the caller's mounts is nobody's peer: below a shared parent it gets copies in
+ * that one's peers, which later mounts on it reach and its unmounting takes away, but what it covers has no part in them.
+ */
+static int bind_on_itself(int fd, uint32_t how)
+{
+    unsigned flags = OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE;
+    int err = how == ROOTFS_HOW_CALLERS ? 0 : set_propagation_of_mount(fd, how == ROOTFS_HOW_SLAVE ? MS_SLAVE : MS_PRIVATE);
+    cleanup_fd int tree = err < 0 ? err : sys_open_tree(fd, "", flags);
+    if (tree == -EINVAL && how == ROOTFS_HOW_SLAVE)
+        return bind_on_itself(fd, ROOTFS_HOW_PRIVATE);
+    err = tree < 0 ? tree : 0;
+    if (err == 0 && how == ROOTFS_HOW_CALLERS)
+        err = sys_mount_setattr(tree, false, 0, 0, MS_PRIVATE);
+    if (err == 0)
+        err = sys_attach(tree, fd);
+    return err < 0 ? err : take_fd(&tree);
+}
+
+/*
+ * Who can influence: the path is the runtime's. Privilege: root in the container's user namespace, in its own copy of the mounts, unless
+ * it has none. Order: the mount that the root is in stops to be anybody's peer before anything is attached below it, so that nothing of
+ * the container propagates to the host, and because pivot_root refuses shared parents.
  */
 int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 {
     cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_PATH | O_DIRECTORY, 0);
     if (fd < 0)
         return step(c, fd, "open the root directory \"%s\"", op->path.s);
-    if (op->bind != 0) {
-        int err = make_mount_private(fd);
-        if (err < 0)
-            return step(c, err, "make the mount of \"%s\" private", op->path.s);
-        cleanup_fd int tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
-        err = tree < 0 ? tree : sys_attach(tree, fd);
-        if (err < 0)
-            return step(c, err, "bind the root directory \"%s\" on itself", op->path.s);
+    if (op->how != ROOTFS_HOW_DIRECTORY) {
+        int tree = bind_on_itself(fd, op->how);
+        if (tree < 0)
+            return step(c, tree, "bind the root directory \"%s\" on itself", op->path.s);
         close_fd(&fd);
-        fd = take_fd(&tree);
+        fd = tree;
     }
     close_fd(&c->root);
     c->root = take_fd(&fd);

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0xa4d86e28u
+#define PLAN_SCHEMA_HASH 0xe7b7bed7u
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -41,6 +41,10 @@
 #define PIVOT_MODE_PIVOT 0u
 #define PIVOT_MODE_MOVE 1u
 #define PIVOT_MODE_CHROOT 2u
+#define ROOTFS_HOW_DIRECTORY 0u
+#define ROOTFS_HOW_PRIVATE 1u
+#define ROOTFS_HOW_SLAVE 2u
+#define ROOTFS_HOW_CALLERS 3u
 
 /* Bits of the credentials operation's flags. */
 #define CREDENTIALS_SET_CAPS 1u
@@ -98,11 +102,11 @@ enum op_code {
     OP_KEYRING = 23,
     /* bring the loopback interface of the network namespace up */
     OP_LOOPBACK_UP = 24,
-    /* set the propagation (MS_* flags) of the mount at / */
-    OP_ROOT_PROPAGATION = 25,
-    /* open the root directory for all later ops; with bind: make its parent mount private and bind it on itself recursively, so that it can be pivoted */
+    /* set the propagation (MS_* flags) of the mount at a path: of the runtime's own before rootfs, of the container's after it */
+    OP_PROPAGATION = 25,
+    /* open the root directory for all later ops, made a mount or not, by ROOTFS_HOW */
     OP_ROOTFS = 26,
-    /* mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag" */
+    /* mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree; dropped is cleared too, where that is not locked), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag" */
     OP_MOUNT = 27,
     /* mknod inside the root, or verify that the same node is there; mode holds the type bits too */
     OP_DEVICE = 28,
@@ -257,13 +261,14 @@ struct op_keyring {
     struct plan_str label;
 };
 
-struct op_root_propagation {
+struct op_propagation {
+    struct plan_str path;
     uint32_t flags;
 };
 
 struct op_rootfs {
     struct plan_str path;
-    uint32_t bind;
+    uint32_t how;
 };
 
 struct op_mount {
@@ -274,6 +279,7 @@ struct op_mount {
     uint32_t how;
     uint64_t set;
     uint64_t clear;
+    uint64_t dropped;
     uint64_t rec_set;
     uint64_t rec_clear;
     struct plan_u32s propagation;
@@ -453,7 +459,7 @@ struct op {
         struct op_session session;
         struct op_unshare unshare;
         struct op_keyring keyring;
-        struct op_root_propagation root_propagation;
+        struct op_propagation propagation;
         struct op_rootfs rootfs;
         struct op_mount mount;
         struct op_device device;
@@ -489,7 +495,7 @@ struct op {
 };
 
 #define OP_CODE_MAX 70
-#define OP_MAX_ARGS 12
+#define OP_MAX_ARGS 13
 #define OP_SCHEMA_COUNT 53
 
 /* Every operation: where each argument, in wire order, is stored in struct op. */
@@ -562,16 +568,17 @@ static const struct op_schema {
           { ARG_STR, offsetof(struct op, keyring.label) },
       } },
     { OP_LOOPBACK_UP, STAGE_CONTAINER, 0, 0, "loopback_up", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_ROOT_PROPAGATION, STAGE_CONTAINER, 0, 0, "root_propagation", NULL, NULL, 1,
+    { OP_PROPAGATION, STAGE_CONTAINER, 0, 0, "propagation", NULL, NULL, 2,
       {
-          { ARG_U32, offsetof(struct op, root_propagation.flags) },
+          { ARG_STR, offsetof(struct op, propagation.path) },
+          { ARG_U32, offsetof(struct op, propagation.flags) },
       } },
     { OP_ROOTFS, STAGE_CONTAINER, 1, 0, "rootfs", "rootfs may come once only", NULL, 2,
       {
           { ARG_STR, offsetof(struct op, rootfs.path) },
-          { ARG_U32, offsetof(struct op, rootfs.bind) },
+          { ARG_U32, offsetof(struct op, rootfs.how) },
       } },
-    { OP_MOUNT, STAGE_CONTAINER, 0, OP_ROOTFS, "mount", NULL, "mount needs rootfs before it", 12,
+    { OP_MOUNT, STAGE_CONTAINER, 0, OP_ROOTFS, "mount", NULL, "mount needs rootfs before it", 13,
       {
           { ARG_STR, offsetof(struct op, mount.source) },
           { ARG_STR, offsetof(struct op, mount.target) },
@@ -580,6 +587,7 @@ static const struct op_schema {
           { ARG_U32, offsetof(struct op, mount.how) },
           { ARG_U64, offsetof(struct op, mount.set) },
           { ARG_U64, offsetof(struct op, mount.clear) },
+          { ARG_U64, offsetof(struct op, mount.dropped) },
           { ARG_U64, offsetof(struct op, mount.rec_set) },
           { ARG_U64, offsetof(struct op, mount.rec_clear) },
           { ARG_U32S, offsetof(struct op, mount.propagation) },

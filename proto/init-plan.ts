@@ -98,6 +98,18 @@ export const MOUNT_HOW = {
   IDMAP_RECURSIVE: 256,
 } as const
 
+/** Values of the rootfs op's `how`: all but the first bind it on itself with what is mounted below it. */
+export const ROOTFS_HOW = {
+  /** a directory among the mounts that are there */
+  DIRECTORY: 0,
+  /** the mount that it is in becomes private first: nothing of it reaches the host or comes from there, and it can be pivoted to */
+  PRIVATE: 1,
+  /** that mount becomes a slave, which can be pivoted to as well: mounts of the host still come */
+  SLAVE: 2,
+  /** among the caller's own mounts, which stay as they are: to be unmounted by the runtime, with all that comes below it */
+  CALLERS: 3,
+} as const
+
 /** Values of the pivot op's `mode`. */
 export const PIVOT_MODE = {
   /** pivot_root(2), then detach the old root */
@@ -235,24 +247,24 @@ export const OPS = {
     doc: 'bring the loopback interface of the network namespace up',
     args: {},
   },
-  root_propagation: {
+  propagation: {
     code: 25,
     stage: 'container',
-    doc: 'set the propagation (MS_* flags) of the mount at /',
-    args: { flags: 'u32' },
+    doc: "set the propagation (MS_* flags) of the mount at a path: of the runtime's own before rootfs, of the container's after it",
+    args: { path: 'str', flags: 'u32' },
   },
   rootfs: {
     code: 26,
     stage: 'container',
     most: 1,
-    doc: 'open the root directory for all later ops; with bind: make its parent mount private and bind it on itself recursively, so that it can be pivoted',
-    args: { path: 'str', bind: 'u32' },
+    doc: 'open the root directory for all later ops, made a mount or not, by ROOTFS_HOW',
+    args: { path: 'str', how: 'u32' },
   },
   mount: {
     code: 27,
     stage: 'container',
     needs: 'rootfs',
-    doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag"',
+    doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree; dropped is cleared too, where that is not locked), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag"',
     args: {
       source: 'str',
       target: 'str',
@@ -261,6 +273,7 @@ export const OPS = {
       how: 'u32',
       set: 'u64',
       clear: 'u64',
+      dropped: 'u64',
       recSet: 'u64',
       recClear: 'u64',
       propagation: 'u32s',

@@ -3,11 +3,11 @@
  * does, then the clone, then what the container process does to itself until it becomes the user's program. The order is a matter of
  * security as much as of need; the comments say what would break. Pure: everything that depends on the machine comes in as input.
  */
-import { type Op, PIVOT_MODE } from '../../proto/init-plan.ts'
+import { type Op, PIVOT_MODE, ROOTFS_HOW } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
 import { PROPAGATION } from '../spec/mount-options.ts'
 import { sysctlPath } from '../spec/sysctl.ts'
-import type { Linux, OciProcess, Spec } from '../spec/types.ts'
+import type { Linux, OciProcess, Propagation, Spec } from '../spec/types.ts'
 import { enterCgroupNamespace, openCgroup, waitForCgroup } from './cgroup-join.ts'
 import { planDevices } from './devices.ts'
 import { hiddenPaths } from './hidden-paths.ts'
@@ -96,7 +96,12 @@ export function buildCreatePlan(input: CreateInput): Op[] {
 
     // The file system, still seen from outside of the root.
     ...(ownMounts ? rootPropagation(linux) : []),
-    { op: 'rootfs', path: input.rootfs, bind: ownMounts ? 1 : 0, origin: '/root/path' },
+    {
+      op: 'rootfs',
+      path: input.rootfs,
+      how: ownMounts ? rootfsHow(linux) : ROOTFS_HOW.DIRECTORY,
+      origin: '/root/path',
+    },
     ...waitAt('mounts'),
     ...(needed === 'mounts' ? cgroupNamespace : []),
     ...mounts.ops,
@@ -107,7 +112,6 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     { op: 'pivot', mode: pivotMode(input, ownMounts), origin: '/root/path' },
 
     // Inside. Whatever must be written is written before its mount becomes read-only.
-    ...(ownMounts ? rootPropagationAgain(linux) : []),
     ...(spec.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
     ...makeCwd(spec.process),
     ...terminal(process, { console: ownMounts, bareNewlines: input.bareNewlines }),
@@ -119,6 +123,8 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...sysctls(linux),
     // masks come last of all mounts: nothing may be mounted over them, and the kernel parameters above lie below them
     ...hiddenPaths(linux),
+    // an unbindable mount cannot be made read-only in a part of it
+    ...(ownMounts ? propagationAgain(linux, mounts) : []),
     ...waitAt('process'),
     ...(needed === 'mounts' ? [] : cgroupNamespace),
 
@@ -209,7 +215,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
 function enterRoot({ spec, rootfs, host }: ExecInput): readonly Op[] {
   if (planNamespaces(spec.linux, host).own.has('mount')) return []
   return [
-    { op: 'rootfs', path: rootfs, bind: 0, origin: '/root/path' },
+    { op: 'rootfs', path: rootfs, how: ROOTFS_HOW.DIRECTORY, origin: '/root/path' },
     { op: 'pivot', mode: PIVOT_MODE.CHROOT, origin: '/root/path' },
   ]
 }
@@ -240,16 +246,30 @@ function keyring(name: string | null, { selinuxLabel: label = '' }: OciProcess):
   return name === null ? [] : [{ op: 'keyring', name, label }]
 }
 
+/** What the kernel refuses of the root before the pivot, or of the mounts on their way into the container, and what they are until then. */
+const UNTIL_PIVOT: Partial<Record<Propagation, Propagation>> = { unbindable: 'private', runbindable: 'rprivate' }
+
 /** Nothing that is mounted in the container reaches the host, unless the spec asks for it. */
-function rootPropagation({ rootfsPropagation = 'rslave' }: Linux): readonly Op[] {
-  return [{ op: 'root_propagation', flags: PROPAGATION[rootfsPropagation], origin: '/linux/rootfsPropagation' }]
+function rootPropagation({ rootfsPropagation: word = 'rslave' }: Linux): readonly Op[] {
+  return [propagation(UNTIL_PIVOT[word] ?? word)]
+}
+
+function propagation(word: Propagation): Op {
+  return { op: 'propagation', path: '/', flags: PROPAGATION[word], origin: '/linux/rootfsPropagation' }
+}
+
+/** A root that is to be a slave stays one: only a shared parent stands in the way of the pivot. */
+function rootfsHow({ rootfsPropagation: word }: Linux): number {
+  return word === 'slave' || word === 'rslave' ? ROOTFS_HOW.SLAVE : ROOTFS_HOW.PRIVATE
 }
 
 /** The pivot needs a root that is neither shared nor unbindable: those two are set again on the new one. */
-function rootPropagationAgain(linux: Linux): readonly Op[] {
-  const word = linux.rootfsPropagation
-  const lost = word === 'shared' || word === 'rshared' || word === 'unbindable' || word === 'runbindable'
-  return lost ? rootPropagation(linux) : []
+function propagationAgain(
+  { rootfsPropagation: word }: Linux,
+  { propagationAgain: ofMounts }: MountPlan,
+): readonly Op[] {
+  if (word === 'shared' || word === 'unbindable') return [propagation(word)]
+  return word === 'rshared' || word === 'runbindable' ? [propagation(word), ...ofMounts] : []
 }
 
 function pivotMode({ noPivot }: CreateInput, ownMounts: boolean): number {

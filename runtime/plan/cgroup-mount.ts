@@ -51,6 +51,7 @@ function mountOp(entry: MountEntry, parts: Partial<MountOp> & Pick<MountOp, 'sou
     how: 0,
     set: attributes.set,
     clear: attributes.clear,
+    dropped: 0n,
     recSet: 0n,
     recClear: 0n,
     propagation: [],
@@ -115,6 +116,7 @@ function bind(entry: MountEntry, source: string, target: string): Op {
     // all of the tree: with "ro" nothing of it may stay writable
     set: 0n,
     clear: 0n,
+    dropped: 0n,
     recSet: attributes.set,
     recClear: attributes.clear,
     propagation,

@@ -2,7 +2,7 @@
  * A plan as text, one numbered line per operation: what `runts plan` prints and what tests compare. Flags appear by name, arguments that
  * say nothing (empty, zero) are left out, filters by their size; what the runtime does at an operation follows in parentheses.
  */
-import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, SYNC_POINTS } from '../../proto/init-plan.ts'
+import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, ROOTFS_HOW, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { CAPABILITIES } from '../spec/capabilities.ts'
 import { MOUNT_ATTR, PROPAGATION } from '../spec/mount-options.ts'
 import { RLIMITS } from '../spec/rlimits.ts'
@@ -23,6 +23,7 @@ const CAPABILITY_BITS: Bits = CAPABILITIES.map((name, number) => [
 const PROPAGATION_NAMES = new Map(Object.entries(PROPAGATION).map(([name, value]) => [value, name]))
 const RLIMIT_NAMES = new Map([...RLIMITS].map(([name, number]) => [number, name.slice('RLIMIT_'.length).toLowerCase()]))
 const PIVOT_NAMES = namesOf(PIVOT_MODE)
+const ROOTFS_NAMES = namesOf(ROOTFS_HOW)
 const POINT_NAMES = namesOf(SYNC_POINTS)
 const POLICY_NAMES = namesOf(SCHEDULER_POLICIES, 'SCHED_')
 const SCHEDULER_BITS: Bits = Object.entries(SCHEDULER_FLAGS).map(([name, bits]) => [
@@ -112,10 +113,11 @@ const FORMATTERS: Readonly<Record<string, Formatter>> = {
   'mount.how': flags(HOW),
   set: flags(ATTRIBUTES),
   clear: flags(ATTRIBUTES),
+  dropped: flags(ATTRIBUTES),
   recSet: flags(ATTRIBUTES),
   recClear: flags(ATTRIBUTES),
   propagation: (value) => (value as readonly number[]).map(propagation).join(','),
-  'root_propagation.flags': propagation,
+  'propagation.flags': propagation,
   'clone.flags': flags(NAMESPACES),
   'unshare.flags': flags(NAMESPACES),
   'join_process.flags': flags(NAMESPACES),
@@ -129,6 +131,7 @@ const FORMATTERS: Readonly<Record<string, Formatter>> = {
   'seccomp.filter': (value) => `${(value as Uint8Array).length / SOCK_FILTER_BYTES} instructions`,
   'device.mode': fileMode,
   'pivot.mode': named(PIVOT_NAMES),
+  'rootfs.how': named(ROOTFS_NAMES),
   'sync.point': named(POINT_NAMES),
   resource: named(RLIMIT_NAMES),
   hard: limit,

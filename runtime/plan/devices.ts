@@ -68,6 +68,7 @@ function bindNode({ path }: Device, how: number, origin: string | undefined): Op
     how: MOUNT_HOW.BIND | how,
     set: 0n,
     clear: 0n,
+    dropped: 0n,
     recSet: 0n,
     recClear: 0n,
     propagation: [],

@@ -19,6 +19,8 @@ export interface MountPlan {
   readonly readonlyLater: readonly Op[]
   /** /dev is the host's: no device is made, no link is laid */
   readonly bindsDev: boolean
+  /** sets again what the mounts asked for, once a word for the whole tree has gone over them */
+  readonly propagationAgain: readonly Op[]
   /** a cgroup file system shows the cgroup namespace that the mounter is in */
   readonly needsCgroupNamespace: boolean
 }
@@ -54,15 +56,19 @@ export function planMounts(input: MountInput): MountPlan {
   const entries = input.mounts.map((mount, index) => understandMount(mount, `/mounts/${index}`))
   const ops: Op[] = []
   const readonlyLater: Op[] = []
+  const propagationAgain: Op[] = []
   for (const [index, entry] of entries.entries()) {
     ops.push(...planMount(entry, input))
-    if (!isReadonlyLater(entry, input.host)) continue
-    const covered = entries.some((later, at) => at > index && isWithin(entry.destination, later.destination))
-    if (!covered) readonlyLater.push({ op: 'readonly_mount', path: entry.destination, origin: entry.origin })
+    const { destination: path, origin } = entry
+    // what another mount covers is out of reach
+    if (entries.slice(index + 1).some((later) => isWithin(path, later.destination))) continue
+    if (isReadonlyLater(entry, input.host)) readonlyLater.push({ op: 'readonly_mount', path, origin })
+    propagationAgain.push(...entry.options.propagation.map((flags): Op => ({ op: 'propagation', path, flags, origin })))
   }
   return {
     ops,
     readonlyLater,
+    propagationAgain,
     bindsDev: entries.some((entry) => entry.destination === '/dev' && isBind(entry)),
     needsCgroupNamespace: entries.some(({ mount }) => mount.type === 'cgroup' || mount.type === 'cgroup2'),
   }
@@ -104,6 +110,7 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
       idmapped,
     set: options.attributes.set,
     clear: options.attributes.clear,
+    dropped: options.dropped,
     recSet: options.recursive.set,
     recClear: options.recursive.clear,
     propagation: options.propagation,
@@ -137,6 +144,7 @@ function planHostSys({ destination, options, origin }: MountEntry, { namespaces,
     how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE | hostSource(namespaces, host),
     set: 0n,
     clear: 0n,
+    dropped: 0n,
     recSet: options.attributes.set | options.recursive.set,
     recClear: 0n,
     propagation: options.propagation,
@@ -162,6 +170,7 @@ function planFileSystem(entry: MountEntry, input: MountInput): Op {
     how: howToMount(fstype, options),
     set: isReadonlyLater(entry, input.host) ? attributes.set & ~MOUNT_ATTR.RDONLY : attributes.set,
     clear: attributes.clear,
+    dropped: 0n,
     recSet: recursive.set,
     recClear: recursive.clear,
     propagation: options.propagation,

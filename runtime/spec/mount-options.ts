@@ -66,6 +66,17 @@ const RECURSIVE_ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map(
   [...ATTRIBUTES].map(([word, change]) => [`r${word}`, change]),
 )
 
+/**
+ * Words about access times that only take back an earlier word, with what that one set ("relatime" sets nothing). They cannot change
+ * what a bind has from its source: mount(2) keeps the access times of a mount unless a mode is named.
+ */
+const TAKES_BACK: ReadonlyMap<string, bigint> = new Map([
+  ['atime', NOATIME],
+  ['nostrictatime', STRICTATIME],
+  ['norelatime', 0n],
+  ['diratime', NODIRATIME],
+])
+
 /** Words about the superblock that every file system takes, and the word of the same group that each one undoes. */
 const SUPERBLOCK: ReadonlyMap<string, { readonly undoes: string; readonly keep: boolean }> = new Map([
   ['sync', { undoes: 'async', keep: true }],
@@ -103,6 +114,8 @@ export const MOUNT_OPTION_WORDS: readonly string[] = [
 export interface MountOptions {
   readonly bind: 'no' | 'bind' | 'rbind'
   readonly attributes: AttributeChange
+  /** what a bind loses that its source has: if its words name any attribute, those that they do not name */
+  readonly dropped: bigint
   readonly recursive: AttributeChange
   /** MS_* values, to be applied one after the other */
   readonly propagation: readonly number[]
@@ -118,10 +131,24 @@ export interface MountOptions {
 }
 
 const UNCHANGED: AttributeChange = { set: 0n, clear: 0n }
+const TIMES = ATIME_MODE | NODIRATIME
 
 function apply(to: AttributeChange, change: AttributeChange): AttributeChange {
   const touched = change.set | change.clear
   return { set: (to.set & ~touched) | change.set, clear: (to.clear & ~touched) | change.clear }
+}
+
+function takeBack(from: AttributeChange, bits: bigint): AttributeChange {
+  if (bits === NODIRATIME) return { ...from, set: from.set & ~NODIRATIME }
+  const chosen = (from.clear & ATIME_MODE) !== 0n && (from.set & ATIME_MODE) === bits
+  return chosen ? { set: from.set & ~ATIME_MODE, clear: from.clear & ~ATIME_MODE } : from
+}
+
+/** As remounting with exactly the named words would do; of access times nothing is lost unless one of their words is there. */
+function droppedBy({ set, clear }: AttributeChange, isNamed: boolean): bigint {
+  if (!isNamed) return 0n
+  const times = ((set | clear) & TIMES) === 0n ? 0n : TIMES
+  return (RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW | times) & ~(set | clear)
 }
 
 /** Sorts the options of one mount. Pure; never throws. */
@@ -129,6 +156,7 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
   let bind: MountOptions['bind'] = 'no'
   let attributes = UNCHANGED
   let recursive = UNCHANGED
+  let isNamed = false
   let copyUp = false
   let idmap: MountOptions['idmap'] = 'no'
   let superblock: string[] = []
@@ -139,7 +167,9 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     const own = ATTRIBUTES.get(word)
     const tree = RECURSIVE_ATTRIBUTES.get(word)
     const shared = SUPERBLOCK.get(word)
-    if (own !== undefined) attributes = apply(attributes, own)
+    const takenBack = TAKES_BACK.get(word)
+    if (takenBack !== undefined) attributes = takeBack(attributes, takenBack)
+    else if (own !== undefined) attributes = apply(attributes, own)
     else if (tree !== undefined) recursive = apply(recursive, tree)
     else if (shared !== undefined) {
       superblock = superblock.filter((other) => other !== shared.undoes && other !== word)
@@ -151,8 +181,10 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     else if (UNSUPPORTED.has(word) || word.startsWith('idmap=') || word.startsWith('ridmap=')) {
       unsupported.push({ word, index })
     } else if (word !== '' && !WITHOUT_EFFECT.has(word)) data.push(word)
+    isNamed ||= (own !== undefined && takenBack === undefined) || shared?.keep === true || word === 'silent'
   }
-  return { bind, attributes, recursive, propagation, copyUp, idmap, superblock, data, unsupported }
+  const dropped = droppedBy(attributes, isNamed)
+  return { bind, attributes, dropped, recursive, propagation, copyUp, idmap, superblock, data, unsupported }
 }
 
 /**

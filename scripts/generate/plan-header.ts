@@ -13,6 +13,7 @@ import {
   PIVOT_MODE,
   PLAN_MAGIC,
   RECORDS,
+  ROOTFS_HOW,
   SYNC_POINTS,
 } from '../../proto/init-plan.ts'
 
@@ -78,6 +79,7 @@ function schemaHash(): number {
     ARG_KINDS,
     MOUNT_HOW,
     PIVOT_MODE,
+    ROOTFS_HOW,
     CREDENTIALS,
     SYNC_POINTS,
     OPS,
@@ -121,6 +123,7 @@ export function planHeader(): string {
     '',
     "/* Values of the pivot operation's mode. */",
     ...defines('PIVOT_MODE_', PIVOT_MODE, (value) => `${value}u`),
+    ...defines('ROOTFS_HOW_', ROOTFS_HOW, (value) => `${value}u`),
     '',
     "/* Bits of the credentials operation's flags. */",
     ...defines('CREDENTIALS_', CREDENTIALS, (value) => `${value}u`),

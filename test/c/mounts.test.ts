@@ -198,7 +198,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
         expect(before.split('\n').filter((line) => line.includes(`${volume}/proc `))).toHaveLength(2)
         const plan = containerPlan(own, {
           args: ['/bin/sh', '-c', 'busybox grep -c -E " - (proc|sysfs) " /proc/self/mountinfo; ls /'],
-        }).map((op) => (op.op === 'root_propagation' ? { ...op, flags: 0x100000 } : op))
+        }).map((op) => (op.op === 'propagation' ? { ...op, flags: 0x100000 } : op))
         using run = new Run(withMode(plan, 1), undefined, ['nsenter', `--mount=/proc/${host.pid}/ns/mnt`])
         await run.ended
         expect(run.find('failed')).toBeUndefined()
@@ -230,7 +230,7 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       const keep = new Set(['clone', 'session', 'rootfs', 'pivot', 'umask', 'chdir', 'credentials', 'program', 'exec'])
       const plan = withMode(containerPlan(rootfs, { args: ['/bin/ls', '/'], clone: { flags: 0n } }), 2)
       using run = new Run(
-        plan.filter(({ op }) => keep.has(op)).map((op) => (op.op === 'rootfs' ? { ...op, bind: 0 } : op)),
+        plan.filter(({ op }) => keep.has(op)).map((op) => (op.op === 'rootfs' ? { ...op, how: 0 } : op)),
       )
       await run.ended
       expect(run.find('failed')).toBeUndefined()

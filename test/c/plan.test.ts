@@ -262,6 +262,7 @@ describe('the plan reader', needs('gcc', 'make'), () => {
             how: 0,
             set: 0n,
             clear: 0n,
+            dropped: 0n,
             recSet: 0n,
             recClear: 0n,
             propagation: [],

@@ -215,6 +215,7 @@ export function mount(args: Partial<Extract<Op, { op: 'mount' }>> & { target: st
     how: 0,
     set: 0n,
     clear: 0n,
+    dropped: 0n,
     recSet: 0n,
     recClear: 0n,
     propagation: [],
@@ -264,8 +265,8 @@ export function containerPlan(rootfs: Rootfs, parts: Parts): Op[] {
     { op: 'clone', flags: CONTAINER_FLAGS, uidMap: '', gidMap: '', runtimeMaps: 0, ...parts.clone },
     { op: 'session', becomeRoot },
     { op: 'loopback_up' },
-    { op: 'root_propagation', flags: MS_SLAVE_REC },
-    { op: 'rootfs', path: rootfs.path, bind: 1 },
+    { op: 'propagation', path: '/', flags: MS_SLAVE_REC },
+    { op: 'rootfs', path: rootfs.path, how: 1 },
     mount({ source: 'proc', target: '/proc', fstype: 'proc', how: 4 }),
     mount({ source: 'tmpfs', target: '/dev', fstype: 'tmpfs', options: ['mode=755', 'size=65536k'], set: 2n }),
     mount({

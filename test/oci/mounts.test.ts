@@ -1,5 +1,4 @@
 /** Mounts of a container: what appears where, with which flags and modes, and which destinations are refused. */
-import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
@@ -426,50 +425,5 @@ inModes(MODES, 'masked and read-only paths', (test) => {
       spec.mounts = []
     })
     expect(error).toContain('without a private MNT namespace')
-  })
-})
-
-inModes(MODES, 'a bind of a file system that the host has mounted with flags', (test) => {
-  const newer = notRunc('1.1 sets the named flags and no other')
-  const FLAGS = ['nosuid', 'nodev', 'noexec', 'ro', 'noatime']
-
-  /** Runs with such a mount as the source, and answers the flags that it has in the container. */
-  async function flagsWith(runts: OciHost, ...options: string[]): Promise<{ flags: string[]; error: string }> {
-    const source = hostFolder(runts)
-    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', [...FLAGS, 'mode=755'].join(), 'tmpfs', source])
-    expect(mounted.status).toBe(0)
-    try {
-      const bundle = runts.bundle(['sh', '-c', optionsOf('/a')], (spec) =>
-        spec.mounts.push(bind(source, '/a', ...options)),
-      )
-      const { stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
-      return { flags: stdout.trimEnd().split(','), error: stderr }
-    } finally {
-      spawnSync('umount', [source])
-    }
-  }
-
-  test('keeps them where no option is about them', async ({ runts }) => {
-    expect((await flagsWith(runts)).flags).toEqual(expect.arrayContaining(FLAGS))
-  })
-
-  test('keeps them where the options are about others', newer, async ({ runts }) => {
-    expect((await flagsWith(runts, 'nosymfollow')).flags).toEqual(expect.arrayContaining(FLAGS))
-  })
-
-  test('loses what an option clears, which a user namespace may not', newer, async ({ runts }) => {
-    for (const [option, flag] of [
-      ['rw', 'ro'],
-      ['suid', 'nosuid'],
-      ['dev', 'nodev'],
-      ['exec', 'noexec'],
-    ] as const) {
-      const { flags, error } = await flagsWith(runts, option)
-      if (runts.isMapped) expect(error, option).toContain('cannot clear locked flags')
-      else expect({ option, error, kept: flags.includes(flag) }).toEqual({ option, error: '', kept: false })
-    }
-    const { flags, error } = await flagsWith(runts, 'strictatime')
-    if (runts.isMapped) expect(error).toContain('cannot change locked atime flags')
-    else expect(flags).not.toContain('noatime')
   })
 })

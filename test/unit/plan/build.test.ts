@@ -115,7 +115,7 @@ describe('order', () => {
   test.each<[first: string, then: string]>([
     ['open_fifo', 'clone'],
     ['session', 'keyring'],
-    ['root_propagation', 'rootfs'],
+    ['propagation', 'rootfs'],
     ['rootfs', 'mount'],
     ['mount', 'device'],
     ['symlink', 'pivot'],
@@ -165,15 +165,32 @@ describe('seccomp', () => {
 })
 
 describe('the root', () => {
-  test.each([
-    [undefined, ['root_propagation flags=rslave']],
-    ['private', ['root_propagation flags=private']],
-    ['rslave', ['root_propagation flags=rslave']],
-    ['shared', ['root_propagation flags=shared', 'root_propagation flags=shared']],
-    ['runbindable', ['root_propagation flags=runbindable', 'root_propagation flags=runbindable']],
-  ])('rootfsPropagation %s', (word, expected) => {
+  test.each<[string | undefined, string, string[]]>([
+    [undefined, 'private', ['rslave']],
+    ['private', 'private', ['private']],
+    ['slave', 'slave', ['slave']],
+    ['rslave', 'slave', ['rslave']],
+    ['shared', 'private', ['shared', 'shared']],
+    ['runbindable', 'private', ['rprivate', 'runbindable']],
+  ])('rootfsPropagation %s', (word, how, flags) => {
     const ops = createPlan((spec) => (spec.linux.rootfsPropagation = word))
-    expect(described(ops, 'root_propagation')).toEqual(expected)
+    expect(described(ops, 'propagation')).toEqual(flags.map((word) => `propagation path="/" flags=${word}`))
+    expect(described(ops, 'rootfs')).toEqual([expect.stringContaining(` how=${how}`)])
+  })
+
+  test('rootfsPropagation rshared goes not over what a mount asks for, where that can still be reached', () => {
+    const ops = createPlan((spec) => {
+      spec.linux.rootfsPropagation = 'rshared'
+      for (const destination of ['/a', '/b', '/b']) {
+        spec.mounts.push({ destination, source: '/s', options: ['rbind', 'rprivate', 'slave'] })
+      }
+    })
+    expect(described(ops, 'propagation').slice(2)).toEqual([
+      'propagation path="/a" flags=rprivate',
+      'propagation path="/a" flags=slave',
+      'propagation path="/b" flags=rprivate',
+      'propagation path="/b" flags=slave',
+    ])
   })
 
   test('without pivot_root it is moved', () => {

@@ -18,12 +18,12 @@ const MOUNTS: [what: string, entry: Document, op: string][] = [
   [
     'a recursive bind, read-only',
     { destination: '/x', source: '/y', options: ['rbind', 'ro'] },
-    'source="/y" target="/x" how=bind|recursive set=rdonly',
+    'source="/y" target="/x" how=bind|recursive set=rdonly dropped=nosuid|nodev|noexec|nosymfollow',
   ],
   [
     'a bind, writable again',
     { destination: '/x', source: '/y', options: ['bind', 'rw', 'exec'] },
-    'source="/y" target="/x" how=bind clear=rdonly|noexec',
+    'source="/y" target="/x" how=bind clear=rdonly|noexec dropped=nosuid|nodev|nosymfollow',
   ],
   [
     'a bind, read-only throughout',
@@ -41,9 +41,9 @@ const MOUNTS: [what: string, entry: Document, op: string][] = [
     'source="/run/y/z" target="/x" how=bind',
   ],
   [
-    'superblock words on a bind, which mean nothing there',
+    'superblock words on a bind, which name no flag of it, but are named',
     { destination: '/x', source: '/y', options: ['bind', 'sync', 'lazytime'] },
-    'source="/y" target="/x" how=bind',
+    'source="/y" target="/x" how=bind dropped=rdonly|nosuid|nodev|noexec|nosymfollow',
   ],
   [
     'a relative destination',

@@ -23,16 +23,48 @@ const ATTRIBUTES: [words: string, set: bigint, clear: bigint][] = [
   ['noatime,strictatime', STRICTATIME, ATIME_MODE],
   ['strictatime,noatime', NOATIME, ATIME_MODE],
   ['noatime,relatime', 0n, ATIME_MODE],
-  ['noatime,atime', 0n, ATIME_MODE],
-  ['nostrictatime', 0n, ATIME_MODE],
-  ['norelatime', 0n, ATIME_MODE],
   ['nodiratime,noatime', NODIRATIME | NOATIME, ATIME_MODE],
-  ['diratime', 0n, NODIRATIME],
   ['nosymfollow', NOSYMFOLLOW, 0n],
   ['nosymfollow,symfollow', 0n, NOSYMFOLLOW],
 ]
 
+/** Words that take back an earlier one: of a whole tree they clear what is there, of one mount nothing. */
+const TAKEN_BACK: [words: string, set: bigint, clear: bigint, treeSet: bigint, treeClear: bigint][] = [
+  ['noatime,atime', 0n, 0n, 0n, ATIME_MODE],
+  ['atime', 0n, 0n, 0n, ATIME_MODE],
+  ['strictatime,atime', STRICTATIME, ATIME_MODE, 0n, ATIME_MODE],
+  ['strictatime,nostrictatime', 0n, 0n, 0n, ATIME_MODE],
+  ['nostrictatime', 0n, 0n, 0n, ATIME_MODE],
+  ['relatime,norelatime', 0n, 0n, 0n, ATIME_MODE],
+  ['norelatime', 0n, 0n, 0n, ATIME_MODE],
+  ['diratime', 0n, 0n, 0n, NODIRATIME],
+  ['nodiratime,noatime,diratime', NOATIME, ATIME_MODE, NOATIME, ATIME_MODE | NODIRATIME],
+]
+
+const OTHERS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+
 describe('parseMountOptions()', () => {
+  test.each(TAKEN_BACK)('%s', (words, set, clear, treeSet, treeClear) => {
+    expect(parseMountOptions(words.split(',')).attributes).toEqual({ set, clear })
+    const tree = parseMountOptions(words.split(',').map((word) => `r${word}`))
+    expect(tree.recursive).toEqual({ set: treeSet, clear: treeClear })
+  })
+
+  test.each([
+    ['', 0n],
+    ['bind,rslave,defaults,async,loud,atime,diratime,rro', 0n],
+    ['ro', OTHERS & ~RDONLY],
+    ['rw,exec', OTHERS & ~RDONLY & ~NOEXEC],
+    ['sync', OTHERS],
+    ['silent', OTHERS],
+    ['ro,atime', OTHERS & ~RDONLY],
+    ['noatime', OTHERS | NODIRATIME],
+    ['relatime', OTHERS | NODIRATIME],
+    ['nodiratime', OTHERS | ATIME_MODE],
+  ])('a bind of %s loses what is not named', (words, dropped) => {
+    expect(parseMountOptions(words.split(',')).dropped).toBe(dropped)
+  })
+
   test.each(ATTRIBUTES)('%s', (words, set, clear) => {
     const parsed = parseMountOptions(words.split(','))
     expect(parsed.attributes).toEqual({ set, clear })
