@@ -193,7 +193,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     ...setRlimits(process),
     ...noNewPrivileges(process),
     ...(early ? waiting : []),
-    affinity(process),
+    ...affinity(process),
     ...scheduler(process),
     ...ioPriority(process),
     ...personality(spec.linux),

@@ -69,11 +69,11 @@ export function initialAffinity({ process, at }: ProcessInput): readonly Op[] {
   return [{ op: 'initial_affinity', mask: checkedMask(initial), origin: `${at}/execCPUAffinity/initial` }]
 }
 
-/** For an exec: the CPUs that it runs on in the end. */
-export function affinity({ process, at }: ProcessInput): Op {
-  const final = process.execCPUAffinity?.final
-  if (final === undefined) return everyCpu()
-  return { op: 'affinity', mask: checkedMask(final), origin: `${at}/execCPUAffinity/final` }
+/** For an exec: the CPUs that it runs on in the end; those that it was set up on, if nothing else is said of the end. */
+export function affinity({ process, at }: ProcessInput): readonly Op[] {
+  const { initial, final } = process.execCPUAffinity ?? {}
+  if (final === undefined) return initial === undefined ? [everyCpu()] : []
+  return [{ op: 'affinity', mask: checkedMask(final), origin: `${at}/execCPUAffinity/final` }]
 }
 
 /** True when the kernel judges what is asked for by the cgroup that the process is in. */

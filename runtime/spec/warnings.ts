@@ -28,7 +28,8 @@ export function processWarnings({ capabilities }: OciProcess, lastCapability: nu
     for (const name of set) if ((capabilityNumber(name) ?? 64) > lastCapability) unknown.add(name)
   }
   const warnings: string[] = []
-  if (unknown.size > 0) warnings.push(`ignoring unknown or unavailable capabilities: ${[...unknown].join(', ')}`)
+  const names = [...unknown].map((name) => (/^\w+$/.test(name) ? name : JSON.stringify(name)))
+  if (names.length > 0) warnings.push(`ignoring unknown or unavailable capabilities: ${names.join(', ')}`)
   const vain = vainAmbient(capabilities).filter((name) => !unknown.has(name))
   if (vain.length > 0) {
     warnings.push(`ignoring ambient capabilities that are not both permitted and inheritable: ${vain.join(', ')}`)

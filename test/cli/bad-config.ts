@@ -71,8 +71,7 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   ['/process/oomScoreAdj', 'out of range', (s) => (s.process.oomScoreAdj = 1001)],
   ['/process/capabilities', 'expected an object', (s) => (s.process.capabilities = ['CAP_KILL'])],
   ['/process/capabilities/bounding', 'expected a list', (s) => (s.process.capabilities.bounding = 'CAP_KILL')],
-  ['/process/capabilities/effective/0', 'unknown capability', (s) => (s.process.capabilities.effective = ['KILL'])],
-  ['/process/capabilities/ambient/0', 'unknown capability', (s) => (s.process.capabilities.ambient = ['cap_kill'])],
+  ['/process/capabilities/effective/0', 'expected a string', (s) => (s.process.capabilities.effective = [5])],
   ['/process/rlimits/0/type', 'unknown rlimit', (s) => (s.process.rlimits = [{ type: 'NOFILE', soft: 1, hard: 1 }])],
   ['/process/rlimits/0/type', 'has no type', (s) => (s.process.rlimits = [{ soft: 1, hard: 1 }])],
   [

@@ -47,13 +47,27 @@ inModes(MODES, 'capabilities', (test) => {
   })
 
   test('that nobody knows are a warning, and the others are given', async ({ runts }) => {
-    const list = ['CAP_CHOWN', 'CAP_UNKNOWN']
+    const unknown = ['CAP_UNKNOWN', 'UNKNOWN_CAP', 'cap_kill', 'KILL', 'CAP_X1', '', 'CAP_ kill']
+    const list = ['CAP_CHOWN', ...unknown]
     const bundle = runts.bundle(['sh', '-c', STATUS], (spec) => {
       spec.process.capabilities = { bounding: list, effective: list, permitted: list, inheritable: list, ambient: list }
     })
     const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
     expect({ code, sets: setsOf(stdout) }, stderr).toMatchObject({ code: 0, sets: { CapEff: CHOWN, CapAmb: CHOWN } })
-    expect(stderr).toMatch(/warn.*CAP_UNKNOWN/i)
+    expect(stderr).toMatch(/warn.*unknown or unavailable capabilities/)
+    for (const name of unknown) expect(stderr).toContain(name)
+  })
+
+  test('that nobody knows are a warning of an exec too, and the others are given', async ({ runts }) => {
+    runts.sleeper('c', (spec) => {
+      const list = ['CAP_CHOWN']
+      spec.process.capabilities = { bounding: list, effective: list, permitted: list }
+    })
+    const { code, stdout, stderr } = await runts.run(
+      ...['exec', '--cap', 'cap_kill', '--cap', 'CAP_SYS_PTRACE', '--cap', 'nonsense', 'c', 'sh', '-c', STATUS],
+    )
+    expect({ code, sets: setsOf(stdout) }, stderr).toMatchObject({ code: 0, sets: { CapEff: CHOWN | SYS_PTRACE } })
+    expect(stderr).toMatch(/warn.*unknown or unavailable capabilities.*cap_kill.*nonsense/)
   })
 
   test(

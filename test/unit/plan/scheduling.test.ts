@@ -46,7 +46,6 @@ describe('scheduling', () => {
     }
     expect(described(execPlan(process, everything), ...NAMES)).toEqual([
       'initial_affinity mask=7',
-      'affinity mask=all',
       'scheduler policy=deadline runtime=1 deadline=2 period=3',
       'io_priority value=idle/0',
       'memory_policy mode=bind|static_nodes nodes=0-1',

@@ -167,6 +167,17 @@ describe('specWarnings()', () => {
     expect(warnings).toEqual(['ignoring unknown or unavailable capabilities: CAP_FLY, CAP_BPF'])
   })
 
+  test('capabilities whose names are of no form, readable in one line', () => {
+    const permitted = ['KILL', 'cap_kill', 'CAP_X1', '', 'CAP_\nKILL', 'constructor']
+    const warnings = specWarnings(
+      read((spec) => (spec.process.capabilities = { permitted })),
+      40,
+    )
+    expect(warnings).toEqual([
+      'ignoring unknown or unavailable capabilities: KILL, cap_kill, CAP_X1, "", "CAP_\\nKILL", constructor',
+    ])
+  })
+
   test('ambient capabilities that cannot be', () => {
     const capabilities = {
       permitted: ['CAP_CHOWN', 'CAP_KILL'],

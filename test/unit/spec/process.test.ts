@@ -79,30 +79,6 @@ const REFUSED: RefusedCase[] = [
   ],
   ['a negative rlimit', '/process/rlimits/0/hard', 'out of range', (s) => (s.process.rlimits[0].hard = -1)],
   [
-    'a capability with other characters',
-    '/process/capabilities/bounding/0',
-    'unknown capability "CAP_FLY!"',
-    (s) => (s.process.capabilities.bounding = ['CAP_FLY!']),
-  ],
-  [
-    'a capability without prefix',
-    '/process/capabilities/effective/0',
-    'unknown capability "CHOWN"',
-    (s) => (s.process.capabilities.effective = ['CHOWN']),
-  ],
-  [
-    'a capability in lower case',
-    '/process/capabilities/permitted/0',
-    'unknown capability',
-    (s) => (s.process.capabilities.permitted = ['cap_chown']),
-  ],
-  [
-    'an inherited object key as capability',
-    '/process/capabilities/ambient/0',
-    'unknown capability',
-    (s) => (s.process.capabilities.ambient = ['constructor']),
-  ],
-  [
     'an oom score too high',
     '/process/oomScoreAdj',
     '1001 is out of range, expected -1000 to 1000',
