@@ -13,6 +13,7 @@ import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { encodePlan } from '../plan/encode.ts'
+import { hostRootWarnings } from '../plan/host-root.ts'
 import { defined } from '../spec/fields.ts'
 import { resolveForCreate } from '../spec/host.ts'
 import { parseProcess } from '../spec/load.ts'
@@ -67,9 +68,10 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, helpers))
   const gated = gateSpec(resolved, options.gates, logger)
   const spec = options.notify === true ? withNotifySocket(gated, root, id) : gated
-  for (const warning of specWarnings(spec, facts.lastCap)) logger.warn({ container: id }, warning)
-  const made = madeHow(options)
   const rootfs = rootfsPath(spec, bundle)
+  const warnings = [...specWarnings(spec, facts.lastCap), ...hostRootWarnings({ spec, bundle, rootfs })]
+  for (const warning of warnings) logger.warn({ container: id }, warning)
+  const made = madeHow(options)
   const kept = keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless })
   const idMaps = planIdMaps(spec)
   const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }

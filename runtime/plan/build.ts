@@ -13,6 +13,7 @@ import { planDevices } from './devices.ts'
 import { hiddenPaths } from './hidden-paths.ts'
 import { createHooks, hasCreateHooks, startHooks } from './hooks.ts'
 import { hostAgent, hostSource, netDevices } from './host-agent.ts'
+import { hostRoots } from './host-root.ts'
 import type { CreateInput, ExecInput } from './input.ts'
 import { type MountPlan, planMounts } from './mounts.ts'
 import {
@@ -59,6 +60,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
   const mounts = planMounts({
     mounts: spec.mounts,
     bundle: input.bundle,
+    hostRoots: hostRoots(input),
     namespaces,
     cgroup,
     host,

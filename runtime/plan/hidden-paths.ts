@@ -15,12 +15,12 @@ export function hiddenPaths({ readonlyPaths, maskedPaths }: Linux): readonly Op[
   ]
 }
 
-/** Clean paths, each once, with their places in the list. */
+/** Clean paths, each once, with their places in the list. An empty one names nothing, least of all the root. */
 function distinct(paths: readonly string[]): readonly { path: string; index: number }[] {
   const first = new Map<string, number>()
   for (const [index, path] of paths.entries()) {
     const clean = cleanPath(path)
-    if (!first.has(clean)) first.set(clean, index)
+    if (path !== '' && !first.has(clean)) first.set(clean, index)
   }
   return [...first].map(([path, index]) => ({ path, index }))
 }

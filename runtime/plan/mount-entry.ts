@@ -7,6 +7,7 @@ import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
 import { type MountOptions, parseMountOptions, singleOptions } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
+import { withoutHostRoot } from './host-root.ts'
 import type { NamespacePlan } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
 
@@ -14,6 +15,8 @@ import { cleanPath, isWithin } from './paths.ts'
 export interface MountInput {
   readonly mounts: readonly Mount[]
   readonly bundle: string
+  /** paths that the root has on the host (host-root.ts) */
+  readonly hostRoots: readonly string[]
   readonly namespaces: NamespacePlan
   readonly cgroup: CgroupJoin
   readonly host: HostFacts
@@ -45,8 +48,8 @@ const EMULATED_PROC_FILES: ReadonlySet<string> = new Set([
 ])
 
 /** Understands one entry. @throws InvalidArgument */
-export function understandMount(mount: Mount, origin: string): MountEntry {
-  const destination = cleanPath(mount.destination)
+export function understandMount(mount: Mount, origin: string, roots: readonly string[]): MountEntry {
+  const destination = withoutHostRoot(cleanPath(mount.destination), roots)
   if (destination === '/') {
     throw specError(`${origin}/destination`, `cannot mount on "${mount.destination}": it is on the top of rootfs`)
   }

@@ -53,7 +53,7 @@ const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
 
 /** Plans all mounts, in their order. @throws InvalidArgument */
 export function planMounts(input: MountInput): MountPlan {
-  const entries = input.mounts.map((mount, index) => understandMount(mount, `/mounts/${index}`))
+  const entries = input.mounts.map((mount, index) => understandMount(mount, `/mounts/${index}`, input.hostRoots))
   const ops: Op[] = []
   const readonlyLater: Op[] = []
   const propagationAgain: Op[] = []

@@ -60,8 +60,6 @@ export function readLinux(linux: JsonObject, at: string): Linux {
 function readDevice(value: Json, at: string): Device {
   const device = asObject(value, at)
   const path = requiredString(device, 'path', at, 'the device has no path')
-  if (!path.startsWith('/'))
-    throw specError(pointerTo(at, 'path'), `device path ${JSON.stringify(path)} is not absolute`)
   const name = requiredString(device, 'type', at, 'the device has no type')
   const type = (['b', 'c', 'u', 'p'] as const).find((known) => known === name)
   if (type === undefined) throw specError(pointerTo(at, 'type'), `invalid device type ${JSON.stringify(name)}`)
@@ -101,11 +99,8 @@ function readSysctl(linux: JsonObject, at: string, owned: ReadonlySet<string>): 
 }
 
 function readHiddenPaths(linux: JsonObject, key: string, at: string, owned: ReadonlySet<string>): readonly string[] {
-  const paths = listField(linux, key, at, (value, itemAt) => {
-    const path = asString(value, itemAt)
-    if (!path.startsWith('/')) throw specError(itemAt, `path ${JSON.stringify(path)} is not absolute`)
-    return path
-  })
+  // a relative one is warned about (warnings.ts)
+  const paths = listField(linux, key, at, asString)
   if (paths.length > 0 && !owned.has('mount')) {
     throw specError(pointerTo(at, key), 'unable to restrict sys entries without a private MNT namespace')
   }

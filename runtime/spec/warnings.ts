@@ -8,16 +8,30 @@ import type { Capabilities, OciProcess, Spec } from './types.ts'
 /** The warnings of a spec; `lastCapability` is the number of the highest capability that the kernel knows. */
 export function specWarnings(spec: Spec, lastCapability: number): readonly string[] {
   const warnings = [...processWarnings(spec.process, lastCapability)]
-  for (const [index, { destination }] of spec.mounts.entries()) {
-    if (destination.startsWith('/')) continue
-    warnings.push(
-      `mount destination ${JSON.stringify(destination)} is not absolute: taken from / (at /mounts/${index})`,
-    )
-  }
+  const { maskedPaths, readonlyPaths, devices } = spec.linux
+  const destinations = spec.mounts.map(({ destination }) => destination)
+  warnings.push(
+    ...relativeWarnings('mount destination', destinations, '/mounts'),
+    ...relativeWarnings(
+      'device',
+      devices.map(({ path }) => path),
+      '/linux/devices',
+    ),
+    ...relativeWarnings('masked path', maskedPaths, '/linux/maskedPaths'),
+    ...relativeWarnings('read-only path', readonlyPaths, '/linux/readonlyPaths'),
+  )
   const flags = spec.linux.personality?.flags ?? []
   if (flags.length > 0)
     warnings.push(`personality flags are ignored: ${flags.join(', ')} (at /linux/personality/flags)`)
   return warnings
+}
+
+function relativeWarnings(what: string, paths: readonly string[], at: string): readonly string[] {
+  return paths.flatMap((path, index) => {
+    if (path.startsWith('/')) return []
+    const taken = path === '' ? 'left out' : 'taken from /'
+    return [`${what} ${JSON.stringify(path)} is not absolute: ${taken} (at ${at}/${index})`]
+  })
 }
 
 /** The warnings of one process. */

@@ -1,7 +1,7 @@
 /** Device nodes of a container: the default ones, those of the config, and what the device cgroup lets it do with them. */
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
-import { inModes, MODES } from '../support/oci.ts'
+import { inModes, MODES, RUNTIME_NAME } from '../support/oci.ts'
 
 const describeNodes = (...names: string[]): string =>
   names.map((name) => `stat -c '%n %F %t:%T %a' /dev/${name}`).join('; ')
@@ -73,6 +73,15 @@ inModes(['as root'], 'device nodes of the config', (test) => {
     expect(out).toBe(
       '/dev/a/b/zero character special file 1:5 640\n/dev/block block special file 7:9 666\n/dev/pipe fifo 0:0 600\n10:20\n',
     )
+  })
+
+  test('may have a path that is relative to the root, with a warning', async ({ runts }) => {
+    const bundle = runts.bundle(['sh', '-c', describeNodes('zero', 'x')], (spec) => {
+      spec.linux.devices = [{ path: 'dev/x', type: 'c', major: 1, minor: 5 }]
+    })
+    const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
+    expect({ code, stdout }, stderr).toMatchObject({ code: 0, stdout: expect.stringContaining('/dev/x character') })
+    if (RUNTIME_NAME !== 'runc') expect(stderr).toMatch(/warn.*dev\/x.*\/linux\/devices\/0/)
   })
 
   test('that exist as something else are refused', notRunc('keeps what is there'), async ({ runts }) => {

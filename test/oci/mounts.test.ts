@@ -1,10 +1,19 @@
 /** Mounts of a container: what appears where, with which flags and modes, and which destinations are refused. */
-import { chmodSync, chownSync, mkdirSync, readFileSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmdirSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { startCommand } from '../support/command.ts'
 import { needs, notRunc } from '../support/needs.ts'
-import { inModes, MODES, type OciHost } from '../support/oci.ts'
+import { inModes, MODES, type OciHost, RUNTIME_NAME } from '../support/oci.ts'
 import type { SpecChange, TestMount } from '../support/spec.ts'
 
 /** A folder of the host with one file, which the container's users may read. */
@@ -210,6 +219,49 @@ inModes(MODES, 'mount points', (test) => {
     expect((await runts.ok('run', '-b', bundle, 'c')).stdout).toBe('2755 100\n2755 100\n')
   })
 
+  test(
+    'below the path that the root has on the host are taken from the root, with a warning',
+    notRunc('1.1 takes it for a path of the host, or fails'),
+    async ({ runts }) => {
+      const bundle = runts.bundle(['sh', '-c', 'cat /a/file /c/file /b$HOST/file'], (spec) => {
+        const root = join(runts.folder, 'bundle0/rootfs')
+        const source = hostFolder(runts)
+        // by the path that config.json has for it, and by one that only begins like it
+        spec.mounts.push(bind(source, join(root, 'a')), bind(source, `/b${root}`), bind(source, `${root}/./x/../c/`))
+        spec.process.env.push(`HOST=${root}`)
+      })
+      const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
+      expect({ code, stdout }, stderr).toEqual({ code: 0, stdout: 'of source\nof source\nof source\n' })
+      expect(stderr.match(/warn.*mount destination .*bundle0\/rootfs\/a.* \/mounts\/\d+/g)).toHaveLength(1)
+      expect(stderr.match(/warn/g)).toHaveLength(2)
+      expect(existsSync(join(bundle, 'rootfs', runts.folder))).toBe(false)
+    },
+  )
+
+  test(
+    'below the path of a link to the root are taken from the root too',
+    notRunc('refuses such a root'),
+    async ({ runts }) => {
+      const bundle = runts.bundle(['cat', '/a/file', '/b/file'], (spec) => {
+        const source = hostFolder(runts)
+        spec.root!.path = join(runts.folder, 'link')
+        spec.mounts.push(
+          bind(source, join(runts.folder, 'link/a')),
+          bind(source, join(runts.folder, 'bundle0/rootfs/b')),
+        )
+      })
+      symlinkSync(join(bundle, 'rootfs'), join(runts.folder, 'link'))
+      expect((await runts.ok('run', '-b', bundle, 'c')).stdout).toBe('of source\nof source\n')
+    },
+  )
+
+  test('must not be the root itself, by its path on the host either', notRunc('fails otherwise'), async ({ runts }) => {
+    const error = await runts.refused((spec) => {
+      spec.mounts.push(tmpfs(join(runts.folder, 'bundle0/rootfs')))
+    })
+    expect(error).toContain('is on the top of rootfs')
+  })
+
   test('must not be the root itself', async ({ runts }) => {
     expect(await runts.refused((spec) => spec.mounts.push(tmpfs('/')))).not.toBe('')
   })
@@ -413,6 +465,23 @@ inModes(MODES, 'masked and read-only paths', (test) => {
       )
     })
   }
+
+  test('may be relative to the root, with a warning', async ({ runts }) => {
+    const script = 'cat /secret/file; ls /secret/folder; touch /secret/frozen/x 2>&1; cat /etc/passwd | wc -l'
+    const bundle = secretive(runts, script, (spec) => {
+      spec.linux.maskedPaths = ['secret/file', '../secret/./folder', '']
+      spec.linux.readonlyPaths = ['secret/frozen', '']
+    })
+    const { code, stdout, stderr } = await runts.run('run', '-b', bundle, 'c')
+    const lines = readFileSync(join(bundle, 'rootfs/etc/passwd'), 'utf8').trimEnd().split('\n').length
+    expect({ code, stdout }, stderr).toEqual({
+      code: 0,
+      stdout: `touch: /secret/frozen/x: Read-only file system\n${lines}\n`,
+    })
+    if (RUNTIME_NAME === 'runc') return
+    expect(stderr).toMatch(/warn.*secret\/file.*\/linux\/maskedPaths\/0/)
+    expect(stderr).toMatch(/warn.*secret\/frozen.*\/linux\/readonlyPaths\/0/)
+  })
 
   test('are mounted once, and folders share one empty file system', notRunc('needs runc 1.3'), async ({ runts }) => {
     const script = `grep -c ' /secret/file ' /proc/self/mountinfo; stat -c %d /secret/folder /secret/other | uniq | wc -l`

@@ -231,7 +231,7 @@ describe('the root', () => {
 describe('hidden paths', () => {
   test('each is hidden once, under its clean name', () => {
     const ops = createPlan((spec) => {
-      spec.linux.maskedPaths = ['/proc/keys', '/proc//keys', '/proc/./acpi/', '/proc/keys']
+      spec.linux.maskedPaths = ['/proc/keys', 'proc//keys', '/proc/./acpi/', '', '/proc/keys']
       spec.linux.readonlyPaths = ['/proc/sys', '/proc/sys/']
     })
     expect(described(ops, 'mask_path', 'readonly_path')).toEqual([

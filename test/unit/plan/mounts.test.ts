@@ -101,6 +101,16 @@ const MOUNTS: [what: string, entry: Document, op: string][] = [
     { destination: '/proc', source: '/proc', options: ['rbind'] },
     'source="/proc" target="/proc" how=bind|recursive',
   ],
+  [
+    'below the path of the root on the host',
+    { destination: '/run//bundle/./rootfs/x', source: '/y', options: ['bind'] },
+    'source="/y" target="/x" how=bind',
+  ],
+  [
+    'below a path that begins like it',
+    { destination: '/run/bundle/rootfs2/x', source: '/y', options: ['bind'] },
+    'source="/y" target="/run/bundle/rootfs2/x" how=bind',
+  ],
 ]
 
 describe('planMounts()', () => {
@@ -113,6 +123,8 @@ describe('planMounts()', () => {
   test.each<[string, Document, string]>([
     ['on the root', { destination: '/', type: 'tmpfs' }, 'it is on the top of rootfs'],
     ['on the root by another name', { destination: '/x/..', type: 'tmpfs' }, 'it is on the top of rootfs'],
+    ['on the root as the host calls it', { destination: '/run/bundle/rootfs/', type: 'tmpfs' }, 'on the top of rootfs'],
+    ['inside the root’s /proc', { destination: '/run/bundle/rootfs/proc/sys/net', type: 'tmpfs' }, 'is inside /proc'],
     ['inside /proc', { destination: '/proc/sys/net', type: 'tmpfs' }, 'cannot be mounted because it is inside /proc'],
     ['inside /proc by a detour', { destination: '/x/../proc/1', source: '/y', options: ['bind'] }, 'inside /proc'],
     ['of something else on /proc', { destination: '/proc', type: 'tmpfs' }, 'only the proc file system'],

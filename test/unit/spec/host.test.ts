@@ -192,16 +192,23 @@ describe('specWarnings()', () => {
     ).toEqual(['ignoring ambient capabilities that are not both permitted and inheritable: CAP_KILL'])
   })
 
-  test('flags of a personality, and a destination that is not absolute', () => {
+  test('flags of a personality, and paths that are not absolute', () => {
     const warnings = specWarnings(
       read((spec) => {
         spec.linux.personality = { domain: 'LINUX', flags: ['A', 'B'] }
         spec.mounts.push({ destination: 'data', source: '/x', options: ['bind'] })
+        spec.linux.devices = [{ type: 'p', path: 'dev/pipe' }]
+        spec.linux.maskedPaths = ['/a', 'b', '']
+        spec.linux.readonlyPaths = ['../c']
       }),
       40,
     )
     expect(warnings).toEqual([
       'mount destination "data" is not absolute: taken from / (at /mounts/7)',
+      'device "dev/pipe" is not absolute: taken from / (at /linux/devices/0)',
+      'masked path "b" is not absolute: taken from / (at /linux/maskedPaths/1)',
+      'masked path "" is not absolute: left out (at /linux/maskedPaths/2)',
+      'read-only path "../c" is not absolute: taken from / (at /linux/readonlyPaths/0)',
       'personality flags are ignored: A, B (at /linux/personality/flags)',
     ])
   })

@@ -143,18 +143,6 @@ const REFUSED: RefusedCase[] = [
     },
   ],
   [
-    'a relative masked path',
-    '/linux/maskedPaths/0',
-    'path "proc/kcore" is not absolute',
-    (s) => (s.linux.maskedPaths = ['proc/kcore']),
-  ],
-  [
-    'a relative readonly path',
-    '/linux/readonlyPaths/1',
-    'is not absolute',
-    (s) => (s.linux.readonlyPaths = ['/a', 'b']),
-  ],
-  [
     'a device type that is none',
     '/linux/devices/0/type',
     'invalid device type "x"',
@@ -171,12 +159,6 @@ const REFUSED: RefusedCase[] = [
     '/linux/devices/0/path',
     'has no path',
     (s) => (s.linux.devices = [{ type: 'c', major: 1, minor: 1 }]),
-  ],
-  [
-    'a device with a relative path',
-    '/linux/devices/0/path',
-    'is not absolute',
-    (s) => (s.linux.devices = [{ type: 'c', path: 'dev/x', major: 1, minor: 1 }]),
   ],
   [
     'a device without numbers',
