@@ -130,12 +130,8 @@ static int open_target(struct ctx *c, const struct op_mount *op, bool directory,
 /* What a mount brings from a more privileged user namespace is locked (mount_namespaces(7)): that stays, unless it was asked to go. */
 static int set_attributes(const struct op_mount *op, int tree)
 {
-    int err = -EPERM;
-    if (op->dropped != 0)
-        err = sys_mount_setattr(tree, false, op->set, op->clear | op->dropped, 0);
-    if (err == -EPERM)
-        err = (op->set | op->clear) == 0 ? 0 : sys_mount_setattr(tree, false, op->set, op->clear, 0);
-    return err;
+    int err = op->dropped != 0 ? sys_mount_setattr(tree, false, op->set, op->clear | op->dropped, 0) : -EPERM;
+    return err == -EPERM ? sys_mount_setattr(tree, false, op->set, op->clear, 0) : err;
 }
 
 static int finish(struct ctx *c, const struct op_mount *op, int tree, int target, const char *what)

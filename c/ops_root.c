@@ -35,22 +35,32 @@ static int set_propagation_of_mount(int fd, uint64_t propagation)
 }
 
 /*
- * Binds a directory on itself. What was unbindable is made private like everything else that has no master: a slave is left as it is, so
- * that the kernel says EINVAL then. A tree that goes among the caller's mounts is nobody's peer: below a shared parent it gets copies in
- * that one's peers, which later mounts on it reach and its unmounting takes away, but what it covers has no part in them.
+ * Among the caller's mounts. Order: first a cover without what is mounted below, which a shared parent gives to its peers as well, and which
+ * goes from there with ours only as long as nothing is on it; so it is made private, and the tree comes on top. That is a slave, like every
+ * bind in it: what happens there, its unmounting above all, does not happen to what it is a copy of.
  */
+static int bind_among_callers(int fd)
+{
+    cleanup_fd int tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
+    cleanup_fd int cover = tree < 0 ? tree : sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    int err = cover < 0 ? cover : sys_mount_setattr(tree, true, 0, 0, MS_SLAVE);
+    if (err == 0)
+        err = sys_attach(cover, fd);
+    if (err == 0)
+        err = sys_mount_setattr(cover, false, 0, 0, MS_PRIVATE);
+    if (err == 0)
+        err = sys_attach(tree, cover);
+    return err < 0 ? err : take_fd(&tree);
+}
+
+/* What was unbindable is made private like everything else that has no master: a slave is left as it is, so that the kernel says EINVAL. */
 static int bind_on_itself(int fd, uint32_t how)
 {
-    unsigned flags = OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE;
-    int err = how == ROOTFS_HOW_CALLERS ? 0 : set_propagation_of_mount(fd, how == ROOTFS_HOW_SLAVE ? MS_SLAVE : MS_PRIVATE);
-    cleanup_fd int tree = err < 0 ? err : sys_open_tree(fd, "", flags);
+    int err = set_propagation_of_mount(fd, how == ROOTFS_HOW_SLAVE ? MS_SLAVE : MS_PRIVATE);
+    cleanup_fd int tree = err < 0 ? err : sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
     if (tree == -EINVAL && how == ROOTFS_HOW_SLAVE)
         return bind_on_itself(fd, ROOTFS_HOW_PRIVATE);
-    err = tree < 0 ? tree : 0;
-    if (err == 0 && how == ROOTFS_HOW_CALLERS)
-        err = sys_mount_setattr(tree, false, 0, 0, MS_PRIVATE);
-    if (err == 0)
-        err = sys_attach(tree, fd);
+    err = tree < 0 ? tree : sys_attach(tree, fd);
     return err < 0 ? err : take_fd(&tree);
 }
 
@@ -65,7 +75,7 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
     if (fd < 0)
         return step(c, fd, "open the root directory \"%s\"", op->path.s);
     if (op->how != ROOTFS_HOW_DIRECTORY) {
-        int tree = bind_on_itself(fd, op->how);
+        int tree = op->how == ROOTFS_HOW_CALLERS ? bind_among_callers(fd) : bind_on_itself(fd, op->how);
         if (tree < 0)
             return step(c, tree, "bind the root directory \"%s\" on itself", op->path.s);
         close_fd(&fd);

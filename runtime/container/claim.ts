@@ -13,6 +13,7 @@ import { processStat } from '../sys/process.ts'
 import type { HookJournal } from './hooks.ts'
 import { lockContainer, tryLockContainer } from './lock.ts'
 import { isMade, MADE, RECORD } from './remains.ts'
+import type { RootMount } from './root-mount.ts'
 import { damagedFile } from './state-file.ts'
 import { bootId, claimState, notFound, type SavedState, stateDir } from './store.ts'
 
@@ -41,6 +42,11 @@ export class Claim {
     const ours = Object.entries(paths).filter(([, path]) => !existsSync(path))
     this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours) })
     failpoint('create:recorded')
+  }
+
+  /** The mount that will be made on the root among our own, or was. */
+  willMountRoot(mount: RootMount | undefined): void {
+    if (mount !== undefined) this.#write({ root_mount: mount })
   }
 
   /** The process that becomes the container's init; it waits for us, and ends when we do. */
@@ -77,8 +83,9 @@ export class Claim {
   }
 
   /** The state is on disk. The record stays, under a name that says so: it is short, and tells what to remove should the state be damaged. */
-  complete({ pid, startTime, cgroupPaths, bundle }: SavedState): void {
+  complete({ pid, startTime, cgroupPaths, bundle, made }: SavedState): void {
     const hook = { hook_pid: null, hook_start: null, hook_input: null }
+    this.willMountRoot(made.rootMount)
     this.#write({ boot_id: bootId(), bundle, cgroup_paths: cgroupPaths, pid, start: Number(startTime), ...hook })
     renameSync(this.#path, join(dirname(this.#path), MADE))
   }

@@ -29,6 +29,7 @@ import type { CreateOptions, ExecOptions } from './options.ts'
 import { createPidFile } from './pid-file.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './process.ts'
 import { initOf } from './remains.ts'
+import { removeRootMount } from './root-mount.ts'
 import { readSavedCgroup, readSavedSpec } from './saved-spec.ts'
 import { releaseFifo, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
@@ -393,6 +394,7 @@ export class Container {
     if ((await this.cgroup.listProcesses()).length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
     failpoint('delete:cgroup')
+    removeRootMount(this.#state.made.rootMount, this.#logger)
     removeState(this.root, this.id)
     failpoint('delete:done')
     this.#destroyed = true

@@ -46,6 +46,7 @@ import {
   sized,
   withConsole,
 } from './prepare.ts'
+import { futureRootMount, removeRootMount, rootMountOf } from './root-mount.ts'
 import { keepSpec, type MadeHow, removeState, type SavedState, saveState } from './store.ts'
 
 /** What a new container consists of. */
@@ -79,6 +80,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   // nobody there is found out before there is anything to undo
   using consoleSocket = connectConsole(options)
   using claim = await Claim.take(root, id)
+  const futureMount = futureRootMount(spec, rootfs)
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
   let agent: OwnedFd | undefined
@@ -131,6 +133,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await nextTurn()
     // nobody told us of an abort in these turns; from here on there are none until the listener is in place
     refuseAborted(options.signal, what)
+    claim.willMountRoot(futureMount)
     run = new PlanProcess({
       ops,
       encoded,
@@ -176,7 +179,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       bundle,
       rootfs,
       rootless: facts.rootless,
-      made,
+      made: futureMount === undefined ? made : { ...made, rootMount: rootMountOf(pid, rootfs) },
       cgroupPaths: cgroup.paths,
       namespacePaths: Object.fromEntries(
         NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
@@ -193,7 +196,8 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     const aborted = options.signal?.aborted === true ? abortError(options.signal, what) : undefined
     const oom = aborted === undefined && cgroup !== undefined && run !== undefined && oomKilled(cgroup)
     // each for itself, and the caller hears what made them necessary
-    for (const undo of [() => run?.abort(), () => cgroup?.remove(), () => removeState(root, id)]) {
+    const unmount = () => (run === undefined ? undefined : removeRootMount(futureMount, logger))
+    for (const undo of [() => run?.abort(), () => cgroup?.remove(), unmount, () => removeState(root, id)]) {
       try {
         await undo()
       } catch (failure) {

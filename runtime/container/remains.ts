@@ -4,21 +4,21 @@
  * where neither does, the spec names the cgroup. Invariants: nothing is removed that none of them names; of an earlier boot there is
  * neither process nor cgroup, whatever they say.
  */
-import { existsSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { uptime } from 'node:os'
-import { isAbsolute, join, posix, resolve } from 'node:path'
+import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupPaths } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { parseSpec, readSpecOf } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
-import { unmountTree } from '../sys/mount.ts'
 import { groupLeadersReading, killGroup } from '../sys/process.ts'
 import { runHooks } from './hooks.ts'
 import { tryLockContainer } from './lock.ts'
 import { ociState } from './oci-state.ts'
 import { ForeignProcess } from './process.ts'
+import { type RootMount, readRootMount, removeRootMount } from './root-mount.ts'
 import { readWhatIsThere } from './state-file.ts'
 import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from './store.ts'
 
@@ -36,6 +36,7 @@ interface Remains {
   /** the init that was made, of this boot or an unknown one */
   readonly init: ForeignProcess | undefined
   /** the same where it may be signalled: somebody tells that it is of this boot */
+  readonly rootMount: RootMount | undefined
   readonly process: ForeignProcess | undefined
   /** ends the hook that was at work */
   readonly killHook: () => void
@@ -110,6 +111,7 @@ function readRemains(root: string, id: string): Remains {
     processOf(record['pid'], record['start']) ?? processOf(state['init_process_pid'], state['init_process_start'])
   const { hook_pid: hook, hook_start: hookStart, hook_input: hookInput } = record
   return {
+    rootMount: present ? (readRootMount(state['root_mount']) ?? readRootMount(record['root_mount'])) : undefined,
     cgroupPaths: present ? (cgroupsOf(state['cgroup_paths']) ?? cgroupsOf(record['cgroup_paths'])) : {},
     init: formerBoot ? undefined : told,
     process: present && boots.length > 0 ? told : undefined,
@@ -181,7 +183,7 @@ export function bundleOf(root: string, id: string): string {
 
 /** Removes what is left, the folder last, and runs the poststop hooks of a container that had a process; the caller holds the lock. The host pid, 0 if unknown. */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
-  const { cgroupPaths, process, killHook, begun, bundle, present } = readRemains(root, id)
+  const { cgroupPaths, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
   const spec = begun ? specOf(root, id, bundle, logger) : undefined
   const paths = cgroupPaths ?? (spec === undefined ? {} : Cgroup.named({ id, path: spec.linux.cgroupsPath }))
   logger.debug(
@@ -195,25 +197,13 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
   await process?.waitGone(KILL_WAIT_MS)
   await cgroup.remove()
-  if (spec !== undefined && present) unmountOwn(spec, bundle)
+  removeRootMount(rootMount, logger)
   removeState(root, id)
   if (spec !== undefined) {
     const state = ociState({ id, bundle, spec, pid: 0 }, 'stopped')
     await runHooks({ name: 'poststop', hooks: spec.hooks.poststop, state, logger })
   }
   return process?.pid ?? 0
-}
-
-/** The mounts of a container without a mount namespace are its caller's: at what it names below its root, and nowhere else. */
-function unmountOwn({ root, mounts, linux }: Spec, bundle: string): void {
-  if (linux.namespaces.some(({ type }) => type === 'mount') || (bundle === '' && !isAbsolute(root.path))) return
-  // as the table of mounts spells it
-  const rootfs = resolve(bundle, root.path)
-  const real = existsSync(rootfs) ? realpathSync(rootfs) : rootfs
-  for (const { destination } of mounts.toReversed()) {
-    const target = join(real, posix.normalize(`/${destination}`))
-    if (target !== real) unmountTree(target)
-  }
 }
 
 /** The spec that names the hooks: the one kept with the state, or the bundle's; without either there are none to run. */

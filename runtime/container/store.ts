@@ -23,6 +23,7 @@ import { makeDirectories } from '../sys/directory.ts'
 import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
 import { hostFacts } from './host.ts'
+import { type RootMount, readRootMount } from './root-mount.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
 import { damagedFile, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
 
@@ -42,6 +43,8 @@ export interface MadeHow {
   readonly monitorCgroup?: string
   /** feature gates that were off */
   readonly featuresOff?: readonly string[]
+  /** without a mount namespace: what its mounts are below */
+  readonly rootMount?: RootMount
   /** what init's standard streams were, by number: for whoever has to find them again */
   readonly streams?: readonly string[]
 }
@@ -275,8 +278,17 @@ export function isProcess(pid: unknown, start: unknown): boolean {
 }
 
 /** As state.json has it: the first field by runc's name for it. */
-function madeFields({ monitor, consoleSocket, pidFile, monitorCgroup, featuresOff, streams }: MadeHow): object {
+function madeFields({
+  monitor,
+  consoleSocket,
+  pidFile,
+  monitorCgroup,
+  featuresOff,
+  streams,
+  rootMount,
+}: MadeHow): object {
   return {
+    ...(rootMount === undefined ? {} : { root_mount: rootMount }),
     ...(streams === undefined ? {} : { external_descriptors: streams }),
     ...(monitor === undefined ? {} : { monitor_pid: monitor.pid, monitor_start: Number(monitor.startTime) }),
     ...(consoleSocket === undefined ? {} : { console_socket: consoleSocket }),
@@ -304,6 +316,8 @@ function readMade(fields: Readonly<Record<string, unknown>>, stale: boolean): Ma
     monitorCgroup: text('monitor_cgroup'),
     featuresOff: texts('features_off'),
     streams: texts('external_descriptors'),
+    // no mount outlives its boot
+    rootMount: stale ? undefined : readRootMount(fields['root_mount']),
   })
 }
 

@@ -18,6 +18,7 @@ import type { CreateInput, ExecInput } from './input.ts'
 import { type MountPlan, planMounts } from './mounts.ts'
 import {
   CLONE_FLAGS,
+  mountsAmongCallers,
   type NamespacePlan,
   planNamespaces,
   requireMappedIds,
@@ -98,12 +99,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
 
     // The file system, still seen from outside of the root.
     ...(ownMounts ? rootPropagation(linux) : []),
-    {
-      op: 'rootfs',
-      path: input.rootfs,
-      how: ownMounts ? rootfsHow(linux) : ROOTFS_HOW.DIRECTORY,
-      origin: '/root/path',
-    },
+    { op: 'rootfs', path: input.rootfs, how: rootfsHow(spec, ownMounts), origin: '/root/path' },
     ...waitAt('mounts'),
     ...(needed === 'mounts' ? cgroupNamespace : []),
     ...mounts.ops,
@@ -235,10 +231,8 @@ function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }
     }
     return
   }
-  // everything mounted from here on would be mounted on the host
+  // what is mounted from here on is mounted on the host, where its mounts are not ours to change
   const needs = 'needs a mount namespace of the container'
-  if (spec.mounts.length > 0) throw specError('/mounts/0', `the mount on "${spec.mounts[0]?.destination}" ${needs}`)
-  if (spec.root.readonly) throw specError('/root/readonly', `a read-only root ${needs}`)
   if (linux.rootfsPropagation !== undefined) throw specError('/linux/rootfsPropagation', `rootfsPropagation ${needs}`)
   if (created.has('user')) throw specError('/linux/namespaces', `a new user namespace ${needs}`)
 }
@@ -261,7 +255,9 @@ function propagation(word: Propagation): Op {
 }
 
 /** A root that is to be a slave stays one: only a shared parent stands in the way of the pivot. */
-function rootfsHow({ rootfsPropagation: word }: Linux): number {
+function rootfsHow(spec: Spec, ownMounts: boolean): number {
+  if (!ownMounts) return mountsAmongCallers(spec) ? ROOTFS_HOW.CALLERS : ROOTFS_HOW.DIRECTORY
+  const word = spec.linux.rootfsPropagation
   return word === 'slave' || word === 'rslave' ? ROOTFS_HOW.SLAVE : ROOTFS_HOW.PRIVATE
 }
 

@@ -5,7 +5,7 @@
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
-import { MOUNT_ATTR, type MountOptions } from '../spec/mount-options.ts'
+import { MOUNT_ATTR, type MountOptions, PROPAGATION } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'
 import { hostSource } from './host-agent.ts'
@@ -113,7 +113,8 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
     dropped: options.dropped,
     recSet: options.recursive.set,
     recClear: options.recursive.clear,
-    propagation: options.propagation,
+    // among the caller's mounts too, what happens below a volume is not to happen to its source
+    propagation: [...(input.namespaces.own.has('mount') ? [] : [PROPAGATION.rslave]), ...options.propagation],
     uidMap: mapText(mount.uidMappings),
     gidMap: mapText(mount.gidMappings),
     origin,

@@ -74,6 +74,11 @@ export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
   }
 }
 
+/** Whether the mounts of a container go among its caller's: it has no mount namespace to have them in. */
+export function mountsAmongCallers({ linux, mounts, root }: Spec): boolean {
+  return !linux.namespaces.some(({ type }) => type === 'mount') && (mounts.length > 0 || root.readonly)
+}
+
 /** The text of timens_offsets (time_namespaces(7)). */
 function offsetsText({ timeOffsets = {} }: Linux): string {
   return Object.entries(timeOffsets)

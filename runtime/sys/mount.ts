@@ -3,6 +3,7 @@
  * whole trees away again. Container-side mounts are the helper's work. Invariant: these calls never change the propagation of a mount
  * that was there before, and a failed mount leaves nothing behind.
  */
+import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { RuntimeError } from '../errors.ts'
 import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
@@ -14,6 +15,7 @@ const MS_RDONLY = 1
 const MS_REMOUNT = 32
 const MS_BIND = 4096
 const MS_REC = 16384
+const MS_SLAVE = 1 << 19
 const PAGE_BYTES = 4096
 /** Of a loop device: the file is read and written past the page cache. */
 const DIRECT = 'direct-io'
@@ -185,6 +187,44 @@ export function mountsBelow(path: string, mountinfo: string): string[] {
     at = end < 0 ? -1 : mountinfo.indexOf(wanted, end)
   }
   return found
+}
+
+interface MountLine {
+  readonly id: number
+  readonly parent: number
+  readonly point: string
+}
+
+function mountTable(): MountLine[] {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter(Boolean)
+  return lines.map((line) => {
+    const [id, parent, , , point = ''] = line.split(' ', 5)
+    return { id: Number(id), parent: Number(parent), point: unescapeMountPath(point) }
+  })
+}
+
+/** The ids of the mounts at a path, each on top of the one before. */
+export function mountIdsAt(path: string): number[] {
+  const here = mountTable().filter(({ point }) => point === path)
+  const ids = new Set(here.map(({ id }) => id))
+  const stack: number[] = []
+  for (let next = here.find(({ parent }) => !ids.has(parent)); next !== undefined; ) {
+    const { id } = next
+    stack.push(id)
+    next = here.find(({ parent }) => parent === id)
+  }
+  return stack
+}
+
+/** The id of the mount that an open file is on (proc_pid_fdinfo(5)). */
+export function mountIdOf(fd: number): number {
+  return Number(/^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? -1)
+}
+
+/** Takes the uppermost mount at a path away with all that is mounted below it. What those are copies of keeps its own: they stop to be peers first. */
+export function detachTree(path: string): void {
+  mount(null, path, null, MS_SLAVE | MS_REC, null)
+  umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
 
 /**

@@ -224,9 +224,11 @@ export const BAD_CONTAINERS: readonly BadConfig[] = [
   [MOUNT, 'EINVAL', mount({ type: 'tmpfs', source: 'tmpfs', options: ['size=many'] })],
   [MOUNT, 'both uid and gid mappings', bind({ options: ['bind', 'idmap'] })],
   [
-    '/mounts/0',
+    '/linux/rootfsPropagation',
     'needs a mount namespace',
-    both(hasOnly('pid'), (s) => Object.assign(s.linux, { maskedPaths: [], readonlyPaths: [] })),
+    both(hasOnly('pid'), (s) =>
+      Object.assign(s.linux, { maskedPaths: [], readonlyPaths: [], rootfsPropagation: 'rslave' }),
+    ),
   ],
   ['/process/user/uid', 'unmapped uid 5000', both(userns({}), (s) => (s.process.user.uid = 5000))],
   ['/process/selinuxLabel', 'selinux is disabled', (s) => (s.process.selinuxLabel = 'a:b:c:d')],

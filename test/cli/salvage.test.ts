@@ -3,8 +3,6 @@ import { spawnSync } from 'node:child_process'
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
-  readdirSync,
   readFileSync,
   rmdirSync,
   rmSync,
@@ -268,44 +266,5 @@ describe('a container whose state', needs('root', 'busybox'), () => {
     expect(await runts.state('other')).toMatchObject({ status: 'running', pid: other.init_process_pid })
     bystander.kill('SIGKILL')
     await bystander.finished
-  })
-
-  test('is garbage loses the mounts that it has made in a mount namespace of its caller, and no others', async ({
-    runts,
-  }) => {
-    const bundle = runts.bundle(SLEEP, (spec) => {
-      spec.root = { path: 'own' }
-    })
-    const root = join(bundle, 'own')
-    mkdirSync(join(root, 'tmp/below'), { recursive: true })
-    mkdirSync(join(root, 'data'))
-    const source = mkdtempSync(join(runts.folder, 'source-'))
-    const mounted: string[] = []
-    const mount = (...args: string[]): void => {
-      expect(spawnSync('mount', args).status).toBe(0)
-      mounted.push(args.at(-1) ?? '')
-    }
-    // what a killed create of such a container leaves
-    mkdirSync(join(runts.root, 'c'), { recursive: true })
-    const spec = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'))
-    spec.linux.namespaces = spec.linux.namespaces.filter(({ type }: { type: string }) => type !== 'mount')
-    spec.linux.cgroupsPath = `/${runts.name}/nobody`
-    spec.root.path = root
-    for (const name of ['maskedPaths', 'readonlyPaths']) delete spec.linux[name]
-    spec.mounts = [{ destination: '/tmp', type: 'tmpfs', source: 'tmpfs' }]
-    writeFileSync(join(runts.root, 'c/config.json'), JSON.stringify(spec))
-    writeFileSync(join(runts.root, 'c/state.json'), 'garbage')
-    mount('-t', 'tmpfs', runts.name, join(root, 'tmp'))
-    mkdirSync(join(root, 'tmp/below'))
-    mount('--bind', source, join(root, 'tmp/below'))
-    mount('--bind', source, join(root, 'data'))
-    try {
-      await runts.ok('delete', '--force', 'c')
-      const table = readFileSync('/proc/self/mountinfo', 'utf8')
-      expect(mounted.filter((path) => table.includes(` ${path} `))).toEqual([join(root, 'data')])
-    } finally {
-      for (const path of mounted.toReversed()) spawnSync('umount', ['-l', path])
-    }
-    expect(readdirSync(runts.root)).toEqual([])
   })
 })

@@ -2,65 +2,16 @@
  * Which mounts reach whom, after a container was made: the host's the container and the container's the host, for its root and for its
  * volumes, with each word that there is. A mount namespace of the test's own, whose mounts are all shared, stands for the host.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
+import { SharedHost } from '../support/shared-host.ts'
 
 const WORDS = ['private', 'rprivate', 'slave', 'rslave', 'shared', 'rshared', 'unbindable', 'runbindable'] as const
 type Word = (typeof WORDS)[number] | undefined
-
-/** A process in a mount namespace in which every mount is shared, with nobody outside of it. */
-class SharedHost {
-  readonly #process: ChildProcess
-
-  private constructor(process: ChildProcess) {
-    this.#process = process
-  }
-
-  static async start(): Promise<SharedHost> {
-    const script = 'mount --make-rshared / && echo up && exec sleep 1000'
-    const process = spawn('unshare', ['--mount', 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'inherit'] })
-    await once(process.stdout!, 'data')
-    return new SharedHost(process)
-  }
-
-  /** A command line that runs in it. */
-  command(...command: readonly string[]): [string, ...string[]] {
-    return ['nsenter', `--mount=/proc/${this.#process.pid}/ns/mnt`, '--', ...command]
-  }
-
-  run(...command: readonly string[]): string {
-    const [program, ...args] = this.command(...command)
-    const { status, stderr, stdout } = spawnSync(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-    expect(status, `${command.join(' ')}: ${stderr}`).toBe(0)
-    return String(stdout)
-  }
-
-  /** Whether there is something at a path. */
-  sees(path: string): boolean {
-    return existsSync(`/proc/${this.#process.pid}/root${path}`)
-  }
-
-  /** Mounts a tmpfs with a file in it. */
-  mount(place: string): void {
-    this.run('sh', '-c', `mkdir -p ${place} && mount -t tmpfs tmpfs ${place} && : >${place}/mark && mkdir ${place}/sub`)
-  }
-
-  [Symbol.dispose](): void {
-    this.#process.kill('SIGKILL')
-  }
-}
-
-/** Leaves the container c running among the mounts of a host; its process. The container keeps the streams, so no pipe is among them. */
-async function leave(runts: OciHost, host: SharedHost, ...args: string[]): Promise<unknown> {
-  const [program, ...rest] = host.command(...runts.commandOf(...args))
-  expect(spawnSync(program, rest, { stdio: ['ignore', 'ignore', 'inherit'] }).status).toBe(0)
-  return (await runts.state('c'))['pid']
-}
 
 /** What was seen of a tree that the container shows, by the names of those things that were there. */
 async function seen(runts: OciHost, words: { root?: Word; volume?: Word }, of: 'root' | 'volume'): Promise<string[]> {
@@ -77,7 +28,7 @@ async function seen(runts: OciHost, words: { root?: Word; volume?: Word }, of: '
   host.mount(volume)
   for (const name of ['before', 'stays']) host.mount(join(outside, name))
   for (const name of ['late', 'mine']) host.run('mkdir', join(outside, name))
-  const pid = await leave(runts, host, 'run', '-d', '-b', bundle, 'c')
+  const pid = await host.leave(runts, 'run', '-d', '-b', bundle, 'c')
   const place = of === 'root' ? '/' : '/volume'
   const inside = (path: string): boolean => existsSync(join(`/proc/${pid}/root`, place, path))
   const found: string[] = []
@@ -140,7 +91,7 @@ inModes(['as root'], 'the propagation of the root', (test) => {
     using host = await SharedHost.start()
     const bundle = runts.bundle(['sleep', '1000'], (spec) => (spec.linux.rootfsPropagation = 'rslave'))
     host.run('mount', '--bind', bundle, bundle)
-    const pid = await leave(runts, host, 'run', '-d', '--no-pivot', '-b', bundle, 'c')
+    const pid = await host.leave(runts, 'run', '-d', '--no-pivot', '-b', bundle, 'c')
     host.mount(join(bundle, 'rootfs/late'))
     expect(existsSync(`/proc/${pid}/root/late/mark`)).toBe(true)
     await runts.ok('delete', '-f', 'c')

@@ -211,9 +211,22 @@ describe('the root', () => {
     expect(opNames(ops).indexOf('readonly_mount')).toBeGreaterThan(opNames(ops).indexOf('make_cwd'))
   })
 
+  test.each<[string, string | undefined, (spec: Document) => void]>([
+    ['without mounts', undefined, () => {}],
+    ['with a mount', 'callers', (spec) => (spec.mounts = [{ destination: '/x', source: '/y', options: ['bind'] }])],
+    ['that is read-only', 'callers', (spec) => (spec.root.readonly = true)],
+  ])('of a container without a mount namespace %s', (_, how, change) => {
+    const ops = createPlan((spec) => {
+      chrooted(spec)
+      change(spec)
+    })
+    const ending = how === undefined ? '' : ` how=${how}`
+    expect(described(ops, 'rootfs')).toEqual([`rootfs path="/run/bundle/rootfs"${ending}`])
+    expect(described(ops, 'propagation')).toEqual([])
+    for (const mount of described(ops, 'mount')) expect(mount).toContain('propagation=rslave')
+  })
+
   test.each<[string, (spec: Document) => void]>([
-    ['/mounts/0', (spec) => (spec.mounts = [{ destination: '/proc', type: 'proc' }])],
-    ['/root/readonly', (spec) => (spec.root.readonly = true)],
     ['/linux/rootfsPropagation', (spec) => (spec.linux.rootfsPropagation = 'slave')],
     ['/linux/namespaces', addUserNamespace],
   ])('without a mount namespace %s is refused', (pointer, change) => {
