@@ -245,13 +245,9 @@ int main(void)
         .cgroup_dir = { .fd = -1 }, .cgroup_procs = -1,
     };
     int err = prepare(&c);
-    if (err == 0)
-        err = read_plan(&c, &plan);
-    if (err == 0)
-        err = settle_fds(&c);
-    if (err == 0)
-        err = proc_open(&c);
-    if (err == 0)
-        err = run_plan(&c);
+    err = err == 0 ? read_plan(&c, &plan) : err;
+    err = err == 0 ? settle_fds(&c) : err;
+    err = err == 0 ? proc_open(&c) : err;
+    err = err == 0 ? run_plan(&c) : err;
     leave(err == 0 ? 0 : fail(&c, err));
 }

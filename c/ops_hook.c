@@ -164,7 +164,7 @@ static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char 
         err = sys_result(dup3(pipes[fd][fd == IN ? 0 : 1], fd, 0));
     if (err >= 0 && pipes[UNEXECUTED][1] != UNEXECUTED)
         err = sys_result(dup3(pipes[UNEXECUTED][1], UNEXECUTED, O_CLOEXEC));
-    sys_close_from(PIPES, UNEXECUTED); /* and all of them are CLOEXEC */
+    sys_close_from(PIPES);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     if (err >= 0) {
         (void)execve(path, argv, env);

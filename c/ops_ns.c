@@ -359,8 +359,7 @@ int serve_child(struct ctx *c, const struct op_clone *op)
         err = write_map(c, "gid_map", &op->gid_map);
     if (err == 0 && has_maps(op))
         err = tell(c, MAPS_DONE);
-    if (err == 0)
-        err = move_child(c);
+    err = err == 0 ? move_child(c) : err;
     if (err == 0 && tell(c, CGROUPS_DONE) == 0)
         await_agent(c);
     return err;

@@ -95,13 +95,12 @@ static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
     return sys_result(syscall(__NR_close_range, first, last, flags));
 }
 
-/* Closes all fds from `first` on, but one; where a filter refuses close_range, those that are likely. */
-static inline void sys_close_from(unsigned first, unsigned except)
+/* Closes all fds from `first` on; where a filter refuses close_range, those that are likely. */
+static inline void sys_close_from(unsigned first)
 {
-    if (sys_close_range(except + 1, ~0U, 0) < 0 || (first < except && sys_close_range(first, except - 1, 0) < 0))
+    if (sys_close_range(first, ~0U, 0) < 0)
         for (unsigned fd = first; fd < 1024; fd++)
-            if (fd != except)
-                (void)close((int)fd);
+            (void)close((int)fd);
 }
 
 static inline int sys_open_tree(int dir, const char *path, unsigned flags)
