@@ -211,7 +211,7 @@ export class Container {
         `cannot start ${status === 'running' ? 'an already running container' : `a container in the ${status} state`}`,
       )
     const { startTime, foreign } = this.#state
-    const target = { init: this.init, startTime, foreign: foreign !== undefined }
+    const target = { init: this.init, startTime, foreign: foreign !== undefined, logger: this.#logger }
     await releaseFifo(fifoPath(this.root, this.id), target, () => (this.#started = true))
     const logger = this.#run?.logger ?? this.#logger
     logger.debug({ pid: this.init.pid }, 'init: executes its program')

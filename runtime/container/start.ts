@@ -2,12 +2,15 @@
  * The exec fifo, which init has open and full: reading it empty is what lets a created init go on. Invariant: a start has succeeded only
  * when init itself has said so there, by the byte that only it writes, its record, and the end of file that execve makes.
  */
-import { closeSync, constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
+import { constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
+import { Socket } from 'node:net'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { HELPER_NAME } from '../init/helper.ts'
 import { ENDED_EARLY, StartRecords } from '../init/records.ts'
-import { errnoOf } from '../sys/errno.ts'
+import type { Logger } from '../logger.ts'
+import { errnoOf, reasonOf } from '../sys/errno.ts'
+import { OwnedFd } from '../sys/fd.ts'
 import { openProcess, pollReadable, processStat } from '../sys/process.ts'
 import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './process.ts'
@@ -33,6 +36,7 @@ export interface WaitingInit {
   readonly startTime: bigint
   /** it is another runtime's, which opens the fifo only to write its one byte */
   readonly foreign: boolean
+  readonly logger: Logger
 }
 
 /**
@@ -40,19 +44,20 @@ export interface WaitingInit {
  * from which on it may run. @throws FailedPrecondition when init is gone or started already, and what init met; then it has ended
  */
 export async function releaseFifo(path: string, target: WaitingInit, onOpened: () => void): Promise<void> {
-  const fifo = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  using fifo = new OwnedFd(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK))
   failpoint('start:opened')
   onOpened()
-  try {
-    await readToEnd(fifo, target)
-  } catch (error) {
-    if (error instanceof RuntimeError && error.detail.source === 'helper') await target.init.exited
-    throw error
-  } finally {
-    closeSync(fifo)
-  }
+  const records = new StartRecords()
+  if (target.foreign) await awaitByte(fifo, target, records)
+  else await readToEnd(fifo, records)
+  await judge(records, target)
   failpoint('start:executed')
-  unlinkSync(path)
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    // that the program runs cannot be undone; a look at init tells it from one that waits
+    target.logger.warn({ reason: reasonOf(error) }, 'the container was started, but its exec fifo cannot be removed')
+  }
   failpoint('start:done')
 }
 
@@ -60,28 +65,40 @@ export async function releaseFifo(path: string, target: WaitingInit, onOpened: (
 const READ_BYTES = 65536
 const EAGAIN = 11
 
-async function readToEnd(fifo: number, { init, startTime, foreign }: WaitingInit): Promise<void> {
-  using pidfd = openProcess(init.pid, startTime)
-  const fds = pidfd === undefined ? [fifo] : [fifo, pidfd.fd]
+/** Our init has the fifo open for writing until it has executed the program, or is gone; without it the first read is the end of the file. */
+async function readToEnd(fifo: OwnedFd, records: StartRecords): Promise<void> {
   const buffer = Buffer.allocUnsafe(READ_BYTES)
-  const records = new StartRecords()
-  // a fifo that nobody has open for writing yet reads as if at its end
-  for (let wait = foreign; ; wait = true) {
-    const dead = wait && !(await pollReadable(fds, -1)).includes(0)
-    const count = tryRead(fifo, buffer)
+  const count = tryRead(fifo.fd, buffer)
+  if (count === 0) return
+  records.receive(buffer.subarray(0, count ?? 0))
+  const rest = new Socket({ fd: fifo.take(), readable: true, writable: false })
+  for await (const chunk of rest) records.receive(chunk)
+}
+
+/** Until another runtime's init opens it, the fifo reads as if at its end, and no end of file tells that init is gone. */
+async function awaitByte(fifo: OwnedFd, { init, startTime }: WaitingInit, records: StartRecords): Promise<void> {
+  using pidfd = openProcess(init.pid, startTime)
+  const fds = pidfd === undefined ? [fifo.fd] : [fifo.fd, pidfd.fd]
+  const buffer = Buffer.allocUnsafe(READ_BYTES)
+  for (;;) {
+    const dead = !(await pollReadable(fds, -1)).includes(0)
+    const count = tryRead(fifo.fd, buffer)
     if (count === undefined && !dead) continue
-    if (count === undefined || count === 0) break
+    if (count === undefined || count === 0) return
     records.receive(buffer.subarray(0, count))
   }
+}
+
+async function judge(records: StartRecords, { init, foreign }: WaitingInit): Promise<void> {
   if (records.taken && foreign) return
   // the files of a process that dies are closed before it is dead
   if (!records.taken && init.alive && processStat(init.pid)?.exiting === false) {
     throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
   }
-  if (records.conclude()) return
+  if (records.executing) return
   await init.exited
   const how = init.exit === undefined ? '' : `: ${exitText(init.exit)}`
-  throw new RuntimeError('FailedPrecondition', `${ENDED_EARLY}${how}`)
+  throw records.failure ?? new RuntimeError('FailedPrecondition', `${ENDED_EARLY}${how}`)
 }
 
 /** How many bytes came, none at the end of the file; undefined when there are none yet. */

@@ -69,10 +69,14 @@ export class StartRecords {
     })
   }
 
-  /** Says at the end of the file whether init has executed the program. @throws what it met */
-  conclude(): boolean {
-    if (this.#failure !== undefined) throw this.#failure
-    return this.#executing
+  /** Whether at the end of the file init has executed the program. */
+  get executing(): boolean {
+    return this.#executing && this.#failure === undefined
+  }
+
+  /** What it met, if it has said so. */
+  get failure(): RuntimeError | undefined {
+    return this.#failure
   }
 }
 

@@ -131,6 +131,9 @@ async function mountData(entry: FsMount, flags: number, data: readonly string[])
   const text = data.join(',')
   const type = (flags & MS_BIND) !== 0 ? null : entry.type
   if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
+  // what has no disk behind it takes no time, and is not worth the threads of a pool
+  else if (type === null || type === 'overlay' || type === 'tmpfs')
+    mount(entry.source, entry.target, type, flags, text === '' ? null : text)
   else await mountAside(entry.source, entry.target, type, flags, text === '' ? null : text)
 }
 
