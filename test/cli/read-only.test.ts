@@ -66,10 +66,13 @@ describe('on a read-only state root', needs('root', 'busybox'), () => {
     const limits = join(runts.folder, 'limits.json')
     writeFileSync(limits, '{"pids":{"limit":50}}')
     root.readOnly()
+    // that a program runs cannot be taken back
+    const started = await runts.ok('start', 'waiting')
+    expect(started.stderr).toMatch(/^time=.* level=warning msg="the container was started, but its .*EROFS.*\n$/)
+    expect(await runts.state('waiting')).toMatchObject({ status: 'running' })
     const refused = [
       ['create', '-b', bundle, 'new'],
       ['run', '-d', '-b', bundle, 'new'],
-      ['start', 'waiting'],
       ['update', '-r', limits, 'c'],
       ['delete', '-f', 'waiting'],
     ]
