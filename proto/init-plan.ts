@@ -1,7 +1,7 @@
 /**
- * The contract between runtime/ (TypeScript, which decides) and c/ts-init (C, which does): the operations that a plan may hold,
+ * The contract between runtime/ (TypeScript, which decides) and c/init/ (C, which does): the operations that a plan may hold,
  * the status records that come back, the fds both sides agree on, and the limits. Everything here is constant data and pure
- * functions over it; scripts/gen.ts turns it into c/plan.gen.h, so that no number is typed twice.
+ * functions over it; scripts/gen.ts turns it into c/init/plan.gen.h, so that no number is typed twice.
  * Long because it is this one table: in two files the numbers of an operation and of its flags would have to be looked up in both.
  *
  *   plan   := header op*                       header := magic u32, schema hash u32, total size u32, op count u32

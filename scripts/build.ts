@@ -235,7 +235,7 @@ function codeCache(name: string): void {
     Math.max(
       mtime(join(LIB, `${name}.js`)),
       mtime(join(ROOT, 'scripts/code-cache.ts')),
-      mtime(join(ROOT, 'c/node_flags.h')),
+      mtime(join(ROOT, 'c/launcher/node_flags.h')),
     )
   )
     return

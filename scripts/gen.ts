@@ -1,5 +1,5 @@
 /**
- * Writes every generated file of the repository: c/plan.gen.h, c/ops.gen.h and proto/plan-hash.gen.ts from proto/init-plan.ts, and
+ * Writes every generated file of the repository: c/init/plan.gen.h, c/init/ops.gen.h and proto/plan-hash.gen.ts from proto/init-plan.ts, and
  * proto/ttrpc-ts/gen/*.ts from proto/*.proto.
  * The output is a pure function of those sources, so `--check` can compare it with what is on disk, byte by byte.
  *
@@ -19,8 +19,8 @@ const MESSAGES_DIR = join(PROTO_DIR, 'ttrpc-ts', 'gen')
 function generateAll(): Map<string, string> {
   const modules = [...messageModules(loadProtoFiles(PROTO_DIR))]
   return new Map([
-    [join(REPO, 'c', 'plan.gen.h'), planHeader()],
-    [join(REPO, 'c', 'ops.gen.h'), opsHeader()],
+    [join(REPO, 'c/init/plan.gen.h'), planHeader()],
+    [join(REPO, 'c/init/ops.gen.h'), opsHeader()],
     [join(PROTO_DIR, 'plan-hash.gen.ts'), planHash()],
     ...modules.map(([name, text]): [string, string] => [join(MESSAGES_DIR, name), text]),
   ])

@@ -4,6 +4,6 @@ import { join } from 'node:path'
 
 /** The options, in their order. */
 export function nodeFlags(): string[] {
-  const header = readFileSync(join(import.meta.dirname, '../c/node_flags.h'), 'utf8')
+  const header = readFileSync(join(import.meta.dirname, '../c/launcher/node_flags.h'), 'utf8')
   return [...header.matchAll(/"(--[^"]+)"/g)].flatMap(([, flag]) => flag ?? [])
 }

@@ -5,7 +5,7 @@
  */
 import { writeSync } from 'node:fs'
 import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/index.ts'
-import { deleteLeftovers } from './delete.ts'
+import { deleteLeftovers } from './cleanup.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'
 

@@ -7,15 +7,15 @@ import { closeSync, constants, existsSync, openSync, renameSync, writeSync } fro
 import { dirname, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
+import type { HookJournal } from '../peers/run-hooks.ts'
+import { lockContainer, tryLockContainer } from '../state/lock.ts'
+import type { RootMount } from '../state/root-mount.ts'
+import { damagedFile } from '../state/state-file.ts'
+import { bootId, claimState, notFound, type SavedState, stateDir } from '../state/store.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { getpid } from '../sys/libc.ts'
-import { processStat } from '../sys/process.ts'
-import type { HookJournal } from './hooks.ts'
-import { lockContainer, tryLockContainer } from './lock.ts'
+import { processStat } from '../sys/pids.ts'
 import { isMade, MADE, RECORD } from './remains.ts'
-import type { RootMount } from './root-mount.ts'
-import { damagedFile } from './state-file.ts'
-import { bootId, claimState, notFound, type SavedState, stateDir } from './store.ts'
 
 /** An id that is being created. */
 export class Claim {

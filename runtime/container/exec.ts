@@ -3,23 +3,23 @@
  * out. Invariant: it resolves when the program was executed; when it rejects, no process of it is left.
  */
 import { resolve } from 'node:path'
+import { abortError, refuseAborted } from '../abort.ts'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
 import { failpoint } from '../failpoint.ts'
+import { allowsSetgroups, type HostFacts, hostFacts } from '../host/facts.ts'
+import { createPidFile } from '../host/pid-file.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
+import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from '../peers/handover.ts'
 import { buildExecPlan } from '../plan/build.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
-import { abortError, refuseAborted } from './abort.ts'
 import { gateExec } from './gates.ts'
-import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from './handover.ts'
-import { allowsSetgroups, type HostFacts, hostFacts } from './host.ts'
 import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
-import { createPidFile } from './pid-file.ts'
 import { containerSide, hasBareNewlines, keyringName, seccompInTurns, sized, withConsole } from './prepare.ts'
-import { OwnProcess, type RunningProcess } from './process.ts'
+import { OwnProcess, type RunningProcess } from './running-process.ts'
 import { refusal } from './status.ts'
 
 /** What is known of the container that the process joins. */

@@ -4,9 +4,9 @@
  */
 import type { CgroupPaths } from '../cgroup/request.ts'
 import type { Namespace, Spec } from '../spec/types.ts'
-import { isAlive } from '../sys/process.ts'
-import type { OciState } from './oci-state.ts'
-import type { SavedState } from './store.ts'
+import type { OciState } from '../state/oci-state.ts'
+import type { SavedState } from '../state/store.ts'
+import { isAlive } from '../sys/pids.ts'
 
 /** The record. */
 export interface ContainerInfo {

@@ -4,7 +4,7 @@
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
-import { ForeignProcess, type RunningProcess } from './process.ts'
+import { ForeignProcess, type RunningProcess } from './running-process.ts'
 
 const SIGKILL = 9
 /** How long to wait for a killed init to vanish. */

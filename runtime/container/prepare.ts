@@ -5,17 +5,17 @@
 import { chmodSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
+import { hostFacts } from '../host/facts.ts'
 import type { Stdio } from '../init/spawn.ts'
 import { atLevel, type Logger, type LogLevel, silentLogger } from '../logger.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { describePlan } from '../plan/describe.ts'
-import { type CompileOptions, compileSeccomp, compileSeccompInTurns } from '../seccomp/libseccomp.ts'
+import { type CompileOptions, compileSeccomp, compileSeccompInTurns } from '../seccomp/compile.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
+import { fifoPath } from '../state/store.ts'
 import { reasonOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { mkfifo } from '../sys/libc.ts'
-import { hostFacts } from './host.ts'
-import { fifoPath } from './store.ts'
 
 /** The plan of a bundle's container in plain text, as create would execute it outside any cgroup. */
 export function describeBundle(bundle: string, spec: Spec): string {

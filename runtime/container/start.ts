@@ -11,9 +11,9 @@ import { ENDED_EARLY, StartRecords } from '../init/records.ts'
 import type { Logger } from '../logger.ts'
 import { errnoOf, reasonOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
-import { openProcess, pollReadable, processStat } from '../sys/process.ts'
+import { openProcess, pollReadable, processStat } from '../sys/pids.ts'
 import { exitText } from '../sys/words.ts'
-import type { RunningProcess } from './process.ts'
+import type { RunningProcess } from './running-process.ts'
 
 /**
  * Whether init waits at the fifo. A start that was killed in the middle leaves the fifo of a program that runs, so that init itself is

@@ -10,7 +10,7 @@ import { fstatSync, read } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type OwnedFd, offsetOf, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
-import { pollReadable, pollWritable } from '../sys/process.ts'
+import { pollReadable, pollWritable } from '../sys/pids.ts'
 
 const BUFFER_BYTES = 256 * 1024
 const EAGAIN = 11

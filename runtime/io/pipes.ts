@@ -5,7 +5,7 @@
  */
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
-import { hostGid, hostUid } from '../container/ids.ts'
+import { hostGid, hostUid } from '../host/ids.ts'
 import type { Stdio } from '../init/spawn.ts'
 import type { Spec, User } from '../spec/types.ts'
 import { chownFd, type OwnedFd, pipePair } from '../sys/fd.ts'

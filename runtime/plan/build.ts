@@ -11,7 +11,7 @@ import type { Linux, OciProcess, Propagation, Spec } from '../spec/types.ts'
 import { enterCgroupNamespace, openCgroup, waitForCgroup } from './cgroup-join.ts'
 import { planDevices } from './devices.ts'
 import { hiddenPaths } from './hidden-paths.ts'
-import { createHooks, hasCreateHooks, startHooks } from './hooks.ts'
+import { createHooks, hasCreateHooks, startHooks } from './hook-ops.ts'
 import { hostAgent, hostSource, netDevices } from './host-agent.ts'
 import { hostRoots } from './host-root.ts'
 import type { CreateInput, ExecInput } from './input.ts'
@@ -42,10 +42,10 @@ import {
   stdioOwner,
   terminal,
   umask,
-} from './process.ts'
+} from './process-ops.ts'
 import { affinity, everyCpu, initialAffinity, ioPriority, memoryPolicy, needsCgroup, scheduler } from './scheduling.ts'
 
-export type { HostFacts } from '../container/host.ts'
+export type { HostFacts } from '../host/facts.ts'
 export type { CreateInput, ExecInput } from './input.ts'
 
 /** The plan of a container: it ends waiting at the fifo, then executes the program. @throws InvalidArgument */

@@ -5,8 +5,8 @@
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
-import type { CgroupMount } from '../container/host.ts'
 import { specError } from '../errors.ts'
+import type { CgroupMount } from '../host/facts.ts'
 import { MOUNT_ATTR } from '../spec/mount-options.ts'
 import { fileSystemOptions, type MountEntry, type MountInput } from './mount-entry.ts'
 import { baseName, isWithin, parentPath } from './paths.ts'

@@ -4,8 +4,8 @@
  * of the set-up, and only for plans that have such work for it.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
-import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
+import type { HostFacts } from '../host/facts.ts'
 import type { Linux } from '../spec/types.ts'
 import type { NamespacePlan } from './namespaces.ts'
 

@@ -1,8 +1,8 @@
 /** What a plan is made from. Everything that depends on the machine is in here, so that building a plan is a pure function. */
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
-import type { HostFacts } from '../container/host.ts'
+import type { HostFacts } from '../host/facts.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
-import type { SeccompFilter } from './process.ts'
+import type { SeccompFilter } from './process-ops.ts'
 
 /** What a container is made from. */
 export interface CreateInput {

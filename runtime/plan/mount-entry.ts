@@ -3,8 +3,8 @@
  * different kinds of mounts. Invariant: no entry lies on the container's / or inside its /proc, but for the few files that tools emulate.
  */
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
-import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
+import type { HostFacts } from '../host/facts.ts'
 import { type MountOptions, parseMountOptions, singleOptions } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import { withoutHostRoot } from './host-root.ts'

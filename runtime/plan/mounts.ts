@@ -3,8 +3,8 @@
  * writable, and turned read-only after the pivot.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
-import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
+import type { HostFacts } from '../host/facts.ts'
 import { MOUNT_ATTR, type MountOptions, PROPAGATION } from '../spec/mount-options.ts'
 import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'

@@ -4,8 +4,8 @@
  * namespace, whose offsets can be set only before a process is in it.
  */
 import type { Op } from '../../proto/init-plan.ts'
-import type { HostFacts } from '../container/host.ts'
 import { specError } from '../errors.ts'
+import type { HostFacts } from '../host/facts.ts'
 import type { IdMapping, Linux, NamespaceType, Spec, User } from '../spec/types.ts'
 
 /** CLONE_NEW* flags (namespaces(7)). */

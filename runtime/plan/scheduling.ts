@@ -6,7 +6,7 @@ import type { Op } from '../../proto/init-plan.ts'
 import { checkedMask } from '../spec/lists.ts'
 import { IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, SCHEDULER_FLAGS, SCHEDULER_POLICIES } from '../spec/scheduling.ts'
 import type { Linux, OciProcess } from '../spec/types.ts'
-import type { ProcessInput } from './process.ts'
+import type { ProcessInput } from './process-ops.ts'
 
 const EVERY_CPU = new Uint8Array(0)
 const NO_NODES = new Uint8Array(0)

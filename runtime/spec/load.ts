@@ -19,11 +19,11 @@ import {
   stringField,
 } from './fields.ts'
 import { readHooks } from './hooks.ts'
-import { resolveOnHost } from './host.ts'
 import { type Json, type JsonObject, parseJson } from './json.ts'
 import { readLinux } from './linux.ts'
 import { readMount } from './mounts.ts'
 import { readProcess } from './process.ts'
+import { resolveOnHost } from './resolve.ts'
 import { readResources } from './resources.ts'
 import type { LinuxResources, OciProcess, Root, Spec } from './types.ts'
 

@@ -8,7 +8,7 @@
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
-import { signalChild } from './process.ts'
+import { signalChild } from './pids.ts'
 import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36

@@ -25,7 +25,7 @@ import {
 } from '../../runtime/index.ts'
 import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
 import { checkIdentifier } from '../identifier.ts'
-import { ProcessIo } from '../io.ts'
+import { ProcessIo } from '../io/process-io.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
 import { mountRootfs, rootfsOf } from '../rootfs.ts'
 import { classError, messageOf, stepFailed } from '../status.ts'

@@ -9,7 +9,7 @@ import { failpoint, unmountTree } from '../../runtime/index.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
 import { isNotFound, messageOf } from '../status.ts'
-import { check, exitOf, type ProcessState } from './process.ts'
+import { check, exitOf, type ProcessState } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
 /** Below the ten seconds after which Kubernetes' clients give a Delete up. */

@@ -6,12 +6,12 @@
 import { Code } from 'ttrpc-ts'
 import type { Container, Exit, OciProcess, Reaper, RunningProcess } from '../../runtime/index.ts'
 import type { EventQueue } from '../events.ts'
-import type { ProcessIo } from '../io.ts'
+import type { ProcessIo } from '../io/process-io.ts'
+import type { StdioPaths } from '../io/stdio-uri.ts'
 import type { ShimLogger } from '../log.ts'
 import type { ShimOptions } from '../options.ts'
 import { classError, notFound } from '../status.ts'
-import type { StdioPaths } from '../stdio-uri.ts'
-import { NEVER_RAN, next, type ProcessEvent, type ProcessState } from './process.ts'
+import { NEVER_RAN, next, type ProcessEvent, type ProcessState } from './process-states.ts'
 
 /** What every operation on tasks needs. */
 export interface Shim {

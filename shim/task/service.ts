@@ -28,7 +28,7 @@ import { packMetrics } from '../metrics.ts'
 import { classError, isNotFound, notFound, refused, stepFailed } from '../status.ts'
 import { createTask } from './create.ts'
 import { deleteExec, deleteTask } from './delete.ts'
-import { check, exitOf, statusOf } from './process.ts'
+import { check, exitOf, statusOf } from './process-states.ts'
 import { checkPresent, type Shim, type Task, TaskProcess } from './registry.ts'
 import { startProcess } from './start.ts'
 

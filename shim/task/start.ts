@@ -5,11 +5,11 @@
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
 import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
-import { ProcessIo } from '../io.ts'
+import { ProcessIo } from '../io/process-io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { owner, shimOf } from './create.ts'
 import { watchExit } from './exits.ts'
-import { check } from './process.ts'
+import { check } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
 /** Starts a created process; resolves with its pid when its program is being executed. */

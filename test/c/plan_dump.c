@@ -1,5 +1,5 @@
 /*
- * Shows a plan as the helper reads it, and tries to break the reader. Linked with c/plan_read.c only, and built with the sanitizers, so
+ * Shows a plan as the helper reads it, and tries to break the reader. Linked with c/init/plan_read.c only, and built with the sanitizers, so
  * that a read outside of the plan or an overflow ends the program. Invariant: each candidate lies in an allocation of exactly its size.
  *
  *   plan_dump FILE      one line per operation: name, then the arguments in wire order; or "refused: why" and exit status 2

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CREDENTIALS, type Op } from '../../proto/init-plan.ts'
-import { processStat } from '../../runtime/sys/process.ts'
+import { processStat } from '../../runtime/sys/pids.ts'
 import { needs } from '../support/needs.ts'
 import { CONTAINER_FLAGS, containerPlan, make, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
 

@@ -6,7 +6,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect } from 'vitest'
-import { lockContainer, tryLockContainer } from '../../runtime/container/lock.ts'
+import { lockContainer, tryLockContainer } from '../../runtime/state/lock.ts'
 import { needs } from '../support/needs.ts'
 import { type Ended, type Runts, test } from '../support/runts.ts'
 

@@ -9,7 +9,7 @@ import { needs } from '../support/needs.ts'
 import { expectRefusal, hash, options, socketPath, test } from './launcher-layout.ts'
 
 const FUZZ_SOURCE = join(import.meta.dirname, 'launcher-fuzz.c')
-const C_SOURCES = join(import.meta.dirname, '../../c')
+const C_SOURCES = join(import.meta.dirname, '../../c/launcher')
 
 async function removeGroup(path: string): Promise<void> {
   for (let tries = 0; tries < 100 && existsSync(path); tries++) {
@@ -143,7 +143,7 @@ describe('the reader of stdin', needs('gcc'), () => {
         '-o',
         program,
         FUZZ_SOURCE,
-        join(C_SOURCES, 'launcher_wire.c'),
+        join(C_SOURCES, 'wire.c'),
       ],
       { encoding: 'utf8' },
     )

@@ -7,7 +7,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { LIMITS, RECORDS, SYNC_POINTS } from '../../../proto/init-plan.ts'
 import { Handshake, type HandshakeEvents } from '../../../runtime/init/handshake.ts'
 import { silentLogger } from '../../../runtime/logger.ts'
-import { pollReadable } from '../../../runtime/sys/process.ts'
+import { pollReadable } from '../../../runtime/sys/pids.ts'
 import { socketPair } from '../../../runtime/sys/socket.ts'
 
 const PID = 4242

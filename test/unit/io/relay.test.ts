@@ -27,7 +27,7 @@ import {
   SocketSink,
   unreadBytes,
 } from '../../../runtime/index.ts'
-import { OutputFifo } from '../../../shim/fifo.ts'
+import { OutputFifo } from '../../../shim/io/fifo.ts'
 
 const test = base.extend<{ dir: string }>({
   // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixtures that are needed from this pattern

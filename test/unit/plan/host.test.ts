@@ -23,7 +23,7 @@ describe('hostFacts()', () => {
       if (typeof switched === 'string') return switched
       throw Object.assign(new Error('read failed'), { errno: switched })
     }) as typeof readFileSync)
-    const { hostFacts } = await import('../../../runtime/container/host.ts')
+    const { hostFacts } = await import('../../../runtime/host/facts.ts')
     expect(hostFacts().apparmor).toBe(apparmor)
   })
 })

@@ -1,7 +1,7 @@
 /** Plans from changed default specs, and ways to look at them. */
 import type { Op, OpName } from '../../../proto/init-plan.ts'
-import type { HostFacts } from '../../../runtime/container/host.ts'
 import { RuntimeError } from '../../../runtime/errors.ts'
+import type { HostFacts } from '../../../runtime/host/facts.ts'
 import { buildCreatePlan, buildExecPlan, type CreateInput, type ExecInput } from '../../../runtime/plan/build.ts'
 import { describeOp } from '../../../runtime/plan/describe.ts'
 import { parseProcess, parseSpec } from '../../../runtime/spec/load.ts'

@@ -2,7 +2,7 @@
 import { ProcessDetails, TaskStatus } from 'ttrpc-ts/containerd'
 import { describe, expect } from 'vitest'
 import { RuntimeError } from '../../../runtime/index.ts'
-import { NEVER_RAN } from '../../../shim/task/process.ts'
+import { NEVER_RAN } from '../../../shim/task/process-states.ts'
 import { callers, failure, KILLED, stop, test, turn } from './service-world.ts'
 
 describe('Kill', () => {

@@ -1,0 +1,18 @@
+/** Giving up on the caller's wish. Invariant: an AbortSignal's reason never leaves the runtime as it is: callers branch on codes. */
+import { RuntimeError } from './errors.ts'
+
+/** The error of an operation whose signal was aborted, by a timeout or otherwise; `what` is the action with its object. */
+export function abortError(signal: AbortSignal, what: string): RuntimeError {
+  const { reason } = signal
+  const late = reason instanceof Error && reason.name === 'TimeoutError'
+  return new RuntimeError(
+    late ? 'DeadlineExceeded' : 'Canceled',
+    `${what}: ${late ? 'it took too long' : 'canceled by the caller'}`,
+    { cause: reason },
+  )
+}
+
+/** @throws DeadlineExceeded, Canceled when the signal has been aborted */
+export function refuseAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted === true) throw abortError(signal, what)
+}

@@ -1,0 +1,25 @@
+/**
+ * The id maps of a user namespace that a container joins and that nobody may live in: managers of pods make one, keep a mount of it, and
+ * start the pod's processes later. The maps can only be read of a process in it, so one goes there for that moment, in the same way as the
+ * container will.
+ */
+
+import { SYNC_POINTS } from '../../proto/init-plan.ts'
+import { CLONE_FLAGS } from '../plan/namespaces.ts'
+import { type IdMaps, type JoinedNamespace, readIdMaps } from '../spec/resolve.ts'
+import { lookAtProcess, type PassingHelpers } from './temporary-process.ts'
+
+/** Reads the maps of the user namespace at a path. @throws what joining it met */
+export async function mapsOfUserNamespace({ path, at }: JoinedNamespace, helpers: PassingHelpers): Promise<IdMaps> {
+  return await lookAtProcess(
+    [
+      { op: 'open_ns', path, type: CLONE_FLAGS.user, origin: at },
+      { op: 'join', origin: at },
+      { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0, origin: at },
+      { op: 'sync', point: SYNC_POINTS.RUNTIME_HOOKS, origin: at },
+    ],
+    'onRuntimeHooks',
+    (pid) => readIdMaps(`/proc/${pid}`, at),
+    helpers,
+  )
+}

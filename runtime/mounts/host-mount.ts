@@ -1,0 +1,67 @@
+/**
+ * One mount in fstab terms, with the two options that no mount program knows: uidmap=CONTAINER:HOST:SIZE[,…] and gidmap=…, which say how
+ * the ids of the files appear. The maps have to come from a user namespace, and a namespace from a process, which is given up as soon as
+ * they are written.
+ */
+import { constants, openSync, writeFileSync } from 'node:fs'
+import { RuntimeError } from '../errors.ts'
+import { lookAtProcess, type PassingHelpers } from '../init/temporary-process.ts'
+import { CLONE_FLAGS, mapText } from '../plan/namespaces.ts'
+import type { IdMapping } from '../spec/types.ts'
+import { OwnedFd } from '../sys/fd.ts'
+import { mountMapped } from '../sys/mapped-mount.ts'
+import { type FsMount, mountFs } from '../sys/mount.ts'
+import { isMountedByProgram, mountByProgram } from './mount-program.ts'
+
+const ID_LIMIT = 2 ** 32
+
+/** Who starts what has to be started, and hears what it says. */
+export type MountHelpers = PassingHelpers
+
+/** Mounts one entry, with mapped ids where its options say so. @throws InvalidArgument, and what the mount met; nothing is left then */
+export async function mountEntry(entry: FsMount, helpers: MountHelpers): Promise<void> {
+  const uid = mapsOf(entry, 'uidmap')
+  const gid = mapsOf(entry, 'gidmap')
+  if (uid.length === 0 && gid.length === 0)
+    return isMountedByProgram(entry) ? mountByProgram(entry, helpers.reaper) : mountFs(entry)
+  if (uid.length === 0 || gid.length === 0) {
+    throw new RuntimeError('InvalidArgument', `cannot mount on "${entry.target}": one of uidmap and gidmap is missing`)
+  }
+  const options = entry.options.filter((option) => !/^[ug]idmap=/.test(option))
+  using userns = await openUserNamespace(uid, gid, helpers)
+  await mountMapped({ ...entry, options }, userns.fd)
+}
+
+function mapsOf({ options, target }: FsMount, name: 'uidmap' | 'gidmap'): IdMapping[] {
+  const texts = options
+    .filter((option) => option.startsWith(`${name}=`))
+    .flatMap((option) => option.slice(name.length + 1).split(','))
+  return texts.map((text) => {
+    const [containerID = -1, hostID = -1, size = -1] = /^\d+:\d+:\d+$/.test(text) ? text.split(':').map(Number) : []
+    if (size < 1 || containerID + size > ID_LIMIT || hostID + size > ID_LIMIT) {
+      throw new RuntimeError(
+        'InvalidArgument',
+        `cannot mount on "${target}": ${name} "${text}" is not CONTAINER:HOST:SIZE`,
+      )
+    }
+    return { containerID, hostID, size }
+  })
+}
+
+/** A user namespace with these maps, and nobody in it. */
+async function openUserNamespace(
+  uid: readonly IdMapping[],
+  gid: readonly IdMapping[],
+  helpers: PassingHelpers,
+): Promise<OwnedFd> {
+  return await lookAtProcess(
+    [{ op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 }],
+    'onIdMaps',
+    (pid) => {
+      writeFileSync(`/proc/${pid}/uid_map`, mapText(uid))
+      writeFileSync(`/proc/${pid}/gid_map`, mapText(gid))
+      return new OwnedFd(openSync(`/proc/${pid}/ns/user`, constants.O_RDONLY))
+    },
+    helpers,
+  )
+}

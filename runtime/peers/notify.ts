@@ -1,0 +1,114 @@
+/**
+ * Readiness for a service manager (sd_notify(3)): the manager's socket is on the host, so the container gets one of its own, below
+ * /run/notify, and whoever starts the container passes its READY=1 on, together with the pid that the manager is to watch. Nothing else
+ * that a program may tell its manager gets through. The folder is bind-mounted at create, the socket in it is made at start.
+ */
+import { chmodSync, existsSync, mkdirSync, writeSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { Spec } from '../spec/types.ts'
+import { stateDir } from '../state/store.ts'
+import { bindDatagram, connectDatagram, receiveDatagram } from '../sys/datagram.ts'
+import { type OwnedFd, pipePair } from '../sys/fd.ts'
+import { openProcess, pollReadable } from '../sys/pids.ts'
+import { removeFile } from '../sys/remove.ts'
+import { sendFd } from '../sys/socket.ts'
+
+const FOLDER = '/run/notify'
+const SOCKET = 'notify.sock'
+/** sd_notify's own bound of a message */
+const MAX_BYTES = 4096
+/** How long a service manager may take to see what was sent, as sd_notify_barrier(3) is used elsewhere. */
+const BARRIER_MS = 30_000
+
+/** What identifies a process; its number alone can be another's by now. */
+interface ProcessIdentity {
+  readonly pid: number
+  readonly startTime: bigint
+}
+
+function hostFolder(root: string, id: string): string {
+  return resolve(stateDir(root, id), 'notify')
+}
+
+/** Makes the folder of a container's notify socket. */
+export function makeNotifyFolder(root: string, id: string): void {
+  const source = hostFolder(root, id)
+  mkdirSync(source)
+  // the umask may have taken away what a container's user needs to reach the socket
+  chmodSync(source, 0o755)
+}
+
+/** The spec that shows that folder to the program. */
+export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
+  const options = ['bind', 'nosuid', 'noexec', 'nodev', 'ro']
+  const source = hostFolder(root, id)
+  const mount = { destination: FOLDER, type: 'bind', source, options, uidMappings: [], gidMappings: [] }
+  const env = [...spec.process.env, `NOTIFY_SOCKET=${join(FOLDER, SOCKET)}`]
+  return { ...spec, mounts: [...spec.mounts, mount], process: { ...spec.process, env } }
+}
+
+/** The host's end of a container's notify socket. */
+export class NotifySocket implements Disposable {
+  readonly #fd: OwnedFd
+
+  private constructor(fd: OwnedFd) {
+    this.#fd = fd
+  }
+
+  /** Listens; undefined when the container was created without one. */
+  static open(root: string, id: string): NotifySocket | undefined {
+    const folder = hostFolder(root, id)
+    if (!existsSync(folder)) return undefined
+    const path = join(folder, SOCKET)
+    // of an earlier start that failed
+    removeFile(path)
+    const socket = new NotifySocket(bindDatagram(path))
+    chmodSync(path, 0o777)
+    return socket
+  }
+
+  /**
+   * Waits until the program (the process `init`) is ready or has ended, and tells the manager that listens on `address`
+   * of the former: READY=1, and that `mainPid` is to be watched. @throws Unavailable when the manager cannot be reached
+   */
+  async relay(address: string, init: ProcessIdentity, mainPid: number, logger: Logger): Promise<void> {
+    using pidfd = openProcess(init.pid, init.startTime)
+    if (pidfd === undefined) return
+    for (;;) {
+      const readable = await pollReadable([this.#fd.fd, pidfd.fd], -1)
+      const message = receiveDatagram(this.#fd.fd, MAX_BYTES)
+      const ready = message
+        ?.toString()
+        .split('\n')
+        .find((line) => line.startsWith('READY='))
+      if (ready !== undefined) return await tell(address, ready, mainPid)
+      if (message === undefined && readable.includes(1)) return
+      if (message !== undefined) logger.debug({ bytes: message.length }, 'left out a notification that is not READY')
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#fd.close()
+  }
+}
+
+async function tell(address: string, ready: string, mainPid: number): Promise<void> {
+  try {
+    using manager = connectDatagram(address)
+    writeSync(manager.fd, `${ready}\nMAINPID=${mainPid}\n`)
+    // the manager looks the sender up when it reads: wait for that, since this process may end next (sd_notify_barrier(3))
+    const { read, write } = pipePair()
+    using seen = read
+    {
+      using token = write
+      sendFd(manager.fd, Buffer.from('BARRIER=1'), token.fd)
+    }
+    if ((await pollReadable([seen.fd], BARRIER_MS)).length > 0) return
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new RuntimeError('Unavailable', `cannot notify the service manager: ${reason}`, { cause: error })
+  }
+  throw new RuntimeError('DeadlineExceeded', `the service manager at "${address}" does not read its notifications`)
+}

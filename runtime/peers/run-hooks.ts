@@ -1,0 +1,113 @@
+/**
+ * The hooks that run on the host's side: prestart and createRuntime while a container is made, poststart and poststop. They run one
+ * after the other in the order of the list; one without an environment inherits ours. Invariant: the first hook that fails ends its list, but for poststop: there the
+ * container is gone already, so a failure is a warning and the next one still runs.
+ */
+import { existsSync } from 'node:fs'
+import { LIMITS } from '../../proto/init-plan.ts'
+import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
+import type { Hook, HookName } from '../spec/types.ts'
+import type { OciState } from '../state/oci-state.ts'
+import { inheritedEnvironment } from '../sys/environment.ts'
+import { Reaper } from '../sys/reaper.ts'
+import { exitText } from '../sys/words.ts'
+import { type ProgramResult, runProgram } from './program.ts'
+
+/** What a timer of Node can hold: 24 days. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+/** The hooks of this side, by name. */
+export type HostHookName = Exclude<HookName, 'createContainer' | 'startContainer'>
+
+/** Told of each hook before it is there, so that none can go on that nobody knows of. */
+export interface HookJournal {
+  /** a hook is about to be started; returns a name for the file that is its standard input */
+  readonly willStart: () => string
+  readonly started: (pid: number) => void
+}
+
+/** One list of hooks to run. */
+export interface HookRun {
+  readonly name: HostHookName
+  readonly hooks: readonly Hook[]
+  /** the document on their standard input */
+  readonly state: OciState
+  readonly logger: Logger
+  /** keeps an account of each hook, for whoever must end it when we cannot */
+  readonly journal?: HookJournal | undefined
+  /** aborting kills the hook that runs */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Runs hooks; nothing to do costs nothing. @throws Internal for the first that fails, except for poststop */
+export async function runHooks({ name, hooks, state, logger, signal, journal }: HookRun): Promise<void> {
+  if (hooks.length === 0) return
+  const input = JSON.stringify(state)
+  // the working directory of runc's hooks, as long as it is there
+  const cwd = existsSync(state.bundle) ? state.bundle : '/'
+  for (const [index, hook] of hooks.entries()) {
+    try {
+      await runHook(hook, { input, cwd, signal, journal })
+      logger.debug({ hook: name, index }, 'hook has run')
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      const said = error instanceof HookFailure ? error : { timedOut: false, stdout: '', stderr: '' }
+      const { timedOut, stdout, stderr } = said
+      const failure = new RuntimeError('Internal', `error running ${name} hook #${index}: ${reason}`, {
+        cause: error,
+        detail: { source: 'hook', name, index, timedOut, stdout, stderr },
+      })
+      if (name !== 'poststop') throw failure
+      logger.warn({ container: state.id }, failure.message)
+    }
+  }
+}
+
+/** A hook that ran, and failed. */
+class HookFailure extends Error {
+  readonly timedOut: boolean
+  readonly stdout: string
+  readonly stderr: string
+
+  constructor(failed: string, { timedOut, stdout, stderr }: ProgramResult) {
+    super(`${failed}, stdout: ${printable(stdout)}, stderr: ${printable(stderr)}`)
+    this.timedOut = timedOut
+    this.stdout = stdout
+    this.stderr = stderr
+  }
+}
+
+async function runHook(
+  { path, args, env, timeout }: Hook,
+  { input, cwd, signal, journal }: { input: string; cwd: string } & Pick<HookRun, 'signal' | 'journal'>,
+): Promise<void> {
+  using lease = Reaper.lease()
+  const result = await runProgram({
+    reaper: lease.reaper,
+    path,
+    argv: args.length === 0 ? [path] : args,
+    env: env ?? inheritedEnvironment(),
+    cwd,
+    input,
+    inputName: journal?.willStart(),
+    outputBytes: LIMITS.HOOK_OUTPUT_MAX_BYTES,
+    ...(timeout === undefined ? {} : { timeoutMs: Math.min(timeout * 1000, LONGEST_TIMER_MS) }),
+    signal,
+    onStart: journal?.started,
+  })
+  signal?.throwIfAborted()
+  const failed = ending(result, timeout)
+  if (failed === undefined) return
+  throw new HookFailure(failed, result)
+}
+
+function ending({ exit, timedOut }: ProgramResult, timeout: number | undefined): string | undefined {
+  if (timedOut) return `timed out after ${timeout} s`
+  return exit.status === 0 ? undefined : exitText(exit)
+}
+
+/** Whatever a hook prints, the error stays one line. */
+function printable(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, (control) => (control === '\n' ? '\\n' : encodeURIComponent(control)))
+}

@@ -1,0 +1,371 @@
+/**
+ * A container's state on disk: <root>/<id>/ with state.json (the fields that runc writes, and ours), config.json (the spec it was made
+ * from) and exec.fifo (there until the program was started). A folder that runc made is read too. Invariant: state.json appears by rename, so a reader sees a whole one
+ * or none, and a state of an earlier boot is never taken for a live container.
+ */
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { RuntimeError } from '../errors.ts'
+import { hostFacts } from '../host/facts.ts'
+import { defined } from '../spec/fields.ts'
+import { parseJson } from '../spec/load.ts'
+import { stringifyJson } from '../spec/stringify.ts'
+import type { Spec } from '../spec/types.ts'
+import { makeDirectories } from '../sys/directory.ts'
+import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
+import { removeFile, removeTree } from '../sys/remove.ts'
+import { type RootMount, readRootMount } from './root-mount.ts'
+import { readRuncConfig, runcConfig } from './runc-state.ts'
+import { damagedFile, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
+
+const STATE_VERSION = 1
+const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
+/** a folder is called that: NAME_MAX */
+const MAX_ID_BYTES = 255
+/** PID_MAX_LIMIT of the kernel */
+const MAX_PID = 2 ** 22
+
+/** How a container was made. */
+export interface MadeHow {
+  /** the process that made it */
+  readonly monitor?: { readonly pid: number; readonly startTime: bigint }
+  readonly consoleSocket?: string
+  readonly pidFile?: string
+  readonly monitorCgroup?: string
+  /** feature gates that were off */
+  readonly featuresOff?: readonly string[]
+  /** without a mount namespace: what its mounts are below */
+  readonly rootMount?: RootMount
+  /** what init's standard streams were, by number: for whoever has to find them again */
+  readonly streams?: readonly string[]
+}
+
+/** What is kept about a container between processes. */
+export interface SavedState {
+  readonly id: string
+  readonly pid: number
+  readonly startTime: bigint
+  /** RFC 3339 time of creation */
+  readonly created: string
+  readonly bundle: string
+  readonly rootfs: string
+  readonly cgroupPaths: Readonly<Record<string, string>>
+  readonly namespacePaths: Readonly<Record<string, string>>
+  /** it is a user's, not root's */
+  readonly rootless: boolean
+  readonly made: MadeHow
+  /** the container is of another program that uses this layout: the spec that its state tells, not all of the real one */
+  readonly foreign?: string
+}
+
+/** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
+export function checkId(id: string): void {
+  if (id.length === 0 || id.length > MAX_ID_BYTES || !ID_PATTERN.test(id) || id.startsWith('.')) {
+    throw new RuntimeError('InvalidArgument', `invalid container ID format: "${id}"`)
+  }
+}
+
+/** The folder of one container. */
+export function stateDir(root: string, id: string): string {
+  checkId(id)
+  return join(root, id)
+}
+
+/** A path inside a container's folder, or the folder itself. @throws InvalidArgument for a name that leads out of it */
+export function runtimePath(root: string, id: string, ...names: readonly string[]): string {
+  const bad = names.find((name) => name === '' || name === '.' || name === '..' || /[/\0]/.test(name))
+  if (bad !== undefined)
+    throw new RuntimeError('InvalidArgument', `invalid name in a container's folder: ${JSON.stringify(bad)}`)
+  return join(stateDir(root, id), ...names)
+}
+
+/** Path of the saved config.json of a container. */
+export function configFilePath(root: string, id: string): string {
+  return runtimePath(root, id, 'config.json')
+}
+
+/** Path of a container's exec fifo. */
+export function fifoPath(root: string, id: string): string {
+  return join(stateDir(root, id), 'exec.fifo')
+}
+
+let bootIdText: string | undefined
+
+/** The kernel's name for this boot: what was written down before is about other processes. */
+export function bootId(): string {
+  bootIdText ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+  return bootIdText
+}
+
+function makeRoot(root: string): void {
+  makeDirectories(root, 0o700)
+  // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
+  chmodSync(root, hostFacts().rootless ? 0o1700 : 0o700)
+}
+
+/**
+ * Claims an id: makes its folder. The mkdir is the arbiter between two creators.
+ * @throws AlreadyExists, or what errnoCode says where the root cannot be made or written
+ */
+export function claimState(root: string, id: string): string {
+  const dir = stateDir(root, id)
+  try {
+    if (!existsSync(root)) makeRoot(root)
+    mkdirSync(dir, { mode: 0o700 })
+    // what the umask took
+    chmodSync(dir, 0o700)
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno !== 17) {
+      throw new RuntimeError(errnoCode(errno), `cannot make the state folder "${dir}": ${errnoWords(errno)}`, {
+        cause: error,
+      })
+    }
+    throw new RuntimeError('AlreadyExists', `cannot create container "${id}": container with given ID already exists`, {
+      cause: error,
+    })
+  }
+  return dir
+}
+
+/** The texts that are kept of a spec: known before anything is made, and short enough to be read again. */
+export interface KeptSpec {
+  /** config.json */
+  readonly config: string
+  /** what state.json says of it, for runc */
+  readonly facts: string
+}
+
+/** What a state says besides its spec: paths, identities. */
+const ROOM_BYTES = 1024 * 1024
+
+/** The texts of a spec that is to be kept. @throws InvalidArgument for one that is too large to be read again */
+export function keepSpec(id: string, spec: Spec, where: Pick<SavedState, 'bundle' | 'rootfs' | 'rootless'>): KeptSpec {
+  const kept = { config: stringifyJson(spec), facts: JSON.stringify(runcConfig(spec, where)) }
+  const largest = Math.max(...Object.values(kept).map((text) => Buffer.byteLength(text)))
+  if (largest <= MAX_STATE_BYTES - ROOM_BYTES) return kept
+  const why = `${largest} bytes, ${MAX_STATE_BYTES - ROOM_BYTES} are possible`
+  throw new RuntimeError(
+    'InvalidArgument',
+    `cannot create container "${id}": its configuration is too large to be kept: ${why}`,
+  )
+}
+
+/** Writes the state and the spec. */
+export function saveState(root: string, state: SavedState, { config, facts }: KeptSpec): void {
+  const dir = stateDir(root, state.id)
+  const json = JSON.stringify({
+    version: STATE_VERSION,
+    id: state.id,
+    init_process_pid: state.pid,
+    // a JSON number, as runc writes it; exact, since clock ticks since boot stay far below 2^53
+    init_process_start: Number(state.startTime),
+    created: state.created,
+    rootless: state.rootless,
+    cgroup_paths: state.cgroupPaths,
+    namespace_paths: state.namespacePaths,
+    boot_id: bootId(),
+    bundle: state.bundle,
+    rootfs: state.rootfs,
+    ...madeFields(state.made),
+  })
+  writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
+  stageFile(dir, 'state.json', `${json.slice(0, -1)},"config":${facts}}`).commit()
+}
+
+/** Text that is on disk, and not yet what readers see; disposed before it is committed, it is gone. */
+export interface StagedFile extends Disposable {
+  commit(): void
+}
+
+/** Writes the spec of a container that is there, whose limits change, beside the one that holds until the commit. @throws InvalidArgument, and what writing met */
+export function stageSpec(root: string, id: string, spec: Spec): StagedFile {
+  return stageFile(stateDir(root, id), 'config.json', stringifyJson(spec))
+}
+
+/** By rename: a reader sees the old text or the new one. Under the lock, so that nobody else writes the same. */
+function stageFile(dir: string, name: string, text: string): StagedFile {
+  const bytes = Buffer.byteLength(text)
+  const path = join(dir, name)
+  if (bytes > MAX_STATE_BYTES) {
+    const why = `${bytes} bytes are more than the ${MAX_STATE_BYTES} that are read`
+    throw new RuntimeError('InvalidArgument', `cannot write "${path}": ${why}`)
+  }
+  let temporary: string | undefined = join(dir, `.${name}`)
+  try {
+    writeFileSync(temporary, text, { mode: 0o600 })
+  } catch (error) {
+    throw syscallError(`cannot write "${path}"`, 'write', errnoOf(error), path)
+  }
+  return {
+    commit() {
+      if (temporary !== undefined) renameSync(temporary, path)
+      temporary = undefined
+    },
+    [Symbol.dispose]() {
+      if (temporary !== undefined) removeFile(temporary)
+    },
+  }
+}
+
+/** The one sentence for a container that is not there, with a reason where there is more to say. */
+export function notFound(id: string, reason?: string): RuntimeError {
+  return new RuntimeError('NotFound', `container does not exist: "${id}"${reason === undefined ? '' : `: ${reason}`}`)
+}
+
+/** Whether a container is made: its state is on disk. */
+export function hasState(root: string, id: string): boolean {
+  return existsSync(join(stateDir(root, id), 'state.json'))
+}
+
+function record(value: unknown): Record<string, string> {
+  const entries = typeof value === 'object' && value !== null ? Object.entries(value) : []
+  return Object.fromEntries(entries.filter((e): e is [string, string] => typeof e[1] === 'string'))
+}
+
+/** Reads the state of a container. @throws NotFound when there is none, Internal when it is damaged */
+export function readState(root: string, id: string): SavedState {
+  const text = readStateFile(stateDir(root, id), 'state.json')
+  if (text === undefined) throw notFound(id)
+  const damaged = (why: string): RuntimeError => damagedFile(stateDir(root, id), 'state.json', why)
+  let json: unknown
+  try {
+    json = parseJson(text)
+  } catch {
+    throw damaged('it is not JSON')
+  }
+  if (typeof json !== 'object' || json === null) throw damaged('it is not an object')
+  const fields: Record<string, unknown> = { ...json }
+  const { version, init_process_pid: pid, init_process_start: start, created } = fields
+  // without a version it is runc's own; everything that this program ever wrote has one
+  const foreign = version === undefined ? readRuncConfig(fields['config']) : undefined
+  if (foreign === undefined && version !== STATE_VERSION) {
+    throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
+  }
+  const { bundle, rootfs } = foreign ?? fields
+  if (!isProcess(pid, start)) throw damaged('its process is missing')
+  if (typeof fields['cgroup_paths'] !== 'object') throw damaged('its cgroups are missing')
+  // after a reboot the pid means nothing: -1 is never alive
+  const stale = typeof fields['boot_id'] === 'string' && fields['boot_id'] !== bootId()
+  return {
+    id,
+    pid: stale ? -1 : Number(pid),
+    startTime: BigInt(Number(start)),
+    created: typeof created === 'string' ? created : '',
+    bundle: typeof bundle === 'string' ? bundle : '',
+    rootfs: typeof rootfs === 'string' ? rootfs : '',
+    // no cgroup outlives its boot: what has this name now is somebody else's
+    cgroupPaths: stale ? {} : record(fields['cgroup_paths']),
+    namespacePaths: record(fields['namespace_paths']),
+    rootless: fields['rootless'] === true,
+    made: foreign === undefined ? readMade(fields, stale) : {},
+    ...(foreign === undefined ? {} : { foreign: foreign.document }),
+  }
+}
+
+/** Whether two fields can be the number of a process and the time of its start; runc writes 0 for a container without one. */
+export function isProcess(pid: unknown, start: unknown): boolean {
+  return Number.isSafeInteger(pid) && Number.isSafeInteger(start) && Number(pid) <= MAX_PID && Number(start) >= 0
+}
+
+/** As state.json has it: the first field by runc's name for it. */
+function madeFields({
+  monitor,
+  consoleSocket,
+  pidFile,
+  monitorCgroup,
+  featuresOff,
+  streams,
+  rootMount,
+}: MadeHow): object {
+  return {
+    ...(rootMount === undefined ? {} : { root_mount: rootMount }),
+    ...(streams === undefined ? {} : { external_descriptors: streams }),
+    ...(monitor === undefined ? {} : { monitor_pid: monitor.pid, monitor_start: Number(monitor.startTime) }),
+    ...(consoleSocket === undefined ? {} : { console_socket: consoleSocket }),
+    ...(pidFile === undefined ? {} : { pid_file: pidFile }),
+    ...(monitorCgroup === undefined ? {} : { monitor_cgroup: monitorCgroup }),
+    ...(featuresOff === undefined || featuresOff.length === 0 ? {} : { features_off: featuresOff }),
+  }
+}
+
+function readMade(fields: Readonly<Record<string, unknown>>, stale: boolean): MadeHow {
+  const text = (name: string): string | undefined => {
+    const value = fields[name]
+    return typeof value === 'string' ? value : undefined
+  }
+  const texts = (name: string): readonly string[] | undefined => {
+    const value = fields[name]
+    return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : undefined
+  }
+  const { monitor_pid: pid, monitor_start: start } = fields
+  const known = !stale && typeof pid === 'number' && typeof start === 'number'
+  return defined({
+    monitor: known ? { pid, startTime: BigInt(start) } : undefined,
+    consoleSocket: text('console_socket'),
+    pidFile: text('pid_file'),
+    monitorCgroup: text('monitor_cgroup'),
+    featuresOff: texts('features_off'),
+    streams: texts('external_descriptors'),
+    // no mount outlives its boot
+    rootMount: stale ? undefined : readRootMount(fields['root_mount']),
+  })
+}
+
+/** Text of the spec that a container was made from. @throws NotFound, Internal when the spec alone is missing */
+export function readConfig(root: string, id: string): string {
+  const text = readStateFile(stateDir(root, id), 'config.json')
+  if (text !== undefined) return text
+  // a removal begins with the state
+  if (!hasState(root, id)) throw notFound(id)
+  throw damagedFile(stateDir(root, id), 'config.json', 'it is missing')
+}
+
+/** Name of the user who owns a container's folder, "#" and the number for one without a name, "" when the folder is gone. */
+export function ownerOf(root: string, id: string): string {
+  const uid = statSync(stateDir(root, id), { throwIfNoEntry: false })?.uid
+  if (uid === undefined) return ''
+  if (uid === 0) return 'root'
+  try {
+    const line = new RegExp(`^([^:]*):[^:]*:${uid}:`, 'm').exec(readFileSync('/etc/passwd', 'utf8'))
+    return line?.[1] ?? `#${uid}`
+  } catch {
+    // a host without the file has no names
+    return `#${uid}`
+  }
+}
+
+/** Removes a container's folder; nothing there is fine. @throws what the system says, with the path that stayed */
+export function removeState(root: string, id: string): void {
+  try {
+    // first, so that what a removal leaves that is cut short is no container that runs without its spec
+    removeTree(join(stateDir(root, id), 'state.json'))
+    removeTree(stateDir(root, id))
+  } catch (error) {
+    if (!(error instanceof RuntimeError)) throw error
+    const { code, detail, message } = error
+    throw new RuntimeError(code, `cannot delete the state of container "${id}": ${message}`, { detail, cause: error })
+  }
+}
+
+/** Ids that have a folder below the root, sorted, finished or not; an absent root has none. */
+export function listIds(root: string): string[] {
+  try {
+    return readdirSync(root, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && ID_PATTERN.test(entry.name) && !entry.name.startsWith('.'))
+      .map((entry) => entry.name)
+      .sort()
+  } catch (error) {
+    if (errnoOf(error) === 2) return []
+    throw error
+  }
+}
