@@ -3,14 +3,13 @@
  * behind; or stops itself, once, when the file that RUNTS_STOP_FILE names holds the place, so that a test can kill whom it likes at that
  * moment. The product contains nothing of this: its bundles are made with RUNTS_FAILPOINTS as false, and the calls vanish.
  */
+
 import { readFileSync, unlinkSync } from 'node:fs'
 import { getpid, kill } from './sys/libc.ts'
+import { SIGKILL, SIGSTOP } from './sys/linux.ts'
 
 /** set by scripts/build.ts; sources that run as they are have none */
 declare const RUNTS_FAILPOINTS: boolean | undefined
-
-const SIGKILL = 9
-const SIGSTOP = 19
 
 /**
  * Every place of this build, in the order in which a container's life passes them. The programs in C have their own: `init:<op>` and

@@ -3,6 +3,7 @@
  * tables that the validator and the plan builder use, so the document cannot promise what they refuse. What is known is listed wherever
  * it runs; only `supportedFlags` is about this host's kernel.
  */
+
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { namesOff } from './container/gates.ts'
@@ -15,10 +16,9 @@ import { MEMORY_FLAGS, MEMORY_MODES } from './spec/scheduling.ts'
 import { SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, SECCOMP_OPERATORS } from './spec/seccomp.ts'
 import { HOOK_NAMES } from './spec/types.ts'
 import { seccompVersion } from './sys/libseccomp.ts'
+import { SECCOMP_FILTER_FLAG_NEW_LISTENER } from './sys/linux.ts'
 import { libDir } from './sys/paths.ts'
 import { knowsFilterFlags } from './sys/seccomp.ts'
-
-const NEW_LISTENER = 8
 
 /** The features document; gates that are off are told by an annotation. */
 export function features(gates: Partial<FeatureGates> = {}): Record<string, unknown> {
@@ -56,7 +56,7 @@ export function features(gates: Partial<FeatureGates> = {}): Record<string, unkn
 /** A flag without a bit means nothing to the kernel; one about answers goes with the listener that gives them. */
 function isSupported(name: string): boolean {
   const bits = SECCOMP_FLAGS.get(name) ?? 0
-  return bits === 0 || knowsFilterFlags(bits | (name.endsWith('_RECV') ? NEW_LISTENER : 0))
+  return bits === 0 || knowsFilterFlags(bits | (name.endsWith('_RECV') ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0))
 }
 
 function annotations(off: readonly string[]): Record<string, string> {

@@ -4,10 +4,12 @@
  * gone, and a second run changes nothing. Invariant: a DeleteResponse is always printed (an empty answer would mean "exit code 0"), and
  * exit status 0 only when all is clean.
  */
+
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
 import {
   bundleOf,
   deleteContainer,
+  ENOENT,
   errnoOf,
   exitNow,
   failpoint,
@@ -24,7 +26,6 @@ import { endSurvivor, socketPaths } from './survivor.ts'
 
 /** A process that was killed by signal 9, which is what happens here to whatever still runs. */
 const KILLED_STATUS = 137
-const ENOENT = 2
 
 /** Cleans up, prints the answer, and ends the process. */
 export async function deleteLeftovers(flags: Flags): Promise<never> {

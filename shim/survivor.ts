@@ -4,6 +4,7 @@
  * answer is killed, as long as it holds the container's lock and its init. Invariant: no process is killed but the one that listens on
  * the container's own socket (the kernel says which) and whose command line says that it is the shim of this very container.
  */
+
 import { readFileSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename, join } from 'node:path'
@@ -15,12 +16,12 @@ import {
   peerCredentials,
   processStat,
   RuntimeError,
+  SIGKILL,
   signalProcess,
 } from '../runtime/index.ts'
 import { readFile } from './bundle.ts'
 import type { Flags } from './flags.ts'
 
-const SIGKILL = 9
 /** What one that lives gets to say so. */
 const ANSWER_MS = 1_000
 /** What it gets to end its container; containerd gives the whole of `delete` five seconds. */

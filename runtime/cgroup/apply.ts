@@ -2,10 +2,12 @@
  * Carries out the writes of resources.ts on a container's cgroup. Invariant: after a failure on a cgroup that was in use, what had been
  * written is written back; a fresh cgroup needs no way back, since its maker removes it.
  */
+
 import { existsSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
-import { cgroupError, ERRNO, readText, readTextIfAny, writeText } from './files.ts'
+import { EBUSY, EINVAL, ENOENT } from '../sys/linux.ts'
+import { cgroupError, readText, readTextIfAny, writeText } from './files.ts'
 import { displayName } from './hierarchy.ts'
 import type { ResourceWrite } from './resources.ts'
 
@@ -72,8 +74,8 @@ function attempt(write: ResourceWrite, target: ApplyTarget, done: Done[], mayDef
       writeText(path, value)
     } catch (error) {
       const errno = errnoOf(error)
-      if (errno === ERRNO.ENOENT) continue
-      if (errno === ERRNO.EINVAL && mayDefer) return false
+      if (errno === ENOENT) continue
+      if (errno === EINVAL && mayDefer) return false
       throw cgroupError(`cannot set ${write.what} on cgroup "${name}"`, error, 'write', path, inUse(dir, write, errno))
     }
     if (old !== undefined) done.push({ path, values: old })
@@ -110,7 +112,7 @@ function oldValues(path: string, write: ResourceWrite, file: string): string[] |
 }
 
 function inUse(dir: string, write: ResourceWrite, errno: number): string {
-  if (errno !== ERRNO.EBUSY || write.file !== 'memory.limit_in_bytes') return ''
+  if (errno !== EBUSY || write.file !== 'memory.limit_in_bytes') return ''
   const usage = readTextIfAny(`${dir}/memory.usage_in_bytes`)?.trim()
   const peak = readTextIfAny(`${dir}/memory.max_usage_in_bytes`)?.trim()
   return ` (usage ${usage}, peak ${peak})`

@@ -4,6 +4,7 @@
  * tree of a hybrid host, which knows no limits but can kill). Invariant: only directories below /sys/fs/cgroup that were made for this
  * container, or were loaded as such, are ever written to or removed.
  */
+
 import { existsSync } from 'node:fs'
 import { posix } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,11 +13,12 @@ import { type Logger, silentLogger } from '../logger.ts'
 import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { getpid } from '../sys/libc.ts'
+import { ENODEV, ENOENT, EOPNOTSUPP, SIGKILL } from '../sys/linux.ts'
 import { signalListed } from '../sys/pids.ts'
 import { applyWrites } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, ERRNO, readTextIfAny, writeTextAside } from './files.ts'
+import { cgroupError, readTextIfAny, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
 import { type CgroupName, type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
@@ -31,7 +33,6 @@ import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from '.
 export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './hierarchy.ts'
 export type { CgroupStats } from './stats.ts'
 
-const SIGKILL = 9
 const NO_CGROUP = 'the container: it has no cgroup of its own'
 const KILL_ROUNDS = 10
 const KILL_ROUND_MS = 1
@@ -220,7 +221,7 @@ export class Cgroup {
     } catch (error) {
       const errno = errnoOf(error)
       // No such file: an older kernel, or the directory is gone. A threaded cgroup refuses.
-      if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV || errno === ERRNO.EOPNOTSUPP) return false
+      if (errno === ENOENT || errno === ENODEV || errno === EOPNOTSUPP) return false
       throw cgroupError(`cannot kill the processes of cgroup "${this.name}"`, error, 'write', unified)
     }
   }

@@ -2,9 +2,11 @@
  * Giving a v2 cgroup to a user, who may then make cgroups below it and move processes between them, but not change its limits: exactly the
  * files that the kernel lists for that change hands. Invariant: the caller has made sure that this user sees nothing above the cgroup.
  */
+
 import { lchownSync } from 'node:fs'
 import { errnoOf } from '../sys/errno.ts'
-import { cgroupError, ERRNO, readTextIfAny } from './files.ts'
+import { ENOENT } from '../sys/linux.ts'
+import { cgroupError, readTextIfAny } from './files.ts'
 import { displayName } from './hierarchy.ts'
 
 const LIST = '/sys/kernel/cgroup/delegate'
@@ -19,7 +21,7 @@ export function delegateCgroup(dir: string, uid: number): void {
       lchownSync(path, uid, -1)
     } catch (error) {
       // the file of a controller that is not enabled here
-      if (errnoOf(error) === ERRNO.ENOENT && path !== dir) continue
+      if (errnoOf(error) === ENOENT && path !== dir) continue
       throw cgroupError(`cannot give cgroup "${displayName('', dir)}" to user ${uid}`, error, 'lchown', path)
     }
   }

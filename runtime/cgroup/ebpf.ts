@@ -3,12 +3,13 @@
  * there is no moment without one; a second program beside ours (systemd attaches its own) is never a reason to fail, since the kernel
  * asks all of them.
  */
+
 import { closeSync, constants, openSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { attachDeviceProgram, attachedDevicePrograms, detachDeviceProgram, loadDeviceProgram } from '../sys/bpf.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
+import { EINVAL, EPERM } from '../sys/linux.ts'
 import { type DevicePolicy, toEbpf } from './devices.ts'
-import { ERRNO } from './files.ts'
 import { lacksDeviceRules } from './hierarchy.ts'
 
 /** Puts a policy in force on a v2 cgroup; a fresh one is known to have no program of its own. */
@@ -19,7 +20,7 @@ export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: stri
     replacePrograms(cgroup, toEbpf(policy), fresh)
   } catch (error) {
     const errno = errnoOf(error)
-    if (errno === ERRNO.EPERM && lacksDeviceRules()) return
+    if (errno === EPERM && lacksDeviceRules()) return
     if (errno === 0) throw error
     const detail = { source: 'syscall', call: 'bpf', errno, path: dir } as const
     const message = `cannot set device rules on cgroup "${name}": ${errnoWords(errno)}`
@@ -40,7 +41,7 @@ function replacePrograms(cgroup: number, program: Uint8Array, fresh: boolean): v
         return
       } catch (error) {
         // fallback: a program that was attached without "multi" cannot be replaced in one step
-        if (errnoOf(error) !== ERRNO.EINVAL) throw error
+        if (errnoOf(error) !== EINVAL) throw error
       }
     }
     attachDeviceProgram(cgroup, loaded.fd)

@@ -3,11 +3,13 @@
  * can take no process any more, the one that its init is in now. Invariant: never outside of the container's cgroup, except to follow
  * the init that was moved.
  */
+
 import { posix } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { ENODEV, ENOENT } from '../sys/linux.ts'
 import type { Cgroup, CgroupJoin } from './cgroup.ts'
-import { ERRNO, readText } from './files.ts'
+import { readText } from './files.ts'
 import { CGROUP_ROOT, parseOwnCgroups, UNIFIED } from './hierarchy.ts'
 
 /** Sub-cgroups by controller; under "" one for all. */
@@ -58,7 +60,7 @@ function below(base: string, sub: string): string {
   try {
     readText(`${path}/cgroup.procs`)
   } catch (error) {
-    if (errnoOf(error) !== ERRNO.ENOENT) throw error
+    if (errnoOf(error) !== ENOENT) throw error
     throw refuse(`open ${path}/cgroup.procs: no such file or directory`)
   }
   return path
@@ -69,7 +71,7 @@ function isBusy(dir: string): boolean {
   try {
     return readText(`${dir}/cgroup.subtree_control`).trim() !== ''
   } catch (error) {
-    if (errnoOf(error) === ERRNO.ENOENT || errnoOf(error) === ERRNO.ENODEV) return true
+    if (errnoOf(error) === ENOENT || errnoOf(error) === ENODEV) return true
     throw error
   }
 }

@@ -4,25 +4,12 @@
  * are thousands: for that there are the functions whose names end in "Aside", on a thread of the pool. Symbolic links are never followed. A failure becomes a RuntimeError that says what was
  * attempted on which cgroup; whoever expects a failure asks for the errno instead.
  */
+
 import { close, closeSync, constants, open, openSync, read, readSync, write, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
 import { errnoOf, errnoWords } from '../sys/errno.ts'
-
-/** The errno values that decide something here. */
-export const ERRNO = {
-  EPERM: 1,
-  ENOENT: 2,
-  ESRCH: 3,
-  EACCES: 13,
-  EBUSY: 16,
-  EEXIST: 17,
-  ENODEV: 19,
-  EINVAL: 22,
-  EROFS: 30,
-  ENOTEMPTY: 39,
-  EOPNOTSUPP: 95,
-} as const
+import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS } from '../sys/linux.ts'
 
 const SCRATCH_BYTES = 16384
 let scratch: Buffer | undefined
@@ -85,7 +72,7 @@ export function readTextIfAny(path: string): string | undefined {
     return readText(path)
   } catch (error) {
     const errno = errnoOf(error)
-    if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV || errno === ERRNO.EOPNOTSUPP) return undefined
+    if (errno === ENOENT || errno === ENODEV || errno === EOPNOTSUPP) return undefined
     throw error
   }
 }
@@ -107,16 +94,16 @@ export function writeText(path: string, value: string): void {
 
 function codeOf(errno: number): RuntimeErrorCode {
   switch (errno) {
-    case ERRNO.EINVAL:
+    case EINVAL:
     case 34: // ERANGE
       return 'InvalidArgument'
-    case ERRNO.EPERM:
-    case ERRNO.EACCES:
-    case ERRNO.EROFS:
+    case EPERM:
+    case EACCES:
+    case EROFS:
       return 'PermissionDenied'
-    case ERRNO.EBUSY:
-    case ERRNO.ENOTEMPTY:
-    case ERRNO.ENOENT:
+    case EBUSY:
+    case ENOTEMPTY:
+    case ENOENT:
       return 'FailedPrecondition'
     case 28: // ENOSPC
     case 12: // ENOMEM

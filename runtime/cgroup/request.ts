@@ -2,11 +2,12 @@
  * What both versions share in making a cgroup: the request, the device policy that follows from it, and the refusals of a directory that
  * somebody else uses. Invariant: a container never shares its cgroup with a process that was there before it.
  */
+
 import { RuntimeError } from '../errors.ts'
 import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { EACCES, EPERM, EROFS } from '../sys/linux.ts'
 import { DEFAULT_DEVICE_RULES, type DevicePolicy, emulate } from './devices.ts'
-import { ERRNO } from './files.ts'
 import { processesIn } from './tree.ts'
 
 /** What a cgroup is called after: linux.cgroupsPath, or else the id. */
@@ -52,7 +53,7 @@ export function refuseUsed(dir: string, name: string): void {
 
 /** Whether a failure is the lack of permission that a container may do without a cgroup for: it has not asked for a certain one. */
 export function isForgivable(request: CreateRequest, error: unknown): boolean {
-  const permission: readonly number[] = [ERRNO.EPERM, ERRNO.EACCES, ERRNO.EROFS]
+  const permission: readonly number[] = [EPERM, EACCES, EROFS]
   return request.tolerant && request.path === undefined && permission.includes(errnoOf(error))
 }
 

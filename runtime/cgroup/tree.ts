@@ -3,13 +3,15 @@
  * containers and with other programs, so nobody here ever removes one: what is removed is a container's own directory and what the
  * container has made below it.
  */
+
 import { type Dirent, mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs'
 import { readdir, rmdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { makeDirectories } from '../sys/directory.ts'
 import { errnoOf } from '../sys/errno.ts'
-import { cgroupError, ERRNO, readText, readTextAside } from './files.ts'
+import { EBUSY, EEXIST, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP } from '../sys/linux.ts'
+import { cgroupError, readText, readTextAside } from './files.ts'
 
 const DIRECTORY_MODE = 0o755
 const MAKE_ATTEMPTS = 5
@@ -24,9 +26,9 @@ export function makeDirectory(path: string): boolean {
       return true
     } catch (error) {
       const errno = errnoOf(error)
-      if (errno === ERRNO.EEXIST) return false
+      if (errno === EEXIST) return false
       // The parents are missing; another program may remove them again before we are back here.
-      if (errno !== ERRNO.ENOENT || attempt === MAKE_ATTEMPTS) throw error
+      if (errno !== ENOENT || attempt === MAKE_ATTEMPTS) throw error
       makeDirectories(dirname(path), DIRECTORY_MODE)
     }
   }
@@ -76,9 +78,9 @@ function notProcesses(path: string): Error {
 /** Whether a directory's own list is missing because nobody is in it. Throws any other failure. */
 function isNobodys(error: unknown): { gone: boolean } {
   const errno = errnoOf(error)
-  if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV) return { gone: true }
+  if (errno === ENOENT || errno === ENODEV) return { gone: true }
   // A threaded v2 cgroup does not list processes; they all appear in its domain above.
-  if (errno === ERRNO.EOPNOTSUPP) return { gone: false }
+  if (errno === EOPNOTSUPP) return { gone: false }
   throw error
 }
 
@@ -95,7 +97,7 @@ export function processesIn(path: string): number[] {
     try {
       for (const child of subdirectories(dir)) visit(child)
     } catch (error) {
-      if (errnoOf(error) !== ERRNO.ENOENT) throw error
+      if (errnoOf(error) !== ENOENT) throw error
     }
   }
   visit(path)
@@ -115,7 +117,7 @@ export async function listProcesses(path: string): Promise<number[]> {
     try {
       for (const child of await subdirectoriesAside(dir)) await visit(child)
     } catch (error) {
-      if (errnoOf(error) !== ERRNO.ENOENT) throw error
+      if (errnoOf(error) !== ENOENT) throw error
     }
   }
   await visit(path)
@@ -126,7 +128,7 @@ export async function listProcesses(path: string): Promise<number[]> {
 /** Removes a cgroup and all below it, deepest first; the errno that stopped it, or 0. */
 async function removeTree(path: string): Promise<number> {
   const errno = await removeDirectoryAside(path)
-  if (errno !== ERRNO.EBUSY && errno !== ERRNO.ENOTEMPTY) return errno
+  if (errno !== EBUSY && errno !== ENOTEMPTY) return errno
   let children: string[]
   try {
     children = await subdirectoriesAside(path)
@@ -155,13 +157,13 @@ async function removeDirectoryAside(path: string): Promise<number> {
 function removalErrno(error: unknown): number {
   const errno = errnoOf(error)
   if (errno === 0) throw error
-  return errno === ERRNO.ENOENT || errno === ERRNO.ENODEV ? 0 : errno
+  return errno === ENOENT || errno === ENODEV ? 0 : errno
 }
 
 /** removeTree for whoever cannot wait. */
 function removeTreeNow(path: string): number {
   const errno = removeDirectory(path)
-  if (errno !== ERRNO.EBUSY && errno !== ERRNO.ENOTEMPTY) return errno
+  if (errno !== EBUSY && errno !== ENOTEMPTY) return errno
   let children: string[]
   try {
     children = subdirectories(path)
@@ -203,7 +205,7 @@ export async function removeTrees(paths: Iterable<string>, name: (path: string) 
     }
     left = busyOnes
     if (failure === undefined) return
-    const busy = failure.errno === ERRNO.EBUSY || failure.errno === ERRNO.ENOTEMPTY
+    const busy = failure.errno === EBUSY || failure.errno === ENOTEMPTY
     if (!busy || attempt === REMOVE_ATTEMPTS - 1) {
       const count = (await listProcesses(failure.path)).length
       const note = count === 0 ? '' : ` (${count} process${count === 1 ? '' : 'es'} in it)`

@@ -3,11 +3,13 @@
  * create leaves either a directory in every hierarchy, all limits set and no process inside, or none of the directories it would have
  * made. Speed is part of the job (every container waits for it): no file is read that a fresh cgroup makes superfluous.
  */
+
 import { dirname } from 'node:path'
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import type { LinuxResources } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { EPERM } from '../sys/linux.ts'
 import { type ApplyTarget, applyWrites } from './apply.ts'
 import {
   ALLOW_ALL,
@@ -17,16 +19,7 @@ import {
   samePolicy,
   toV1DeviceWrites,
 } from './devices.ts'
-import {
-  cgroupError,
-  ERRNO,
-  readText,
-  readTextAside,
-  readTextIfAny,
-  writeText,
-  writeTextAside,
-  writeValues,
-} from './files.ts'
+import { cgroupError, readText, readTextAside, readTextIfAny, writeText, writeTextAside, writeValues } from './files.ts'
 import { type CgroupMode, displayName, innerPath, lacksDeviceRules, readHierarchies } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -177,7 +170,7 @@ function writeDevices(dir: string, writes: readonly DeviceWrite[], name: string)
     for (const { file, values } of byFile(writes)) writeRules(`${dir}/${file}`, values, what)
     return true
   } catch (error) {
-    if (errnoOf(error) === ERRNO.EPERM && lacksDeviceRules()) return false
+    if (errnoOf(error) === EPERM && lacksDeviceRules()) return false
     throw error
   }
 }

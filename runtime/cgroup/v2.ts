@@ -2,14 +2,16 @@
  * cgroup v2: one directory in one tree. A controller works in a directory only when every directory above hands it down, so on the way
  * to the leaf each parent is told to. Invariant as in v1.ts: the leaf exists with all limits set and nobody in it, or it does not exist.
  */
+
 import { accessSync, constants } from 'node:fs'
 import { posix } from 'node:path'
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
+import { ENOENT } from '../sys/linux.ts'
 import { type ApplyTarget, applyWrites } from './apply.ts'
 import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, ERRNO, readText, readTextIfAny, writeText, writeTextAside } from './files.ts'
+import { cgroupError, readText, readTextIfAny, writeText, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, displayName, innerPath, readHierarchies, UNIFIED } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -163,7 +165,7 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
     }
     await writeTextAside(file, '0')
   } catch (error) {
-    const missing = errnoOf(error) === ERRNO.ENOENT ? ' (the cgroup is gone, or is the root)' : ''
+    const missing = errnoOf(error) === ENOENT ? ' (the cgroup is gone, or is the root)' : ''
     throw cgroupError(what, error, 'write', file, missing)
   }
   throw new RuntimeError('DeadlineExceeded', `${what}: it was not frozen after ${FREEZE_BOUND_MS} ms`)

@@ -3,6 +3,7 @@
  * container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing behind;
  * the status is derived from facts (freezer, process, fifo), never stored.
  */
+
 import { existsSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Cgroup } from '../cgroup/cgroup.ts'
@@ -33,6 +34,7 @@ import {
   stageSpec,
   stateDir,
 } from '../state/store.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
 import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
@@ -45,8 +47,6 @@ import { initOf } from './remains.ts'
 import { ForeignProcess, OwnProcess, type RunningProcess } from './running-process.ts'
 import { releaseFifo, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
-
-const SIGKILL = 9
 
 /** What is kept about a container on disk. */
 export type ContainerState = SavedState

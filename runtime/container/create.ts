@@ -10,7 +10,7 @@ import { Cgroup } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import { hostFacts, NAMESPACE_FILES } from '../host/facts.ts'
+import { hostFacts } from '../host/facts.ts'
 import { cgroupOwner, newNamespaces } from '../host/ids.ts'
 import { mapsOfUserNamespace } from '../init/joined-maps.ts'
 import { PlanProcess } from '../init/spawn.ts'
@@ -34,6 +34,7 @@ import { futureRootMount, removeRootMount, rootMountOf } from '../state/root-mou
 import { keepSpec, type MadeHow, removeState, type SavedState, saveState } from '../state/store.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { getpid } from '../sys/libc.ts'
+import { NAMESPACES } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
 import { Claim } from './claim.ts'
 import { gateSpec, namesOff } from './gates.ts'
@@ -181,9 +182,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
       rootless: facts.rootless,
       made: futureMount === undefined ? made : { ...made, rootMount: rootMountOf(pid, rootfs) },
       cgroupPaths: cgroup.paths,
-      namespacePaths: Object.fromEntries(
-        NAMESPACE_FILES.map(({ file }) => [runcName(file), `/proc/${pid}/ns/${file}`]),
-      ),
+      namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
     }
     saveState(root, state, kept)
     failpoint('create:saved')
@@ -271,9 +270,4 @@ function oomKilled(cgroup: Cgroup): boolean {
     // the count is only for a better message; the failure that brought us here is reported anyway
     return false
   }
-}
-
-function runcName(file: string): string {
-  const names: Readonly<Record<string, string>> = { mnt: 'NEWNS', net: 'NEWNET' }
-  return names[file] ?? `NEW${file.toUpperCase()}`
 }

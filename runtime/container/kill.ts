@@ -2,11 +2,12 @@
  * Ending the processes of a container. Invariant: SIGKILL reaches every process of it, also those outside a pid namespace of its own and
  * frozen ones; no signal goes to anybody else.
  */
+
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import { ForeignProcess, type RunningProcess } from './running-process.ts'
 
-const SIGKILL = 9
 /** How long to wait for a killed init to vanish. */
 const KILL_WAIT_MS = 10_000
 

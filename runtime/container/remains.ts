@@ -4,6 +4,7 @@
  * where neither does, the spec names the cgroup. Invariants: nothing is removed that none of them names; of an earlier boot there is
  * neither process nor cgroup, whatever they say.
  */
+
 import { existsSync, statSync } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
@@ -19,6 +20,7 @@ import { ociState } from '../state/oci-state.ts'
 import { type RootMount, readRootMount, removeRootMount } from '../state/root-mount.ts'
 import { readWhatIsThere } from '../state/state-file.ts'
 import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from '../state/store.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import { groupLeadersReading, killGroup } from '../sys/pids.ts'
 import { ForeignProcess } from './running-process.ts'
 
@@ -26,7 +28,6 @@ import { ForeignProcess } from './running-process.ts'
 export const RECORD = 'creating'
 /** The same once it has: it tells what to remove should the state be damaged. */
 export const MADE = 'made'
-const SIGKILL = 9
 /** How long to wait for a killed init to vanish. */
 const KILL_WAIT_MS = 10_000
 

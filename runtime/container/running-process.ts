@@ -2,8 +2,10 @@
  * A process of a container as its owner sees it: our own child while we hold it, or one that another process started and that is known
  * by pid and start time only. Invariant: no signal ever goes to a pid that could have been reused.
  */
+
 import { RuntimeError } from '../errors.ts'
 import type { OwnedFd } from '../sys/fd.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import { isAlive, openProcess, pollReadable, signalProcess } from '../sys/pids.ts'
 import type { Child, Exit } from '../sys/reaper.ts'
 
@@ -33,8 +35,6 @@ export interface RunningProcess {
   /** Resolves with the end of the process; may be called at any time, and again. */
   wait(): Promise<ProcessResult>
 }
-
-const SIGKILL = 9
 
 function finished(): RuntimeError {
   return new RuntimeError('NotFound', 'process already finished')

@@ -2,6 +2,7 @@
  * The exec fifo, which init has open and full: reading it empty is what lets a created init go on. Invariant: a start has succeeded only
  * when init itself has said so there, by the byte that only it writes, its record, and the end of file that execve makes.
  */
+
 import { constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { RuntimeError } from '../errors.ts'
@@ -11,6 +12,7 @@ import { ENDED_EARLY, StartRecords } from '../init/records.ts'
 import type { Logger } from '../logger.ts'
 import { errnoOf, reasonOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
+import { EAGAIN } from '../sys/linux.ts'
 import { openProcess, pollReadable, processStat } from '../sys/pids.ts'
 import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './running-process.ts'
@@ -63,7 +65,6 @@ export async function releaseFifo(path: string, target: WaitingInit, onOpened: (
 
 /** As much as a fifo holds that nobody has made smaller. */
 const READ_BYTES = 65536
-const EAGAIN = 11
 
 /** Our init has the fifo open for writing until it has executed the program, or is gone; without it the first read is the end of the file. */
 async function readToEnd(fifo: OwnedFd, records: StartRecords): Promise<void> {

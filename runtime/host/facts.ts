@@ -2,10 +2,12 @@
  * What the plan needs to know about the machine: mounted cgroup hierarchies, security modules, the last capability. Read at the first
  * use and kept, since none of it changes while a process lives.
  */
+
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type FileLimit, inheritedFileLimit } from '../sys/file-limit.ts'
+import { NAMESPACES } from '../sys/linux.ts'
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupMount {
@@ -95,18 +97,6 @@ export function hostFacts(): HostFacts {
   return facts
 }
 
-/** Namespace kinds: name of the file below /proc/<pid>/ns and the CLONE_NEW* flag (namespaces(7)). */
-export const NAMESPACE_FILES = [
-  { file: 'cgroup', flag: 0x02000000 },
-  { file: 'ipc', flag: 0x08000000 },
-  { file: 'mnt', flag: 0x00020000 },
-  { file: 'net', flag: 0x40000000 },
-  { file: 'pid', flag: 0x20000000 },
-  { file: 'time', flag: 0x00000080 },
-  { file: 'user', flag: 0x10000000 },
-  { file: 'uts', flag: 0x04000000 },
-] as const
-
 /** The processes in the pid namespace of a process, that one first; those that we may not look at are left out. */
 export function namespaceProcesses(pid: number): number[] {
   const namespaceOf = (name: string | number): string | undefined => {
@@ -125,7 +115,7 @@ export function namespaceProcesses(pid: number): number[] {
 /** CLONE_NEW* flags of the namespaces in which a process differs from this one. */
 export function foreignNamespaces(pid: number): number {
   let flags = 0
-  for (const { file, flag } of NAMESPACE_FILES) {
+  for (const { file, flag } of NAMESPACES) {
     const ours = readlinkSync(`/proc/self/ns/${file}`)
     if (readlinkSync(`/proc/${pid}/ns/${file}`) !== ours) flags |= flag
   }

@@ -2,18 +2,19 @@
  * The init helper as an executable that no container can alter: ts-init is copied once per process into a sealed memory file and
  * always started from that, so that a container which reaches the file behind /proc/<pid>/exe finds it unwritable (CVE-2019-5736).
  */
+
 import { accessSync, constants, readFileSync, writeSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { fcntl, memfdCreate } from '../sys/libc.ts'
+import { F_ADD_SEALS } from '../sys/linux.ts'
 import { helperPath } from '../sys/paths.ts'
 
 /** What its memory file is called, and so what /proc/<pid>/exe of a process says that has not executed its program yet. */
 export const HELPER_NAME = 'ts-init'
 const MFD_ALLOW_SEALING = 2
 const MFD_EXEC = 16
-const F_ADD_SEALS = 1033
 /** F_SEAL_SEAL, SHRINK, GROW and WRITE (fcntl(2)). */
 const SEALS = 1 | 2 | 4 | 8
 /** Nobody changes the executable bits (fcntl(2)). */

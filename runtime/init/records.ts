@@ -2,10 +2,12 @@
  * What ts-init says, as bytes and as facts: records over the status socket until a container is created, and over its exec fifo once it
  * was started. Invariant: a failure reads the same whichever way it came.
  */
+
 import { LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import { MOUNT_ATTR } from '../spec/mount-options.ts'
 import { errnoCode, errnoWords } from '../sys/errno.ts'
+import { SCHED_DEADLINE } from '../sys/linux.ts'
 
 const HEADER_BYTES = 8
 const NO_OP = 0xffffffff
@@ -113,8 +115,6 @@ function nameOf(step: string): string {
   if (step.startsWith('exec')) return 'exec'
   return step.startsWith('error running') ? 'hook' : 'none'
 }
-
-const SCHED_DEADLINE = 6
 
 /** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
 function explain(op: Op | undefined, code: string, step: string): string {

@@ -6,14 +6,15 @@
  * Invariants: the descriptor that is read keeps its flags. The target is closed at the end of the input or after stop(),
  * but never while the thread pool works on it: its number could belong to another file by then.
  */
+
 import { fstatSync, read } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type OwnedFd, offsetOf, setNonBlocking, setOffset, unreadBytes, writeAvailable } from '../sys/fd.ts'
+import { EAGAIN } from '../sys/linux.ts'
 import { pollReadable, pollWritable } from '../sys/pids.ts'
 
 const BUFFER_BYTES = 256 * 1024
-const EAGAIN = 11
 /** How often a wait looks whether it was stopped. */
 const LOOK_MS = 250
 

@@ -8,13 +8,14 @@
  * Invariants: at most one chunk per relay waits in memory; a broken sink never blocks the container (sinks.ts); `done` resolves when the
  * last byte has been handed on, or the relay was closed.
  */
+
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { unreadBytes } from '../sys/fd.ts'
+import { PAGE_BYTES } from '../sys/linux.ts'
 
 const BUFFER_BYTES = 64 * 1024
 /** For a file, where a call costs more than its bytes. */
 const LARGE_BYTES = 256 * 1024
-const PAGE_BYTES = 4096
 
 /** One of each size for all relays: a chunk is used up before the event loop goes on. */
 const buffers = new Map<number, Buffer>()

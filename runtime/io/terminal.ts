@@ -1,14 +1,15 @@
 /** Operations on terminals: the pty of a container, whose master we hold, and our caller's own, which is given back as it was. */
+
 import { constants } from 'node:fs'
 import { OwnedFd } from '../sys/fd.ts'
 import { ioctl, ioctlNumber } from '../sys/libc.ts'
+import { O_CLOEXEC } from '../sys/linux.ts'
 
 const TCGETS = 0x5401
 const TCSETS = 0x5402
 const TIOCGWINSZ = 0x5413
 const TIOCSWINSZ = 0x5414
 const TIOCGPTPEER = 0x5441
-const O_CLOEXEC = 0o2000000
 
 /** struct termios of the kernel: four words of flags, the line discipline, 19 control characters. */
 const TERMIOS_BYTES = 36

@@ -3,6 +3,7 @@
  * seccomp filter. The connection is made before the process is, so that nobody listening is an error before there is anything to undo, and
  * is closed after its one message.
  */
+
 import { Socket } from 'node:net'
 import { resolve } from 'node:path'
 import { RuntimeError } from '../errors.ts'
@@ -10,11 +11,9 @@ import type { Stdio } from '../init/spawn.ts'
 import type { LinuxSeccomp, Spec } from '../spec/types.ts'
 import { type OciStatus, ociState } from '../state/oci-state.ts'
 import type { OwnedFd } from '../sys/fd.ts'
+import { SECCOMP_FILTER_FLAG_NEW_LISTENER } from '../sys/linux.ts'
 import { copyFdOf, openChild } from '../sys/pids.ts'
 import { connectUnix, sendFd } from '../sys/socket.ts'
-
-/** seccomp(2): the filter has a listener. */
-const SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 
 /** Connects to the socket that is to receive a pidfd. @throws InvalidArgument with the path */
 export function connectPidfdSocket(path: string): OwnedFd {

@@ -4,11 +4,13 @@
  * is saved is saved before the kernel forgets it; and moving and renaming is one request. A device that was moved is not moved back when a
  * later step fails: it goes where it goes when the container ends.
  */
+
 import { setImmediate } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import { pointerTo } from '../spec/fields.ts'
 import type { Linux } from '../spec/types.ts'
 import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
+import { E2BIG, EBUSY, EEXIST, ENODEV } from '../sys/linux.ts'
 import {
   change,
   connectToKernel,
@@ -50,10 +52,6 @@ const KEPT_FLAGS = 0x202
 
 const MAX_ADDRESSES = 64
 const MAX_INDEX_TRIES = 256
-const E2BIG = 7
-const EBUSY = 16
-const EEXIST = 17
-const ENODEV = 19
 
 /** A device, its name in the container if that is another one, and where it is moved from and to: connected sockets, borrowed. */
 export interface NetDeviceMove {

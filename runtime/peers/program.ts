@@ -3,13 +3,14 @@
  * waited for when it reads none of it; its output is drained all the time and only the end of it is kept. Invariants: when the promise
  * settles, the program has been reaped; a child that it leaves behind with our pipe in its hands keeps nobody waiting.
  */
+
 import { constants, openSync, readSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { OwnedFd, pipePair } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import type { Exit, Reaper } from '../sys/reaper.ts'
 
-const SIGKILL = 9
 /** What a pipe can hold (pipe(7)): no more than this was written before the program ended. */
 const PIPE_BYTES = 65536
 

@@ -8,6 +8,7 @@ import { specError } from '../errors.ts'
 import { PROPAGATION } from '../spec/mount-options.ts'
 import { sysctlPath } from '../spec/sysctl.ts'
 import type { Linux, OciProcess, Propagation, Spec } from '../spec/types.ts'
+import { PERSONALITIES } from '../sys/linux.ts'
 import { enterCgroupNamespace, openCgroup, waitForCgroup } from './cgroup-join.ts'
 import { planDevices } from './devices.ts'
 import { hiddenPaths } from './hidden-paths.ts'
@@ -297,9 +298,7 @@ function sysctls({ sysctl }: Linux): readonly Op[] {
 
 function personality(linux: Linux): readonly Op[] {
   if (linux.personality === undefined) return []
-  // PER_LINUX and PER_LINUX32 of personality(2)
-  const domain = linux.personality.domain === 'LINUX32' ? 8 : 0
-  return [{ op: 'personality', domain, origin: '/linux/personality' }]
+  return [{ op: 'personality', domain: PERSONALITIES[linux.personality.domain], origin: '/linux/personality' }]
 }
 
 /** What an exec's document leaves out, it takes from the container's own process. */

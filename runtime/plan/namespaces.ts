@@ -7,18 +7,12 @@ import type { Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
 import type { HostFacts } from '../host/facts.ts'
 import type { IdMapping, Linux, NamespaceType, Spec, User } from '../spec/types.ts'
+import { NAMESPACES } from '../sys/linux.ts'
 
-/** CLONE_NEW* flags (namespaces(7)). */
-export const CLONE_FLAGS: Readonly<Record<NamespaceType, bigint>> = {
-  time: 0x00000080n,
-  mount: 0x00020000n,
-  cgroup: 0x02000000n,
-  uts: 0x04000000n,
-  ipc: 0x08000000n,
-  user: 0x10000000n,
-  pid: 0x20000000n,
-  network: 0x40000000n,
-}
+/** CLONE_NEW* flags by the kind of namespace, as the plan has them. */
+export const CLONE_FLAGS = Object.fromEntries(NAMESPACES.map(({ type, flag }) => [type, BigInt(flag)])) as Readonly<
+  Record<NamespaceType, bigint>
+>
 
 /** The namespaces of a container. */
 export interface NamespacePlan {

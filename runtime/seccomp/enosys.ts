@@ -4,6 +4,7 @@
  * architecture, numbers above the largest one that the profile names return ENOSYS, all others go on to the program. Invariant: for a
  * number that the profile could know, the result of the program does not change. Pure.
  */
+import { ENOSYS } from '../sys/linux.ts'
 
 /** The largest known system call number of one architecture. */
 export interface KnownSyscalls {
@@ -17,7 +18,6 @@ export interface KnownSyscalls {
 /** Marks the numbers of the x32 ABI, which share the architecture value of x86-64. */
 export const X32_BIT = 0x40000000
 
-const ENOSYS = 38
 const MAX_INSTRUCTIONS = 4096
 const INSTRUCTION_BYTES = 8
 const AUDIT_ARCH_S390X = 0x80000016

@@ -2,14 +2,16 @@
  * What a profile's words mean to libseccomp: actions with their errno as numbers, conditions as sets that must hold together, flags as
  * bits. Pure.
  */
+
 import { SECCOMP_FLAGS } from '../spec/seccomp.ts'
 import type { LinuxSeccomp, SeccompAction, SeccompArg } from '../spec/types.ts'
-
-const EPERM = 1
-const ENOSYS = 38
-const FLAG_SPEC_ALLOW = 4
-const FLAG_NEW_LISTENER = 8
-const FLAG_WAIT_KILLABLE_RECV = 0x20
+import {
+  ENOSYS,
+  EPERM,
+  SECCOMP_FILTER_FLAG_NEW_LISTENER,
+  SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+} from '../sys/linux.ts'
 
 /** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low half. */
 export function actionCode(action: SeccompAction, errno = EPERM): number {
@@ -50,9 +52,12 @@ export function usesNotify({ syscalls }: LinuxSeccomp): boolean {
 /** SECCOMP_FILTER_FLAG_* bits. A profile that names no flags gets SPEC_ALLOW: no slower speculation for the filter's sake. */
 export function filterFlags(profile: LinuxSeccomp): number {
   const { flags } = profile
-  const named = flags?.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0) ?? FLAG_SPEC_ALLOW
+  const named =
+    flags?.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0) ?? SECCOMP_FILTER_FLAG_SPEC_ALLOW
   // how to wait for an answer means nothing where nobody is asked, and the kernel refuses it
-  return usesNotify(profile) ? named | FLAG_NEW_LISTENER : named & ~FLAG_WAIT_KILLABLE_RECV
+  return usesNotify(profile)
+    ? named | SECCOMP_FILTER_FLAG_NEW_LISTENER
+    : named & ~SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 }
 
 /** True when calls that the profile does not name are refused by it, so that newer ones must be told apart. */

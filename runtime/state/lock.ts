@@ -4,19 +4,20 @@
  * exec and resume, since a process that joined a paused container ends its exec only when it is resumed. Looking and signalling take none.
  * Invariant: whoever holds the lock holds the folder that the path names now, not one that was deleted meanwhile.
  */
+
 import { constants, fstatSync, openSync, statSync } from 'node:fs'
 import { abortError } from '../abort.ts'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { type LockMode, tryLock, waitLock } from '../sys/flock.ts'
+import { ENOENT } from '../sys/linux.ts'
 import { notFound, stateDir } from './store.ts'
 
 export type { LockMode } from '../sys/flock.ts'
 
 /** How long a command waits for another one; only hooks take longer. */
 const WAIT_MS = 10_000
-const ENOENT = 2
 
 /** How long to wait for a lock, and what ends the waiting early; the lock itself is not lost by either. */
 export interface LockOptions {

@@ -2,15 +2,16 @@
  * The mounts of a container without a mount namespace: they are among its caller's, all below its root directory, which
  * is bound on itself for them. Invariant: only those are taken away, never one that was at the place before, or that came on top later.
  */
+
 import { constants, openSync } from 'node:fs'
 import type { Logger } from '../logger.ts'
 import { mountsAmongCallers } from '../plan/namespaces.ts'
 import type { Spec } from '../spec/types.ts'
 import { OwnedFd } from '../sys/fd.ts'
+import { O_PATH } from '../sys/linux.ts'
 import { detachTree, mountIdOf, mountIdsAt } from '../sys/mount.ts'
 
 // Linux's, which Node does not name
-const O_PATH = 0o10000000
 
 /** The mounts at the root, a cover and on it the tree: by their numbers, or before they are made by those that were there. */
 export type RootMount = { readonly path: string } & (

@@ -5,24 +5,14 @@
  */
 
 import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
+import { NAMESPACES, PERSONALITIES } from '../sys/linux.ts'
 import { runcSeccomp } from './runc-seccomp.ts'
 
 const NANOS_PER_SECOND = 1_000_000_000
-/** PER_LINUX and PER_LINUX32 of personality(2). */
-const PERSONALITIES = { LINUX: 0, LINUX32: 8 } as const
 const BUNDLE_LABEL = 'bundle='
 
 /** runc's names of the namespaces. */
-const NAMESPACE_NAMES: Readonly<Record<NamespaceType, string>> = {
-  cgroup: 'NEWCGROUP',
-  ipc: 'NEWIPC',
-  mount: 'NEWNS',
-  network: 'NEWNET',
-  pid: 'NEWPID',
-  time: 'NEWTIME',
-  user: 'NEWUSER',
-  uts: 'NEWUTS',
-}
+const NAMESPACE_NAMES = new Map<NamespaceType, string>(NAMESPACES.map(({ type, name }) => [type, name]))
 
 /** Our facts in runc's words. */
 export function runcConfig(
@@ -36,7 +26,7 @@ export function runcConfig(
     rootfs,
     readonlyfs: spec.root.readonly,
     hostname: spec.hostname ?? '',
-    namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES[type], path: path ?? '' })),
+    namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES.get(type), path: path ?? '' })),
     // runc takes a cgroup without any of its limits for none
     cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '', devices: [] },
     uid_mappings: runcMappings(linux.uidMappings),
@@ -117,9 +107,9 @@ export function readRuncConfig(value: unknown): RuncFacts {
 
 function ociNamespace(value: unknown): readonly Record<string, unknown>[] {
   const { type, path } = fields(value)
-  const known = Object.entries(NAMESPACE_NAMES).find(([, name]) => name === type)
+  const known = NAMESPACES.find(({ name }) => name === type)
   if (known === undefined) return []
-  return [{ type: known[0], ...(text(path) === '' ? {} : { path }) }]
+  return [{ type: known.type, ...(text(path) === '' ? {} : { path }) }]
 }
 
 function ociMapping(value: unknown): Record<string, unknown> {

@@ -3,10 +3,12 @@
  * and which folders are removed; so nothing that could have been put in its place is believed. Invariant: what is read is a regular file
  * of bounded size, in a folder that is one, and no symlink was followed to either.
  */
+
 import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, reasonOf } from '../sys/errno.ts'
+import { ELOOP, ENOENT } from '../sys/linux.ts'
 
 /**
  * How large a file of a state folder may be. Four times the largest config.json: a spec that was read can be longer than the text that it
@@ -15,8 +17,6 @@ import { errnoOf, reasonOf } from '../sys/errno.ts'
 export const MAX_STATE_BYTES = 64 * 1024 * 1024
 /** Of a file that is no state, more than this is not looked at: what matters stands at its beginning. */
 const HEAD_BYTES = 1024 * 1024
-const ENOENT = 2
-const ELOOP = 40
 /** Non-blocking: a fifo in its place must not make us wait. */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY
 

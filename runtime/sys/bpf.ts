@@ -3,10 +3,12 @@
  * kernel's `union bpf_attr`, written field by field into a zeroed buffer; pointers in it are the addresses of buffers that stay
  * referenced until the call has returned.
  */
+
 import koffi from 'koffi'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
+import { ENOENT, EPERM } from './linux.ts'
 
 const PROG_LOAD = 5
 const PROG_ATTACH = 8
@@ -22,8 +24,6 @@ const F_REPLACE = 4
 const INSTRUCTION_BYTES = 8
 const ATTR_BYTES = 128
 const MAX_PROGRAMS = 64
-const EPERM = 1
-const ENOENT = 2
 
 const syscall = declare('long syscall(long number, int command, void *attr, unsigned int size)')
 

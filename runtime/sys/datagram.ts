@@ -2,17 +2,13 @@
  * Unix datagram sockets, which Node has no API for: made bound or connected, then used like files (read(2) takes one datagram, write(2)
  * sends one). All fds are CLOEXEC and non-blocking.
  */
+
 import { readSync } from 'node:fs'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
+import { AF_UNIX, EAGAIN, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from './linux.ts'
 import { type AddressUse, abstractAddress, withPathAddress } from './unix-path.ts'
-
-const AF_UNIX = 1
-const SOCK_DGRAM = 2
-const SOCK_NONBLOCK = 0o4000
-const SOCK_CLOEXEC = 0o2000000
-const EAGAIN = 11
 
 const socket = declare('int socket(int domain, int type, int protocol)')
 const calls: Readonly<Record<AddressUse, (...args: readonly unknown[]) => number>> = {

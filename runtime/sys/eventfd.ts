@@ -5,14 +5,15 @@
  * time: from then on epoll reports the eventfd, and a read returns its eight bytes like any other data. Measured: an event arrives
  * within a millisecond. Invariant: between making the socket and dup3 there is no await, so that the loop never sees the pipe.
  */
+
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { syscallError } from './errno.ts'
 import { declare, lastErrno, pipe } from './libc.ts'
+import { O_CLOEXEC } from './linux.ts'
 
 const EFD_CLOEXEC = 0o2000000
 const EFD_NONBLOCK = 0o4000
-const O_CLOEXEC = 0o2000000
 
 const eventfd = declare('int eventfd(unsigned int initval, int flags)')
 const dup3 = declare('int dup3(int oldfd, int newfd, int flags)')

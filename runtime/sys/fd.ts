@@ -2,16 +2,14 @@
  * Owned file descriptors. An OwnedFd is closed exactly once, by close(), `using`, or by whoever took it with take();
  * a bare number in a signature always means "borrowed for this call".
  */
+
 import { closeSync, constants, fchownSync, openSync, writeSync } from 'node:fs'
 import { errnoOf, syscallError } from './errno.ts'
 import { declare, fcntl, getpid, ioctl, lastErrno, pipe } from './libc.ts'
+import { EAGAIN, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_SETPIPE_SZ } from './linux.ts'
 
 const FIONREAD = 0x541b
-const EAGAIN = 11
 const [F_GETFL, F_SETFL] = [3, 4]
-const F_DUPFD_CLOEXEC = 1030
-const F_SETPIPE_SZ = 1031
-const F_GETPIPE_SZ = 1032
 /** SPLICE_F_MOVE and SPLICE_F_NONBLOCK (splice(2)). */
 const MOVE_NOW = 3
 

@@ -2,13 +2,14 @@
  * flock(2): locks that belong to an open file, so that they end with it however its owner ends. A try never blocks; waiting is the
  * kernel's, on a thread of koffi's pool.
  */
+
 import { syscallError } from './errno.ts'
 import { declare, declareAsync, lastErrno } from './libc.ts'
+import { EINTR } from './linux.ts'
 
 const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
-const EINTR = 4
 const EWOULDBLOCK = 11
 
 const flock = declare('int flock(int fd, int operation)')

@@ -3,12 +3,14 @@
  * without it can run containers that have no profile. Invariant: a context is released exactly once, and every failure of the library is
  * an error with its errno.
  */
+
 import { fstatSync, readSync } from 'node:fs'
 import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
 import { RuntimeError } from '../errors.ts'
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { memfdCreate } from './libc.ts'
+import { EEXIST } from './linux.ts'
 
 /** struct scmp_arg_cmp: one condition on an argument; operators are libseccomp's numbers. */
 export interface ArgumentTest {
@@ -33,7 +35,6 @@ const FILTER_ATTRIBUTE_BAD_ARCH = 2
 const FILTER_ATTRIBUTE_OPTIMIZE = 8
 const OPTIMIZE_BINARY_TREE = 2
 const UNKNOWN_SYSCALL = -1
-const EEXIST = 17
 const ARGUMENT_TEST_BYTES = 24
 
 type Native = (...args: readonly unknown[]) => unknown

@@ -2,16 +2,17 @@
  * Loop devices: a file as the block device of a file system. Invariant: a device that was attached here frees itself when its last user
  * lets go, the mount or our descriptor, so that nobody has to remember it; read-only is decided by how the file was opened.
  */
+
 import { constants, openSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
+import { EBUSY } from './linux.ts'
 
 const CONTROL = '/dev/loop-control'
 const LOOP_CTL_GET_FREE = 0x4c82
 const LOOP_CONFIGURE = 0x4c0a
-const EBUSY = 16
 /** struct loop_config: the file's fd, the block size, a loop_info64, and eight reserved words. */
 const CONFIG_BYTES = 304
 const INFO_AT = 8

@@ -4,30 +4,33 @@
  * in the tmpfs's place. Invariants: nobody else's mount table ever shows the steps; whatever goes wrong, also our death half-way, what
  * is left is mounted at or below the target, where unmountTree finds it.
  */
+
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno, mount, umount2 } from './libc.ts'
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_RECURSIVE,
+  EINVAL,
+  MNT_DETACH,
+  MS_PRIVATE,
+  O_CLOEXEC,
+  UMOUNT_NOFOLLOW,
+} from './linux.ts'
 import { type FsMount, mountFs } from './mount.ts'
 
 // since 5.1 all architectures number new system calls alike
 const OPEN_TREE = 428
 const MOVE_MOUNT = 429
 const MOUNT_SETATTR = 442
-const AT_FDCWD = -100
-const AT_EMPTY_PATH = 0x1000
-const AT_RECURSIVE = 0x8000
 const OPEN_TREE_CLONE = 1
-const O_CLOEXEC = 0x80000
 const MOVE_MOUNT_F_EMPTY_PATH = 4
 const MOUNT_ATTR_IDMAP = 0x100000n
 const MOUNT_ATTR_BYTES = 32
-const MS_PRIVATE = 1 << 18
-const MNT_DETACH = 2
-const UMOUNT_NOFOLLOW = 8
-const EINVAL = 22
 
 const openTreeCall = declare('long syscall(long number, int dir, const char *path, unsigned int flags)')
 const moveMountCall = declare(

@@ -3,20 +3,14 @@
  * whole trees away again. Container-side mounts are the helper's work. Invariant: these calls never change the propagation of a mount
  * that was there before, and a failed mount leaves nothing behind.
  */
+
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { RuntimeError } from '../errors.ts'
 import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
+import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE, PAGE_BYTES, UMOUNT_NOFOLLOW } from './linux.ts'
 import { attachLoop } from './loop-device.ts'
 
-const MNT_DETACH = 2
-const UMOUNT_NOFOLLOW = 8
-const MS_RDONLY = 1
-const MS_REMOUNT = 32
-const MS_BIND = 4096
-const MS_REC = 16384
-const MS_SLAVE = 1 << 19
-const PAGE_BYTES = 4096
 /** Of a loop device: the file is read and written past the page cache. */
 const DIRECT = 'direct-io'
 

@@ -3,25 +3,28 @@
  * work. It carries a request out while it is sent (a device that goes down may take its time) and has answered when that returns; the next
  * part of a list is there when the one before it was taken. What is not there then does not come. Nobody but the kernel is believed: a socket is connected to it, so that no process can send us anything.
  */
+
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, ioctlNumber, lastErrno } from './libc.ts'
+import {
+  AF_NETLINK,
+  EINTR,
+  EMSGSIZE,
+  EPROTO,
+  EPROTONOSUPPORT,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  SOCK_CLOEXEC,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from './linux.ts'
 
-const AF_NETLINK = 16
-const SOCK_RAW = 3
-const SOCK_CLOEXEC = 0o2000000
 const NETLINK_ROUTE = 0
-const SOL_SOCKET = 1
 const SO_PROTOCOL = 38
 const SOL_NETLINK = 270
 const NETLINK_GET_STRICT_CHK = 12
 const SIOCGSKNS = 0x894c
-const MSG_TRUNC = 0x20
-const MSG_DONTWAIT = 0x40
-const EINTR = 4
-const EPROTO = 71
-const EPROTONOSUPPORT = 93
-const EMSGSIZE = 90
 
 /** struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; messages lie at multiples of four bytes. */
 const HEADER_BYTES = 16

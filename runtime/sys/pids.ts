@@ -3,18 +3,18 @@
  * that the reaper has not reported, or it was looked at again while a pidfd held it: its start time was compared, or the
  * list that had named it named it again.
  */
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, declareAsync, getpid, kill, lastErrno } from './libc.ts'
+import { SIGKILL, SIGSTOP } from './linux.ts'
 
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
-const SIGKILL = 9
-const SIGSTOP = 19
 /** How many pidfds are open at once, at most: a program may often open no more than 1024 files, and some hundred take a millisecond. */
 const HELD_AT_ONCE = 256
 

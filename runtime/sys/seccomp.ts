@@ -2,10 +2,11 @@
  * What this kernel's seccomp(2) knows. A filter is "loaded" from nowhere: the kernel refuses flags that it does not know before it looks
  * for the program, and misses the program otherwise. Nothing is ever installed.
  */
+
 import { declare, lastErrno } from './libc.ts'
+import { EFAULT } from './linux.ts'
 
 const SET_MODE_FILTER = 1
-const EFAULT = 14
 
 /** Numbers of seccomp(2) where they differ from the generic table's. */
 const NUMBERS: Readonly<Partial<Record<NodeJS.Architecture, number>>> = { x64: 317, s390x: 348, ppc64: 358 }

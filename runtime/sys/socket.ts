@@ -2,21 +2,24 @@
  * The socket calls that Node has no API for: socketpair(2), one fd by SCM_RIGHTS (unix(7)) in both directions, peer credentials, and
  * connecting to a unix socket without an event loop. All fds are CLOEXEC.
  */
+
 import koffi from 'koffi'
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
+import {
+  AF_UNIX,
+  MSG_CMSG_CLOEXEC,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from './linux.ts'
 import { withPathAddress } from './unix-path.ts'
 
-const AF_UNIX = 1
-const SOCK_STREAM = 1
-const SOCK_CLOEXEC = 0o2000000
-const SOL_SOCKET = 1
 const SO_PEERCRED = 17
 const SCM_RIGHTS = 1
-const MSG_CMSG_CLOEXEC = 0x40000000
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
 
 const socketpair = declare('int socketpair(int domain, int type, int protocol, void *fds)')
 const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')

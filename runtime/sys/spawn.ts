@@ -2,12 +2,13 @@
  * Starting a process by posix_spawn(3): the one way in which a child is ever started, since libuv's child processes would be waited for
  * behind the reaper's back. Invariant: a child gets exactly the fds it is given; everything else here is CLOEXEC.
  */
+
 import { closeSync } from 'node:fs'
 import { syscallError } from './errno.ts'
 import { withInheritedFileLimit } from './file-limit.ts'
 import { declare, fcntl } from './libc.ts'
+import { F_DUPFD_CLOEXEC } from './linux.ts'
 
-const F_DUPFD_CLOEXEC = 1030
 /** POSIX_SPAWN_SETPGROUP, _SETSIGDEF and _SETSIGMASK (spawn.h). */
 const OWN_GROUP_AND_DEFAULT_SIGNALS = 0x02 | 0x04 | 0x08
 

@@ -2,15 +2,14 @@
  * Addresses of unix sockets. The kernel's have room for 108 bytes, paths of file systems may be longer: those are reached through a
  * descriptor of ours, by its name in /proc. Invariant: an address is good as long as the callback runs, and names what the path names then.
  */
+
 import { closeSync, constants, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { errnoOf, syscallError } from './errno.ts'
+import { AF_UNIX, ENAMETOOLONG, O_PATH } from './linux.ts'
 
-const AF_UNIX = 1
 /** sun_path of struct sockaddr_un; a path there ends with a zero */
 const PATH_BYTES = 108
-const O_PATH = 0o10000000
-const ENAMETOOLONG = 36
 
 /** What the address is for: connect wants a socket that is there, bind makes one. */
 export type AddressUse = 'bind' | 'connect'

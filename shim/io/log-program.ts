@@ -7,6 +7,7 @@
  * where nobody else reads any more, we do, and throw it away. Whether somebody does (it may have left its work to a child) is told by a
  * lock on the description that the program inherited: it is held for as long as any process has that open.
  */
+
 import { constants, openSync } from 'node:fs'
 import { Socket } from 'node:net'
 import {
@@ -20,6 +21,8 @@ import {
   type Reaper,
   Relay,
   RuntimeError,
+  SIGKILL,
+  SIGTERM,
   tryLock,
   unreadBytes,
 } from '../../runtime/index.ts'
@@ -31,8 +34,6 @@ const GRACE_MS = 2_000
 /** What is left of the time for its SIGTERM to work, however much it has not read yet. */
 const TERM_MS = 2_000
 const LOOK_MS = 100
-const SIGTERM = 15
-const SIGKILL = 9
 
 /** Whose output it is, and what starting the program takes. */
 export interface LogProgramOptions {

@@ -3,9 +3,10 @@
  * pipe for ever, and the deletion completes even when its caller has given up. Invariant: an id is free again only when nothing of it is
  * left; until then a second Delete waits for the first and then finds nothing.
  */
+
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
-import { failpoint, unmountTree } from '../../runtime/index.ts'
+import { failpoint, SIGKILL, unmountTree } from '../../runtime/index.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
 import { isNotFound, messageOf } from '../status.ts'
@@ -14,7 +15,6 @@ import { checkPresent, type Shim, type Task, type TaskProcess } from './registry
 
 /** Below the ten seconds after which Kubernetes' clients give a Delete up. */
 const DRAIN_MS = 8_000
-const SIGKILL = 9
 
 /** Deletes a container that has stopped or never started. */
 export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {

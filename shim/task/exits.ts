@@ -8,13 +8,13 @@
  *
  * Invariant: every process that was started gets exactly one exit, whatever fails on the way.
  */
+
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
-import { type Exit, failpoint } from '../../runtime/index.ts'
+import { type Exit, failpoint, SIGKILL } from '../../runtime/index.ts'
 import { writeStatus } from '../bundle.ts'
 import { isNotFound, messageOf } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
-const SIGKILL = 9
 const OOM_WATCH_DELAY_MS = 100
 
 /** Follows a process to its end; called once it exists and its creation has been published. */

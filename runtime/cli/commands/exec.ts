@@ -1,13 +1,21 @@
 /** `exec`: a further process in a running container, from the command line or from a process.json. */
+
 import { resolve } from 'node:path'
-import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
+import {
+  type Capabilities,
+  type OciProcess,
+  parseProcess,
+  Reaper,
+  RuntimeError,
+  SIGKILL,
+  stringifyJson,
+} from '../../index.ts'
 import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStreams, ownerOf } from './create.ts'
 
-const SIGKILL = 9
 /** (uid_t)-1 means "unchanged" to the kernel */
 const MAX_ID = 0xfffffffe
 
