@@ -37,7 +37,7 @@ test('a program is found by the name of its input, as the leader of its group', 
 
 test('whoever may not look at the processes of others finds none', needs('root', 'setpriv'), () => {
   const source = `
-    import { groupLeadersReading } from '${join(ROOT, 'runtime/sys/process.ts')}'
+    import { groupLeadersReading } from '${join(ROOT, 'runtime/sys/pids.ts')}'
     console.log(groupLeadersReading('none'))`
   const enter = 'mount -t proc -o hidepid=1 proc /proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
   const command = [process.execPath, '--input-type=module', '-e', source]
