@@ -26,7 +26,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     await drain(shim, task, init)
     failpoint('task:drained')
     task.oomWatch?.[Symbol.dispose]()
-    await Promise.all([...task.execs.values()].map(endExec))
+    await Promise.all([...task.execs.values()].map(({ io }) => io?.close()))
     try {
       await container.destroy({ force: true })
     } catch (error) {
@@ -46,6 +46,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     failpoint('task:recorded')
     await answerOthers()
     // nothing waits from here to the answer: whoever has asked by now was told that it has stopped
+    takeAlong(task)
     init.apply({ kind: 'delete' })
     shim.registry.remove(task)
     shim.events.publish('/tasks/delete', TaskDelete, {
@@ -98,10 +99,9 @@ async function killCreated({ container, init }: Task): Promise<void> {
   await init.ended
 }
 
-/** An exec that its container takes along: whoever waits for one that never ran must not wait for ever. */
-async function endExec(exec: TaskProcess): Promise<void> {
-  if (exec.state.kind === 'created') exec.apply({ kind: 'delete' })
-  await exec.io?.close()
+/** The execs go with their container. A client that waits for one that never ran is answered now. */
+function takeAlong({ execs }: Task): void {
+  for (const exec of execs.values()) if (exec.state.kind === 'created') exec.apply({ kind: 'delete' })
 }
 
 async function drain(shim: Shim, task: Task, { io, execId }: TaskProcess): Promise<void> {

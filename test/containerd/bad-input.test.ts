@@ -38,11 +38,6 @@ const CONFIG_CHANGES: readonly [string, SpecChange, readonly string[]][] = [
     ['/no/such/source'],
   ],
   [
-    'a capability that cannot exist',
-    (spec) => spec.process.capabilities!['bounding']?.push('cap_fly'),
-    ['cap_fly', '/process/capabilities/bounding/'],
-  ],
-  [
     'the same rlimit twice',
     (spec) => {
       spec.process.rlimits = [1, 2].map((soft) => ({ type: 'RLIMIT_NOFILE', soft, hard: 9 }))

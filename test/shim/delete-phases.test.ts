@@ -14,7 +14,7 @@ import { needs } from '../support/needs.ts'
 import { FAILING_SHIM } from '../support/places.ts'
 
 const LONG_TIME_MS = 60_000
-const [UNKNOWN, NOT_FOUND, ALREADY_EXISTS] = [2, 5, 6]
+const [UNKNOWN, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION] = [2, 5, 6, 9]
 /** Whatever the answer says: it is no error. */
 const OK = {}
 
@@ -59,8 +59,9 @@ const CALLS: Readonly<Record<string, readonly [Ask, number | object]>> = {
   'Wait for an exec that has ended': [(task) => task.wait('ended'), { exitStatus: 3 }],
   'Kill of an exec that has ended': [(task) => task.kill(9, 'ended'), NOT_FOUND],
   'Delete of an exec that has ended': [(task) => task.delete('ended'), { exitStatus: 3 }],
-  'Delete of an exec that never ran': [(task) => task.delete('never'), NOT_FOUND],
-  'Start of an exec that never ran': [(task) => task.start('never'), UNKNOWN],
+  'State of an exec that never ran': [(task) => task.state('never'), { status: TaskStatus.CREATED }],
+  'Kill of an exec that never ran': [(task) => task.kill(9, 'never'), FAILED_PRECONDITION],
+  'Start of an exec that never ran': [(task) => task.start('never'), FAILED_PRECONDITION],
   'Wait for an exec that never ran': [(task) => task.wait('never'), { exitStatus: 0 }],
   'Shutdown, which is ignored': [(task) => task.client.shutdown({ id: task.id }), OK],
 }
