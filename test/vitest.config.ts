@@ -22,6 +22,9 @@ const NERDCTL = 'test/containerd/nerdctl/*.test.ts'
 /** Another release, or another runtime, asked for by name: then only that. */
 const CHOSEN = process.env['CONTAINERD'] !== undefined || process.env['RUNTIME'] !== undefined || slowness > 1
 
+/** Looks at how long the shim sleeps in system calls, which depends on who else keeps the kernel busy: runs when all others are done. */
+const ALONE = 'test/shim/turns.test.ts'
+
 const inPairs = {
   pool: 'forks',
   maxWorkers: Math.min(2, availableParallelism()),
@@ -74,6 +77,19 @@ export default defineConfig({
           ...inPairs,
           globalSetup,
           include: ['test/shim/**/*.test.ts'],
+          exclude: [ALONE],
+          testTimeout: 20_000 * slowness,
+        },
+      },
+      {
+        test: {
+          name: 'alone',
+          root,
+          ...inPairs,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+          globalSetup,
+          include: [ALONE],
           testTimeout: 20_000 * slowness,
         },
       },
