@@ -1,7 +1,7 @@
 /**
- * The five commands of bpf(2) that a device program needs: load, attach, detach, query, and an fd from an id. The argument is the
- * kernel's `union bpf_attr`, written field by field into a zeroed buffer; pointers in it are the addresses of buffers that stay
- * referenced until the call has returned.
+ * The five commands of bpf(2) that a device program needs: load, attach, detach, query, and an fd from an id. The
+ * argument is the kernel's `union bpf_attr`, written field by field into a zeroed buffer. Pointers in it are addresses
+ * of buffers that the calling function keeps referenced until the call has returned.
  */
 
 import koffi from 'koffi'
@@ -27,7 +27,7 @@ const MAX_PROGRAMS = 64
 
 const syscall = declare('long syscall(long number, int command, void *attr, unsigned int size)')
 
-// The number of bpf(2) where the table differs from the generic one.
+// the number of bpf(2): x86_64 has its own, arm64 the generic one
 const BPF_NUMBER = process.arch === 'x64' ? 321 : 280
 
 function bpf(what: string, command: number, attr: Buffer): number {
@@ -59,7 +59,7 @@ function attachAttr(cgroup: number, program: number, flags: number, replaced = 0
   return attr
 }
 
-/** Attaches a program to a cgroup (both fds are borrowed) beside those that are there, or in the place of `replaced`. */
+/** Attaches a program to a cgroup beside those attached already, or in place of `replaced`. All fds are borrowed. */
 export function attachDeviceProgram(cgroup: number, program: number, replaced?: number): void {
   const flags = replaced === undefined ? F_ALLOW_MULTI : F_ALLOW_MULTI | F_REPLACE
   bpf('cannot attach the device program', PROG_ATTACH, attachAttr(cgroup, program, flags, replaced))
@@ -70,7 +70,10 @@ export function detachDeviceProgram(cgroup: number, program: number): void {
   bpf('cannot detach a device program', PROG_DETACH, attachAttr(cgroup, program, 0))
 }
 
-/** The device programs attached to exactly this cgroup; those that the kernel hides from us are left out. */
+/**
+ * The device programs attached to this cgroup itself; programs that the kernel does not let this process open are left
+ * out.
+ */
 export function attachedDevicePrograms(cgroup: number): OwnedFd[] {
   const ids = Buffer.alloc(MAX_PROGRAMS * 4)
   const attr = Buffer.alloc(ATTR_BYTES)
@@ -87,7 +90,7 @@ export function attachedDevicePrograms(cgroup: number): OwnedFd[] {
       try {
         programs.push(new OwnedFd(bpf('cannot open a device program', PROG_GET_FD_BY_ID, request)))
       } catch (error) {
-        // Gone since the query, or hidden by a security module: neither is ours to replace.
+        // gone since the query, or hidden by a security module: the runtime replaces neither
         if (errnoOf(error) !== EPERM && errnoOf(error) !== ENOENT) throw error
       }
     }

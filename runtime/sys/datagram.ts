@@ -1,6 +1,6 @@
 /**
- * Unix datagram sockets, which Node has no API for: made bound or connected, then used like files (read(2) takes one datagram, write(2)
- * sends one). All fds are CLOEXEC and non-blocking.
+ * Unix datagram sockets, for which Node has no API. They are made bound or connected, then used like files: read(2)
+ * takes one datagram, write(2) sends one. All fds are CLOEXEC and non-blocking.
  */
 
 import { readSync } from 'node:fs'
@@ -39,7 +39,7 @@ export function connectDatagram(path: string): OwnedFd {
   return open('connect', path, 'cannot connect to')
 }
 
-/** The next datagram, cut at `bytes`; undefined when none is there. */
+/** The next datagram, cut at `bytes`; undefined when none is waiting. */
 export function receiveDatagram(fd: number, bytes: number): Buffer | undefined {
   const buffer = Buffer.alloc(bytes)
   try {

@@ -1,4 +1,7 @@
-/** Making a directory with its parents. Invariant: it ends, with success or with an error, whatever the file system answers. */
+/**
+ * Making a directory with its parents. Invariant: the call ends, with success or with an error, whatever the file
+ * system answers.
+ */
 import { mkdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { dirname } from 'node:path'
@@ -7,8 +10,9 @@ import { errnoOf } from './errno.ts'
 const { EEXIST, ENOENT } = constants.errno
 
 /**
- * mkdir -p. Not mkdirSync's own: that one never returns where a parent exists and refuses with ENOENT, as procfs and dying cgroups do.
- * @throws Error with the errno of mkdir(2); ENOENT also when others remove the parents as we make them
+ * mkdir -p. The `recursive` option of mkdirSync is not used: it never returns where a parent exists and mkdir(2) in it
+ * fails with ENOENT, as in procfs and in dying cgroups.
+ * @throws Error with the errno of mkdir(2); ENOENT also when another process removes the parents while they are made
  */
 export function makeDirectories(path: string, mode: number): void {
   for (const retry of [true, false]) {

@@ -1,12 +1,12 @@
 /**
- * The environment that programs of somebody else inherit: the one that this process was started with. Whoever starts Node for us keeps
- * variables out of its way that would change how it starts, under another name, and adds some for us alone. Invariant: what is inherited
- * has every variable of the caller's under its own name, and none of ours.
+ * The environment for programs that are not part of the runtime: that of this process's caller. The launcher hides
+ * variables that would change how Node starts, by a prefix to their names, and adds some for the runtime. Invariant: a
+ * program inherits every variable of the caller under its own name, and none of the runtime's.
  */
 
-/** What a variable of the caller's that would change Node is called meanwhile: this and its name. */
+/** The prefix of a variable that would change how Node starts. */
 const KEPT = 'RUNTS_OUTER_'
-/** Variables that are for us alone. */
+/** Variables that the launcher adds for the runtime. */
 const OURS: readonly string[] = ['RUNTS_SOFT_NOFILE']
 
 /** The environment to be inherited, as execve(2) takes it. */

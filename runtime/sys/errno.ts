@@ -1,6 +1,6 @@
 /**
- * System-call failures as RuntimeError: the call, the errno by name, and the code that callers branch on.
- * Invariant: every wrapper in this folder fails through syscallError, so a message never shows a bare number.
+ * System-call failures as RuntimeError: the call, the errno by name, and the code that callers branch on. Invariant: a
+ * wrapper in this folder fails through syscallError, so no message shows a bare number.
  */
 import { constants } from 'node:os'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
@@ -12,18 +12,19 @@ let names: Map<number, string> | undefined
 export function errnoName(errno: number): string {
   if (names === undefined) {
     names = new Map()
-    // some numbers have two names; the customary one stands first (EAGAIN before EWOULDBLOCK, ENOTSUP before EOPNOTSUPP)
+    // some numbers have two names; Node lists the customary one first (EAGAIN before EWOULDBLOCK, ENOTSUP before
+    // EOPNOTSUPP)
     for (const [name, value] of Object.entries(constants.errno)) if (!names.has(value)) names.set(value, name)
   }
   return names.get(errno) ?? String(errno)
 }
 
-/** The name for people, and the words for tools that look for them: "ENOENT: no such file or directory". */
+/** The name and libc's words for it, which tools match on: "ENOENT: no such file or directory". */
 export function errnoWords(errno: number): string {
   return `${errnoName(errno)}: ${errnoText(errno)}`
 }
 
-/** Why something of the system failed, for the end of a message. */
+/** The reason of a failure, for the end of a message: the errno in words, or the message of another error. */
 export function reasonOf(error: unknown): string {
   const errno = errnoOf(error)
   if (errno !== 0) return errnoWords(errno)
@@ -55,7 +56,7 @@ export function errnoCode(errno: number): RuntimeErrorCode {
   }
 }
 
-/** A failed system call; `what` is the action with its object quoted ("cannot mount \"proc\" on \"/proc\""). */
+/** A failed system call; `what` is the action with its object in quotes ("cannot mount \"proc\" on \"/proc\""). */
 export function syscallError(what: string, call: string, errno: number, path?: string): RuntimeError {
   const detail =
     path === undefined ? { source: 'syscall' as const, call, errno } : { source: 'syscall' as const, call, errno, path }

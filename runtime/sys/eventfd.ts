@@ -1,9 +1,10 @@
 /**
- * An eventfd(2) in the event loop, without a thread. libuv has a handle for pipes but refuses an anonymous inode, and a blocking read in
- * the thread pool would take one of its four threads for a container's whole life. So a net.Socket is made around the read end of a
- * pipe, which libuv accepts as a stream, and dup3(2) puts the eventfd in the place of that fd before the loop has polled it for the first
- * time: from then on epoll reports the eventfd, and a read returns its eight bytes like any other data. Measured: an event arrives
- * within a millisecond. Invariant: between making the socket and dup3 there is no await, so that the loop never sees the pipe.
+ * An eventfd(2) in the event loop, without a thread. libuv refuses an anonymous inode as a stream, and a blocking read
+ * would take one of the pool's four threads for the whole life of a container. So a net.Socket is made around the read
+ * end of a pipe, which libuv accepts. dup3(2) then puts the eventfd in the place of that fd, before the loop has polled
+ * it for the first time. From then on epoll reports the eventfd, and a read returns its eight bytes like any other
+ * data. Measured: an event arrives within a millisecond. Invariant: there is no await between making the socket and
+ * dup3, so the loop never polls the pipe.
  */
 
 import { closeSync } from 'node:fs'
@@ -20,12 +21,14 @@ const dup3 = declare('int dup3(int oldfd, int newfd, int flags)')
 
 /** An eventfd whose signals arrive as calls; closing it ends every registration that the kernel made for it. */
 export interface EventCounter {
-  /** The descriptor, borrowed: for the text of a registration. */
+  /** The descriptor, borrowed, for the text of a registration (cgroup.event_control). */
   readonly fd: number
   close(): void
 }
 
-/** Makes an eventfd and calls `onEvent` after each signal (signals in between are merged). It keeps no process alive. */
+/**
+ * Makes an eventfd and calls `onEvent` after each signal (signals in between are merged). It keeps no process alive.
+ */
 export function openEventCounter(onEvent: () => void): EventCounter {
   const event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
   if (event < 0) throw syscallError('cannot make an eventfd', 'eventfd', lastErrno())
@@ -46,7 +49,7 @@ export function openEventCounter(onEvent: () => void): EventCounter {
     closeSync(event)
   }
   socket.on('data', onEvent)
-  // An error can only mean that the descriptor is no longer good; the owner re-reads its counter anyway.
+  // an error can only mean that the descriptor is no longer usable; the owner reads its counter again anyway
   socket.on('error', () => socket.destroy())
   socket.unref()
   return { fd, close: () => void socket.destroy() }

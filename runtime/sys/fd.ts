@@ -1,6 +1,6 @@
 /**
- * Owned file descriptors. An OwnedFd is closed exactly once, by close(), `using`, or by whoever took it with take();
- * a bare number in a signature always means "borrowed for this call".
+ * Owned file descriptors. An OwnedFd is closed exactly once: by close(), by `using`, or by the caller that took the
+ * number with take(). A bare number in a signature always means "borrowed for this call".
  */
 
 import { closeSync, constants, fchownSync, openSync, writeSync } from 'node:fs'
@@ -67,14 +67,16 @@ export function openNull(): OwnedFd {
   return new OwnedFd(openSync('/dev/null', constants.O_RDWR))
 }
 
-/** Another descriptor, CLOEXEC, for what a borrowed one has open. */
+/** Another descriptor, CLOEXEC, of the open file description of a borrowed one. */
 export function duplicate(fd: number): OwnedFd {
   return new OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, 0))
 }
 
 /**
- * A description of its own for the file, pipe or terminal that a borrowed fd has open, so that flags set there do not show on the other.
- * @throws node's own error: ENXIO for a socket, and for a pipe without a reader that is opened for writing only and non-blocking
+ * Opens the file, pipe or terminal behind a borrowed fd again, so that flags set on the new description do not change
+ * the old one.
+ * @throws node's own error: ENXIO for a socket, and for a pipe without a reader that is opened for writing only and
+ * non-blocking
  */
 export function reopen(fd: number, flags: number): OwnedFd {
   return new OwnedFd(openSync(`/proc/self/fd/${fd}`, flags | constants.O_NOCTTY))
@@ -96,12 +98,18 @@ export function accessOf(fd: number): Access {
   return { readable: mode !== constants.O_WRONLY, writable: mode !== constants.O_RDONLY, appends }
 }
 
-/** Makes reads and writes of a description non-blocking; it must be our own, since all its descriptors share that. */
+/**
+ * Makes reads and writes of an open file description non-blocking. Only for a description that this process does not
+ * share, since the flag holds for all its descriptors.
+ */
 export function setNonBlocking(fd: number): void {
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | constants.O_NONBLOCK)
 }
 
-/** Writes what fits into a non-blocking borrowed fd at this moment; the number of bytes taken. @throws node's own error */
+/**
+ * Writes what fits into a non-blocking borrowed fd at this moment; the number of bytes written.
+ * @throws node's own error, except EAGAIN
+ */
 export function writeAvailable(fd: number, chunk: Uint8Array): number {
   try {
     return writeSync(fd, chunk)
@@ -116,7 +124,7 @@ export function offsetOf(fd: number): number {
   return moveOffset(fd, 0, SEEK_CUR)
 }
 
-/** Sets the file offset of a borrowed fd, in bytes from the beginning, for all who share its description. */
+/** Sets the file offset of a borrowed fd, in bytes from the beginning; all descriptors of its description share it. */
 export function setOffset(fd: number, offset: number): void {
   moveOffset(fd, offset, SEEK_SET)
 }
@@ -127,13 +135,19 @@ function moveOffset(fd: number, offset: number, whence: number): number {
   return result
 }
 
-/** Whether two borrowed fds are one open file description (kcmp(2)), with one offset; false where the kernel cannot tell. */
+/**
+ * Whether two borrowed fds share one open file description, and so one offset (kcmp(2)); false where the kernel cannot
+ * tell.
+ */
 export function sameDescription(one: number, other: number): boolean {
   const number = process.arch === 'arm64' ? SYS_KCMP.arm64 : SYS_KCMP.x64
   return kcmp(number, getpid(), getpid(), KCMP_FILE, one, other) === 0
 }
 
-/** fchown(2) of a borrowed fd; what cannot have an owner changed (EPERM, EROFS, EINVAL) is left as it is, as runc does with stdio. */
+/**
+ * fchown(2) of a borrowed fd. A file whose owner cannot be changed (EPERM, EROFS, EINVAL) is left as it is, as runc
+ * does with stdio.
+ */
 export function chownFd(fd: number, uid: number, gid: number): void {
   try {
     fchownSync(fd, uid, gid)
@@ -143,14 +157,14 @@ export function chownFd(fd: number, uid: number, gid: number): void {
 }
 
 /**
- * Lets a pipe or fifo hold at least so many bytes (F_SETPIPE_SZ). Where the user may have no more (pipe(7)), it stays as it is, which is
- * slower and nothing else. The fd is borrowed.
+ * Makes a pipe or fifo hold at least so many bytes (F_SETPIPE_SZ); the fd is borrowed. Where the limits of the user
+ * forbid it (pipe(7)), the size stays as it is, which costs only speed.
  */
 export function growPipe(fd: number, bytes: number): void {
   try {
     if (fcntl(fd, F_GETPIPE_SZ, 0) < bytes) fcntl(fd, F_SETPIPE_SZ, bytes)
   } catch {
-    // EPERM, or no memory for it: whoever uses the pipe does not depend on it
+    // EPERM, or no memory for it: no caller depends on the size
   }
 }
 
@@ -162,8 +176,8 @@ export function unreadBytes(fd: number): number {
 }
 
 /**
- * Moves what waits in one pipe into another without copying it (splice(2)), as much as the other has room for; never blocks. 0 when nothing
- * waits, or nothing fits. Both fds are borrowed; at most `limitBytes` are moved.
+ * Moves bytes that wait in one pipe into another without copying them (splice(2)), at most `limitBytes`; never blocks.
+ * 0 when nothing waits or nothing fits. Both fds are borrowed.
  */
 export function movePipeBytes(from: number, to: number, limitBytes: number): number {
   const moved = splice(from, null, to, null, limitBytes, MOVE_NOW)

@@ -1,7 +1,8 @@
 /**
- * The soft limit of open files. Node raises its own to the hard one when it starts, and a child would inherit that: programs that use
- * select(2) or close every number up to the limit expect the customary value. Whoever starts Node for us tells in a variable what the
- * limit was before, and a process of somebody else's gets that. Invariant: our own limit is lower only while a callback runs.
+ * The soft limit of open files (RLIMIT_NOFILE). Node raises its own to the hard limit when it starts, and a child would
+ * inherit that. Programs that use select(2), or close every number up to the limit, expect the customary value. The
+ * launcher passes the limit from before Node in a variable, and programs that are not part of the runtime get that
+ * limit. Invariant: the limit of this process is lower only while a callback runs.
  */
 import { syscallError } from './errno.ts'
 import { declare, lastErrno } from './libc.ts'
@@ -20,7 +21,7 @@ export interface FileLimit {
 
 let inherited: FileLimit | false | undefined
 
-/** The limit that this process was started with; undefined where nobody told, or where it is what it was. */
+/** The limit from before Node raised it; undefined when the variable is missing or names no lower limit. */
 export function inheritedFileLimit(): FileLimit | undefined {
   inherited ??= findInherited() ?? false
   return inherited === false ? undefined : inherited
@@ -28,7 +29,7 @@ export function inheritedFileLimit(): FileLimit | undefined {
 
 function findInherited(): FileLimit | undefined {
   const text = process.env[VARIABLE]
-  // it is about this process, and no child's business
+  // the variable is about this process: a child must not inherit it
   delete process.env[VARIABLE]
   const told = text === 'unlimited' ? INFINITY : /^\d{1,20}$/.test(text ?? '') ? BigInt(text ?? '') : undefined
   if (told === undefined) return undefined
@@ -48,8 +49,8 @@ function change(limit: Buffer | null, old: Buffer | null): void {
 }
 
 /**
- * Runs `start`, which starts a process, with the inherited limit. What is open stays open; and since nothing else of this process opens
- * a file while its one thread is in here, nothing else can meet the lower limit.
+ * Runs `start`, which starts a process, with the inherited limit. Open files stay open. Code that opens files cannot
+ * run before `start` returns, so the lower limit fails no other open of this thread.
  */
 export function withInheritedFileLimit<T>(start: () => T): T {
   const limit = inheritedFileLimit()

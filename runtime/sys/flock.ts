@@ -1,6 +1,6 @@
 /**
- * flock(2): locks that belong to an open file, so that they end with it however its owner ends. A try never blocks; waiting is the
- * kernel's, on a thread of koffi's pool.
+ * flock(2): a lock belongs to an open file description, so it ends when its owner ends, however that happens. `tryLock`
+ * never blocks; `waitLock` waits on a thread of koffi's pool.
  */
 
 import { syscallError } from './errno.ts'
@@ -15,7 +15,7 @@ const EWOULDBLOCK = 11
 const flock = declare('int flock(int fd, int operation)')
 const flockAsync = declareAsync('int flock(int fd, int operation)')
 
-/** Whom a lock keeps out: everybody, or those who want it exclusively. */
+/** What a lock excludes: every other lock, or only exclusive ones. */
 export type LockMode = 'exclusive' | 'shared'
 
 function operation(mode: LockMode): number {
@@ -32,9 +32,13 @@ export function tryLock(fd: number, mode: LockMode): boolean {
   }
 }
 
-/** Waits until the file is locked. It cannot be given up: whoever stops waiting must still close the fd once this has resolved. */
+/**
+ * Waits until the file is locked. The wait cannot be cancelled: a caller that stops waiting must close the fd once the
+ * promise has resolved.
+ */
 export async function waitLock(fd: number, mode: LockMode): Promise<void> {
-  // errno belongs to the pool's thread; a wait fails by a signal (again, then) or for a reason that the try then names
+  // errno is set on the pool's thread, out of reach: after an interrupt the loop waits again, and for any other failure
+  // tryLock throws the reason
   while ((await flockAsync(fd, operation(mode))) !== 0) {
     if (tryLock(fd, mode)) return
   }

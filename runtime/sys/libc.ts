@@ -1,8 +1,8 @@
 /**
- * Every libc function that the runtime calls through koffi, declared once. A declaration is made at its first call, so that importing
- * this file costs nothing. The wrappers return what the caller needs and throw syscallError; none of them blocks, but for those that
- * say so. On the 64-bit Linux ABIs a variadic function takes integer and pointer arguments like any other, so ioctl and fcntl are
- * declared with fixed ones.
+ * The libc functions that several files call through koffi; a function that one file needs is declared there with
+ * `declare`. A declaration is made at its first call, so importing this file costs nothing. The wrappers return what
+ * the caller needs and throw syscallError; those that may wait say so. On the 64-bit Linux ABIs a variadic function
+ * takes integers and pointers like any other, so ioctl and fcntl are declared with fixed arguments.
  */
 import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
 import { syscallError } from './errno.ts'
@@ -16,7 +16,9 @@ function libc(): LibraryHandle {
   return library
 }
 
-/** Declares a libc function by its C prototype, lazily; int and long results come back as numbers. For runtime/sys only. */
+/**
+ * Declares a libc function by its C prototype, lazily; int and long results come back as numbers. For runtime/sys only.
+ */
 export function declare(prototype: string): (...args: readonly unknown[]) => number {
   let native: Native | undefined
   return (...args) => {
@@ -85,7 +87,7 @@ const mountOnPool = declareAsync(
   'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
 )
 
-/** mount(2) on a thread of the pool: a file system on a disk may have a journal to replay first. */
+/** mount(2) on a thread of the pool, since a file system on a disk may have to replay its journal first. */
 export async function mountAside(
   source: string | null,
   target: string,
@@ -94,7 +96,7 @@ export async function mountAside(
   data: string | null,
 ): Promise<void> {
   if ((await mountOnPool(source, target, fstype, flags, data)) === 0) return
-  // errno is another thread's: what failed there fails here in the same way, and says why
+  // errno was set on the pool's thread, out of reach: the same call fails here for the same reason and reports it
   mount(source, target, fstype, flags, data)
 }
 
@@ -108,10 +110,10 @@ export function umount2(target: string, flags: number): boolean {
 
 const umount2OnPool = declareAsync('int umount2(const char *target, int flags)')
 
-/** umount2(2) on a thread of the pool: it may wait for a disk, and for everybody who mounts. */
+/** umount2(2) on a thread of the pool, since it may wait for a disk or for other mounts. */
 export async function umount2Aside(target: string, flags: number): Promise<boolean> {
   if ((await umount2OnPool(target, flags)) === 0) return true
-  // errno is another thread's: what failed there fails here in the same way, and says why
+  // errno was set on the pool's thread, out of reach: the same call fails here for the same reason and reports it
   return umount2(target, flags)
 }
 
@@ -153,7 +155,7 @@ export function kill(pid: number, signal: number): boolean {
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'kill', errno)
 }
 
-/** getpid(2): right also in a forked copy, where Node's own notion is the parent's. */
+/** getpid(2), which is also right in a forked copy, where Node's process.pid is the parent's. */
 export function getpid(): number {
   return c.getpid()
 }
@@ -173,7 +175,7 @@ export function realtime(): { seconds: bigint; nanos: number } {
   return { seconds: timespec.readBigInt64LE(0), nanos: Number(timespec.readBigInt64LE(8)) }
 }
 
-/** Leaves the process at once by _exit(2): no exit handlers, no waiting for V8's threads. */
+/** Ends the process at once by _exit(2), without exit handlers and without waiting for V8's threads. */
 export function exitNow(status: number): never {
   c._exit(status)
   throw new Error('_exit returned')

@@ -1,7 +1,7 @@
 /**
- * libseccomp through koffi: every function that we call, declared once and wrapped once. The library is opened at the first use; a host
- * without it can run containers that have no profile. Invariant: a context is released exactly once, and every failure of the library is
- * an error with its errno.
+ * libseccomp through koffi: every function that the runtime calls, declared once and wrapped once. The library is
+ * opened at its first use, so a host without it can run containers that have no profile. Invariant: a context is
+ * released exactly once, and every failure of the library becomes an error with its errno.
  */
 
 import { fstatSync, readSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { OwnedFd } from './fd.ts'
 import { memfdCreate } from './libc.ts'
 import { EEXIST } from './linux.ts'
 
-/** struct scmp_arg_cmp: one condition on an argument; operators are libseccomp's numbers. */
+/** struct scmp_arg_cmp: one condition on an argument; `operator` is one of COMPARE. */
 export interface ArgumentTest {
   readonly index: number
   readonly operator: number
@@ -94,28 +94,34 @@ function optional(handle: LibraryHandle, prototype: string): Native | undefined 
   try {
     return handle.func(prototype)
   } catch {
-    // the symbol is missing in versions before 2.6: the caller has another way
+    // versions before 2.6 lack the symbol; exportBpf replaces it
     return undefined
   }
 }
 
-/** Version of the installed library, as "2.5.4". @throws Unimplemented when there is none */
+/**
+ * Version of the installed library, as "2.5.4".
+ * @throws Unimplemented when it is not installed
+ */
 export function seccompVersion(): string {
   return open().version
 }
 
-/** libseccomp's token for the machine that we run on. */
+/** libseccomp's token for the architecture of this machine. */
 export function nativeArchitecture(): number {
   return Number(open().archNative())
 }
 
-/** The number of a system call on the machine that we run on, negative for one of other architectures; undefined when unknown. */
+/**
+ * The number of a system call on this machine; negative for a call that only other architectures have, undefined for an
+ * unknown name.
+ */
 export function resolveSyscall(name: string): number | undefined {
   const number = Number(open().resolve(name))
   return number === UNKNOWN_SYSCALL ? undefined : number
 }
 
-/** The number of a system call on an architecture; undefined when that has none of the name. */
+/** The number of a system call on an architecture; undefined when it has no call of this name. */
 export function resolveSyscallOn(architecture: number, name: string): number | undefined {
   const number = Number(open().resolveArch(architecture, name))
   return number < 0 ? undefined : number
@@ -126,25 +132,25 @@ export class SeccompContext {
   readonly #library = open()
   #context: unknown
 
-  /** A filter for the native architecture; other architectures kill the thread. */
+  /** A filter for the native architecture; a system call of another architecture kills the thread. */
   constructor(defaultAction: number) {
     this.#context = this.#library.init(defaultAction)
     if (this.#context === null) throw failure('start', 'seccomp_init', -22)
     this.#set(FILTER_ATTRIBUTE_BAD_ARCH, 0)
   }
 
-  /** Adds an architecture; the native one is there already. */
+  /** Adds an architecture; the native one is in every filter. */
   addArchitecture(token: number, name: string): void {
     const result = Number(this.#library.archAdd(this.#context, token))
     if (result < 0 && result !== -EEXIST) throw failure(`add architecture "${name}" to`, 'seccomp_arch_add', result)
   }
 
-  /** Orders the tests as a binary tree over the numbers instead of a list. */
+  /** Makes the program search the numbers of system calls as a binary tree instead of a list. */
   useBinaryTree(): void {
     this.#set(FILTER_ATTRIBUTE_OPTIMIZE, OPTIMIZE_BINARY_TREE)
   }
 
-  /** Adds a rule: all tests must hold; no two of them may be on the same argument. */
+  /** Adds a rule for a system call. All tests must hold, and no two of them may look at the same argument. */
   addRule(name: string, syscall: number, action: number, tests: readonly ArgumentTest[]): void {
     const buffer = new DataView(new ArrayBuffer(Math.max(tests.length, 1) * ARGUMENT_TEST_BYTES))
     for (const [position, { index, operator, a, b }] of tests.entries()) {
@@ -175,7 +181,10 @@ export class SeccompContext {
     return program
   }
 
-  /** The same, made on a thread of the pool: a long profile takes tens of milliseconds. Nothing else may use the filter meanwhile. */
+  /**
+   * Like export, on a thread of the pool, since a long profile takes tens of milliseconds. Until it resolves nothing
+   * else may use the filter.
+   */
   async exportAside(): Promise<Uint8Array> {
     const { exportBpf } = this.#library
     using file = new OwnedFd(memfdCreate('seccomp'))

@@ -1,6 +1,6 @@
 /**
- * Numbers of Linux that the runtime needs by name, each written once. They are the same on x86_64 and arm64. A number that only one file
- * needs, and that means nothing outside of it, stays in that file.
+ * Numbers of Linux that the runtime needs by name, each written once. They are the same on x86_64 and arm64. A number
+ * that only one file needs, and that means nothing outside it, stays in that file.
  */
 
 // errno(3)
@@ -143,8 +143,8 @@ export const SCHED_DEADLINE = 6
 export const PAGE_BYTES = 4096
 
 /**
- * The kinds of namespaces (namespaces(7)): the word that the OCI specification has for each, its file below /proc/PID/ns, and the name and
- * the number of its clone flag, CLONE_ and that name.
+ * The kinds of namespaces (namespaces(7)): the OCI specification's word for each, its file below /proc/PID/ns, and the
+ * name and number of its clone flag (without the prefix CLONE_).
  */
 export const NAMESPACES = [
   { type: 'time', file: 'time', name: 'NEWTIME', flag: 0x00000080 },

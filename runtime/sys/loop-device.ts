@@ -1,6 +1,6 @@
 /**
- * Loop devices: a file as the block device of a file system. Invariant: a device that was attached here frees itself when its last user
- * lets go, the mount or our descriptor, so that nobody has to remember it; read-only is decided by how the file was opened.
+ * Loop devices: a file as the block device of a file system. Invariant: a device that was attached here detaches itself
+ * when its last user closes it, be that the mount or the descriptor here. So no code has to detach it.
  */
 
 import { constants, openSync } from 'node:fs'
@@ -22,13 +22,13 @@ const NAME_BYTES = 64
 const LO_FLAGS_READ_ONLY = 1
 const LO_FLAGS_AUTOCLEAR = 4
 const LO_FLAGS_DIRECT_IO = 16
-/** Others take devices too, between our question for a free one and our taking it. */
+/** Another process may take the free device between LOOP_CTL_GET_FREE and the open. */
 const ATTEMPTS = 100
 
 const ioctlNumber = declare('int ioctl(int fd, unsigned long request, long arg)')
 const ioctlBuffer = declare('int ioctl(int fd, unsigned long request, void *arg)')
 
-/** An attached device; the mount is made while `fd` is open, and keeps the device from then on. */
+/** An attached device. Mount it while `fd` is open; from then on the mount keeps it attached. */
 export interface LoopDevice extends Disposable {
   readonly path: string
   readonly fd: number
@@ -37,14 +37,14 @@ export interface LoopDevice extends Disposable {
 /** Attaches a file to a free device. @throws the system's error; Unimplemented where the kernel has no loop devices */
 export function attachLoop(file: string, { readonly, direct }: { readonly: boolean; direct: boolean }): LoopDevice {
   const mode = readonly ? constants.O_RDONLY : constants.O_RDWR
-  // a fifo would be waited for
+  // without O_NONBLOCK the open of a fifo would wait for its other end
   using backing = open(file, mode | constants.O_NONBLOCK)
   using control = openControl()
   const config = Buffer.alloc(CONFIG_BYTES)
   config.writeUInt32LE(backing.fd, 0)
   const flags = LO_FLAGS_AUTOCLEAR | (readonly ? LO_FLAGS_READ_ONLY : 0) | (direct ? LO_FLAGS_DIRECT_IO : 0)
   config.writeUInt32LE(flags, FLAGS_AT)
-  // for losetup(8) to show, shortened as it does
+  // the name that losetup(8) shows, cut to the field
   config.write(file, NAME_AT, NAME_BYTES - 1)
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const number = ioctlNumber(control.fd, LOOP_CTL_GET_FREE, 0)

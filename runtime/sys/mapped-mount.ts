@@ -1,8 +1,8 @@
 /**
- * Mounts whose ids are shifted (mount_setattr(2), MOUNT_ATTR_IDMAP) by the maps of a user namespace, on the host side. A mount can be
- * given maps only before it has a place, so everything is made in a private tmpfs on the target, taken out as a detached tree, and put
- * in the tmpfs's place. Invariants: nobody else's mount table ever shows the steps; whatever goes wrong, also our death half-way, what
- * is left is mounted at or below the target, where unmountTree finds it.
+ * Mounts on the host whose ids are mapped by a user namespace (mount_setattr(2), MOUNT_ATTR_IDMAP). A mount can be
+ * mapped only before it is attached. So everything is made in a private tmpfs on the target and taken out as a detached
+ * tree, which then takes the place of the tmpfs. Invariants: no other mount namespace sees the steps. Whatever fails,
+ * even if this process is killed half-way, what is left is mounted at or below the target, where unmountTree finds it.
  */
 
 import { mkdirSync } from 'node:fs'
@@ -23,7 +23,7 @@ import {
 } from './linux.ts'
 import { type FsMount, mountFs } from './mount.ts'
 
-// since 5.1 all architectures number new system calls alike
+// since Linux 5.1 all architectures give new system calls the same numbers
 const OPEN_TREE = 428
 const MOVE_MOUNT = 429
 const MOUNT_SETATTR = 442
@@ -40,7 +40,10 @@ const setAttrCall = declare(
   'long syscall(long number, int dir, const char *path, unsigned int flags, void *attr, unsigned long size)',
 )
 
-/** Mounts one entry with the ids of its files mapped; of an overlay, those of its lower layers. `userns` is borrowed. @throws InvalidArgument where the file system cannot map ids */
+/**
+ * Mounts one entry with the ids of its files mapped; of an overlay, those of its lower layers. `userns` is borrowed.
+ * @throws InvalidArgument where the file system cannot map ids
+ */
 export async function mountMapped(entry: FsMount, userns: number): Promise<void> {
   const { target } = entry
   mount('tmpfs', target, 'tmpfs', 0, 'mode=700')
@@ -52,7 +55,7 @@ export async function mountMapped(entry: FsMount, userns: number): Promise<void>
     const map = entry.type === 'overlay' ? mappedOverlay : mappedTree
     tree = await map(entry, place, userns)
   } finally {
-    // a tree is a copy of the mounts there, not one of them
+    // the detached tree is a copy of the mounts there, so it survives this
     umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW)
   }
   using owned = tree
@@ -65,7 +68,10 @@ async function mappedTree(entry: FsMount, place: string, userns: number): Promis
   return mappedCopy(place, entry.options.includes('rbind'), userns)
 }
 
-/** overlayfs itself cannot map ids, but its layers can be mapped mounts. It copies them, so they need their places only for a moment. */
+/**
+ * overlayfs cannot map ids itself, but its layers can be mapped mounts. It clones them when it is mounted, so they need
+ * their places only until then.
+ */
 async function mappedOverlay(entry: FsMount, place: string, userns: number): Promise<OwnedFd> {
   let count = 0
   const mapLowers = (option: string): string => {

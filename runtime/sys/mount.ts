@@ -1,7 +1,7 @@
 /**
- * Mounting on the host side, for callers that hand a container its root file system: fstab-style mounts into a directory and taking
- * whole trees away again. Container-side mounts are the helper's work. Invariant: these calls never change the propagation of a mount
- * that was there before, and a failed mount leaves nothing behind.
+ * Mounting on the host side: callers that prepare the root file system of a container mount fstab-style entries here,
+ * and unmount whole trees. Mounts inside the container are made by ts-init. Invariant: a failed mount leaves nothing
+ * behind, and only `setPropagation` and `detachTree` change how a mount propagates.
  */
 
 import { readFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
 import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE, PAGE_BYTES, UMOUNT_NOFOLLOW } from './linux.ts'
 import { attachLoop } from './loop-device.ts'
 
-/** Of a loop device: the file is read and written past the page cache. */
+/** An option for loop devices: the file is read and written past the page cache (LO_FLAGS_DIRECT_IO). */
 const DIRECT = 'direct-io'
 
-/** Options that set or clear a MS_* flag (mount(8)); the rest is data for the file system. */
+/** Options that set or clear an MS_* flag (mount(8)); all others are data for the file system. */
 const FLAGS: Readonly<Record<string, { readonly bit: number; readonly clear?: true }>> = {
   async: { bit: 16, clear: true },
   atime: { bit: 1024, clear: true },
@@ -70,7 +70,7 @@ export function isPropagation(option: string): boolean {
   return PROPAGATION[option] !== undefined
 }
 
-/** Gives a new mount the propagation that its options ask for; it is taken away when that fails. */
+/** Sets the propagation that the options of a new mount ask for; unmounts it when that fails. */
 export function setPropagation(target: string, options: readonly string[]): void {
   const flags = options.reduce((all, option) => all | (PROPAGATION[option] ?? 0), 0)
   if (flags !== 0) orUnmount(target, () => mount(null, target, null, flags, null))
@@ -86,8 +86,8 @@ function orUnmount(target: string, step: () => void): void {
 }
 
 /**
- * Mounts one entry, a file through a loop device where the option `loop` asks for it. @throws Unimplemented for file systems that a program
- * mounts and for mapped ids, which are container/mount-entry.ts's.
+ * Mounts one entry; the option `loop` mounts a file through a loop device.
+ * @throws Unimplemented for file systems that a program mounts and for mapped ids: both belong to runtime/mounts/
  */
 export async function mountFs(entry: FsMount): Promise<void> {
   const { source, target, type, options } = entry
@@ -107,11 +107,11 @@ export async function mountFs(entry: FsMount): Promise<void> {
   using device = loop ? attachLoop(source, { readonly, direct: options.includes(DIRECT) }) : undefined
   await mountData({ ...entry, source: device?.path ?? source }, flags, data)
   setPropagation(target, options)
-  // a bind takes its read-only flag only in a second step (mount(2))
+  // a bind mount becomes read-only only in a second step (mount(2))
   if ((flags & MS_BIND) !== 0 && readonly) orUnmount(target, () => mount(null, target, null, flags | MS_REMOUNT, null))
 }
 
-/** Options that no file system is to see. */
+/** Whether an option is handled here, so that the file system must not see it. */
 function isOurs(option: string, loop: boolean): boolean {
   return (
     option === '' ||
@@ -125,13 +125,16 @@ async function mountData(entry: FsMount, flags: number, data: readonly string[])
   const text = data.join(',')
   const type = (flags & MS_BIND) !== 0 ? null : entry.type
   if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
-  // what has no disk behind it takes no time, and is not worth the threads of a pool
+  // a mount without a disk behind it returns at once, so a thread of the pool would only cost time
   else if (type === null || type === 'overlay' || type === 'tmpfs')
     mount(entry.source, entry.target, type, flags, text === '' ? null : text)
   else await mountAside(entry.source, entry.target, type, flags, text === '' ? null : text)
 }
 
-/** Overlay whose option string would not fit into one page: lower directories relative to their common parent, mounted from there. */
+/**
+ * An overlay whose options do not fit into one page: its lower directories are given relative to their common parent,
+ * which becomes the working directory during the call.
+ */
 function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]): void {
   const lowerOption = data.find((option) => option.startsWith('lowerdir='))
   const lowers = lowerOption?.slice('lowerdir='.length).split(':') ?? []
@@ -150,8 +153,8 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
       `cannot mount "overlay" on "${entry.target}": ${lowers.length} layers make an option string of more than ${PAGE_BYTES} bytes`,
     )
   }
-  // The working directory changes only within this synchronous block: no other code of this process runs meanwhile, and
-  // every path that the thread pool may be using is absolute.
+  // The working directory changes only within this synchronous block, in which no other JavaScript runs. Every path
+  // that a pool thread may be using is absolute.
   const before = process.cwd()
   if (parent !== '') process.chdir(parent)
   try {
@@ -161,20 +164,23 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
   }
 }
 
-/** How proc_pid_mountinfo(5) writes a path. */
+/** Writes a path as proc_pid_mountinfo(5) does. */
 function escapeMountPath(path: string): string {
   return path.replace(/[ \t\n\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`)
 }
 
-/** Decodes that. */
+/** Reads a path of proc_pid_mountinfo(5), where a blank, tab, newline or backslash stands as an octal number. */
 function unescapeMountPath(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 }
 
-/** The mount points at and below a path in a text of /proc/PID/mountinfo, deepest (latest) last. */
+/**
+ * The mount points at and below a path in the text of a /proc/PID/mountinfo, in its order: a mount comes after the one
+ * that it lies on.
+ */
 export function mountsBelow(path: string, mountinfo: string): string[] {
   const found: string[] = []
-  // A host may have thousands of mounts, of which few are meant: only lines with the path are looked at.
+  // a host may have thousands of mounts and few of them are below the path, so only lines that contain it are parsed
   const wanted = ` ${escapeMountPath(path)}`
   for (let at = mountinfo.indexOf(wanted); at >= 0; ) {
     const end = mountinfo.indexOf('\n', at)
@@ -200,7 +206,7 @@ function mountTable(): MountLine[] {
   })
 }
 
-/** The ids of the mounts at a path, each on top of the one before. */
+/** The ids of the mounts at a path, the lowest first. */
 export function mountIdsAt(path: string): number[] {
   const here = mountTable().filter(({ point }) => point === path)
   const ids = new Set(here.map(({ id }) => id))
@@ -218,15 +224,18 @@ export function mountIdOf(fd: number): number {
   return Number(/^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? -1)
 }
 
-/** Takes the uppermost mount at a path away with all that is mounted below it. What those are copies of keeps its own: they stop to be peers first. */
+/**
+ * Unmounts the uppermost mount at a path and everything below it, lazily. The tree first becomes a slave, so that the
+ * unmount does not propagate to the mounts that it is a copy of.
+ */
 export function detachTree(path: string): void {
   mount(null, path, null, MS_SLAVE | MS_REC, null)
   umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
 
 /**
- * Unmounts everything at and below a path, lazily where it is busy; nothing mounted there is fine. Not on the thread of the event loop:
- * the table may be long, and the end of a file system may wait for a disk, and for everybody who mounts.
+ * Unmounts everything at and below a path, lazily; nothing mounted there is no error. The table is read and the calls
+ * are made on threads of the pool: the table may be long, and umount2(2) may wait for a disk or for other mounts.
  */
 export async function unmountTree(path: string): Promise<void> {
   const mountinfo = await readFile('/proc/self/mountinfo', 'utf8')

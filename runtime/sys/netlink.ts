@@ -1,7 +1,9 @@
 /**
- * Sockets that speak rtnetlink(7) with the kernel: a request, and its answers. Invariant: nothing here waits for anything but the kernel at
- * work. It carries a request out while it is sent (a device that goes down may take its time) and has answered when that returns; the next
- * part of a list is there when the one before it was taken. What is not there then does not come. Nobody but the kernel is believed: a socket is connected to it, so that no process can send us anything.
+ * Sockets that speak rtnetlink(7) with the kernel: a request, and its answers. The kernel carries a request out within
+ * send(2), even one that takes time, and has answered when send returns. It makes the next part of a list when the
+ * previous one has been read. So a read never needs to wait, and an answer that is missing then will not come.
+ * Invariant: only messages of the kernel are read; the socket is connected to it, so that no other process can send to
+ * it.
  */
 
 import { syscallError } from './errno.ts'
@@ -26,7 +28,9 @@ const SOL_NETLINK = 270
 const NETLINK_GET_STRICT_CHK = 12
 const SIOCGSKNS = 0x894c
 
-/** struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; messages lie at multiples of four bytes. */
+/**
+ * struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; messages lie at multiples of four bytes.
+ */
 const HEADER_BYTES = 16
 const NLM_F_REQUEST = 1
 const NLM_F_ACK = 4
@@ -34,11 +38,14 @@ const NLM_F_DUMP = 0x300
 const NLM_F_DUMP_INTR = 0x10
 const NLMSG_ERROR = 2
 const NLMSG_DONE = 3
-/** struct sockaddr_nl: family u16, padding u16, port u32, groups u32; all zero but the family is the kernel's. */
+/**
+ * struct sockaddr_nl: family u16, padding u16, port u32, groups u32. The kernel's own address is zero but for the
+ * family.
+ */
 const ADDRESS_BYTES = 12
-/** How often a list is asked for that changes while it is given. */
+/** How often a list is asked for again when it changed while the kernel made it. */
 const LIST_TRIES = 16
-/** What the kernel makes of one part of a list at most (netlink(7)). */
+/** The largest part of a list that the kernel sends at once (netlink(7)). */
 const ANSWER_BYTES = 32768
 
 const socket = declare('int socket(int domain, int type, int protocol)')
@@ -48,22 +55,22 @@ const getsockopt = declare('int getsockopt(int fd, int level, int name, void *va
 const send = declare('long send(int fd, const void *data, unsigned long size, int flags)')
 const recvfrom = declare('long recvfrom(int fd, void *data, unsigned long size, int flags, void *from, void *length)')
 
-/** What is sent: a type (RTM_*), its body, and what it needs of NLM_F_* besides. */
+/** A request: its type (RTM_*), its body, and NLM_F_* flags beside the customary ones. */
 export interface RouteRequest {
   readonly type: number
   readonly body: Uint8Array
   readonly flags?: number
 }
 
-/** One message of the kernel's. */
+/** One message from the kernel. */
 export interface RouteMessage {
   readonly type: number
   readonly body: Buffer
-  /** part of a list that has changed meanwhile */
+  /** part of a list that changed while the kernel made it */
   readonly interrupted: boolean
 }
 
-/** A socket of our own network namespace. */
+/** A socket in the network namespace of this process. */
 export function openRouteSocket(): OwnedFd {
   const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
   if (fd < 0) throw syscallError('cannot make a netlink socket', 'socket', lastErrno())
@@ -77,11 +84,14 @@ export function openRouteSocket(): OwnedFd {
   return owned
 }
 
-/** Makes a socket fit for what follows, also one that somebody else has opened. @throws for one of another kind too */
+/**
+ * Connects a route socket to the kernel and sets it up; another program may have opened it.
+ * @throws EPROTONOSUPPORT for a socket of another netlink family
+ */
 export function connectToKernel(fd: number): void {
   const address = Buffer.alloc(ADDRESS_BYTES)
   address.writeUInt16LE(AF_NETLINK)
-  // the kernel has many a family of messages behind such sockets, and the same numbers mean other things in each
+  // the kernel has many netlink families, and the same numbers mean other things in each
   const [protocol, size] = [Buffer.alloc(4), Buffer.from([4, 0, 0, 0])]
   if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, protocol, size) < 0)
     throw syscallError('cannot use a netlink socket', 'getsockopt', lastErrno())
@@ -89,7 +99,7 @@ export function connectToKernel(fd: number): void {
     throw syscallError('cannot use a netlink socket', 'socket', EPROTONOSUPPORT)
   if (connect(fd, address, address.length) < 0)
     throw syscallError('cannot use a netlink socket', 'connect', lastErrno())
-  // without it a list of one device is a list of all of them
+  // without strict checks the kernel answers a request for one device with all of them
   const on = Buffer.from([1, 0, 0, 0])
   if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, on, on.length) < 0)
     throw syscallError('cannot use a netlink socket', 'setsockopt', lastErrno())
@@ -100,7 +110,10 @@ export function namespaceOfSocket(fd: number): OwnedFd {
   return new OwnedFd(ioctlNumber(fd, SIOCGSKNS, 0))
 }
 
-/** Has the kernel do something. @throws its errno */
+/**
+ * Asks the kernel to change something.
+ * @throws the kernel's errno
+ */
 export function change(fd: number, request: RouteRequest): void {
   transmit(fd, request, NLM_F_ACK)
   const [answer] = receive(fd)
@@ -108,7 +121,10 @@ export function change(fd: number, request: RouteRequest): void {
   refuseError(answer)
 }
 
-/** Asks for one thing; the answer. @throws the kernel's errno */
+/**
+ * Asks for one object; the answer.
+ * @throws the kernel's errno
+ */
 export function get(fd: number, request: RouteRequest): RouteMessage {
   transmit(fd, request, 0)
   const [answer] = receive(fd)
@@ -117,7 +133,10 @@ export function get(fd: number, request: RouteRequest): RouteMessage {
   return answer
 }
 
-/** Asks for all that there is of something. @throws the kernel's errno; EINTR when it would not hold still */
+/**
+ * Asks for all objects of a kind.
+ * @throws the kernel's errno; EINTR when the list changed during every try
+ */
 export function list(fd: number, request: RouteRequest): readonly RouteMessage[] {
   for (let tries = 0; tries < LIST_TRIES; tries++) {
     const all = listOnce(fd, request)
@@ -126,7 +145,7 @@ export function list(fd: number, request: RouteRequest): readonly RouteMessage[]
   throw failure(EINTR)
 }
 
-/** The end of the list with it. */
+/** One try: the messages of a list, with the NLMSG_DONE that ends it. */
 function listOnce(fd: number, request: RouteRequest): readonly RouteMessage[] {
   transmit(fd, request, NLM_F_DUMP)
   const all: RouteMessage[] = []
@@ -145,7 +164,7 @@ function failure(errno: number, call = 'netlink'): Error {
   return syscallError('cannot talk to the kernel', call, errno)
 }
 
-/** An acknowledgement is an error of 0; the end of a list tells what ended it. */
+/** An acknowledgement is an error of 0; the end of a list carries the errno that ended it. */
 function refuseError({ type, body }: RouteMessage): void {
   if (type !== NLMSG_ERROR && type !== NLMSG_DONE) return
   const errno = body.length < 4 ? EPROTO : -body.readInt32LE(0)
@@ -161,7 +180,10 @@ function transmit(fd: number, { type, body, flags = 0 }: RouteRequest, more: num
   if (send(fd, message, message.length, 0) < 0) throw failure(lastErrno(), 'send')
 }
 
-/** The messages of the next datagram. One of another sender can only be from before the socket was connected, and is passed over. */
+/**
+ * The messages of the next datagram. A datagram from another sender can only have come before the socket was connected,
+ * and is skipped.
+ */
 function receive(fd: number): RouteMessage[] {
   const data = Buffer.alloc(ANSWER_BYTES)
   const from = Buffer.alloc(ADDRESS_BYTES)

@@ -1,6 +1,6 @@
 /**
- * Where the installed files lie: one folder holds the bundles, the helper and Node, and everything is found from it.
- * SHIM_TS_LIB names another one: for copies of the programs, which look there first, and for development.
+ * Where the installed files lie: one folder holds the bundles, ts-init and Node. The variable SHIM_TS_LIB names another
+ * folder, for development and for copies of the programs outside it.
  */
 import { basename, join } from 'node:path'
 
@@ -10,7 +10,7 @@ const LIB_VARIABLE = 'SHIM_TS_LIB'
 export function libDir(): string {
   const override = process.env[LIB_VARIABLE]
   if (override !== undefined && override !== '') return override
-  // a bundle lies among them; the sources lie in the tree that builds them
+  // a bundle lies in that folder; sources lie in the tree that builds it
   const here = import.meta.dirname
   return basename(here) === 'sys' ? join(here, '../../build/lib/containerd-shim-ts') : here
 }

@@ -1,7 +1,7 @@
 /**
- * Looking at processes and signalling them. Invariant: no signal goes to a pid that could have been reused. It is a child
- * that the reaper has not reported, or it was looked at again while a pidfd held it: its start time was compared, or the
- * list that had named it named it again.
+ * Looking at processes and signalling them. Invariant: no signal goes to a pid that could have been reused. Either the
+ * process is a child that the reaper has not reported. Or it was checked while a pidfd held it: its start time was
+ * compared, or the list that had named it was read again and named it again.
  */
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
@@ -15,16 +15,25 @@ import { SIGKILL, SIGSTOP } from './linux.ts'
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
 const pidfdSendSignal = declare('int pidfd_send_signal(int pidfd, int sig, void *info, unsigned int flags)')
-/** How many pidfds are open at once, at most: a program may often open no more than 1024 files, and some hundred take a millisecond. */
+/**
+ * The most pidfds that are open at once: a program may often open only 1024 files, and opening some hundred takes a
+ * millisecond.
+ */
 const HELD_AT_ONCE = 256
 
 const pollAsync = declareAsync('int poll(void *fds, unsigned long count, int timeout)')
 const [POLLIN, POLLOUT] = [1, 4]
 
-/** The kernel's flag of a task whose exit has begun (linux/sched.h); long before it is a zombie nobody can join its namespaces. */
+/**
+ * The kernel's flag of a task whose exit has begun (linux/sched.h). Its namespaces can no longer be joined, long before
+ * it is a zombie.
+ */
 const PF_EXITING = 4
 
-/** State letter, process group, whether it is on its way out, and start time (clock ticks since boot), from proc_pid_stat(5); undefined when it does not exist. */
+/**
+ * Fields of proc_pid_stat(5): the state letter, the process group, whether the exit has begun, and the start time in
+ * clock ticks since boot. Undefined when there is no such process.
+ */
 export function processStat(
   pid: number,
 ): { state: string; group: number; exiting: boolean; startTime: bigint } | undefined {
@@ -45,30 +54,37 @@ export function processStat(
   return { state: fields[0], group: Number(fields[2]), exiting, startTime: BigInt(startTime) }
 }
 
-/** Whether this very process (pid and start time) is there and not a zombie. */
+/** Whether the process with this pid and start time exists and is not a zombie. */
 export function isAlive(pid: number, startTime: bigint): boolean {
   const stat = processStat(pid)
   return stat !== undefined && stat.startTime === startTime && stat.state !== 'Z' && stat.state !== 'X'
 }
 
-/** A pidfd of a child that the reaper has not reported yet, so that the pid cannot have been reused; undefined when it is gone. */
+/**
+ * A pidfd of a child that the reaper has not reported, whose pid therefore cannot have been reused; undefined when it
+ * is gone.
+ */
 export function openChild(pid: number): OwnedFd | undefined {
   const fd = pidfdOpen(pid, 0)
   if (fd >= 0) return new OwnedFd(fd)
   const errno = lastErrno()
-  // besides ESRCH, kernels say ENOENT or EINVAL of a process that is being reaped, and of a thread that has its number
+  // besides ESRCH, kernels answer ENOENT or EINVAL for a process that is being reaped, and for a thread that has this
+  // number
   if ([2, 3, 22].includes(errno)) return undefined
   throw syscallError(`cannot open process ${pid}`, 'pidfd_open', errno)
 }
 
-/** A copy of an fd of another process (pidfd_getfd(2)), which needs the right to trace it. */
+/** A copy of an fd of another process (pidfd_getfd(2)); the caller needs the right to trace that process. */
 export function copyFdOf(pidfd: number, fd: number): OwnedFd {
   const copy = pidfdGetfd(pidfd, fd, 0)
   if (copy < 0) throw syscallError(`cannot take fd ${fd} of a process`, 'pidfd_getfd', lastErrno())
   return new OwnedFd(copy)
 }
 
-/** A pidfd of this very process, or undefined when it is gone; the pid cannot be reused while the caller holds it. */
+/**
+ * A pidfd of the process with this pid and start time; undefined when it is gone. The pid cannot be reused while the
+ * pidfd is open.
+ */
 export function openProcess(pid: number, startTime: bigint): OwnedFd | undefined {
   const owned = openChild(pid)
   if (owned === undefined) return undefined
@@ -77,7 +93,7 @@ export function openProcess(pid: number, startTime: bigint): OwnedFd | undefined
   return undefined
 }
 
-/** Signals this very process; false when it is gone. */
+/** Signals the process with this pid and start time; false when it is gone. */
 export function signalProcess(pid: number, startTime: bigint, signal: number): boolean {
   using pidfd = openProcess(pid, startTime)
   return pidfd !== undefined && sendSignal(pidfd, pid, signal)
@@ -91,12 +107,13 @@ function sendSignal(pidfd: OwnedFd, pid: number, signal: number): boolean {
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
 }
 
-/** Names processes: those that are there at the moment of the call, or at one before it resolves. */
+/** Lists processes that existed at the moment of the call, or later before it resolves. */
 type ListOfPids = () => readonly number[] | Promise<readonly number[]>
 
 /**
- * Signals the processes that `list` names now and names again when it is their turn; answers how many it names now.
- * Lets the event loop run between batches. @throws ResourceExhausted when not even one pidfd can be opened
+ * Signals the processes that `list` names now and names again when their batch is signalled; the number that it names
+ * now. The event loop runs between batches.
+ * @throws ResourceExhausted when not even one pidfd can be opened
  */
 export async function signalListed(list: ListOfPids, signal: number): Promise<number> {
   const pids = await list()
@@ -109,7 +126,8 @@ export async function signalListed(list: ListOfPids, signal: number): Promise<nu
       held = await holdListed(some, list)
     } catch (error) {
       if (some.length === 1 || errnoCode(errnoOf(error)) !== 'ResourceExhausted') throw error
-      // nobody was signalled, since too many files are open here or on the machine: a smaller batch needs fewer
+      // no process of this batch was signalled, since this process or the machine has too many open files: try a
+      // smaller one
       atOnce = Math.ceil(some.length / 2)
       continue
     }
@@ -124,9 +142,9 @@ export async function signalListed(list: ListOfPids, signal: number): Promise<nu
 }
 
 /**
- * Pidfds of those processes that the list names again after the pidfds were opened. The kernel gives nobody the number
- * of a process that is still there. So a number in the second list is the pidfd's process, or that process is gone: then
- * the pidfd reaches nobody, whoever has the number by now.
+ * Pidfds of the processes that the list names again after the pidfds were opened. A number in the second list belongs
+ * to the process of the pidfd, unless that process is gone, because the kernel reuses no pid of a process that still
+ * exists. If it is gone, a signal through the pidfd reaches no process, even if another one has the number by now.
  */
 async function holdListed(pids: readonly number[], list: ListOfPids): Promise<Map<number, OwnedFd>> {
   const held = new Map<number, OwnedFd>()
@@ -153,8 +171,9 @@ function closeAll(held: ReadonlyMap<number, OwnedFd>): void {
 }
 
 /**
- * Kills this very process and the process group that it leads; false when it is gone. It is stopped first: a number is a group's as long
- * as its leader is there, and one that is stopped does not end by itself. Never our own group: then it is the leader who asks us.
+ * Kills the process with this pid and start time and the process group that it leads; false when it is gone. It is
+ * stopped first: the number stays its group's while the leader exists, and a stopped leader does not end by itself. The
+ * group of this process is never killed: then the leader itself is the caller.
  */
 export function killGroup(pid: number, startTime: bigint): boolean {
   if (processStat(getpid())?.group === pid) return false
@@ -163,8 +182,9 @@ export function killGroup(pid: number, startTime: bigint): boolean {
 }
 
 /**
- * The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). The name is read first, since only
- * processes that show it are ours to look at, and again after the time of the start, so that this is never another's who has the pid by now.
+ * The leaders of process groups whose standard input is the memory file of this name (memfd_create(2)). The name is
+ * checked before anything else, since only processes with such an input are the runtime's. It is checked again after
+ * the start time was read, so that the start time is not that of another process that has the pid by now.
  */
 export function groupLeadersReading(name: string): { pid: number; startTime: bigint }[] {
   const reads = (pid: string): boolean => inputOf(pid) === `/memfd:${name} (deleted)`
@@ -180,22 +200,30 @@ function inputOf(pid: string): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/fd/0`)
   } catch {
-    // it ended, has no standard input, or is none of ours
+    // it ended, has no standard input, or may not be looked at: not one of the runtime's
     return undefined
   }
 }
 
-/** Signals a child that the reaper has not reported yet, so that its pid cannot have been reused; false when it is gone. */
+/**
+ * Signals a child that the reaper has not reported, whose pid therefore cannot have been reused; false when it is gone.
+ */
 export function signalChild(pid: number, signal: number): boolean {
   return kill(pid, signal)
 }
 
-/** Waits until one of the fds is readable, hung up or failed; returns their indexes, none after `timeoutMs`. Occupies a pool thread meanwhile. */
+/**
+ * Waits until one of the borrowed fds is readable, hung up or failed; the indexes of those, none after `timeoutMs`.
+ * Occupies a thread of the pool while it waits.
+ */
 export function pollReadable(fds: readonly number[], timeoutMs: number): Promise<number[]> {
   return pollFor(POLLIN, fds, timeoutMs)
 }
 
-/** Waits until a borrowed fd can be written, its reader has gone, or the time is over. Occupies a pool thread meanwhile. */
+/**
+ * Waits until a borrowed fd can be written, its reader is gone, or `timeoutMs` are over. Occupies a thread of the pool
+ * while it waits.
+ */
 export async function pollWritable(fd: number, timeoutMs: number): Promise<void> {
   await pollFor(POLLOUT, [fd], timeoutMs)
 }

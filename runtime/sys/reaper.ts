@@ -1,10 +1,12 @@
 /**
- * The only place that waits for children. A child subreaper gets orphans, and so never uses libuv's child processes: on SIGCHLD
- * everything that can be reaped is reaped (waitpid(-1, WNOHANG) until empty), known pids are told to their watchers in the order of the
- * kernel's answers, orphans vanish. Who is none reaps what it knows, and libuv may have children beside. Invariant: a pid is in the table before the event loop can run again after its birth,
- * or, for a process that a helper makes for us (CLONE_PARENT), its early exit is kept until the helper's report names it.
- * A command that ends before its container does is no owner of it: it only looks at the exits of what helpers made (WNOWAIT), and leaves
- * them to be reaped by whoever is the parent after it, who may wait for nothing else (conmon does).
+ * The only caller of waitpid(2) and waitid(2). A Reaper works in one of three modes:
+ * - subreaper: orphaned descendants become children of this process, and SIGCHLD reaps every child that has ended.
+ *   Node's child_process cannot be used then, because libuv would lose the exits of its own children.
+ * - not a subreaper: the reaper waits only for the pids that it knows, so libuv may have other children.
+ * - detached, for a command that ends before its container does: the reaper only looks at the exits of what the helpers
+ *   made (WNOWAIT). The zombies stay for the next parent, which may wait for nothing else (conmon does).
+ * Invariant: a pid is in the table before the event loop runs again after its birth. A process that a helper makes for
+ * this one (CLONE_PARENT) may end before its pid is known; its exit is then kept until the helper reports the pid.
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
@@ -13,15 +15,20 @@ import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36
 const WNOHANG = 1
-/** How many orphans are reaped before others have their turn: the end of a large container makes thousands. */
+/**
+ * How many children are reaped before other work has its turn: the end of a large container makes thousands of orphans.
+ */
 const REAPED_AT_ONCE = 64
-/** waitid(2) of one pid, which stays as it is */
+/** For waitid(2) of one pid; WNOWAIT leaves the zombie to be reaped. */
 const [P_PID, WEXITED, WNOWAIT, CLD_EXITED] = [1, 4, 0x01000000, 1]
 
 const waitpid = declare('int waitpid(int pid, void *status, int options)')
 const waitid = declare('int waitid(int idtype, int id, void *info, int options)')
 
-/** How a process ended: exit status (128 + signal number when a signal killed it) and the wall-clock time at which it was reaped. */
+/**
+ * How a process ended: exit status (128 + signal number when a signal killed it) and the wall-clock time at which it
+ * was reaped.
+ */
 export interface Exit {
   readonly status: number
   /** the signal that killed it, if one did */
@@ -31,9 +38,15 @@ export interface Exit {
 
 /** How a Reaper works. */
 export interface ReaperMode {
-  /** false: orphans of our children go to somebody else, and only children that we know are reaped, so that child_process works beside */
+  /**
+   * false: this process does not adopt orphans and reaps only the children that it knows, so that child_process still
+   * works
+   */
   readonly subreaper?: boolean
-  /** what helpers make for us outlives us, and its exit is another's to reap: nothing is but what we started */
+  /**
+   * what the helpers make outlives this process and is left to its next parent: only what this process itself started
+   * is reaped
+   */
   readonly detached?: boolean
 }
 
@@ -62,12 +75,15 @@ export class Child {
     return this.#exit === undefined && signalChild(this.pid, signal)
   }
 
-  /** Signals the process group that it leads; false when the process itself has been reaped, since its number may belong to others then. */
+  /**
+   * Signals the process group that it leads. False when the process itself has been reaped, since its number may belong
+   * to another process then.
+   */
   killGroup(signal: number): boolean {
     return this.#exit === undefined && signalChild(-this.pid, signal)
   }
 
-  /** For the reaper alone. */
+  /** Records the exit; only the reaper calls this. */
   settle(exit: Exit): void {
     this.#exit = exit
     this.#resolve(exit)
@@ -75,28 +91,31 @@ export class Child {
 }
 
 let current: Reaper | undefined
-/** how many hold a lease of it; 0 for one that was started by its owner */
+/** how many leases of the current reaper are held; 0 for one that its owner started */
 let leases = 0
 
-/** The reaper of this process; one at most is at work. */
+/** The reaper of this process; at most one runs at a time. */
 export class Reaper {
   readonly #logger: Logger
   readonly #children = new Map<number, Child>()
-  /** exits of pids that nobody has claimed yet, kept only while a helper may still report them */
+  /** exits of pids that no helper has reported yet, kept only while a report may still come */
   readonly #early = new Map<number, Exit>()
   readonly #status = Buffer.alloc(4)
-  /** the children that are another's to reap */
+  /** in detached mode: the children that the next parent will reap */
   readonly #left = new Map<number, Child>()
   /** a siginfo_t */
   readonly #info = Buffer.alloc(128)
   #detached = false
-  /** orphans come to us, so that every child is ours to reap, known or not */
+  /** this process adopts orphans, so it reaps every child, known or not */
   #subreaper = false
   #expecting = 0
-  /** a batch was reaped in this turn; and whether there is more to reap in the next one */
+  /** a batch was reaped in this turn of the event loop; `#again` says that another one is due in the next */
   #resting = false
   #again = false
-  /** Node does not count a signal handler as something to wait for: this timer, which never fires, stands for the children */
+  /**
+   * Node does not stay alive for a signal handler, so this timer, which never fires, keeps it alive while there are
+   * children
+   */
   readonly #keepAlive = setInterval(() => {}, 2 ** 30).unref()
   #onSignal: (() => void) | undefined
 
@@ -105,14 +124,14 @@ export class Reaper {
   }
 
   /**
-   * The one that is at work in this process, or where there is none one that works until the lease ends: for whoever has a program to run
-   * and no container process to own.
+   * The reaper that runs in this process, or a new one that works until the last lease ends. For callers that run a
+   * program and own no container process.
    */
   static lease(): { readonly reaper: Reaper } & Disposable {
     const leased = leases > 0
     if (current !== undefined && !leased) return { reaper: current, [Symbol.dispose]() {} }
     const reaper = current ?? new Reaper()
-    // not as subreaper: what a program leaves behind would stay with us when nobody reaps any more
+    // not as a subreaper: orphans of the program would stay zombies of this process once the reaper is closed
     if (!leased) reaper.start({ subreaper: false })
     leases++
     return {
@@ -123,7 +142,7 @@ export class Reaper {
     }
   }
 
-  /** Becomes child subreaper, unless told not to, and begins to reap. */
+  /** Becomes a child subreaper, unless `subreaper` is false, and begins to reap. */
   start(options: ReaperMode = {}): void {
     if (this.#onSignal !== undefined) return
     if (current !== undefined) throw new Error('this process has a reaper already')
@@ -135,7 +154,7 @@ export class Reaper {
     process.on('SIGCHLD', this.#onSignal)
   }
 
-  /** Stops reaping; children still in the table are never reported. */
+  /** Stops reaping; the `exited` of children still in the table never resolves. */
   close(): void {
     if (this.#onSignal !== undefined) process.off('SIGCHLD', this.#onSignal)
     this.#onSignal = undefined
@@ -151,12 +170,12 @@ export class Reaper {
     return child
   }
 
-  /** Says that a helper will name a further child of ours; must be paired with `adopt` or `forget`. */
+  /** Says that a helper will report one more child; must be paired with `adopt` or `forget`. */
   expect(): void {
     this.#expecting++
   }
 
-  /** Claims the child that a helper reported. */
+  /** Claims the child that a helper reported, and ends one expectation. */
   adopt(pid: number): Child {
     const child = new Child(pid)
     const early = this.#early.get(pid)
@@ -165,7 +184,7 @@ export class Reaper {
     else this.#children.set(pid, child)
     this.forget()
     this.#keepAliveWhile()
-    // its end may have been signalled before it had a name
+    // its SIGCHLD may have come before its pid was known
     if (this.#detached) this.#look()
     else if (!this.#subreaper) this.#reap(pid)
     return child
@@ -181,7 +200,10 @@ export class Reaper {
     else this.#keepAlive.unref()
   }
 
-  /** Reaps what has ended, of all children or of those that we know; called on SIGCHLD, and by whoever must know now. */
+  /**
+   * Reaps every child that has ended, among all children or among those that it knows. It is called on SIGCHLD, and by
+   * callers that cannot wait for the signal.
+   */
   reap(): void {
     if (this.#subreaper && !this.#detached) this.#reap(-1)
     else for (const pid of [...this.#children.keys()]) this.#reap(pid)
@@ -189,7 +211,7 @@ export class Reaper {
     this.#keepAliveWhile()
   }
 
-  /** Reaps like an owner from now on: what helpers made has come to nothing, and nobody after us is to find it. */
+  /** Leaves the detached mode: the container was not made, so no later parent will reap what the helpers made. */
   reclaim(): void {
     this.#detached = false
     for (const [pid, child] of this.#left) this.#children.set(pid, child)
@@ -197,7 +219,7 @@ export class Reaper {
     this.reap()
   }
 
-  /** Looks which of the children that are another's to reap have ended. */
+  /** Reports those of the detached children that have ended, without reaping them. */
   #look(): void {
     for (const [pid, child] of this.#left) {
       this.#info.fill(0)
@@ -212,13 +234,13 @@ export class Reaper {
     this.#keepAliveWhile()
   }
 
-  /** Reaps on a signal: one batch in a turn. */
+  /** Reaps on a signal, at most one batch in a turn of the event loop. */
   #reapSome(): void {
     if (!this.#subreaper || this.#detached) {
       this.reap()
       return
     }
-    // the signals of thousands come in one turn, and each would have its batch
+    // thousands of exits may come in one turn, and each signal would reap its own batch
     this.#again = this.#resting
     if (this.#resting) return
     this.#again = !this.#reap(-1, REAPED_AT_ONCE)
@@ -230,7 +252,7 @@ export class Reaper {
     })
   }
 
-  /** Reaps one child, or with -1 all of them, as far as they have ended; false when there may be more than `most`. */
+  /** Reaps one child, or all of them for -1, as far as they have ended; false when there may be more than `most`. */
   #reap(which: number, most = Number.POSITIVE_INFINITY): boolean {
     for (let count = 0; count < most; count++) {
       const pid = waitpid(which, this.#status, WNOHANG)

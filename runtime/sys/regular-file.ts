@@ -1,13 +1,16 @@
 /**
- * Whole small files whose author is somebody else. Invariant: never more than the limit is read, never from anything but a regular file,
- * and what was looked at is what is read; a fifo without a writer, a device without an end or a file that grows meanwhile cannot hold
- * or fill this process.
+ * Reading whole small files that another user may have written. Invariant: only a regular file is read, only up to the
+ * limit, and the file that was checked is the one that is read. So a fifo without a writer, a device without an end or
+ * a file that grows cannot block or fill this process.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 
-/** The bytes of a file; `what` names it in messages. @throws InvalidArgument for another kind of file or one above the limit, and the system's error */
+/**
+ * The bytes of a file; `what` names it in messages.
+ * @throws InvalidArgument for another kind of file or one above the limit; otherwise the error of open(2) or read(2)
+ */
 export function readRegularFile(path: string, limitBytes: number, what = `"${path}"`): Buffer {
   let fd: number
   try {
@@ -29,7 +32,7 @@ export function readRegularFile(path: string, limitBytes: number, what = `"${pat
 function readBounded(fd: number, limitBytes: number, what: string): Buffer {
   const stat = fstatSync(fd)
   if (!stat.isFile()) throw new RuntimeError('InvalidArgument', `cannot read ${what}: it is not a regular file`)
-  // one byte more than there should be: its end is seen without another buffer
+  // one byte more than the file should have, so that its end is seen without a larger buffer
   let bytes = Buffer.allocUnsafe(Math.min(stat.size, limitBytes) + 1)
   let length = 0
   while (stat.size <= limitBytes) {

@@ -1,6 +1,7 @@
 /**
- * Removing files and folders. Not by rmSync: for most reasons the error of that one has neither an errno nor a beginning (", Unknown error").
- * Invariants: no symlink is followed; what is not there is removed; a failure names the path that stayed, and why.
+ * Removing files and folders. Node's rmSync is not used: most of its errors have neither an errno nor a beginning (",
+ * Unknown error"). Invariants: no symlink is followed; a missing file counts as removed; an error names the path that
+ * stayed, and why.
  */
 import { readdirSync, rmdirSync, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -10,15 +11,21 @@ import { errnoCode, errnoOf, errnoWords } from './errno.ts'
 
 const { EISDIR, ENOENT } = constants.errno
 
-/** Removes a file of any kind but a folder; none there is fine. @throws the system's error with the path */
+/**
+ * Removes a file of any kind but a folder; a missing one is no error.
+ * @throws the system's error with the path
+ */
 export function removeFile(path: string): void {
   const errno = tried(() => unlinkSync(path))
   if (errno !== 0 && errno !== ENOENT) throw failed('unlink', path, errno)
 }
 
-/** Removes a folder with all below it, or a file of any kind; nothing there is fine. @throws the system's error with the path that stayed */
+/**
+ * Removes a folder with everything below it, or a file of any kind; a missing one is no error.
+ * @throws the system's error with the path that stayed
+ */
 export function removeTree(path: string): void {
-  // as a file first: a link to a folder is one
+  // unlink first: it also removes a symlink to a folder
   const errno = tried(() => unlinkSync(path))
   if (errno === 0 || errno === ENOENT) return
   if (errno !== EISDIR) throw failed('unlink', path, errno)
@@ -32,7 +39,7 @@ export function removeTree(path: string): void {
   if (removed !== 0 && removed !== ENOENT) throw failed('rmdir', path, removed)
 }
 
-/** The errno that stopped it, or 0. Throws what is no failure of the system. */
+/** The errno of a failed call, or 0; throws errors that have none. */
 function tried(work: () => void): number {
   try {
     work()

@@ -1,6 +1,6 @@
 /**
- * What this kernel's seccomp(2) knows. A filter is "loaded" from nowhere: the kernel refuses flags that it does not know before it looks
- * for the program, and misses the program otherwise. Nothing is ever installed.
+ * Which filter flags this kernel knows. The probe loads a filter from a null pointer: the kernel refuses unknown flags
+ * before it looks at the pointer, and otherwise fails with EFAULT. No filter is ever installed.
  */
 
 import { declare, lastErrno } from './libc.ts'
@@ -8,7 +8,7 @@ import { EFAULT } from './linux.ts'
 
 const SET_MODE_FILTER = 1
 
-/** Numbers of seccomp(2) where they differ from the generic table's. */
+/** The numbers of seccomp(2) on architectures that do not use the generic table. */
 const NUMBERS: Readonly<Partial<Record<NodeJS.Architecture, number>>> = { x64: 317, s390x: 348, ppc64: 358 }
 const GENERIC_NUMBER = 277
 

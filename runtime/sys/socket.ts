@@ -1,6 +1,6 @@
 /**
- * The socket calls that Node has no API for: socketpair(2), one fd by SCM_RIGHTS (unix(7)) in both directions, peer credentials, and
- * connecting to a unix socket without an event loop. All fds are CLOEXEC.
+ * Socket calls for which Node has no API: socketpair(2), one fd by SCM_RIGHTS (unix(7)) in both directions, peer
+ * credentials, and a connection to a unix socket without the event loop. All fds are CLOEXEC.
  */
 
 import koffi from 'koffi'
@@ -37,13 +37,19 @@ export function socketPair(): { ours: OwnedFd; theirs: OwnedFd } {
   return { ours: new OwnedFd(fds.readInt32LE(0)), theirs: new OwnedFd(fds.readInt32LE(4)) }
 }
 
-/** Places in a frame: struct msghdr (x86-64 and arm64: 56 bytes), its one iovec, room for one fd, and room for received bytes. */
+/**
+ * Offsets in a frame: struct msghdr (56 bytes on x86_64 and arm64), its one iovec, room for one fd, and room for
+ * received bytes.
+ */
 const IOV = 56
 const CONTROL = 72
 const CONTROL_BYTES = 24
 const DATA = 96
 
-/** A frame points into itself, so that it is alive as long as the call that uses it; bytes to be sent lie outside, with the caller. */
+/**
+ * One buffer for a message, which points into itself, so that all parts live as long as the call. Bytes to send stay in
+ * the caller's buffer.
+ */
 function frameOf(data: Uint8Array | undefined, room: number): Buffer {
   const frame = Buffer.alloc(DATA + room)
   const at = koffi.address(frame)
@@ -56,12 +62,12 @@ function frameOf(data: Uint8Array | undefined, room: number): Buffer {
   return frame
 }
 
-/** Receives one fd that a peer has already sent; undefined when none is there. Never blocks. */
+/** Receives one fd that the peer has already sent; undefined when none is waiting. Never blocks. */
 export function receiveFd(socketFd: number): OwnedFd | undefined {
   return receiveMessage(socketFd, 64)?.fd
 }
 
-/** The same with up to `room` bytes of what came with it. */
+/** Like receiveFd, with up to `room` of the bytes that came with the fd. */
 export function receiveMessage(
   socketFd: number,
   room: number,
@@ -79,7 +85,10 @@ export function receiveMessage(
   return { fd: new OwnedFd(control.readInt32LE(16)), data: frame.subarray(DATA, DATA + received) }
 }
 
-/** Sends bytes and, with the first of them, one fd over a connected unix socket, without waiting; how many of the bytes went out. */
+/**
+ * Sends bytes, and one borrowed fd with the first of them, over a connected unix socket; the number of bytes sent.
+ * Never blocks.
+ */
 export function sendFd(socketFd: number, data: Uint8Array, fd: number): number {
   const frame = frameOf(data, 0)
   frame.writeBigUInt64LE(20n, CONTROL)
@@ -91,7 +100,7 @@ export function sendFd(socketFd: number, data: Uint8Array, fd: number): number {
   return Math.min(sent, data.length)
 }
 
-/** Who is at the other end of a connected unix socket (SO_PEERCRED): pid, uid and gid at the time of connect(2). */
+/** The peer of a connected unix socket (SO_PEERCRED): its pid, uid and gid at the time of connect(2). */
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
   const value = Buffer.alloc(12)
   const length = Buffer.alloc(4)
@@ -102,7 +111,7 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
   return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) }
 }
 
-/** Connects to a unix stream socket by path, of any length; blocks no longer than the peer's backlog makes it. */
+/** Connects to a unix stream socket by a path of any length; blocks while the peer's backlog is full. */
 export function connectUnix(path: string): OwnedFd {
   return withPathAddress('connect', path, 'cannot connect to', (address) => {
     const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)

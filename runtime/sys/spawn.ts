@@ -1,6 +1,7 @@
 /**
- * Starting a process by posix_spawn(3): the one way in which a child is ever started, since libuv's child processes would be waited for
- * behind the reaper's back. Invariant: a child gets exactly the fds it is given; everything else here is CLOEXEC.
+ * Starting a process by posix_spawn(3), the only way in which the runtime starts a child: libuv would wait for its own
+ * children behind the reaper's back. Invariant: a child gets exactly the fds that it is given; every other descriptor
+ * of this process is CLOEXEC.
  */
 
 import { closeSync } from 'node:fs'
@@ -31,19 +32,19 @@ export interface SpawnOptions {
   readonly env: readonly string[]
   readonly fds: readonly { readonly from: number; readonly to: number }[]
   /**
-   * For a program that is not ours: it runs in this folder, leads a process group of its own, finds every signal unblocked and at its
-   * default, has the soft limit of open files that we were started with, and gets none of the fds.
+   * For a program that is not part of the runtime. It runs in this folder, leads its own process group and finds every
+   * signal unblocked and at its default. It gets the inherited soft limit of open files, and only the given fds.
    */
   readonly foreign?: { readonly cwd: string }
 }
 
-/** Starts a child and returns its pid; the caller's reaper must be told of it before returning to the event loop. */
+/** Starts a child and returns its pid; the caller's reaper must know the pid before the event loop runs again. */
 export function spawnProcess(options: SpawnOptions): number {
   const { path, fds, foreign } = options
   const actions = Buffer.alloc(256)
   const pid = Buffer.alloc(4)
   const scratch: number[] = []
-  // above every number that the child is given, so that a dup2 never overwrites a source that is still needed
+  // above every number that the child is given, so that no dup2 overwrites a source that is still needed
   const above = Math.max(...fds.map(({ to }) => to)) + 1
   actionsInit(actions)
   try {
@@ -70,16 +71,19 @@ export function spawnProcess(options: SpawnOptions): number {
   }
 }
 
-/** What others left open without CLOEXEC when they started us. */
+/** Closes what the caller of this process left open without CLOEXEC. */
 function closeFrom(actions: Buffer, first: number): void {
   try {
     actionsCloseFrom(actions, first)
   } catch {
-    // fallback: glibc before 2.34 cannot; then the child sees what we were given, as with any other program
+    // fallback: glibc before 2.34 lacks the call; the child then inherits what this process inherited
   }
 }
 
-/** Node ignores SIGPIPE, and a child would inherit that. The attributes hold no memory of their own (glibc), so nothing is destroyed. */
+/**
+ * Attributes that undo what Node changes: it ignores SIGPIPE, and a child would inherit that. In glibc they hold no
+ * memory of their own, so they need no destroy.
+ */
 function foreignAttributes(): Buffer {
   const attr = Buffer.alloc(512)
   attrInit(attr)

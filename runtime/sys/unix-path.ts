@@ -1,6 +1,7 @@
 /**
- * Addresses of unix sockets. The kernel's have room for 108 bytes, paths of file systems may be longer: those are reached through a
- * descriptor of ours, by its name in /proc. Invariant: an address is good as long as the callback runs, and names what the path names then.
+ * Addresses of unix sockets. An address has room for 108 bytes, but a path may be longer: such a path is reached
+ * through a descriptor, by its name in /proc. Invariant: an address is valid only while the callback runs, and names
+ * what the path named at its start.
  */
 
 import { closeSync, constants, openSync } from 'node:fs'
@@ -8,18 +9,22 @@ import { basename, dirname } from 'node:path'
 import { errnoOf, syscallError } from './errno.ts'
 import { AF_UNIX, ENAMETOOLONG, O_PATH } from './linux.ts'
 
-/** sun_path of struct sockaddr_un; a path there ends with a zero */
+/** sun_path of struct sockaddr_un; a path in it ends with a zero byte */
 const PATH_BYTES = 108
 
-/** What the address is for: connect wants a socket that is there, bind makes one. */
+/** What the address is for: connect(2) needs an existing socket, bind(2) makes one. */
 export type AddressUse = 'bind' | 'connect'
 
-/** Calls `use` with the address of a path; `what` is the action for messages. @throws the system's error for what opening a long path met */
+/**
+ * Calls `use` with the address of a path; `what` is the action for messages.
+ * @throws the system's error when a long path cannot be opened
+ */
 export function withPathAddress<T>(call: AddressUse, path: string, what: string, use: (address: Buffer) => T): T {
   const bytes = Buffer.from(path)
   if (bytes.length < PATH_BYTES) return use(addressOf(bytes))
   const fail = (errno: number) => syscallError(`${what} "${path}"`, call, errno, path)
-  // a socket itself is opened, whose name may be long too; one that is to be made has but its folder
+  // connect: the socket itself is opened, since its name may be long too; bind: its folder, since there is no socket
+  // yet
   const [opened, rest] = call === 'connect' ? [path, ''] : [dirname(path), `/${basename(path)}`]
   let fd: number
   try {
@@ -36,7 +41,10 @@ export function withPathAddress<T>(call: AddressUse, path: string, what: string,
   }
 }
 
-/** The address of an abstract socket; all bytes of its name count, and it may fill the room. @throws the system's error for a longer one */
+/**
+ * The address of an abstract socket; every byte of its name counts, and no zero ends it.
+ * @throws ENAMETOOLONG for a name that does not fit
+ */
 export function abstractAddress(name: string, what: string): Buffer {
   const bytes = Buffer.from(`\0${name}`)
   if (bytes.length > PATH_BYTES) throw syscallError(`${what} "@${name}"`, 'connect', ENAMETOOLONG)

@@ -1,6 +1,6 @@
 /**
- * What libc calls the number of an error or of a signal, in the lower case of the messages that tools of the field look for: "no such file
- * or directory", "bad system call". (Node's own words are libuv's: "resource busy or locked", and for some numbers there are none.)
+ * libc's words for an errno or a signal, in lower case, because tools match on them: "no such file or directory", "bad
+ * system call". libuv has other words ("resource busy or locked"), and none for some numbers.
  */
 import koffi from 'koffi'
 
