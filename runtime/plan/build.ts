@@ -1,7 +1,8 @@
 /**
- * From a spec to the plan that ts-init carries out. Read a function from top to bottom as the story of a start: first what the host side
- * does, then the clone, then what the container process does to itself until it becomes the user's program. The order is a matter of
- * security as much as of need; the comments say what would break. Pure: everything that depends on the machine comes in as input.
+ * From a spec to the plan that ts-init carries out. Each function reads from top to bottom as the story of a start.
+ * First comes the host side, then the clone, then what the container process does until it becomes the user's program.
+ * The order matters for security as well as for function; the comments say what would break. Pure: everything that
+ * depends on the machine comes in as input.
  */
 import { type Op, PIVOT_MODE, ROOTFS_HOW } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -49,7 +50,10 @@ import { affinity, everyCpu, initialAffinity, ioPriority, memoryPolicy, needsCgr
 export type { HostFacts } from '../host/facts.ts'
 export type { CreateInput, ExecInput } from './input.ts'
 
-/** The plan of a container: it ends waiting at the fifo, then executes the program. @throws InvalidArgument */
+/**
+ * The plan of a container's init: it waits at the fifo, then executes the program.
+ * @throws InvalidArgument
+ */
 export function buildCreatePlan(input: CreateInput): Op[] {
   const { spec, host, cgroup } = input
   const { linux } = spec
@@ -81,7 +85,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
   const waitAt = (point: CgroupNeeded) => (point === needed ? waitForCgroup(cgroup) : [])
 
   return [
-    // On the host's side, with its rights and its paths.
+    // on the host side, with the runtime's privileges and the host's paths
     ...oomScore(process),
     ...(inUserNamespace ? raiseRlimits(rlimits, '/process') : []),
     ...openCgroup(cgroup),
@@ -90,7 +94,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...namespaces.join,
     namespaces.clone,
 
-    // In the container process.
+    // in the container process
     { op: 'session', becomeRoot: inUserNamespace ? 1 : 0 },
     ...namespaces.unshare,
     ...namespaces.clocks,
@@ -98,7 +102,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...(namespaces.created.has('network') ? [{ op: 'loopback_up' } as const] : []),
     ...networkDevices,
 
-    // The file system, still seen from outside of the root.
+    // the file system, still seen from outside the new root
     ...(ownMounts ? rootPropagation(linux) : []),
     { op: 'rootfs', path: input.rootfs, how: rootfsHow(spec, ownMounts), origin: '/root/path' },
     ...waitAt('mounts'),
@@ -110,7 +114,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...createHooks(input),
     { op: 'pivot', mode: pivotMode(input, ownMounts), origin: '/root/path' },
 
-    // Inside. Whatever must be written is written before its mount becomes read-only.
+    // inside the new root: files are written before the mount that holds them becomes read-only
     ...(spec.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
     ...makeCwd(spec.process),
     ...terminal(process, { console: ownMounts, bareNewlines: input.bareNewlines }),
@@ -120,14 +124,15 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     ...names(spec),
     ...apparmor(process),
     ...sysctls(linux),
-    // masks come last of all mounts: nothing may be mounted over them, and the kernel parameters above lie below them
+    // masks come last of all mounts: nothing may be mounted over them, and the kernel parameters set above lie below
+    // them
     ...hiddenPaths(linux),
-    // an unbindable mount cannot be made read-only in a part of it
+    // after the read-only paths: below an unbindable mount no part can be made read-only
     ...(ownMounts ? propagationAgain(linux, mounts) : []),
     ...waitAt('process'),
     ...(needed === 'mounts' ? [] : cgroupNamespace),
 
-    // The process gives up what it has, and finds its program with what is left.
+    // the process gives up privileges, and finds its program with those that are left
     ...setRlimits(process),
     ...noNewPrivileges(process),
     everyCpu(),
@@ -141,7 +146,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
     credentials(process, input.seccomp),
     chdir(process, false),
     program(process),
-    // as late as possible: the filter need allow nothing but what follows
+    // as late as possible, so that the filter has to allow only the calls that follow
     ...seccomp(input.seccomp),
 
     { op: 'ready' },
@@ -152,17 +157,23 @@ export function buildCreatePlan(input: CreateInput): Op[] {
   ]
 }
 
-/** What first needs the process to be in its cgroup; entering may take milliseconds, so nothing waits for it without need. */
+/**
+ * The first step that needs the process in its cgroup. Entering may take milliseconds on v1, so the plan waits no
+ * earlier.
+ */
 type CgroupNeeded = 'mounts' | 'hooks' | 'process' | 'program'
 
 function cgroupNeeded(spec: Spec, { created }: NamespacePlan, mounts: MountPlan): CgroupNeeded {
-  // a mount shows the cgroup namespace that the mounter is in
+  // a cgroup mount shows the cgroup namespace of the process that mounts it
   if (created.has('cgroup') && mounts.needsCgroupNamespace) return 'mounts'
   if (hasCreateHooks(spec.hooks)) return 'hooks'
   return created.has('cgroup') || needsCgroup(spec.process, spec.linux) ? 'process' : 'program'
 }
 
-/** The plan of a further process in a container: no mounts, no fifo. @throws InvalidArgument */
+/**
+ * The plan of an exec in a running container: no mounts, no fifo.
+ * @throws InvalidArgument
+ */
 export function buildExecPlan(input: ExecInput): Op[] {
   const { spec, cgroup, init, host } = input
   const inUserNamespace = (BigInt(init.namespaces) & CLONE_FLAGS.user) !== 0n
@@ -183,7 +194,7 @@ export function buildExecPlan(input: ExecInput): Op[] {
     { op: 'session', becomeRoot: inUserNamespace ? 1 : 0 },
     ...enterRoot(input),
     ...keyring(input.keyring, process.process),
-    // the runtime's own null device would be an inode of the host in the container's hands
+    // the runtime's null device is an inode of the host, which the container must not hold
     ...(process.process.terminal ? [] : [{ op: 'reopen_null' } as const]),
     ...terminal(process, { console: false, bareNewlines: input.bareNewlines }),
     umask(process),
@@ -210,7 +221,10 @@ export function buildExecPlan(input: ExecInput): Op[] {
   ]
 }
 
-/** Joining a mount namespace changes the root; without one the container's is a folder of the host's, and is entered as create did. */
+/**
+ * Joining a mount namespace changes the root. A container without one has a folder of the host as its root, which is
+ * entered as at create.
+ */
 function enterRoot({ spec, rootfs, host }: ExecInput): readonly Op[] {
   if (planNamespaces(spec.linux, host).own.has('mount')) return []
   return [
@@ -219,7 +233,7 @@ function enterRoot({ spec, rootfs, host }: ExecInput): readonly Op[] {
   ]
 }
 
-/** What no order of operations can achieve. */
+/** Refuses what no order of operations can achieve. */
 function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }: NamespacePlan): void {
   const { linux } = spec
   requireMappedIds(linux, spec.process.user, '/process/user')
@@ -232,21 +246,24 @@ function refuseImpossible({ spec, host, noPivot }: CreateInput, { own, created }
     }
     return
   }
-  // what is mounted from here on is mounted on the host, where its mounts are not ours to change
+  // without a mount namespace every mount is made on the host, whose mounts the container must not change
   const needs = 'needs a mount namespace of the container'
   if (linux.rootfsPropagation !== undefined) throw specError('/linux/rootfsPropagation', `rootfsPropagation ${needs}`)
   if (created.has('user')) throw specError('/linux/namespaces', `a new user namespace ${needs}`)
 }
 
-/** The keyring is the process's: it carries its label. */
+/** The keyring carries the SELinux label of the process. */
 function keyring(name: string | null, { selinuxLabel: label = '' }: OciProcess): readonly Op[] {
   return name === null ? [] : [{ op: 'keyring', name, label }]
 }
 
-/** What the kernel refuses of the root before the pivot, or of the mounts on their way into the container, and what they are until then. */
+/**
+ * Propagation types that the kernel refuses for the root before the pivot or for mounts that are moved into the
+ * container, and their stand-ins until then.
+ */
 const UNTIL_PIVOT: Partial<Record<Propagation, Propagation>> = { unbindable: 'private', runbindable: 'rprivate' }
 
-/** Nothing that is mounted in the container reaches the host, unless the spec asks for it. */
+/** By default a mount in the container does not propagate to the host. */
 function rootPropagation({ rootfsPropagation: word = 'rslave' }: Linux): readonly Op[] {
   return [propagation(UNTIL_PIVOT[word] ?? word)]
 }
@@ -255,14 +272,20 @@ function propagation(word: Propagation): Op {
   return { op: 'propagation', path: '/', flags: PROPAGATION[word], origin: '/linux/rootfsPropagation' }
 }
 
-/** A root that is to be a slave stays one: only a shared parent stands in the way of the pivot. */
+/**
+ * pivot_root(2) refuses a root whose parent mount is shared; a slave is allowed, so a root that the spec wants as a
+ * slave stays one.
+ */
 function rootfsHow(spec: Spec, ownMounts: boolean): number {
   if (!ownMounts) return mountsAmongCallers(spec) ? ROOTFS_HOW.CALLERS : ROOTFS_HOW.DIRECTORY
   const word = spec.linux.rootfsPropagation
   return word === 'slave' || word === 'rslave' ? ROOTFS_HOW.SLAVE : ROOTFS_HOW.PRIVATE
 }
 
-/** The pivot needs a root that is neither shared nor unbindable: those two are set again on the new one. */
+/**
+ * pivot_root(2) needs a root that is neither shared nor unbindable, so these two types are set on the new root
+ * afterwards.
+ */
 function propagationAgain(
   { rootfsPropagation: word }: Linux,
   { propagationAgain: ofMounts }: MountPlan,
@@ -301,7 +324,7 @@ function personality(linux: Linux): readonly Op[] {
   return [{ op: 'personality', domain: PERSONALITIES[linux.personality.domain], origin: '/linux/personality' }]
 }
 
-/** What an exec's document leaves out, it takes from the container's own process. */
+/** An exec takes what its document leaves out from the container's own process. */
 function withDefaultsOf(container: OciProcess, process: OciProcess): OciProcess {
   const { capabilities, apparmorProfile, selinuxLabel, oomScoreAdj, user } = { ...container, ...process }
   const { scheduler, ioPriority, execCPUAffinity } = { ...container, ...process }

@@ -1,19 +1,22 @@
-/** How a process comes into its cgroups, and what may happen only then. Invariant: a plan that opens a cgroup waits for it exactly once. */
+/**
+ * How a process enters its cgroups, and what must wait for that. Invariant: a plan that opens a cgroup waits for it
+ * exactly once.
+ */
 import type { Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import { CLONE_FLAGS } from './namespaces.ts'
 
-/** Opens the cgroups on the host's side. */
+/** Opens the cgroups on the host side. */
 export function openCgroup(cgroup: CgroupJoin): readonly Op[] {
   if (cgroup.kind === 'dir') return [{ op: 'cgroup_dir', path: cgroup.path, origin: '/linux/cgroupsPath' }]
   if (cgroup.kind === 'none') return []
   const tasks: Op[] = cgroup.paths.map((path) => ({ op: 'cgroup_tasks', path, origin: '/linux/cgroupsPath' }))
-  // a hybrid host's v2 tree, beside the hierarchies of v1
+  // the v2 tree of a hybrid host, beside the hierarchies of v1
   if (cgroup.dir !== undefined) tasks.unshift({ op: 'cgroup_dir', path: cgroup.dir, origin: '/linux/cgroupsPath' })
   return tasks
 }
 
-/** Waits until the process is in them. On v1 that can take milliseconds, so it comes as late as the rest allows. */
+/** Waits until the process is in its cgroups. On v1 that can take milliseconds, so the plan waits as late as it can. */
 export function waitForCgroup(cgroup: CgroupJoin): readonly Op[] {
   return cgroup.kind === 'none' ? [] : [{ op: 'wait_cgroup' }]
 }

@@ -1,7 +1,10 @@
 /**
- * A mount of type "cgroup": what the container sees below /sys/fs/cgroup. With a cgroup namespace the kernel shows only the container's
- * own part; without one the container's directories are bound there, so that it sees no other container's by name (v1, and v2 in a user
- * namespace), or the whole tree as the host has it (v2). On v1 the destination is a tmpfs with one directory per hierarchy, and links for merged controllers.
+ * A mount of type "cgroup": what the container sees below /sys/fs/cgroup.
+ * - With a cgroup namespace the kernel shows only the container's own part.
+ * - Without one, on v1 or in a user namespace, the container's own directories are bound there, which hides the names
+ *   of other containers.
+ * - Without one, on v2, the whole tree is bound as the host has it.
+ * On v1 the destination is a tmpfs with one directory per hierarchy, and links for merged controllers.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
@@ -14,7 +17,8 @@ import { baseName, isWithin, parentPath } from './paths.ts'
 /** Plans one cgroup mount. @throws InvalidArgument when the host has no cgroup file system */
 export function planCgroupMount(entry: MountEntry, input: MountInput): readonly Op[] {
   const { own, created } = input.namespaces
-  // the kernel mounts for the owner of the cgroup namespace, which a new user namespace is not of one that was there before
+  // the kernel lets only the owner of the cgroup namespace mount it: a new user namespace does not own an older cgroup
+  // namespace
   const ownNamespace = own.has('cgroup') && (created.has('cgroup') || !created.has('user'))
   if (input.host.cgroup2) return [ownNamespace ? mountV2(entry) : bindV2(entry, input)]
   const hierarchies = input.host.cgroupMounts.filter(({ controllers }) => controllers.length > 0)
@@ -76,8 +80,9 @@ function mountV2(entry: MountEntry): Op {
 }
 
 /**
- * Without a namespace of its own a container of the host's root sees the tree as the host does. One of a user must not: all of what was
- * delegated to the user would be in its hands (CVE-2023-25809). It sees its own cgroup, or an empty folder when it has none.
+ * Without a cgroup namespace a container of the host's root sees the tree as the host does. A container in a user
+ * namespace must not: it could write all cgroups that were delegated to its user (CVE-2023-25809). It sees its own
+ * cgroup, or an empty folder if it has none.
  */
 function bindV2(entry: MountEntry, { namespaces, host, cgroup }: MountInput): Op {
   const { destination, options } = entry
@@ -113,7 +118,7 @@ function bind(entry: MountEntry, source: string, target: string): Op {
     fstype: '',
     target,
     how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE,
-    // all of the tree: with "ro" nothing of it may stay writable
+    // the whole tree: with "ro" no part of it may stay writable
     set: 0n,
     clear: 0n,
     dropped: 0n,
@@ -123,7 +128,7 @@ function bind(entry: MountEntry, source: string, target: string): Op {
   })
 }
 
-/** The container's directory in a hierarchy; where it has none of its own, the one that it inherits from us. */
+/** The container's directory in a hierarchy; if it has none of its own, the runtime's, which it inherits. */
 function ownDirectory({ mountpoint, ownPath }: CgroupMount, cgroup: CgroupJoin): string {
   const joined = cgroup.kind === 'tasks' ? cgroup.paths.find((path) => isWithin(path, mountpoint)) : undefined
   if (joined !== undefined) return parentPath(joined)

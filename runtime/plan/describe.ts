@@ -1,6 +1,7 @@
 /**
- * A plan as text, one numbered line per operation: what `runts plan` prints and what tests compare. Flags appear by name, arguments that
- * say nothing (empty, zero) are left out, filters by their size; what the runtime does at an operation follows in parentheses.
+ * A plan as text, one numbered line per operation: what `runts plan` prints and what tests compare. Flags appear by
+ * name, filters by their size, and empty or zero arguments are left out. A note in parentheses says what the runtime
+ * does at an operation.
  */
 import { CREDENTIALS, MOUNT_HOW, OPS, type Op, PIVOT_MODE, ROOTFS_HOW, SYNC_POINTS } from '../../proto/init-plan.ts'
 import { CAPABILITIES } from '../spec/capabilities.ts'
@@ -36,7 +37,7 @@ const MEMORY_BITS: Bits = Object.entries(MEMORY_FLAGS).map(([name, bits]) => [
   name.slice('MPOL_F_'.length).toLowerCase(),
   BigInt(bits),
 ])
-/** The mode proper, below its flags. */
+/** The bits of the mode, below its flags. */
 const MEMORY_MODE_MASK = (1 << 13) - 1
 const INFINITY_64 = 0xffffffffffffffffn
 const SOCK_FILTER_BYTES = 8
@@ -54,7 +55,7 @@ function flags(table: Bits): Formatter {
   return (value) => {
     let rest = BigInt(value as bigint | number)
     const names: string[] = []
-    // wide fields first, so that a field of several bits is not taken for its parts
+    // wide fields first, so that a field of several bits is not printed as its parts
     for (const [name, bits] of [...table].sort(([, a], [, b]) => Number(bitCount(b) - bitCount(a)))) {
       if (bits === 0n || (rest & bits) !== bits) continue
       names.push(name)
@@ -82,7 +83,7 @@ const fileMode: Formatter = (value) => {
   return `${FILE_TYPES.get(mode & 0o170000) ?? '?'}${octal(mode & 0o7777)}`
 }
 
-/** The numbers of a bit mask, as the list that it was. */
+/** The numbers of a bit mask, as a list of ranges. */
 function list(value: unknown): string {
   const mask = value as Uint8Array
   const ranges: string[] = []
@@ -108,7 +109,7 @@ function memoryMode(value: unknown): string {
   return bits === 0 ? name : `${name}|${flags(MEMORY_BITS)(bits)}`
 }
 
-/** How to write an argument that is more than a number or a string: by op.name, else by name. */
+/** How to print an argument that is more than a number or a string: by op.name, else by name. */
 const FORMATTERS: Readonly<Record<string, Formatter>> = {
   'mount.how': flags(HOW),
   set: flags(ATTRIBUTES),
@@ -144,7 +145,7 @@ const FORMATTERS: Readonly<Record<string, Formatter>> = {
   'scheduler.policy': named(POLICY_NAMES),
   'scheduler.flags': flags(SCHEDULER_BITS),
   'io_priority.value': (value) => `${IO_NAMES.get((value as number) >> 13) ?? '?'}/${(value as number) & 0x1fff}`,
-  // how "the program's own" is written down (see the op)
+  // a single empty string means the program's own environment (see the op)
   'hook.env': (value) => ((value as readonly string[]).join() === '' ? "the program's" : plain(value)),
 }
 
@@ -172,7 +173,7 @@ const ALWAYS: ReadonlySet<string> = new Set([
   'hook.index',
 ])
 
-/** Arguments that say nothing to a reader: they follow from others. */
+/** Arguments that are never printed, since they follow from others. */
 const NEVER: ReadonlySet<string> = new Set(['hook.stateHead', 'hook.stateTail'])
 
 /** Describes a plan, one line per operation. */

@@ -1,6 +1,7 @@
 /**
- * Device nodes and the links of /dev. Every container gets the six nodes that programs expect; an entry of the spec with the same path
- * replaces one. In a user namespace no such node can be made (a fifo can), so the host's own is bound in its place.
+ * Device nodes and the links of /dev. Every container gets the six nodes that programs expect; an entry of the spec
+ * with the same path replaces one. A process in a user namespace cannot make device nodes (fifos it can), so the host's
+ * nodes are bound instead.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import type { Device } from '../spec/types.ts'
@@ -19,7 +20,7 @@ const DEFAULT_DEVICES: readonly Device[] = [
 ]
 
 const DEV_LINKS: readonly Op[] = [
-  // devpts makes its own ptmx; whatever the image has under the old name must not be used
+  // devpts has its own ptmx; a /dev/ptmx that the image brings must not be used
   { op: 'symlink', target: 'pts/ptmx', path: '/dev/ptmx', replace: 1 },
   { op: 'symlink', target: '/proc/self/fd', path: '/dev/fd', replace: 0 },
   { op: 'symlink', target: '/proc/self/fd/0', path: '/dev/stdin', replace: 0 },
@@ -29,13 +30,13 @@ const DEV_LINKS: readonly Op[] = [
 
 const CORE_LINK: Op = { op: 'symlink', target: '/proc/kcore', path: '/dev/core', replace: 0 }
 
-/** What the host and the namespaces mean for device nodes. */
+/** How the host and the namespaces decide about device nodes. */
 export interface DeviceConditions {
-  /** mknod(2) is impossible: the host's nodes are bound */
+  /** the process may not call mknod(2), so the host's nodes are bound */
   readonly bind: boolean
   /** MOUNT_HOW bits of such a bind besides BIND */
   readonly how: number
-  /** the host has /proc/kcore, and the link /dev/core leads to it */
+  /** the host has /proc/kcore, which the link /dev/core leads to */
   readonly kcore: boolean
 }
 

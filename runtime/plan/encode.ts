@@ -1,6 +1,6 @@
 /**
- * Op[] to the bytes that ts-init reads; init-plan.ts describes the form. Invariant: what is encoded is within the limits that the helper
- * enforces, so that it refuses no plan of ours: text that is too long is refused here, with its place in the spec.
+ * Op[] to the bytes that ts-init reads; init-plan.ts describes the form. Invariant: an encoded plan is within the
+ * limits that ts-init enforces. A text that is too long is refused here, with its place in the spec.
  */
 import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC } from '../../proto/init-plan.ts'
 import { PLAN_SCHEMA_HASH } from '../../proto/plan-hash.gen.ts'

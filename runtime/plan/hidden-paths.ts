@@ -1,4 +1,4 @@
-/** Paths that the container may not write, or not even read. Each is hidden once, under its clean name. */
+/** Paths that the container must not write, or must not even read. Each is hidden once, by its clean name. */
 import type { Op } from '../../proto/init-plan.ts'
 import type { Linux } from '../spec/types.ts'
 import { cleanPath } from './paths.ts'
@@ -15,7 +15,7 @@ export function hiddenPaths({ readonlyPaths, maskedPaths }: Linux): readonly Op[
   ]
 }
 
-/** Clean paths, each once, with their places in the list. An empty one names nothing, least of all the root. */
+/** Clean paths, each once, with their indexes in the list. An empty path is ignored: cleaned, it would be the root. */
 function distinct(paths: readonly string[]): readonly { path: string; index: number }[] {
   const first = new Map<string, number>()
   for (const [index, path] of paths.entries()) {

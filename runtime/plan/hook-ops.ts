@@ -1,20 +1,24 @@
 /**
- * The hooks that concern the plan: those of the runtime's namespaces are only waited for, those of the container's are run by the
- * container process itself. Each gets the container's state on its standard input; the pid in it is known only where it is run.
+ * The hooks in the plan. The container process waits while the runtime runs the hooks of the runtime's namespaces, and
+ * runs the hooks of the container's namespaces itself. Each gets the container's state on its standard input. ts-init
+ * fills in the pid, which is known only there.
  */
 import { type Op, SYNC_POINTS } from '../../proto/init-plan.ts'
 import type { Hooks, Spec } from '../spec/types.ts'
 import type { CreateInput } from './input.ts'
 
-/** In the list of a hook's environment, alone: the program's own environment (see the hook op). */
+/** As the only entry of a hook's environment: the program's own environment (see the hook op). */
 const PROGRAM_ENVIRONMENT: readonly string[] = ['']
 
-/** True when some hook runs while the container is being set up: its process must be in its cgroup by then. */
+/** True when a hook runs while the container is being set up: the process must be in its cgroup by then. */
 export function hasCreateHooks({ prestart, createRuntime, createContainer }: Hooks): boolean {
   return prestart.length + createRuntime.length + createContainer.length > 0
 }
 
-/** Before the pivot: first the runtime's own hooks, while we wait, then those that run here with the host's paths still in sight. */
+/**
+ * Before the pivot: the process waits for the runtime's own hooks, then runs its own while the host's paths are still
+ * reachable.
+ */
 export function createHooks(input: CreateInput): readonly Op[] {
   const { prestart, createRuntime } = input.spec.hooks
   const waits = prestart.length + createRuntime.length > 0
@@ -24,7 +28,7 @@ export function createHooks(input: CreateInput): readonly Op[] {
   ]
 }
 
-/** After the start, with all that the program will have and nothing more. */
+/** After the start, with exactly the privileges and the environment that the program will have. */
 export function startHooks(input: CreateInput): readonly Op[] {
   return run(input, 'startContainer', 'created')
 }
@@ -48,7 +52,7 @@ function run(input: CreateInput, name: 'createContainer' | 'startContainer', sta
   }))
 }
 
-/** The state document (runtime.md of the specification) before and after the digits of its pid. */
+/** The state document (runtime.md of the specification), split around the digits of its pid. */
 function state(
   { ociVersion, annotations }: Spec,
   { id, bundle }: CreateInput,

@@ -1,7 +1,9 @@
 /**
- * What the host's rights are needed for once the container process has given them up: sources of mounts that a mapped root may not be
- * able to reach, id-mapped mounts, a socket in its network by which devices are moved. A helper process keeps those rights for the time
- * of the set-up, and only for plans that have such work for it.
+ * Work that needs the host's privileges after the container process has given them up:
+ * - opening sources of mounts that a mapped root may not reach
+ * - id-mapped mounts
+ * - a socket in the container's network, through which devices are moved
+ * A helper process, the host agent, keeps the privileges during the set-up, and only for plans that have such work.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -9,12 +11,15 @@ import type { HostFacts } from '../host/facts.ts'
 import type { Linux } from '../spec/types.ts'
 import type { NamespacePlan } from './namespaces.ts'
 
-/** The bit for binds whose source the host opens: where the container's root is not the host's, and ours is. */
+/**
+ * The bit for binds whose source the host agent opens: the container has a user namespace, and the runtime runs as the
+ * host's root.
+ */
 export function hostSource({ own }: NamespacePlan, host: HostFacts): number {
   return own.has('user') && !host.rootless ? MOUNT_HOW.HOST_SOURCE : 0
 }
 
-/** The helper, if one of the operations needs it. */
+/** The host agent, if one of the operations needs it. */
 export function hostAgent(ops: readonly Op[]): readonly Op[] {
   const needed = ops.some(
     (op) => op.op === 'net_devices' || (op.op === 'mount' && (op.how & MOUNT_HOW.HOST_SOURCE) !== 0),
@@ -22,7 +27,10 @@ export function hostAgent(ops: readonly Op[]): readonly Op[] {
   return needed ? [{ op: 'host_agent' }] : []
 }
 
-/** The point at which the runtime moves devices into the container's network namespace. @throws InvalidArgument without the rights to move them */
+/**
+ * The point at which the runtime moves devices into the container's network namespace.
+ * @throws InvalidArgument without the privileges to move them
+ */
 export function netDevices({ netDevices }: Linux, host: HostFacts): readonly Op[] {
   const devices = Object.entries(netDevices)
   if (devices.length > 0 && host.rootless) {

@@ -1,6 +1,7 @@
 /**
- * Mount destinations that begin with the path that the root file system has on the host: some tools write them so, from a time when
- * runtimes joined paths as text. They mean the part behind it, and are told so.
+ * Mount destinations that begin with the path of the root file system on the host. Some tools write them so, since
+ * runtimes used to join paths as text. Such a destination means the part behind the root's path, and the runtime warns
+ * about it.
  */
 import type { Spec } from '../spec/types.ts'
 import { cleanPath, isWithin } from './paths.ts'
@@ -13,20 +14,23 @@ export interface HostRoot {
   readonly rootfs: string
 }
 
-/** The paths of the root on the host, clean, the longest first: as it is, and as config.json writes it. None of a root that is the host's. */
+/**
+ * The clean paths of the root on the host, the longest first: the real one, and the one that config.json has. The
+ * host's own "/" is left out.
+ */
 export function hostRoots({ spec, bundle, rootfs }: HostRoot): readonly string[] {
   const { path } = spec.root
   const written = cleanPath(path.startsWith('/') ? path : `${bundle}/${path}`)
   return [...new Set([rootfs, written])].filter((root) => root !== '/').sort((a, b) => b.length - a.length)
 }
 
-/** A clean destination as the container has it. */
+/** A clean destination as the container sees it. */
 export function withoutHostRoot(destination: string, roots: readonly string[]): string {
   const root = roots.find((path) => isWithin(destination, path))
   return root === undefined ? destination : cleanPath(destination.slice(root.length))
 }
 
-/** A warning for each mount that is meant. */
+/** A warning for each mount with such a destination. */
 export function hostRootWarnings(root: HostRoot): readonly string[] {
   const roots = hostRoots(root)
   const warnings: string[] = []

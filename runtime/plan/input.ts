@@ -1,14 +1,14 @@
-/** What a plan is made from. Everything that depends on the machine is in here, so that building a plan is a pure function. */
+/** The input of a plan. It holds everything that depends on the machine, so that building a plan is a pure function. */
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import type { HostFacts } from '../host/facts.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import type { SeccompFilter } from './process-ops.ts'
 
-/** What a container is made from. */
+/** The input of a container's plan. */
 export interface CreateInput {
   readonly id: string
   readonly spec: Spec
-  /** absolute; relative sources of bind mounts count from here */
+  /** absolute; relative sources of bind mounts are resolved against it */
   readonly bundle: string
   /** absolute path of the root file system */
   readonly rootfs: string
@@ -22,12 +22,12 @@ export interface CreateInput {
   readonly keyring: string | null
   /** how many fds beyond its standard streams the program keeps */
   readonly extraFds: number
-  /** the terminal of the process writes newlines as they are: its output is relayed to where they are right so */
+  /** the terminal puts no carriage return before a newline, since its output is relayed to where that would be wrong */
   readonly bareNewlines?: boolean
   readonly host: HostFacts
 }
 
-/** What a further process in a running container is made from. */
+/** The input of an exec's plan. */
 export interface ExecInput {
   /** the container's */
   readonly spec: Spec
@@ -38,14 +38,14 @@ export interface ExecInput {
   readonly init: {
     readonly pid: number
     readonly startTime: bigint
-    /** CLONE_NEW* flags of the namespaces in which it differs from us */
+    /** CLONE_NEW* flags of the namespaces in which the process differs from the runtime */
     readonly namespaces: number
   }
   readonly seccomp?: SeccompFilter
   readonly keyring: string | null
   /** how many fds beyond its standard streams the program keeps */
   readonly extraFds: number
-  /** the terminal of the process writes newlines as they are: its output is relayed to where they are right so */
+  /** the terminal puts no carriage return before a newline, since its output is relayed to where that would be wrong */
   readonly bareNewlines?: boolean
   readonly host: HostFacts
 }

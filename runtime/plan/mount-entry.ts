@@ -1,6 +1,7 @@
 /**
- * One entry of `mounts`, understood: where it goes, what its words mean, and whether it may go there. Shared by the planners of the
- * different kinds of mounts. Invariant: no entry lies on the container's / or inside its /proc, but for the few files that tools emulate.
+ * One entry of `mounts`, parsed: where it goes, what its options mean, and whether it may go there. The planners of all
+ * kinds of mounts share it. Invariant: no mount covers the container's / or lies inside its /proc, except on the few
+ * files that tools such as lxcfs emulate.
  */
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import { specError } from '../errors.ts'
@@ -11,11 +12,11 @@ import { withoutHostRoot } from './host-root.ts'
 import type { NamespacePlan } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
 
-/** What the mounts of a container depend on, besides themselves. */
+/** The input of a container's mounts. */
 export interface MountInput {
   readonly mounts: readonly Mount[]
   readonly bundle: string
-  /** paths that the root has on the host (host-root.ts) */
+  /** paths of the root on the host (host-root.ts) */
   readonly hostRoots: readonly string[]
   readonly namespaces: NamespacePlan
   readonly cgroup: CgroupJoin
@@ -23,7 +24,7 @@ export interface MountInput {
   readonly mountLabel: string | undefined
 }
 
-/** One mount, understood. */
+/** One mount, parsed. */
 export interface MountEntry {
   readonly mount: Mount
   /** clean and absolute */
@@ -33,7 +34,7 @@ export interface MountEntry {
   readonly origin: string
 }
 
-/** Files below /proc that programs such as lxcfs put their own view over. */
+/** Files below /proc that programs such as lxcfs cover with their own view. */
 const EMULATED_PROC_FILES: ReadonlySet<string> = new Set([
   '/proc/cpuinfo',
   '/proc/diskstats',
@@ -47,7 +48,10 @@ const EMULATED_PROC_FILES: ReadonlySet<string> = new Set([
   '/proc/sys/crypto/fips_enabled',
 ])
 
-/** Understands one entry. @throws InvalidArgument */
+/**
+ * Parses one entry and checks where it goes.
+ * @throws InvalidArgument
+ */
 export function understandMount(mount: Mount, origin: string, roots: readonly string[]): MountEntry {
   const destination = withoutHostRoot(cleanPath(mount.destination), roots)
   if (destination === '/') {
@@ -73,12 +77,13 @@ function refuseInsideProc(entry: MountEntry): void {
   if (!isProc) throw specError(`${origin}/destination`, `only the proc file system can be mounted on "${destination}"`)
 }
 
-/** What fsconfig(2) takes of a name and of a value, in bytes. */
+/** The longest name or value that fsconfig(2) takes, in bytes. */
 const OPTION_BYTES = 255
 const text = new TextEncoder()
 
 /**
- * The options of a new file system as the kernel takes them, one by one: the words of the entry and the SELinux context.
+ * The options of a new file system, one by one as fsconfig(2) takes them: the words of the entry and the SELinux
+ * context.
  * @throws InvalidArgument for one that is too long
  */
 export function fileSystemOptions(
@@ -101,7 +106,10 @@ export function fileSystemOptions(
   return fitting
 }
 
-/** Layers that are too long for one option, one by one (Linux 6.5 or newer); those with an escaped or a double colon only go together. */
+/**
+ * Splits overlay layers that are too long for one option (Linux 6.5 or newer). A list with an escaped or a double colon
+ * cannot be split.
+ */
 function splitLayers(option: string): string | string[] {
   const layers = /^lowerdir=([^\\]+)$/s.exec(option)?.[1]
   if (layers === undefined || layers.includes('::') || text.encode(layers).length <= OPTION_BYTES) return option

@@ -1,6 +1,6 @@
 /**
- * The `mounts` of a spec as mount operations, in their order. Invariant: a mount that must take files later (tmpfs, /dev) is made
- * writable, and turned read-only after the pivot.
+ * The `mounts` of a spec as mount operations, in the order of the spec. Invariant: a mount in which later operations
+ * make files (tmpfs, /dev) is made writable, and becomes read-only after the pivot.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -13,19 +13,19 @@ import { fileSystemOptions, isBind, type MountEntry, type MountInput, understand
 import { mapText } from './namespaces.ts'
 import { cleanPath, isWithin } from './paths.ts'
 
-/** The operations that mount, and those that make some of it read-only at the end. */
+/** The operations that mount, and those that come later. */
 export interface MountPlan {
   readonly ops: readonly Op[]
   readonly readonlyLater: readonly Op[]
-  /** /dev is the host's: no device is made, no link is laid */
+  /** /dev is bound from the host: no device or link is made in it */
   readonly bindsDev: boolean
-  /** sets again what the mounts asked for, once a word for the whole tree has gone over them */
+  /** sets the propagation of each mount again, after a recursive change of the root has overwritten it */
   readonly propagationAgain: readonly Op[]
-  /** a cgroup file system shows the cgroup namespace that the mounter is in */
+  /** a cgroup file system shows the cgroup namespace of the process that mounts it */
   readonly needsCgroupNamespace: boolean
 }
 
-/** Kernel file systems whose superblock may be shared: "ro" is a matter of the one mount there. */
+/** Kernel file systems whose superblock may be shared, so that "ro" must be set on the mount alone. */
 const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
   'proc',
   'sysfs',
@@ -60,7 +60,7 @@ export function planMounts(input: MountInput): MountPlan {
   for (const [index, entry] of entries.entries()) {
     ops.push(...planMount(entry, input))
     const { destination: path, origin } = entry
-    // what another mount covers is out of reach
+    // a mount that a later one covers cannot be reached
     if (entries.slice(index + 1).some((later) => isWithin(path, later.destination))) continue
     if (isReadonlyLater(entry, input.host)) readonlyLater.push({ op: 'readonly_mount', path, origin })
     propagationAgain.push(...entry.options.propagation.map((flags): Op => ({ op: 'propagation', path, flags, origin })))
@@ -86,7 +86,7 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   if (isBind(entry)) return [planBind(entry, input)]
   if (mount.type === 'cgroup') return planCgroupMount(entry, input)
   const { own, created } = input.namespaces
-  // sysfs shows the network namespace, and the kernel refuses it to a user namespace that does not own that one
+  // sysfs shows the network namespace; the kernel lets a user namespace mount it only if it owns the network namespace
   const foreignNetwork = !own.has('network') || (created.has('user') && !created.has('network'))
   const ownUsers = own.has('user') || input.host.rootless
   if (mount.type === 'sysfs' && ownUsers && foreignNetwork) return [planHostSys(entry, input)]
@@ -101,7 +101,7 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
     source: source.startsWith('/') ? source : cleanPath(`${input.bundle}/${source}`),
     target: destination,
     fstype: '',
-    // what is asked of the superblock has no meaning for a bind: it stays as it is, as with mount(2)
+    // options of the superblock are ignored for a bind, as mount(2) does
     options: [],
     how:
       MOUNT_HOW.BIND |
@@ -113,7 +113,7 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
     dropped: options.dropped,
     recSet: options.recursive.set,
     recClear: options.recursive.clear,
-    // among the caller's mounts too, what happens below a volume is not to happen to its source
+    // a mount below a volume must not propagate to the volume's source, even among the caller's mounts
     propagation: [...(input.namespaces.own.has('mount') ? [] : [PROPAGATION.rslave]), ...options.propagation],
     uidMap: mapText(mount.uidMappings),
     gidMap: mapText(mount.gidMappings),
@@ -121,7 +121,10 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
   }
 }
 
-/** The bits of an id-mapped mount; without maps of its own it takes those of the container's user namespace. @throws InvalidArgument */
+/**
+ * The bits of an id-mapped mount; a mount without maps of its own takes those of the container's user namespace.
+ * @throws InvalidArgument
+ */
 function howToMap(mount: Mount, { idmap }: MountOptions, { namespaces, host }: MountInput, origin: string): number {
   const ownMaps = mount.uidMappings.length > 0
   if (idmap === 'no' && !ownMaps) return 0
@@ -141,7 +144,8 @@ function planHostSys({ destination, options, origin }: MountEntry, { namespaces,
     target: destination,
     fstype: '',
     options: [],
-    // a part of a tree that came from another user namespace cannot be taken alone; its attributes then hold for all of it
+    // the kernel does not let a user namespace bind a part of a tree from another one, so all of it is bound and gets
+    // the attributes
     how: MOUNT_HOW.BIND | MOUNT_HOW.RECURSIVE | hostSource(namespaces, host),
     set: 0n,
     clear: 0n,

@@ -1,7 +1,8 @@
 /**
- * Namespaces: which are made with the clone, which are joined before it, and what a new user namespace needs. Invariant: the cgroup
- * namespace is never among the clone's flags, because its root is the cgroup that the process sits in when it is made; nor is the time
- * namespace, whose offsets can be set only before a process is in it.
+ * Namespaces: which are made by the clone, which are joined before it, and what a new user namespace needs. Invariant:
+ * two kinds are never among the clone's flags. The root of a cgroup namespace is the cgroup of the process that makes
+ * it, so the process must be in its cgroup first. The offsets of a time namespace can be set only while no process is
+ * in it.
  */
 import type { Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -17,15 +18,15 @@ export const CLONE_FLAGS = Object.fromEntries(NAMESPACES.map(({ type, flag }) =>
 /** The namespaces of a container. */
 export interface NamespacePlan {
   readonly created: ReadonlySet<NamespaceType>
-  /** created or joined: not the runtime's own */
+  /** created or joined, so different from the runtime's */
   readonly own: ReadonlySet<NamespaceType>
   /** opens every namespace to be joined, then joins them */
   readonly join: readonly Op[]
   /** makes the container process, in the new namespaces */
   readonly clone: Op
-  /** what the process makes new for itself, once it is root of its new user namespace */
+  /** the namespaces that the process makes itself, once it is root of its new user namespace */
   readonly unshare: readonly Op[]
-  /** makes its time namespace, after these: the offsets are its own to set, as root of its user namespace */
+  /** makes the time namespace after those: as root of its user namespace the process may set the offsets */
   readonly clocks: readonly Op[]
 }
 
@@ -46,7 +47,7 @@ export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
   }
   if (join.length > 0) join.push({ op: 'join', origin: '/linux/namespaces' })
   const mapped = created.has('user')
-  // the kernel gives what a namespace is born with (the root of mqueue, its label) to whoever makes it: that should be a mapped root
+  // the maker of a namespace owns the objects in it, such as the root of mqueue: the maker should be the mapped root
   const later = mapped ? flags & ~(CLONE_FLAGS.user | CLONE_FLAGS.pid) : 0n
   return {
     created,
@@ -57,7 +58,7 @@ export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
       flags: flags & ~later,
       uidMap: mapped ? mapText(linux.uidMappings) : '',
       gidMap: mapped ? mapText(linux.gidMappings) : '',
-      // without privileges other programs must write them, and only the runtime may start those
+      // an unprivileged runtime needs newuidmap(1) and newgidmap(1) to write the maps, and ts-init cannot start them
       runtimeMaps: mapped && host.unprivileged ? 1 : 0,
       origin: '/linux/namespaces',
     },
@@ -68,7 +69,7 @@ export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
   }
 }
 
-/** Whether the mounts of a container go among its caller's: it has no mount namespace to have them in. */
+/** Whether the container's mounts are made among the caller's, since it has no mount namespace. */
 export function mountsAmongCallers({ linux, mounts, root }: Spec): boolean {
   return !linux.namespaces.some(({ type }) => type === 'mount') && (mounts.length > 0 || root.readonly)
 }
@@ -85,7 +86,10 @@ export function mapText(mappings: readonly IdMapping[]): string {
   return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join('')
 }
 
-/** Refuses ids that have no counterpart outside the user namespace, where its maps are known: the kernel would only say EINVAL. */
+/**
+ * Refuses ids that are not mapped outside the user namespace, where its maps are known: the kernel would only say
+ * EINVAL.
+ */
 export function requireMappedIds(linux: Linux, user: User, at: string): void {
   if (linux.uidMappings.length === 0 || linux.gidMappings.length === 0) return
   if (!isMapped(linux.uidMappings, user.uid)) {
@@ -101,7 +105,7 @@ export function requireMappedIds(linux: Linux, user: User, at: string): void {
   }
 }
 
-/** Refuses owners of a new file system that the user namespace which mounts it does not know. */
+/** Refuses options that give a new file system an owner that is not mapped in the user namespace. */
 export function requireMappedOptions({ mounts, linux }: Spec): void {
   const namespace = linux.namespaces.find(({ type }) => type === 'user')
   if (namespace === undefined || namespace.path !== undefined) return

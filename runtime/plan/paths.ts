@@ -1,6 +1,9 @@
-/** Paths as text. Nothing here looks at a file system: inside the container only ts-init resolves paths. */
+/** Paths as text. This file never looks at a file system: inside the container only ts-init resolves paths. */
 
-/** An absolute path without empty, "." and ".." parts; a relative one counts from the root, and ".." cannot rise above it. */
+/**
+ * An absolute path without empty, "." and ".." parts. A relative path is taken from the root, and ".." cannot rise
+ * above it.
+ */
 export function cleanPath(path: string): string {
   const parts: string[] = []
   for (const part of path.split('/')) {
@@ -10,7 +13,7 @@ export function cleanPath(path: string): string {
   return `/${parts.join('/')}`
 }
 
-/** True when `path` is `ancestor` or lies below it; both clean. */
+/** True when `path` is `ancestor` or lies below it; both are clean. */
 export function isWithin(path: string, ancestor: string): boolean {
   return ancestor === '/' || path === ancestor || path.startsWith(`${ancestor}/`)
 }

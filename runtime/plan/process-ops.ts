@@ -1,6 +1,7 @@
 /**
- * The process half of a plan: what a process is given before its program runs, for a container's init and for an exec alike. Each
- * function returns the operations for one concern, none when the spec does not ask for it; build.ts puts them in order.
+ * The process half of a plan: what a process gets before its program runs, for a container's init and for an exec
+ * alike. Each function returns the operations for one concern, or none if the spec does not ask for it. build.ts orders
+ * them.
  */
 import { CREDENTIALS, type Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
@@ -26,13 +27,13 @@ export interface SeccompFilter {
 
 const DEFAULT_UMASK = 0o022
 
-/** The score by which the kernel picks what to kill when memory runs out. */
+/** The score by which the OOM killer picks a process. */
 export function oomScore({ process, at }: ProcessInput): readonly Op[] {
   const { oomScoreAdj } = process
   return oomScoreAdj === undefined ? [] : [{ op: 'oom_score_adj', value: oomScoreAdj, origin: `${at}/oomScoreAdj` }]
 }
 
-/** On the host side: a process inside another user namespace cannot raise a hard limit any more. */
+/** Raises hard limits on the host side, since a process inside another user namespace cannot. */
 export function raiseRlimits(rlimits: readonly Rlimit[], at: string): readonly Op[] {
   return rlimits.map(({ type, hard }, index) => ({
     op: 'raise_rlimit',
@@ -42,7 +43,7 @@ export function raiseRlimits(rlimits: readonly Rlimit[], at: string): readonly O
   }))
 }
 
-/** The limits themselves; that of open files is what this runtime was started with, unless the document has one. */
+/** The limits. Unless the document has one of open files, that is the one of the runtime's caller. */
 export function setRlimits({ process: { rlimits }, at, host }: ProcessInput): readonly Op[] {
   const asked = rlimits.map(
     ({ type, soft, hard }, index): Op => ({
@@ -56,7 +57,10 @@ export function setRlimits({ process: { rlimits }, at, host }: ProcessInput): re
   return rlimits.some(({ type }) => type === 'RLIMIT_NOFILE') ? asked : [...callersFileLimit(rlimits, host), ...asked]
 }
 
-/** The limit of open files of this runtime's caller, where ours is another one. No hard limit of the document is out of reach after it. */
+/**
+ * The limit of open files that the runtime's caller has, where the runtime's own differs. Its hard limit is raised to
+ * the document's, so that a later operation can still set that.
+ */
 export function callersFileLimit(rlimits: readonly Rlimit[], { fileLimit }: HostFacts): readonly Op[] {
   if (fileLimit === undefined) return []
   const own = rlimits.find(({ type }) => type === 'RLIMIT_NOFILE')?.hard ?? 0n
@@ -70,7 +74,7 @@ function rlimitNumber(type: string): number {
   return number
 }
 
-/** How a process's terminal is made. */
+/** How the terminal of a process is made. */
 export interface TerminalInput {
   /** it can be bound on /dev/console */
   readonly console: boolean
@@ -78,7 +82,7 @@ export interface TerminalInput {
   readonly bareNewlines: boolean | undefined
 }
 
-/** A terminal of the container's own, if it is asked for. */
+/** A terminal of the container's own, if the document asks for one. */
 export function terminal({ process, at }: ProcessInput, how: TerminalInput): readonly Op[] {
   if (!process.terminal) return []
   const { height = 0, width = 0 } = process.consoleSize ?? {}
@@ -86,7 +90,7 @@ export function terminal({ process, at }: ProcessInput, how: TerminalInput): rea
   return [{ op: 'terminal', width, height, uid: process.user.uid, console, bareNewlines, origin: `${at}/terminal` }]
 }
 
-/** Without a terminal: pipes as streams belong to the process's user, so that it can open /dev/stdout again. */
+/** Without a terminal, pipes as streams are given to the process's user, so that it can open /dev/stdout again. */
 export function stdioOwner({ process, at }: ProcessInput): readonly Op[] {
   const { uid } = process.user
   return process.terminal || uid === 0 ? [] : [{ op: 'stdio_owner', uid, origin: `${at}/user/uid` }]
@@ -97,14 +101,17 @@ export function umask({ process, at }: ProcessInput): Op {
   return { op: 'umask', mask: process.user.umask ?? DEFAULT_UMASK, origin: `${at}/user/umask` }
 }
 
-/** AppArmor is left alone where the host has none: the profile then means nothing. */
+/** The AppArmor profile; on a host without AppArmor it is ignored. */
 export function apparmor({ process, at, host }: ProcessInput): readonly Op[] {
   const profile = process.apparmorProfile
   if (profile === undefined || !host.apparmor) return []
   return [{ op: 'apparmor', profile, origin: `${at}/apparmorProfile` }]
 }
 
-/** SELinux is refused where the host has none: a label is a promise of isolation. @throws InvalidArgument */
+/**
+ * The SELinux label. A host without SELinux refuses it, since a label promises isolation.
+ * @throws InvalidArgument
+ */
 export function selinux({ process, at, host }: ProcessInput): readonly Op[] {
   const label = process.selinuxLabel
   if (label === undefined) return []
@@ -118,7 +125,7 @@ export function requireSelinux(host: HostFacts, at: string): void {
   throw specError(at, 'selinux label is specified in config, but selinux is disabled or not supported')
 }
 
-/** No program that is executed from here on gains privileges. */
+/** From this operation on, no executed program gains privileges. */
 export function noNewPrivileges({ process, at }: ProcessInput): readonly Op[] {
   return process.noNewPrivileges ? [{ op: 'no_new_privs', origin: `${at}/noNewPrivileges` }] : []
 }
@@ -128,12 +135,18 @@ export function seccomp(filter: SeccompFilter | undefined): readonly Op[] {
   return filter === undefined ? [] : [{ op: 'seccomp', ...filter, origin: '/linux/seccomp' }]
 }
 
-/** The working directory, tried with the runtime's rights first, and again with the user's where those did not suffice. */
+/**
+ * The working directory, tried first with the runtime's privileges (tolerant), and again with the user's if that
+ * failed.
+ */
 export function chdir({ process, at }: ProcessInput, tolerant: boolean): Op {
   return { op: 'chdir', path: process.cwd, tolerant: tolerant ? 1 : 0, origin: `${at}/cwd` }
 }
 
-/** User, groups and capabilities. No capabilities in the document means none at all. @throws InvalidArgument for groups that nobody can set */
+/**
+ * User, groups and capabilities. A document without capabilities means none at all.
+ * @throws InvalidArgument for groups that a rootless container cannot set
+ */
 export function credentials({ process, at, host }: ProcessInput, filter: SeccompFilter | undefined): Op {
   const { user, capabilities } = process
   if (!host.setgroups && user.additionalGids.length > 0) {
@@ -143,7 +156,7 @@ export function credentials({ process, at, host }: ProcessInput, filter: Seccomp
   const bits = (names: readonly string[] = []) => capabilityBits(names) & known
   const permitted = bits(capabilities?.permitted)
   const inheritable = bits(capabilities?.inheritable)
-  // seccomp(2): who may gain privileges must be privileged to load a filter
+  // seccomp(2): without no_new_privs only a privileged process may load a filter
   const lend = filter !== undefined && !process.noNewPrivileges
   return {
     op: 'credentials',
@@ -155,7 +168,7 @@ export function credentials({ process, at, host }: ProcessInput, filter: Seccomp
     effective: bits(capabilities?.effective),
     permitted,
     inheritable,
-    // the kernel lets a capability be ambient only when it is in both of these (capabilities(7))
+    // a capability can be ambient only when it is permitted and inheritable (capabilities(7))
     ambient: bits(capabilities?.ambient) & permitted & inheritable,
     origin: `${at}/user`,
   }
@@ -165,13 +178,13 @@ function capabilityBits(names: readonly string[]): bigint {
   let bits = 0n
   for (const name of names) {
     const number = capabilityNumber(name)
-    // a name that nobody knows has been warned about (warnings.ts)
+    // unknown names were warned about (warnings.ts)
     if (number !== undefined) bits |= 1n << BigInt(number)
   }
   return bits
 }
 
-/** The program to run. Where a variable is given twice, the later one counts. */
+/** The program to run. If a variable is given twice, the later one counts. */
 export function program({ process, at }: ProcessInput): Op {
   const last = new Map<string, number>()
   for (const [index, variable] of process.env.entries()) last.set(variableName(variable), index)

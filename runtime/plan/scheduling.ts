@@ -1,6 +1,6 @@
 /**
- * When, where and with which memory a process runs. CPU affinity needs the most care: whatever mask the runtime was started with must not
- * reach the container, and a mask that is set before a process enters its cgroup is replaced by the cgroup's own CPUs.
+ * When, where and with which memory a process runs. CPU affinity needs the most care: the mask of the runtime must not
+ * reach the container. And a mask that is set before a process enters its cgroup is replaced by the cgroup's own CPUs.
  */
 import type { Op } from '../../proto/init-plan.ts'
 import { checkedMask } from '../spec/lists.ts'
@@ -13,7 +13,7 @@ const NO_NODES = new Uint8Array(0)
 /** The class of an I/O priority stands above 13 bits of level (ioprio_set(2)). */
 const IO_CLASS_SHIFT = 13
 
-/** Policy, niceness or deadlines of the process. */
+/** Scheduling policy, niceness or deadlines. */
 export function scheduler({ process, at }: ProcessInput): readonly Op[] {
   const { scheduler } = process
   if (scheduler === undefined) return []
@@ -33,14 +33,14 @@ export function scheduler({ process, at }: ProcessInput): readonly Op[] {
   ]
 }
 
-/** Priority of the process's input and output. */
+/** I/O priority. */
 export function ioPriority({ process, at }: ProcessInput): readonly Op[] {
   if (process.ioPriority === undefined) return []
   const { class: name, priority } = process.ioPriority
   return [{ op: 'io_priority', value: (IO_CLASSES[name] << IO_CLASS_SHIFT) | priority, origin: `${at}/ioPriority` }]
 }
 
-/** NUMA policy: the container's, for all of its processes. */
+/** NUMA policy: the container has one for all its processes. */
 export function memoryPolicy({ memoryPolicy }: Linux): readonly Op[] {
   if (memoryPolicy === undefined) return []
   const { mode, nodes, flags } = memoryPolicy
@@ -55,28 +55,28 @@ export function memoryPolicy({ memoryPolicy }: Linux): readonly Op[] {
 }
 
 /**
- * Every CPU that the cgroup allows. It need not wait for the cgroup: a process that has entered gets the cgroup's part of the mask, and
- * one that enters later gets the cgroup's CPUs by entering.
+ * Every CPU that the cgroup allows. This need not wait for the cgroup: a process in it gets the allowed part of the
+ * mask, and a process that enters later gets the cgroup's CPUs then.
  */
 export function everyCpu(): Op {
   return { op: 'affinity', mask: EVERY_CPU }
 }
 
-/** For an exec: the CPUs that it is set up on. */
+/** For an exec: the CPUs on which it is set up. */
 export function initialAffinity({ process, at }: ProcessInput): readonly Op[] {
   const initial = process.execCPUAffinity?.initial
   if (initial === undefined) return []
   return [{ op: 'initial_affinity', mask: checkedMask(initial), origin: `${at}/execCPUAffinity/initial` }]
 }
 
-/** For an exec: the CPUs that it runs on in the end; those that it was set up on, if nothing else is said of the end. */
+/** For an exec: the CPUs of its program; without `final`, those on which it was set up. */
 export function affinity({ process, at }: ProcessInput): readonly Op[] {
   const { initial, final } = process.execCPUAffinity ?? {}
   if (final === undefined) return initial === undefined ? [everyCpu()] : []
   return [{ op: 'affinity', mask: checkedMask(final), origin: `${at}/execCPUAffinity/final` }]
 }
 
-/** True when the kernel judges what is asked for by the cgroup that the process is in. */
+/** True when the kernel checks a setting against the cgroup of the process. */
 export function needsCgroup({ scheduler }: OciProcess, { memoryPolicy }: Linux): boolean {
   return scheduler !== undefined || memoryPolicy !== undefined
 }
