@@ -1,6 +1,6 @@
 /**
- * Carries out the writes of resources.ts on a container's cgroup. Invariant: after a failure on a cgroup that was in use, what had been
- * written is written back; a fresh cgroup needs no way back, since its maker removes it.
+ * Carries out the writes of resources.ts on a container's cgroup. Invariant: when a write fails on a cgroup that was in
+ * use, the earlier writes are undone. On a fresh cgroup nothing is undone, since its maker removes it.
  */
 
 import { existsSync } from 'node:fs'
@@ -16,11 +16,11 @@ export interface ApplyTarget {
   dir(controller: string): string | undefined
   /** the key of the paths record, for messages */
   key(controller: string): string
-  /** nothing was ever set here: what equals the kernel's initial value is skipped */
+  /** no limit was set here before: a value equal to the kernel's initial one is not written */
   readonly fresh: boolean
 }
 
-/** Undoes writes that have been made; best effort, since it runs on the way out of a failure. */
+/** Undoes the writes; errors are ignored, since the failure that led here is the one to report. */
 export type Undo = () => void
 
 interface Done {
@@ -28,7 +28,7 @@ interface Done {
   readonly values: readonly string[]
 }
 
-/** Makes all writes, in order. Returns the way back for a caller that has more to do. */
+/** Makes all writes, in order; the result undoes them if a later step of the caller fails. */
 export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarget): Undo {
   const done: Done[] = []
   const undo = () => {
@@ -37,7 +37,7 @@ export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarge
         try {
           writeText(path, value)
         } catch {
-          // The error that brought us here is the one to report; the other values still get their chance.
+          // the other values are still restored
         }
       }
     }
@@ -59,7 +59,7 @@ export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarge
   return undo
 }
 
-/** One write; false when it was refused for now and may be tried later. */
+/** Makes one write; false when the kernel refused it for now and it may be tried again later. */
 function attempt(write: ResourceWrite, target: ApplyTarget, done: Done[], mayDefer: boolean): boolean {
   const dir = target.dir(write.controller)
   if (dir === undefined) {
@@ -94,13 +94,13 @@ function unavailable(write: ResourceWrite, name: string): RuntimeError {
   return new RuntimeError('FailedPrecondition', `cannot set ${write.what}${where}: ${reason}`)
 }
 
-/** What must be written to get back to what is there now; undefined when it cannot be read. */
+/** The values to write to restore the present state; undefined when it cannot be read. */
 function oldValues(path: string, write: ResourceWrite, file: string): string[] | undefined {
   let text: string | undefined
   try {
     text = readTextIfAny(path)
   } catch {
-    // A write-only file: there is no way back, and none is needed when the write below fails too.
+    // a write-only file: its old value cannot be restored
     return undefined
   }
   if (text === undefined) return undefined

@@ -1,8 +1,8 @@
 /**
- * The cgroup of one container, whatever the host's version: where it is, who is in it, its limits, its counters, its end. Which version
- * it is follows from its paths alone: with the key "" and nothing else it is v2, with controllers v1 (and "" beside them is the core
- * tree of a hybrid host, which knows no limits but can kill). Invariant: only directories below /sys/fs/cgroup that were made for this
- * container, or were loaded as such, are ever written to or removed.
+ * The cgroup of one container, on every version: its place, its processes, its limits, its counters, its end. The
+ * version follows from the paths alone. Only the key "" means v2; controllers mean v1. With "" beside them the host is
+ * hybrid: its v2 tree has no limits but can kill. Invariant: only directories below /sys/fs/cgroup that were made for
+ * this container, or loaded as such, are written to or removed.
  */
 
 import { existsSync } from 'node:fs'
@@ -37,22 +37,28 @@ const NO_CGROUP = 'the container: it has no cgroup of its own'
 const KILL_ROUNDS = 10
 const KILL_ROUND_MS = 1
 
-/** How a process gets into a cgroup: cloned into a directory (v2), or by the tasks file of every v1 hierarchy (`dir`: a hybrid host's v2 tree beside them). */
+/**
+ * How a process enters a cgroup: cloned into a directory (v2), or by the tasks file of every v1 hierarchy. `dir` is a
+ * hybrid host's v2 tree beside those.
+ */
 export type CgroupJoin =
   | { readonly kind: 'dir'; readonly path: string }
   | { readonly kind: 'tasks'; readonly paths: readonly string[]; readonly dir?: string }
   | { readonly kind: 'none' }
 
-/** What Cgroup.create needs to know. */
+/** Options of Cgroup.create. */
 export interface CgroupCreateOptions {
-  /** linux.cgroupsPath: absolute from the mount point, relative from our own cgroup, left out the id */
+  /**
+   * linux.cgroupsPath: an absolute path counts from the mount point, a relative one from the runtime's own cgroup; by
+   * default the id
+   */
   readonly path?: string | undefined
   readonly id: string
   readonly resources: LinuxResources | undefined
   readonly logger?: Logger | undefined
-  /** told of the directories before any of them is made */
+  /** called with the directories before any of them is made */
   readonly onPaths?: (paths: CgroupPaths) => void
-  /** do without a cgroup that we have no permission to make, where the spec asks for none and for no limits */
+  /** do without a cgroup that the runtime may not make, if the spec asks for no path and no limits */
   readonly tolerant?: boolean
 }
 
@@ -67,7 +73,10 @@ export class Cgroup {
     this.#logger = logger
   }
 
-  /** Makes the cgroup and sets its limits; nothing is left of it when that fails. @throws FailedPrecondition when it is in use */
+  /**
+   * Makes the cgroup and sets its limits; a failure leaves nothing behind.
+   * @throws FailedPrecondition when it is in use
+   */
   static create(options: CgroupCreateOptions): Cgroup {
     const logger = options.logger ?? silentLogger
     const { path, id, resources, tolerant = false, onPaths: announce = () => {} } = options
@@ -79,7 +88,10 @@ export class Cgroup {
     return cgroup
   }
 
-  /** Where the cgroup of that name is, as far as it is there, of a container that this process made or could have made: nothing where we are inside. */
+  /**
+   * The existing directories of the cgroup with this name, which this process made or could have made. Empty when this
+   * process is in it: then it is not a container's.
+   */
   static named(name: CgroupName): CgroupPaths {
     const mode = detectMode()
     const paths = mode === 'v2' ? { [UNIFIED]: placeV2(name) } : placesV1(name, mode).paths
@@ -88,11 +100,15 @@ export class Cgroup {
     return isOurs ? {} : Object.fromEntries(there)
   }
 
-  /** The cgroup of a saved state. @throws InvalidArgument for a path that no container can have */
+  /**
+   * The cgroup of a saved state.
+   * @throws InvalidArgument for a path that no container can have
+   */
   static load(saved: Readonly<Record<string, string>>, logger: Logger = silentLogger): Cgroup {
     const v2 = Object.keys(saved).every((key) => key === UNIFIED)
     for (const path of Object.values(saved)) {
-      // v1 hierarchies and the hybrid v2 tree are mounted one level down; a mount point itself is nobody's cgroup.
+      // v1 hierarchies and the hybrid v2 tree are mounted one level down, and a mount point is never a container's
+      // cgroup
       const depth = path.slice(CGROUP_ROOT.length).split('/').length - 1
       const clean = posix.normalize(path) === path && path.startsWith(`${CGROUP_ROOT}/`) && !path.endsWith('/')
       if (clean && depth >= (v2 ? 1 : 2)) continue
@@ -107,12 +123,14 @@ export class Cgroup {
     return Object.keys(this.paths).every((key) => key === UNIFIED) ? this.paths[UNIFIED] : undefined
   }
 
-  /** The directory whose list of processes is believed: on v1 the one that a container has the least reason to change. */
+  /**
+   * The directory whose list of processes counts: on v1 the hierarchy that a container has the least reason to change.
+   */
   get #main(): string | undefined {
     return this.#v2 ?? this.paths['devices'] ?? Object.values(this.paths)[0]
   }
 
-  /** Whether there is one at all: a container of a user without permission for cgroups has none. */
+  /** Whether there is a cgroup: the container of a user who may not make cgroups has none. */
   get exists(): boolean {
     return this.#main !== undefined
   }
@@ -122,12 +140,15 @@ export class Cgroup {
     return displayName(this.#v2 === undefined ? 'devices' : UNIFIED, this.#main ?? '')
   }
 
-  /** Lets a user of the host make cgroups below this one, where that is safe at all: on v2. @throws PermissionDenied */
+  /**
+   * Lets a user of the host make cgroups below this one. It does nothing on v1, where that is not safe.
+   * @throws PermissionDenied
+   */
   delegate(uid: number): void {
     if (this.#v2 !== undefined) delegateCgroup(this.#v2, uid)
   }
 
-  /** How a process joins. */
+  /** How a process enters the cgroup. */
   join(): CgroupJoin {
     const v2 = this.#v2
     if (v2 !== undefined) return { kind: 'dir', path: v2 }
@@ -137,24 +158,24 @@ export class Cgroup {
     return unified === undefined ? { kind: 'tasks', paths } : { kind: 'tasks', paths, dir: unified }
   }
 
-  /** Each directory once: controllers of one hierarchy share theirs. */
+  /** The directories, each once: controllers of one hierarchy share a directory. */
   #directories(): Set<string> {
     return new Set(Object.values(this.paths))
   }
 
-  /** All processes inside, sub-cgroups included; none once it is removed. */
+  /** All processes inside, sub-cgroups included; empty once the cgroup is removed. */
   procs(): number[] {
     const main = this.#main
     return main === undefined ? [] : processesIn(main)
   }
 
-  /** The same, for whoever can wait: it does not hold the event loop while the kernel lists thousands. */
+  /** Like procs, on a thread of the pool: the kernel may take long to list thousands of processes. */
   async listProcesses(): Promise<number[]> {
     const main = this.#main
     return main === undefined ? [] : listProcesses(main)
   }
 
-  /** Stops every process inside; resolves when all have stopped, and leaves none stopped when it rejects. */
+  /** Freezes every process inside. Resolves when all have stopped; when it rejects, none stays stopped. */
   async freeze(): Promise<void> {
     const v2 = this.#v2
     const { freezer } = this.paths
@@ -166,7 +187,7 @@ export class Cgroup {
     }
   }
 
-  /** Lets them run again; without a freezer they never stopped. */
+  /** Lets the processes run again; does nothing without a freezer, which cannot have stopped them. */
   async thaw(): Promise<void> {
     const v2 = this.#v2
     const { freezer } = this.paths
@@ -174,7 +195,7 @@ export class Cgroup {
     else if (freezer !== undefined) await thawV1(freezer, this.name)
   }
 
-  /** Whether it has been told to stop, and has; without a freezer it is thawed. */
+  /** Whether the cgroup was told to freeze, and has; "thawed" without a freezer. */
   freezerState(): FreezerState {
     const v2 = this.#v2
     const { freezer } = this.paths
@@ -182,14 +203,14 @@ export class Cgroup {
     return freezer === undefined ? 'thawed' : freezerStateV1(freezer)
   }
 
-  /** Whether it is frozen, or about to be. */
+  /** Whether the cgroup is frozen or freezing. */
   isFrozen(): boolean {
     return this.freezerState() !== 'thawed'
   }
 
   /**
-   * Sends a signal to every process inside. SIGKILL reaches those too that are being forked meanwhile, and frozen ones (v1 needs a thaw
-   * for them to die).
+   * Sends a signal to every process inside. SIGKILL also reaches processes that are being forked during the call, and
+   * frozen ones, which on v1 must be thawed to die.
    */
   async killAll(signal: number): Promise<void> {
     if (signal !== SIGKILL) {
@@ -198,7 +219,7 @@ export class Cgroup {
     }
     if (await this.#killByKernel()) {
       if (this.#v2 !== undefined) return
-      // hybrid: who has left the v2 tree is still in the others
+      // hybrid: a process that left the v2 tree is still in the v1 hierarchies
       await this.#signalAll(SIGKILL)
       if (this.isFrozen()) await this.thaw()
       return
@@ -206,12 +227,14 @@ export class Cgroup {
     await this.#killFrozen()
   }
 
-  /** Signals those who are inside now and still are when it is their turn; answers how many are inside now. */
+  /** Signals the processes that are inside now and still are when their batch is signalled; the number inside now. */
   #signalAll(signal: number): Promise<number> {
     return signalListed(() => this.listProcesses(), signal)
   }
 
-  /** cgroup.kill: all processes at once and no fork escapes; since Linux 5.14. */
+  /**
+   * Kills all processes at once by cgroup.kill, which no fork escapes (Linux 5.14); false where that is not possible.
+   */
   async #killByKernel(): Promise<boolean> {
     const unified = this.paths[UNIFIED]
     if (unified === undefined) return false
@@ -220,13 +243,16 @@ export class Cgroup {
       return true
     } catch (error) {
       const errno = errnoOf(error)
-      // No such file: an older kernel, or the directory is gone. A threaded cgroup refuses.
+      // no such file: an older kernel, or the directory is gone; a threaded cgroup answers EOPNOTSUPP
       if (errno === ENOENT || errno === ENODEV || errno === EOPNOTSUPP) return false
       throw cgroupError(`cannot kill the processes of cgroup "${this.name}"`, error, 'write', unified)
     }
   }
 
-  /** Frozen processes cannot fork, so one round reaches all; without a freezer the rounds end when nobody is left. */
+  /**
+   * Frozen processes cannot fork, so one round reaches all. Without a freezer, rounds follow until no process is left,
+   * at most KILL_ROUNDS.
+   */
   async #killFrozen(): Promise<void> {
     if ((await this.listProcesses()).length === 0) return
     let frozen = true
@@ -238,7 +264,7 @@ export class Cgroup {
     }
     try {
       for (let round = 1; (await this.#signalAll(SIGKILL)) > 0 && round < KILL_ROUNDS; round++) {
-        // A round lets others have their turn, and one of those may have thawed the cgroup.
+        // other code runs between rounds, and may have thawed the cgroup
         if (frozen && this.freezerState() === 'frozen') break
         await delay(KILL_ROUND_MS)
       }
@@ -247,7 +273,10 @@ export class Cgroup {
     }
   }
 
-  /** Changes limits; when one is refused, those already changed get their old values back. Device rules stay unless given. */
+  /**
+   * Changes limits. When one is refused, those already changed get their old values back. Without device rules in
+   * `resources` the old rules stay.
+   */
   set(resources: LinuxResources): void {
     const v2 = this.#v2
     if (v2 !== undefined) this.#setV2(v2, resources)
@@ -311,17 +340,20 @@ export class Cgroup {
     return v2 === undefined ? readStatsV1(this.paths) : readStatsV2(v2)
   }
 
-  /** How many of its processes the kernel has killed for want of memory. */
+  /** How many of its processes the OOM killer has killed. */
   oomKillCount(): number {
     return oomKillCount(this.paths)
   }
 
-  /** Calls `onOom` with the new count after each growth of oomKillCount(), until disposed, or until `onEnd` is told that nobody is left. Keeps no process alive. */
+  /**
+   * Calls `onOom` with the new count after each growth of oomKillCount(), until disposed. Calls `onEnd` when no process
+   * is left, which also ends the watch. Keeps no process alive.
+   */
   watchOom(onOom: (count: number) => void, onEnd?: () => void): Disposable {
     return watchOom(this.paths, onOom, onEnd)
   }
 
-  /** Removes the cgroup with all below it; waits up to about a second for processes that are about to be gone. */
+  /** Removes the cgroup with everything below it; waits up to about a second for processes that are still exiting. */
   async remove(): Promise<void> {
     const keys = new Map(Object.entries(this.paths).map(([key, path]) => [path, key]))
     await removeTrees(keys.keys(), (path) => displayName(keys.get(path) ?? UNIFIED, path))

@@ -1,8 +1,8 @@
 /**
- * Device rules, computed and never applied here. The OCI rules are a list in which a later rule overrides an earlier one; the kernel's
- * v1 controller and our eBPF program know only a default and exceptions from it. `emulate` folds the list into such a policy, so that
- * both versions decide alike. Invariant: a policy allows exactly what the list says, or `emulate` refuses the list; no rule is ever
- * applied wider than it was written.
+ * Device rules, computed; other files apply them. In the OCI list a later rule overrides an earlier one, but the v1
+ * controller and our eBPF program know only a default and exceptions from it. `emulate` folds the list into such a
+ * policy, so that both versions decide alike. Invariant: a policy allows exactly what the list says, or `emulate`
+ * refuses the list. No rule is applied wider than it was written.
  */
 import { RuntimeError } from '../errors.ts'
 import type { DeviceRule } from '../spec/types.ts'
@@ -23,12 +23,12 @@ export interface DeviceWrite {
   readonly value: string
 }
 
-/** What a fresh v1 cgroup below an unrestricted parent has. */
+/** The policy of a fresh v1 cgroup below an unrestricted parent. */
 export const ALLOW_ALL: DevicePolicy = { allowByDefault: true, exceptions: new Map() }
 
 /**
- * What every container may do whatever its rules say: make any node, and use the nodes of a default /dev (null, zero, full, random,
- * urandom, tty, the pseudo terminals) and /dev/net/tun.
+ * What every container may do in addition to its rules. It may make any node, use the nodes of a default /dev (null,
+ * zero, full, random, urandom, tty, the pseudo terminals), and use /dev/net/tun.
  */
 export const DEFAULT_DEVICE_RULES: readonly DeviceRule[] = [
   { allow: true, type: 'c', access: 'm' },
@@ -94,7 +94,10 @@ function numberText(value: number | undefined, name: string): string {
   return String(value)
 }
 
-/** Folds a rule list into a policy; the list starts from "deny everything". */
+/**
+ * Folds a rule list into a policy; the list starts from "deny everything".
+ * @throws InvalidArgument for a list that no policy expresses
+ */
 export function emulate(rules: readonly DeviceRule[]): DevicePolicy {
   let allowByDefault = false
   const exceptions = new Map<string, number>()
@@ -110,7 +113,7 @@ export function emulate(rules: readonly DeviceRule[]): DevicePolicy {
       exceptions.clear()
       continue
     }
-    // The kernel takes any rule of type "a" for all devices and all access; spelled as two rules it means what it says.
+    // the kernel takes any rule of type "a" for all devices and all access, so a narrower one is written as two rules
     for (const key of type === 'a' ? [`b ${numbers}`, `c ${numbers}`] : [`${type} ${numbers}`]) {
       if (rule.allow !== allowByDefault) exceptions.set(key, (exceptions.get(key) ?? 0) | bits)
       else removeException(exceptions, key, bits, rule.allow)
@@ -119,7 +122,7 @@ export function emulate(rules: readonly DeviceRule[]): DevicePolicy {
   return { allowByDefault, exceptions }
 }
 
-/** A rule that goes back to the default takes its access from every exception it covers. */
+/** A rule that returns to the default removes its access from every exception that it covers. */
 function removeException(exceptions: Map<string, number>, key: string, bits: number, allow: boolean): void {
   const removed = patternOf(key)
   for (const [other, otherBits] of exceptions) {
@@ -137,8 +140,8 @@ function removeException(exceptions: Map<string, number>, key: string, bits: num
 }
 
 /**
- * Reads devices.list. An unrestricted cgroup says only "a *:* rwm", also when it has exceptions, so for one the answer is undefined:
- * allowed by default with unknown exceptions.
+ * Reads devices.list. A cgroup that allows by default says only "a *:* rwm", even when it has exceptions. The result is
+ * then undefined: allowed by default, with unknown exceptions.
  */
 export function parseDevicesList(text: string): DevicePolicy | undefined {
   const exceptions = new Map<string, number>()
@@ -152,8 +155,9 @@ export function parseDevicesList(text: string): DevicePolicy | undefined {
 }
 
 /**
- * The v1 writes that turn one policy into another: only the difference, and what is added before what is taken away, so that a device
- * allowed by both is never denied in between. `from` is undefined for a cgroup with unknown exceptions, which is reset.
+ * The v1 writes that turn one policy into another. Only differences are written, and additions come before removals, so
+ * that a device allowed by both is never denied in between. `from` is undefined for unknown exceptions; the cgroup is
+ * then reset.
  */
 export function toV1DeviceWrites(from: DevicePolicy | undefined, to: DevicePolicy): DeviceWrite[] {
   const widen = to.allowByDefault ? 'devices.deny' : 'devices.allow'
@@ -173,14 +177,14 @@ export function toV1DeviceWrites(from: DevicePolicy | undefined, to: DevicePolic
   return writes
 }
 
-/** Whether two policies decide alike, exception by exception. */
+/** Whether two policies are equal, exception by exception. */
 export function samePolicy(a: DevicePolicy, b: DevicePolicy): boolean {
   if (a.allowByDefault !== b.allowByDefault || a.exceptions.size !== b.exceptions.size) return false
   for (const [key, bits] of a.exceptions) if (b.exceptions.get(key) !== bits) return false
   return true
 }
 
-// Opcodes of the kernel's BPF machine (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE).
+// opcodes of the kernel's BPF machine (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE)
 const LOAD_WORD = 0x61
 const AND = 0x54
 const SHIFT_RIGHT = 0x74
@@ -192,7 +196,7 @@ const JUMP_IF_EQUAL = 0x16
 const EXIT = 0x95
 
 const DEVICE_TYPE = { b: 1, c: 2 } as const
-// r1 is the context, then scratch; r2 to r5 hold what the container asks for.
+// r1 is the context, then scratch; r2 to r5 hold the device and the access that the process asks for
 const [R0, R1, TYPE, WANTED, MAJOR, MINOR] = [0, 1, 2, 3, 4, 5] as const
 
 interface Instruction {
@@ -204,8 +208,8 @@ interface Instruction {
 }
 
 /**
- * The eBPF program of a policy. An allowing exception must cover all that is asked for; a denying one bites when it covers any of it:
- * the v1 controller's own rule.
+ * The eBPF program of a policy. An allowing exception must cover all of the wanted access; a denying one applies when
+ * it covers any of it. The v1 controller decides in the same way.
  */
 export function toEbpf(policy: DevicePolicy): Uint8Array {
   const program: Instruction[] = [

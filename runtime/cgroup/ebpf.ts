@@ -1,7 +1,7 @@
 /**
- * Device rules on cgroup v2: the program of devices.ts attached to the container's directory. Invariant: while a program is replaced
- * there is no moment without one; a second program beside ours (systemd attaches its own) is never a reason to fail, since the kernel
- * asks all of them.
+ * Device rules on cgroup v2: the program of devices.ts, attached to the container's directory. Invariant: while a
+ * program is replaced, one of the two is always attached. A second program beside the runtime's is no failure, since
+ * the kernel asks all of them; systemd attaches its own.
  */
 
 import { closeSync, constants, openSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { EINVAL, EPERM } from '../sys/linux.ts'
 import { type DevicePolicy, toEbpf } from './devices.ts'
 import { lacksDeviceRules } from './hierarchy.ts'
 
-/** Puts a policy in force on a v2 cgroup; a fresh one is known to have no program of its own. */
+/** Puts a policy in force on a v2 cgroup. A fresh cgroup has no program of its own yet. */
 export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: string, fresh: boolean): void {
   if (fresh && policy.allowByDefault && policy.exceptions.size === 0) return
   const cgroup = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)

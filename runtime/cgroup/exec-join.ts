@@ -1,7 +1,7 @@
 /**
- * Where a further process of a container goes: the container's cgroup, a sub-cgroup that the caller names, or, when the container's own
- * can take no process any more, the one that its init is in now. Invariant: never outside of the container's cgroup, except to follow
- * the init that was moved.
+ * The cgroup of an exec: the container's, a sub-cgroup that the caller names, or the one that the container's init is
+ * in now. The last holds when the container's own can take no process any more. Invariant: the process never enters a
+ * cgroup outside the container's, except to follow an init that was moved.
  */
 
 import { posix } from 'node:path'
@@ -15,7 +15,10 @@ import { CGROUP_ROOT, parseOwnCgroups, UNIFIED } from './hierarchy.ts'
 /** Sub-cgroups by controller; under "" one for all. */
 export type SubCgroups = Readonly<Record<string, string>>
 
-/** How the process joins. @throws InvalidArgument for a sub-cgroup that is outside of the container's, unknown or not there */
+/**
+ * How the process enters its cgroup.
+ * @throws InvalidArgument for a sub-cgroup that is outside the container's, unknown or missing
+ */
 export function execJoin(cgroup: Cgroup, initPid: number, subCgroups: SubCgroups = {}): CgroupJoin {
   const join = cgroup.join()
   if (Object.keys(subCgroups).length > 0) return joinBelow(cgroup, join, subCgroups)
@@ -36,7 +39,7 @@ function joinBelow(cgroup: Cgroup, join: CgroupJoin, subs: SubCgroups): CgroupJo
     if (join.kind === 'none') throw refuse('the container has no cgroup')
     return { kind: 'dir', path: below(join.path, all ?? '') }
   }
-  // by directory, since controllers may share one
+  // keyed by directory, since controllers may share one
   const changed = new Map<string, string>()
   for (const [controller, sub] of Object.entries(subs)) {
     if (controller === UNIFIED) continue
@@ -53,7 +56,10 @@ function joinBelow(cgroup: Cgroup, join: CgroupJoin, subs: SubCgroups): CgroupJo
   return join.dir === undefined ? { kind: 'tasks', paths } : { kind: 'tasks', paths, dir: move(join.dir) }
 }
 
-/** The directory of a sub-cgroup. */
+/**
+ * The directory of a sub-cgroup.
+ * @throws InvalidArgument for one outside `base`, or missing
+ */
 function below(base: string, sub: string): string {
   const path = posix.join(base, sub).replace(/\/$/, '')
   if (path !== base && !path.startsWith(`${base}/`)) throw refuse(`bad sub cgroup path: ${sub}`)
@@ -66,7 +72,7 @@ function below(base: string, sub: string): string {
   return path
 }
 
-/** A v2 cgroup that gives controllers to sub-cgroups takes no processes itself (EBUSY), and one that was removed neither. */
+/** Whether a v2 cgroup takes no processes: it hands controllers to sub-cgroups (EBUSY), or it was removed. */
 function isBusy(dir: string): boolean {
   try {
     return readText(`${dir}/cgroup.subtree_control`).trim() !== ''
@@ -76,7 +82,7 @@ function isBusy(dir: string): boolean {
   }
 }
 
-/** The v2 cgroup that a process is in, as far as our own cgroup namespace shows it. */
+/** The v2 cgroup of a process; undefined when it is outside the runtime's own cgroup namespace. */
 function currentDir(pid: number): string | undefined {
   const path = parseOwnCgroups(readText(`/proc/${pid}/cgroup`)).get('')
   return path === undefined || path.startsWith('/..') ? undefined : posix.join(CGROUP_ROOT, path)

@@ -1,8 +1,9 @@
 /**
- * Reading and writing the small files of cgroups, synchronously: the kernel answers from memory, and one call costs microseconds where
- * the asynchronous API costs a thread switch. What the kernel answers by walking all processes of a cgroup takes milliseconds where there
- * are thousands: for that there are the functions whose names end in "Aside", on a thread of the pool. Symbolic links are never followed. A failure becomes a RuntimeError that says what was
- * attempted on which cgroup; whoever expects a failure asks for the errno instead.
+ * Reading and writing the small files of cgroups. Most calls are synchronous: the kernel answers from memory within
+ * microseconds, and the asynchronous API would cost a thread switch. Some files make the kernel walk all processes of a
+ * cgroup, which takes milliseconds for thousands of them. For those, the functions whose names end in "Aside" use a
+ * thread of the pool. Symbolic links are never followed. A failure becomes a RuntimeError that names the action and the
+ * cgroup; callers that expect a failure ask for its errno instead.
  */
 
 import { close, closeSync, constants, open, openSync, read, readSync, write, writeSync } from 'node:fs'
@@ -14,20 +15,23 @@ import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, ER
 const SCRATCH_BYTES = 16384
 let scratch: Buffer | undefined
 
-/** The whole text of a file. Throws node's own error, with its errno. */
+/**
+ * The whole text of a file.
+ * @throws node's own error, with its errno
+ */
 export function readText(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
     scratch ??= Buffer.allocUnsafe(SCRATCH_BYTES)
-    // A file that does not fit gets a larger buffer, which nobody keeps.
+    // a file that does not fit gets a larger buffer, for this call only
     let bytes = scratch
     let length = 0
     for (;;) {
       const count = readSync(fd, bytes, length, bytes.length - length, null)
-      // The kernel may end a read at a page or a record, so only an empty read is the end of the file.
+      // the kernel may end a read at a page or a record, so only an empty read is the end of the file
       if (count === 0) return bytes.toString('utf8', 0, length)
       length += count
-      // A read without room would be empty too, and mean nothing.
+      // a read into a full buffer would also return 0
       if (length === bytes.length) bytes = Buffer.concat([bytes], 2 * length)
     }
   } finally {
@@ -40,7 +44,10 @@ const readAside = promisify(read)
 const writeAside = promisify(write)
 const closeAside = promisify(close)
 
-/** The whole text of a file, read aside. Throws node's own error, with its errno. */
+/**
+ * The whole text of a file, read on a thread of the pool.
+ * @throws node's own error, with its errno
+ */
 export async function readTextAside(path: string): Promise<string> {
   const fd = await openAside(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
@@ -56,7 +63,10 @@ export async function readTextAside(path: string): Promise<string> {
   }
 }
 
-/** Writes one value aside. Throws node's own error, with its errno. */
+/**
+ * Writes one value on a thread of the pool.
+ * @throws node's own error, with its errno
+ */
 export async function writeTextAside(path: string, value: string): Promise<void> {
   const fd = await openAside(path, constants.O_WRONLY | constants.O_NOFOLLOW)
   try {
@@ -66,7 +76,7 @@ export async function writeTextAside(path: string, value: string): Promise<void>
   }
 }
 
-/** The text of a file, or undefined where this kernel or this cgroup has none. */
+/** The text of a file; undefined where this kernel or this cgroup has no such file. */
 export function readTextIfAny(path: string): string | undefined {
   try {
     return readText(path)
@@ -77,7 +87,10 @@ export function readTextIfAny(path: string): string | undefined {
   }
 }
 
-/** Writes each value by a write(2) of its own, as the kernel wants it. Throws node's own error, with its errno. */
+/**
+ * Writes each value by its own write(2), as the kernel requires.
+ * @throws node's own error, with its errno
+ */
 export function writeValues(path: string, values: Iterable<string>): void {
   const fd = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW)
   try {
@@ -87,7 +100,10 @@ export function writeValues(path: string, values: Iterable<string>): void {
   }
 }
 
-/** Writes one value. Throws node's own error, with its errno. */
+/**
+ * Writes one value.
+ * @throws node's own error, with its errno
+ */
 export function writeText(path: string, value: string): void {
   writeValues(path, [value])
 }
@@ -113,7 +129,10 @@ function codeOf(errno: number): RuntimeErrorCode {
   }
 }
 
-/** The failure of `what` ("cannot freeze cgroup \"/x\""); what is not a system error is a bug and passes unchanged. */
+/**
+ * The error of a failed `what` ("cannot freeze cgroup \"/x\""). An error without an errno is a bug and passes
+ * unchanged.
+ */
 export function cgroupError(what: string, error: unknown, call: string, path: string, note = ''): unknown {
   const errno = errnoOf(error)
   if (errno === 0 || error instanceof RuntimeError) return error

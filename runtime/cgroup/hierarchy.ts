@@ -1,14 +1,17 @@
 /**
- * Where cgroups live on this host: the mode, the mounted hierarchies with our own place in each, and the path rule that turns a spec's
- * cgroupsPath into a directory. Invariant: a path from a spec is cleaned as if it were absolute before it is joined to anything, so that
- * `..` never rises above the place it starts from.
+ * Where the cgroups of this host are: the mode, the mounted hierarchies with the runtime's own place in each, and how a
+ * spec's cgroupsPath becomes a directory. Invariant: a path from a spec is normalized as an absolute path before it is
+ * joined to another, so `..` never rises above its starting point.
  */
 import { closeSync, constants, openSync, readSync, statfsSync } from 'node:fs'
 import { posix } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { readText } from './files.ts'
 
-/** v1: one hierarchy per controller; hybrid: the same with a v2 tree (for its core files) beside them; v2: one tree for everything. */
+/**
+ * v1: one hierarchy per controller. hybrid: the same, with a v2 tree for its core files beside them. v2: one tree for
+ * everything.
+ */
 export type CgroupMode = 'v1' | 'hybrid' | 'v2'
 
 /** The directory below which every hierarchy is mounted. */
@@ -21,7 +24,7 @@ const MOUNTINFO_CHUNK = 4096
 /** The key of the v2 tree in a record of paths, as in state.json. */
 export const UNIFIED = ''
 
-/** Where there is no such hierarchy, its controllers are left out: these are the ones that containers are put into. */
+/** The controllers of v1 that containers are put into, where the host has them. */
 const KNOWN_CONTROLLERS = new Set([
   'cpuset',
   'devices',
@@ -44,7 +47,7 @@ export interface Hierarchy {
   /** its controllers; "name=…" for a v1 hierarchy without any; "" (UNIFIED) for the v2 tree */
   readonly controllers: readonly string[]
   readonly mountpoint: string
-  /** our own cgroup in it, relative to the mount point, with a leading "/" */
+  /** the runtime's own cgroup in it, relative to the mount point, with a leading "/" */
   readonly ownPath: string
 }
 
@@ -52,18 +55,21 @@ function fsType(path: string): number | undefined {
   try {
     return statfsSync(path).type
   } catch {
-    // Not there, or not for us to see: either way there is no such hierarchy.
+    // missing or unreadable: either way there is no such hierarchy
     return undefined
   }
 }
 
-/** The mode of this host, by the file systems that are mounted. */
+/** The mode of this host, by the types of the mounted file systems. */
 export function detectMode(): CgroupMode {
   if (fsType(CGROUP_ROOT) === CGROUP2_SUPER_MAGIC) return 'v2'
   return fsType(UNIFIED_ROOT) === CGROUP2_SUPER_MAGIC ? 'hybrid' : 'v1'
 }
 
-/** Parses /proc/PID/cgroup: our path in each hierarchy, by the controllers as the kernel lists them ("cpu,cpuacct", "" for v2). */
+/**
+ * Parses /proc/PID/cgroup: the process's path in each hierarchy, keyed by its controllers as the kernel lists them
+ * ("cpu,cpuacct", "" for v2).
+ */
 export function parseOwnCgroups(text: string): Map<string, string> {
   const own = new Map<string, string>()
   for (const line of text.split('\n')) {
@@ -85,9 +91,12 @@ function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }
 
-/** Parses one line of mountinfo; undefined unless it is a cgroup mount below /sys/fs/cgroup. `keys` are those of parseOwnCgroups. */
+/**
+ * Parses one line of mountinfo; undefined unless it is a cgroup mount below /sys/fs/cgroup. `keys` are the keys of
+ * parseOwnCgroups.
+ */
 export function parseCgroupMount(line: string, keys: Iterable<string>): CgroupMount | undefined {
-  // Most lines of a host are not this; the rest is parsed with care.
+  // a cheap test first: most lines of a host are other mounts
   if (!line.includes(' - cgroup')) return undefined
   const [head = '', tail = ''] = line.split(' - ')
   const [fstype, , options = ''] = tail.split(' ')
@@ -104,8 +113,9 @@ export function parseCgroupMount(line: string, keys: Iterable<string>): CgroupMo
 }
 
 /**
- * The hierarchies that containers are put into, each with our own cgroup. mountinfo is read in pieces and only until every hierarchy was
- * found: they are mounted at boot and come first, and a busy host has thousands of mounts behind them.
+ * The hierarchies that containers are put into, each with the runtime's own cgroup. mountinfo is read in pieces, and
+ * only until every hierarchy was found. They are mounted at boot and come first, and a busy host has thousands of
+ * mounts behind them.
  */
 export function readHierarchies(mode: CgroupMode): Hierarchy[] {
   const own = parseOwnCgroups(readText('/proc/self/cgroup'))
@@ -142,12 +152,17 @@ function isKnown(controller: string): boolean {
   return controller === UNIFIED || controller.startsWith('name=') || KNOWN_CONTROLLERS.has(controller)
 }
 
-/** Whether the kernel refuses device rules to us: it does to everyone but root of the machine, and those of the parents hold. */
+/**
+ * Whether the kernel refuses device rules to this process, as it does to every user but root of the initial user
+ * namespace. The rules of the parent cgroups hold nevertheless.
+ */
 export function lacksDeviceRules(): boolean {
   return process.geteuid?.() !== 0 || !/^\s*0\s+0\s+4294967295\s*$/.test(readText('/proc/self/uid_map'))
 }
 
-/** A path of /proc/self/cgroup as seen below a mount whose root is not the hierarchy's (a container's own view). */
+/**
+ * A path of /proc/self/cgroup as seen below a mount whose root is not the hierarchy's, as in a container's own view.
+ */
 function belowRoot(path: string, root: string): string {
   if (root === '/' || root.startsWith('/..')) return path
   if (path === root) return '/'
@@ -155,8 +170,9 @@ function belowRoot(path: string, root: string): string {
 }
 
 /**
- * The place of a container below a mount point. An absolute path counts from there, a relative one (or without one the id) from
- * `ownPath`. Colons mean nothing here: only an option asks for the systemd driver, never the form of a path.
+ * The path of a container below a mount point. An absolute path counts from the mount point; a relative one, or else
+ * the id, from `ownPath`. A colon has no meaning: the systemd driver is chosen by an option, never by the form of a
+ * path.
  */
 export function innerPath(path: string | undefined, id: string, ownPath: string): string {
   const wanted = path === undefined || path === '' ? id : path
@@ -170,7 +186,7 @@ export function innerPath(path: string | undefined, id: string, ownPath: string)
 /** The name of a cgroup in messages: its path within its hierarchy. */
 export function displayName(key: string, path: string): string {
   const below = path.startsWith(`${CGROUP_ROOT}/`) ? path.slice(CGROUP_ROOT.length) : path
-  // A v1 hierarchy, or the hybrid v2 tree, is mounted one level down.
+  // a v1 hierarchy or the hybrid v2 tree is mounted one level down
   const nested = key !== UNIFIED || below.startsWith('/unified/')
   return nested && path !== below ? below.replace(/^\/[^/]+/, '') : below
 }

@@ -1,6 +1,7 @@
 /**
- * The cgroup of the process that makes a container and waits for it, where a manager wants it counted by itself. Invariant: it is never
- * the container's own or inside of that, where the monitor would be frozen, limited and killed with what it watches.
+ * The cgroup of the monitor, the process that makes a container and waits for it, where a manager wants to count it
+ * separately. Invariant: it is never the container's cgroup or inside it, where the monitor would be frozen, limited
+ * and killed with the container.
  */
 import { RuntimeError } from '../errors.ts'
 import { cgroupError, writeText } from './files.ts'
@@ -9,7 +10,11 @@ import { type CgroupPaths, resourcesOr } from './request.ts'
 import { makeDirectory } from './tree.ts'
 import { fillCpuset } from './v1.ts'
 
-/** Moves this process, all its threads, to a cgroup that counts from the mount point and is made where it is missing. @throws InvalidArgument, PermissionDenied */
+/**
+ * Moves this process with all its threads to a cgroup, whose absolute path counts from the mount point; makes it if it
+ * is missing.
+ * @throws InvalidArgument, PermissionDenied
+ */
 export function joinMonitorCgroup(path: string, container: CgroupPaths): void {
   const refuse = (why: string): RuntimeError =>
     new RuntimeError('InvalidArgument', `cannot use "${path}" as the monitor's cgroup: ${why}`)
@@ -29,7 +34,7 @@ export function joinMonitorCgroup(path: string, container: CgroupPaths): void {
       const made = makeDirectory(dir)
       if (mode !== 'v2' && controllers.includes('cpuset'))
         fillCpuset(dir, mountpoint, resourcesOr(undefined), made, name)
-      // 0 is the writer
+      // 0 means the writing process
       writeText(`${dir}/cgroup.procs`, '0')
     } catch (error) {
       if (error instanceof RuntimeError) throw error

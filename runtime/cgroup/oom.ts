@@ -1,11 +1,13 @@
 /**
- * OOM kills of a container, counted by the kernel: `oom_kill` in memory.events (v2) or memory.oom_control (v1, since Linux 4.13). The
- * counter decides, an event only says when to look: v1 signals every failed charge (hundreds for one kill) and also the removal of the
- * cgroup. Invariant: one call of the listener per growth of the counter, none without.
+ * OOM kills of a container, counted by the kernel: `oom_kill` in memory.events (v2) or memory.oom_control (v1, since
+ * Linux 4.13). The counter decides; an event only says when to read it. v1 signals every failed charge (hundreds for
+ * one kill) and also the removal of the cgroup. Invariant: the listener is called once per growth of the counter, and
+ * never without one.
  *
- * v2: inotify on memory.events, by fs.watch. v1: the file gives no inotify events, so an eventfd is registered in cgroup.event_control;
- * sys/eventfd.ts brings it into the event loop without a thread of the pool. v1 signals *before* it kills (the victim is chosen, logged
- * and counted after that), hence the few repeated looks. The v1 counter does not include sub-cgroups that the container made itself.
+ * v2: inotify on memory.events, by fs.watch. v1: the file gives no inotify events, so an eventfd is registered in
+ * cgroup.event_control; sys/eventfd.ts brings it into the event loop without a thread. v1 signals *before* it kills,
+ * since it chooses, logs and counts the victim afterwards. So the counter is read several times after an event. The v1
+ * counter does not include sub-cgroups that the container made itself.
  */
 import { closeSync, constants, type FSWatcher, openSync, watch } from 'node:fs'
 import { type EventCounter, openEventCounter } from '../sys/eventfd.ts'
@@ -16,7 +18,7 @@ import type { CgroupPaths } from './request.ts'
 const FIRST_LOOK_MS = 1
 const LAST_LOOK_MS = 512
 
-/** The file with the counter and the key of its hierarchy; undefined without a memory controller. */
+/** The file with the counter and its directory; undefined without a memory controller. */
 function counterFile(paths: CgroupPaths): { dir: string; file: string; v1: boolean } | undefined {
   const { memory } = paths
   if (memory !== undefined) return { dir: memory, file: `${memory}/memory.oom_control`, v1: true }
@@ -31,15 +33,16 @@ function readCount(file: string): number | undefined {
 
 function nothing(): void {}
 
-/** How many processes of the container the kernel has killed for want of memory; 0 without a memory controller. */
+/** How many processes of the container the OOM killer has killed; 0 without a memory controller. */
 export function oomKillCount(paths: CgroupPaths): number {
   const counter = counterFile(paths)
   return counter === undefined ? 0 : (readCount(counter.file) ?? 0)
 }
 
 /**
- * Calls `onOom` with the new count after each growth from now on, until disposed or the cgroup is gone (on v2: has no process any more),
- * which `onEnd` is told. It keeps no process alive. Without a memory controller it ends at once.
+ * Calls `onOom` with the new count after each growth from now on, until disposed. The watch ends, and calls `onEnd`,
+ * when the cgroup is gone (v1) or has no process any more (v2), and at once without a memory controller. It keeps no
+ * process alive.
  */
 export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onEnd = nothing): Disposable {
   const counter = counterFile(paths)
@@ -63,7 +66,7 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
     dispose()
     onEnd()
   }
-  /** True when there is nothing more to wait for. */
+  /** True when the event needs no further look. */
   const look = (): boolean => {
     if (disposed) return true
     const count = readCount(file)
@@ -89,7 +92,7 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
       register(dir, file, events.fd)
     } else {
       sources.push(watch(file, { persistent: false }, look).on('error', end))
-      // the kernel tells nobody that a cgroup is removed; but before that, its last process has left it
+      // the kernel reports no removal of a cgroup, but the last process leaves before it
       const lookForEnd = () => {
         if (!look() && /^populated 0$/m.test(readTextIfAny(`${dir}/cgroup.events`) ?? '')) end()
       }
@@ -100,7 +103,7 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
     const name = displayName(v1 ? 'memory' : UNIFIED, dir)
     throw cgroupError(`cannot watch for OOM on cgroup "${name}"`, error, v1 ? 'write' : 'inotify_add_watch', file)
   }
-  // What was counted between the first reading and the registration.
+  // catches what was counted between the first reading and the registration
   look()
   return { [Symbol.dispose]: dispose }
 }
@@ -110,7 +113,7 @@ function register(dir: string, file: string, event: number): void {
   try {
     writeText(`${dir}/cgroup.event_control`, `${event} ${control}`)
   } finally {
-    // The kernel needs it only to find the cgroup.
+    // the kernel needs it only to find the cgroup
     closeSync(control)
   }
 }

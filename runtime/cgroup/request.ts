@@ -1,6 +1,7 @@
 /**
- * What both versions share in making a cgroup: the request, the device policy that follows from it, and the refusals of a directory that
- * somebody else uses. Invariant: a container never shares its cgroup with a process that was there before it.
+ * What both versions share in making a cgroup: the request, the device policy that follows from it, and the refusal of
+ * a directory that is already in use. Invariant: a container never shares its cgroup with a process that was there
+ * before it.
  */
 
 import { RuntimeError } from '../errors.ts'
@@ -10,22 +11,22 @@ import { EACCES, EPERM, EROFS } from '../sys/linux.ts'
 import { DEFAULT_DEVICE_RULES, type DevicePolicy, emulate } from './devices.ts'
 import { processesIn } from './tree.ts'
 
-/** What a cgroup is called after: linux.cgroupsPath, or else the id. */
+/** What names a cgroup: linux.cgroupsPath, or else the id. */
 export interface CgroupName {
   readonly path: string | undefined
   readonly id: string
 }
 
-/** What a cgroup is made for. */
+/** The request for a cgroup. */
 export interface CreateRequest extends CgroupName {
   readonly resources: LinuxResources | undefined
-  /** do without the directories that we have no permission to make, where the spec asks for none */
+  /** do without the directories that the runtime may not make, if the spec asks for no path */
   readonly tolerant: boolean
-  /** told of the directories before any of them is made */
+  /** called with the directories before any of them is made */
   readonly announce: (paths: CgroupPaths) => void
 }
 
-/** What a freezer does to a cgroup: freezing lasts until every process inside has stopped. */
+/** The state of a freezer: "freezing" lasts until every process inside has stopped. */
 export type FreezerState = 'thawed' | 'freezing' | 'frozen'
 
 /** Paths by controller, as state.json keeps them. */
@@ -43,7 +44,7 @@ export function devicePolicyOf(resources: LinuxResources): DevicePolicy {
   return emulate([...resources.devices, ...DEFAULT_DEVICE_RULES])
 }
 
-/** Refuses a cgroup that was there before and is in use: its processes would share our limits and our kill. */
+/** Refuses an existing cgroup with processes: they would share the container's limits, and be killed with it. */
 export function refuseUsed(dir: string, name: string): void {
   const count = processesIn(dir).length
   if (count === 0) return
@@ -51,13 +52,16 @@ export function refuseUsed(dir: string, name: string): void {
   throw new RuntimeError('FailedPrecondition', message)
 }
 
-/** Whether a failure is the lack of permission that a container may do without a cgroup for: it has not asked for a certain one. */
+/**
+ * Whether a failure is a lack of permission that lets the container do without a cgroup: the spec asks for no certain
+ * one.
+ */
 export function isForgivable(request: CreateRequest, error: unknown): boolean {
   const permission: readonly number[] = [EPERM, EACCES, EROFS]
   return request.tolerant && request.path === undefined && permission.includes(errnoOf(error))
 }
 
-/** The refusal of a leftover cgroup in which no process could ever start. */
+/** The error for a leftover cgroup that is frozen, in which no process could start. */
 export function frozenError(name: string): RuntimeError {
   return new RuntimeError(
     'FailedPrecondition',

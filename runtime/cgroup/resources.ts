@@ -1,7 +1,8 @@
 /**
- * Resource limits as file writes. Pure: what to write, in which order, and how each write may fail; apply.ts does it. One table per
- * cgroup version, in the order in which the controllers must be set. Invariant: a limit that the spec asks for becomes a write or an
- * error, never nothing, except for what the OCI specification itself calls unsupported (kernel memory) or has no counterpart in v2.
+ * Resource limits as file writes. Pure: what to write, in which order, and how each write may fail; apply.ts makes the
+ * writes. There is one table per cgroup version, in the order in which the controllers must be set. Invariant: a limit
+ * in the spec becomes a write or an error. Exceptions are what the OCI specification calls unsupported (kernel memory)
+ * and what has no counterpart in v2.
  */
 import { RuntimeError, specError } from '../errors.ts'
 import type { BlockIoResources, CpuResources, LinuxResources, MemoryResources } from '../spec/types.ts'
@@ -14,21 +15,21 @@ export interface ResourceWrite {
   readonly value: string
   /** for messages: "memory limit 1024" */
   readonly what: string
-  /** the kernel's value in a new cgroup; equal to `value` there is nothing to write */
+  /** the kernel's value in a new cgroup, where an equal `value` need not be written */
   readonly initial?: string
   /** a missing file is no failure */
   readonly optional?: true
   /** what to write where `file` does not exist */
   readonly fallback?: { readonly file: string; readonly value: string }
-  /** EINVAL may only mean "not yet": write it again after the rest of the controller */
+  /** EINVAL may mean only "not yet": write it again after the rest of the controller */
   readonly defer?: true
-  /** the kernel clamps silently: read it back and refuse a difference */
+  /** the kernel clamps the value silently: read it back and refuse a difference */
   readonly readBack?: true
-  /** the file has one line per `key`; `unset` takes the line away, for the way back */
+  /** the file has one line per `key`; writing `unset` removes the line, for the undo */
   readonly line?: { readonly key: string; readonly unset: string }
 }
 
-/** What the order or the text of some writes depends on; absent for a new cgroup. */
+/** The present limits on which the order or the text of some writes depends; empty for a new cgroup. */
 export interface CurrentLimits {
   /** v1: memory.memsw.limit_in_bytes */
   readonly memorySwap?: bigint
@@ -86,7 +87,7 @@ function rdmaWrites(resources: LinuxResources): ResourceWrite[] {
 function pidsWrites(resources: LinuxResources): ResourceWrite[] {
   if (resources.pids === undefined) return []
   const { limit } = resources.pids
-  // The kernel has no "0 processes": a container with that limit gets the smallest that can run.
+  // 0 would let no process run: a container with that limit gets the smallest possible one
   const value = limit < 0n ? 'max' : limit === 0n ? '1' : String(limit)
   return [{ controller: 'pids', file: 'pids.max', value, what: `pids limit ${limit}`, initial: 'max' }]
 }
@@ -124,7 +125,7 @@ function cpusetWrites(cpu: CpuResources): ResourceWrite[] {
   for (const file of ['cpus', 'mems'] as const) {
     const value = cpu[file]
     if (value === undefined || value === '') continue
-    // The v1 hierarchy may be mounted with noprefix.
+    // the v1 hierarchy may be mounted with noprefix
     const fallback = { file, value }
     writes.push({ controller: 'cpuset', file: `cpuset.${file}`, value, what: `cpuset ${file} "${value}"`, fallback })
   }
@@ -134,7 +135,7 @@ function cpusetWrites(cpu: CpuResources): ResourceWrite[] {
 function v1MemoryWrites(memory: MemoryResources, current: CurrentLimits): ResourceWrite[] {
   checkMemory(memory)
   const { limit = 0n, reservation = 0n, swappiness } = memory
-  // Without a limit on memory one on memory+swap would stay behind and still hold.
+  // an unlimited memory limit also lifts the one on memory+swap, which would otherwise still hold
   const implied = limit === UNLIMITED && (memory.swap ?? 0n) === 0n
   const swap = implied ? UNLIMITED : (memory.swap ?? 0n)
   const limitWrite: ResourceWrite[] = []
@@ -152,7 +153,7 @@ function v1MemoryWrites(memory: MemoryResources, current: CurrentLimits): Resour
     }
     swapWrite.push(implied ? { ...write, optional: true } : write)
   }
-  // The kernel keeps memory <= memory+swap at every moment: the one that grows goes first, and shrinks last.
+  // the kernel requires memory <= memory+swap at every moment: when growing, memory+swap is written first
   const growing = current.memorySwap !== undefined && (swap === UNLIMITED || swap > current.memorySwap)
   const writes = growing ? [...swapWrite, ...limitWrite] : [...limitWrite, ...swapWrite]
   if (reservation !== 0n) {
@@ -180,7 +181,7 @@ function v1CpuWrites(cpu: CpuResources): ResourceWrite[] {
   const { shares = 0n, quota = 0n, period = 0n, burst, realtimePeriod = 0n, realtimeRuntime = 0n } = cpu
   const add = (file: string, value: bigint, what: string, more: Partial<ResourceWrite>) =>
     writes.push({ controller: 'cpu', file, value: String(value), what: `${what} ${value}`, ...more })
-  // An idle group has no weight of its own: leave idle before shares are set, enter it after.
+  // an idle group has no weight: leave idle before the shares are set, enter it after
   if (cpu.idle === 0) writes.push(...cpuIdleWrite(cpu))
   if (shares !== 0n) add('cpu.shares', shares, 'cpu shares', { initial: '1024', readBack: true })
   if (cpu.idle !== undefined && cpu.idle !== 0) writes.push(...cpuIdleWrite(cpu))
@@ -188,7 +189,7 @@ function v1CpuWrites(cpu: CpuResources): ResourceWrite[] {
     add('cpu.rt_period_us', realtimePeriod, 'cpu realtime period', { initial: '1000000', defer: true })
   }
   if (realtimeRuntime !== 0n) add('cpu.rt_runtime_us', realtimeRuntime, 'cpu realtime runtime', { initial: '0' })
-  // A shorter period or a longer burst can be wrong for the old quota and right for the new one.
+  // a shorter period or a longer burst may be invalid with the old quota and valid with the new one
   if (period !== 0n) add('cpu.cfs_period_us', period, 'cpu period', { initial: '100000', defer: true })
   if (burst !== undefined) add('cpu.cfs_burst_us', burst, 'cpu burst', { initial: '0', defer: true, optional: true })
   if (quota !== 0n) add('cpu.cfs_quota_us', quota < 0n ? UNLIMITED : quota, 'cpu quota', { initial: '-1' })
@@ -263,7 +264,7 @@ function maxOr(value: bigint): string {
   return value === UNLIMITED ? 'max' : String(value)
 }
 
-/** The v2 swap limit of a limit on memory+swap: what is left of it for swap alone; undefined when nothing was asked for. */
+/** The v2 limit on swap alone, from the limit on memory+swap; undefined when none was asked for. */
 export function swapOnlyLimit(memory: MemoryResources, currentMemory?: bigint): bigint | undefined {
   const swap = memory.swap ?? 0n
   const limit = (memory.limit ?? 0n) !== 0n ? memory.limit! : (currentMemory ?? 0n)
@@ -288,7 +289,7 @@ function v2MemoryWrites(memory: MemoryResources, current: CurrentLimits): Resour
   if (swapOnly !== undefined) {
     const what = `memory+swap limit ${memory.swap ?? limit}`
     const write = { controller: 'memory', file: 'memory.swap.max', value: maxOr(swapOnly), what, initial: 'max' }
-    // A kernel without swap accounting has no such file, and nothing is lost when no swap or all of it is wanted.
+    // without swap accounting there is no such file; that is harmless if no swap, or all of it, is wanted
     writes.push(swapOnly <= 0n ? { ...write, optional: true } : write)
   }
   if (limit !== 0n) {
@@ -302,7 +303,7 @@ function v2MemoryWrites(memory: MemoryResources, current: CurrentLimits): Resour
   return writes
 }
 
-/** cpu.weight (1 to 10000) of cpu shares (2 to 262144), such that 1024 shares are the default weight of 100. */
+/** cpu.weight (1 to 10000) from cpu shares (2 to 262144); 1024 shares give the default weight of 100. */
 export function cpuWeight(shares: bigint): bigint {
   if (shares <= 2n) return 1n
   if (shares >= 262144n) return 10000n
@@ -382,7 +383,11 @@ function unifiedWrites(resources: LinuxResources): ResourceWrite[] {
   return writes
 }
 
-/** Refuses a limit at or below what is in use; `usage` and `swapUsage` are memory.current and memory.swap.current. */
+/**
+ * Refuses a limit that is not above the present use; `usage` and `swapUsage` are memory.current and
+ * memory.swap.current.
+ * @throws FailedPrecondition
+ */
 export function checkMemoryBeforeUpdate(memory: MemoryResources, usage: bigint, swapUsage: bigint): void {
   const { limit = 0n, swap = 0n } = memory
   if (limit > 0n && limit <= usage) {

@@ -1,4 +1,4 @@
-/** Reads the counters of a v1 cgroup: about thirty small files of seven hierarchies, those that do not exist counting as zero. */
+/** Reads the counters of a v1 cgroup: about thirty small files of seven hierarchies. A missing file counts as zero. */
 import { readdirSync } from 'node:fs'
 import { readTextIfAny } from './files.ts'
 import type { CgroupPaths } from './request.ts'
@@ -48,7 +48,7 @@ const BLKIO_TABLES: Readonly<Record<BlkioTable, string>> = {
   sectorsRecursive: 'sectors',
 }
 
-/** All counters of the container whose directories these are. */
+/** All counters of the container with these directories. */
 export function readStatsV1(paths: CgroupPaths): StatsV1 {
   return {
     version: 1,
@@ -76,7 +76,7 @@ function namesIn(dir: string | undefined): string[] {
   try {
     return dir === undefined ? [] : readdirSync(dir)
   } catch {
-    // Removed meanwhile: no counters, like every other file of it.
+    // removed in the meantime: no counters, as for every other file of it
     return []
   }
 }
@@ -134,7 +134,7 @@ function blkio(dir: string | undefined): StatsV1['blkio'] {
   const present = new Set(namesIn(dir))
   let devices: ReadonlyMap<string, string> | undefined
   const table = (name: string): BlkioEntry[] => {
-    // Who does the accounting depends on the I/O scheduler of each device; the first that counted anything is it.
+    // the I/O scheduler of each device decides which file counts: the first one with entries is taken
     const throttle = name.startsWith('io_service') ? [`blkio.throttle.${name}_recursive`, `blkio.throttle.${name}`] : []
     for (const file of [`blkio.bfq.${name}_recursive`, `blkio.${name}_recursive`, ...throttle]) {
       if (!present.has(file)) continue
@@ -151,7 +151,7 @@ function blkio(dir: string | undefined): StatsV1['blkio'] {
   return tables as Record<BlkioTable, BlkioEntry[]>
 }
 
-/** Lines of "major:minor Operation value" or "major:minor value"; the last line is a sum. */
+/** Lines of "major:minor Operation value" or "major:minor value"; the last line, a sum, is skipped. */
 function parseBlkio(text: string | undefined): Omit<BlkioEntry, 'device'>[] {
   const rows: Omit<BlkioEntry, 'device'>[] = []
   for (const line of (text ?? '').split('\n')) {

@@ -1,4 +1,7 @@
-/** Reads the counters of a v2 cgroup; a controller that is not enabled counts as zero, pids are counted by hand then. */
+/**
+ * Reads the counters of a v2 cgroup. The counters of a controller that is not enabled are zero, except that processes
+ * are then counted one by one.
+ */
 import { readdirSync } from 'node:fs'
 import {
   camelCase,
@@ -55,7 +58,7 @@ const MEMORY_GAUGES = [
   'workingset_activate_file',
 ] as const
 
-/** All counters of the container whose directory this is. */
+/** All counters of the container with this directory. */
 export function readStatsV2(dir: string): StatsV2 {
   const read = reader(dir)
   return {
@@ -99,7 +102,7 @@ function pressure(read: ReadFile, file: string): ReturnType<typeof parsePressure
   try {
     return parsePressure(read(file))
   } catch {
-    // Pressure accounting can be off for one cgroup or for all: then the file is there and cannot be read.
+    // where pressure accounting is off, for one cgroup or for all, the file exists but cannot be read
     return undefined
   }
 }
@@ -137,7 +140,7 @@ function hugetlb(dir: string, read: ReadFile): StatsV2['hugetlb'] {
   try {
     names = readdirSync(dir)
   } catch {
-    // Removed meanwhile: no counters, like every other file of it.
+    // removed in the meantime: no counters, as for every other file of it
   }
   return names.flatMap((name) => {
     const pagesize = HUGETLB_CURRENT.exec(name)?.[1]

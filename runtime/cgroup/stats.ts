@@ -1,7 +1,8 @@
 /**
- * The counters of a cgroup, one shape per version, each complete: a file that this kernel lacks counts as zero, so that whoever encodes
- * them never asks whether a field is there. All numbers are unsigned 64-bit; "max" is the largest of them. stats-v1.ts and stats-v2.ts
- * read them; here are the shapes and the parsing of the three forms that the kernel writes.
+ * The counters of a cgroup: one complete shape per version, in which a file that this kernel lacks counts as zero. So
+ * an encoder never has to ask whether a field exists. All numbers are unsigned 64-bit; "max" is the largest of them.
+ * This file has the shapes and parses the three forms that the kernel writes; stats-v1.ts and stats-v2.ts read the
+ * files.
  */
 import { readTextIfAny } from './files.ts'
 
@@ -20,7 +21,7 @@ export interface MemoryEntry {
   failcnt: bigint
 }
 
-/** The gauges of memory.stat in v1, once for the cgroup alone and once (as total*) with those below. */
+/** The gauges of memory.stat in v1: for the cgroup alone, and (as total*) with its sub-cgroups. */
 export type MemoryGauge =
   | 'cache'
   | 'rss'
@@ -48,7 +49,9 @@ export type MemoryV1 = Record<MemoryGauge | `total${Capitalize<MemoryGauge>}`, b
   kernelTcp: MemoryEntry
 }
 
-/** One number of one block device for one kind of operation ("Read"; "" where the kernel does not tell them apart). */
+/**
+ * One number of one block device for one kind of operation ("Read"), or "" where the kernel does not distinguish them.
+ */
 export interface BlkioEntry {
   op: string
   device: string
@@ -87,7 +90,7 @@ export type BlkioTable =
   | 'ioTimeRecursive'
   | 'sectorsRecursive'
 
-/** v1; times of the processor are nanoseconds. */
+/** The counters of v1; CPU times are in nanoseconds. */
 export interface StatsV1 {
   version: 1
   hugetlb: { usage: bigint; max: bigint; failcnt: bigint; pagesize: string }[]
@@ -175,7 +178,7 @@ export interface IoEntry {
   wios: bigint
 }
 
-/** v2; times of the processor are microseconds. */
+/** The counters of v2; CPU times are in microseconds. */
 export interface StatsV2 {
   version: 2
   pids: PidsStats
@@ -197,14 +200,14 @@ export interface StatsV2 {
   memoryEvents: { low: bigint; high: bigint; max: bigint; oom: bigint; oomKill: bigint; oomGroupKill: bigint }
 }
 
-/** One number, or "max"; what is neither counts as 0. */
+/** Parses one number, or "max"; any other text is 0. */
 export function parseNumber(text: string | undefined): bigint {
   const word = (text ?? '').trim()
   if (word === 'max') return U64_MAX
   return /^\d+$/.test(word) ? BigInt(word) : 0n
 }
 
-/** Lines of "key value". */
+/** Parses lines of "key value". */
 export function parseKeyed(text: string | undefined): ReadonlyMap<string, bigint> {
   const values = new Map<string, bigint>()
   for (const line of (text ?? '').split('\n')) {
@@ -214,7 +217,7 @@ export function parseKeyed(text: string | undefined): ReadonlyMap<string, bigint
   return values
 }
 
-/** Lines of "name key=value key=value". */
+/** Parses lines of "name key=value key=value". */
 export function parseNested(text: string | undefined): { name: string; values: ReadonlyMap<string, string> }[] {
   const lines: { name: string; values: ReadonlyMap<string, string> }[] = []
   for (const line of (text ?? '').split('\n')) {
@@ -230,7 +233,7 @@ export function parseNested(text: string | undefined): { name: string; values: R
   return lines
 }
 
-/** rdma.current or rdma.max. */
+/** Parses rdma.current or rdma.max. */
 export function parseRdma(text: string | undefined): RdmaEntry[] {
   const count = (value: string | undefined) => (value === 'max' ? U32_MAX : Number(value ?? 0))
   return parseNested(text).map(({ name, values }) => ({
@@ -240,7 +243,7 @@ export function parseRdma(text: string | undefined): RdmaEntry[] {
   }))
 }
 
-/** A pressure file; undefined where there is none. */
+/** Parses a pressure file; undefined where there is none. */
 export function parsePressure(text: string | undefined): PsiStats | undefined {
   if (text === undefined || text === '') return undefined
   const data = new Map<string, PsiData>()
@@ -252,7 +255,7 @@ export function parsePressure(text: string | undefined): PsiStats | undefined {
   return { some: data.get('some'), full: data.get('full') }
 }
 
-/** The text of a file of a cgroup, undefined without the directory or the file. */
+/** The text of a file of a cgroup; undefined without the directory or the file. */
 export type ReadFile = (file: string) => string | undefined
 
 /** A reader of the files in one directory. */

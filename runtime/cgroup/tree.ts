@@ -1,7 +1,7 @@
 /**
- * The directories of cgroups: making one with its parents, walking down, counting who is inside, removing. Parents are shared between
- * containers and with other programs, so nobody here ever removes one: what is removed is a container's own directory and what the
- * container has made below it.
+ * The directories of cgroups: making one with its parents, walking down, listing processes, removing. Other containers
+ * and programs share the parents, so no parent is ever removed: only a container's own directory and what the container
+ * made below it.
  */
 
 import { type Dirent, mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs'
@@ -18,7 +18,7 @@ const MAKE_ATTEMPTS = 5
 const REMOVE_ATTEMPTS = 11
 const [NEWLINE, ZERO] = [10, 48]
 
-/** Makes a directory with its parents; false when it was there. */
+/** Makes a directory with its parents; false when it exists already. */
 export function makeDirectory(path: string): boolean {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -27,7 +27,7 @@ export function makeDirectory(path: string): boolean {
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === EEXIST) return false
-      // The parents are missing; another program may remove them again before we are back here.
+      // the parents are missing, and another program may remove them again before the next attempt
       if (errno !== ENOENT || attempt === MAKE_ATTEMPTS) throw error
       makeDirectories(dirname(path), DIRECTORY_MODE)
     }
@@ -36,7 +36,7 @@ export function makeDirectory(path: string): boolean {
 
 /** The directories directly below one. */
 export function subdirectories(path: string): string[] {
-  // kernfs counts subdirectories in the link count, which spares listing the many files of a leaf.
+  // kernfs counts subdirectories in the link count, which saves listing the many files of a leaf
   if (statSync(path).nlink === 2) return []
   return directoriesOf(path, readdirSync(path, { withFileTypes: true }))
 }
@@ -50,19 +50,19 @@ function directoriesOf(path: string, entries: readonly Dirent[]): string[] {
   return entries.filter((entry) => entry.isDirectory()).map((entry) => `${path}/${entry.name}`)
 }
 
-/** The pids of a list that the kernel wrote. Only a whole list counts: a part could end in somebody else's number. */
+/** The pids of a list that the kernel wrote. An incomplete list is refused: a cut number would be another process's. */
 function parsePids(text: string, path: string): number[] {
   const pids: number[] = []
   let pid = 0
   let digits = 0
-  // Digit by digit: to split a list of thousands takes several times as long.
+  // parsed digit by digit: splitting a list of thousands takes several times as long
   for (let i = 0; i < text.length; i++) {
     const digit = text.charCodeAt(i) - ZERO
     if (digit >= 0 && digit <= 9) {
       pid = pid * 10 + digit
       digits++
     } else if (digit === NEWLINE - ZERO) {
-      // The kernel writes 0 for a process that our pid namespace does not show.
+      // the kernel writes 0 for a process outside the runtime's pid namespace
       if (pid > 0) pids.push(pid)
       pid = digits = 0
     } else throw notProcesses(path)
@@ -75,16 +75,18 @@ function notProcesses(path: string): Error {
   return new Error(`"${path}" is no list of processes`)
 }
 
-/** Whether a directory's own list is missing because nobody is in it. Throws any other failure. */
+/**
+ * Why the list of a directory cannot be read: the directory is gone, or lists no processes; throws any other failure.
+ */
 function isNobodys(error: unknown): { gone: boolean } {
   const errno = errnoOf(error)
   if (errno === ENOENT || errno === ENODEV) return { gone: true }
-  // A threaded v2 cgroup does not list processes; they all appear in its domain above.
+  // a threaded v2 cgroup lists no processes: they appear in the domain cgroup above
   if (errno === EOPNOTSUPP) return { gone: false }
   throw error
 }
 
-/** All processes in a cgroup and below, in no order; none when it does not exist. */
+/** All processes in a cgroup and below, in no order; empty when it does not exist. */
 export function processesIn(path: string): number[] {
   const pids = new Set<number>()
   const visit = (dir: string) => {
@@ -104,7 +106,7 @@ export function processesIn(path: string): number[] {
   return [...pids]
 }
 
-/** The same, without holding the event loop while the kernel walks thousands of them. */
+/** Like processesIn, on threads of the pool: the kernel may take long to walk thousands of processes. */
 export async function listProcesses(path: string): Promise<number[]> {
   const lists: number[][] = []
   const visit = async (dir: string): Promise<void> => {
@@ -121,11 +123,11 @@ export async function listProcesses(path: string): Promise<number[]> {
     }
   }
   await visit(path)
-  // Who moved meanwhile is in two of them.
+  // a process that moved during the walk may be in two lists
   return lists.length === 1 && lists[0] !== undefined ? lists[0] : [...new Set(lists.flat())]
 }
 
-/** Removes a cgroup and all below it, deepest first; the errno that stopped it, or 0. */
+/** Removes a cgroup and all below it, deepest first; the errno of the failure, or 0. */
 async function removeTree(path: string): Promise<number> {
   const errno = await removeDirectoryAside(path)
   if (errno !== EBUSY && errno !== ENOTEMPTY) return errno
@@ -133,7 +135,7 @@ async function removeTree(path: string): Promise<number> {
   try {
     children = await subdirectoriesAside(path)
   } catch {
-    // Vanished since: the next attempt finds out.
+    // gone in the meantime: the next attempt finds out
     return errno
   }
   if (children.length === 0) return errno
@@ -144,7 +146,10 @@ async function removeTree(path: string): Promise<number> {
   return removeDirectoryAside(path)
 }
 
-/** A cgroup's removal waits for whoever changes another one; the errno, or 0. */
+/**
+ * Removes one cgroup on a thread of the pool, since the kernel makes it wait for changes of other cgroups; the errno,
+ * or 0.
+ */
 async function removeDirectoryAside(path: string): Promise<number> {
   try {
     await rmdir(path)
@@ -160,7 +165,7 @@ function removalErrno(error: unknown): number {
   return errno === ENOENT || errno === ENODEV ? 0 : errno
 }
 
-/** removeTree for whoever cannot wait. */
+/** removeTree for callers that cannot wait. */
 function removeTreeNow(path: string): number {
   const errno = removeDirectory(path)
   if (errno !== EBUSY && errno !== ENOTEMPTY) return errno
@@ -168,7 +173,7 @@ function removeTreeNow(path: string): number {
   try {
     children = subdirectories(path)
   } catch {
-    // Vanished since: the next attempt finds out.
+    // gone in the meantime: the next attempt finds out
     return errno
   }
   if (children.length === 0) return errno
@@ -189,8 +194,8 @@ function removeDirectory(path: string): number {
 }
 
 /**
- * Removes cgroups with all below them. A process that has just died may hold its cgroup for a moment (EBUSY), so that is tried again,
- * from 1 ms doubling up to about a second in all.
+ * Removes cgroups with all below them. A process that has just died may keep its cgroup busy for a moment (EBUSY). The
+ * removal is then tried again, after 1 ms and doubling, for about a second in all.
  */
 export async function removeTrees(paths: Iterable<string>, name: (path: string) => string): Promise<void> {
   let left = [...paths]
@@ -216,7 +221,7 @@ export async function removeTrees(paths: Iterable<string>, name: (path: string) 
   }
 }
 
-/** Takes back directories that were just made and never used; for the way out of a failure. */
+/** Removes directories that were just made and never used, after a failure. */
 export function unmake(paths: readonly string[]): void {
   for (const path of paths) removeTreeNow(path)
 }

@@ -1,7 +1,8 @@
 /**
- * cgroup v1, and hybrid, where a v2 tree without controllers stands beside: one directory per hierarchy under the same name. Invariant:
- * create leaves either a directory in every hierarchy, all limits set and no process inside, or none of the directories it would have
- * made. Speed is part of the job (every container waits for it): no file is read that a fresh cgroup makes superfluous.
+ * cgroup v1, and hybrid, where a v2 tree without controllers stands beside it: one directory per hierarchy under the
+ * same name. Invariant: createV1 leaves a directory in every hierarchy, with all limits set and no process inside, or
+ * none of the directories that it made. Every container waits for this code, so it reads no file that a fresh cgroup
+ * makes superfluous.
  */
 
 import { dirname } from 'node:path'
@@ -40,7 +41,7 @@ const FREEZE_EAGER_ATTEMPTS = 10
 const FREEZE_REST_EVERY = 50
 const FREEZE_REST_MS = 10
 
-/** Where a container's cgroup of this name is: its directories by controller, and the mount point of each. */
+/** The place of a container's cgroup with this name: its directories by controller, and the mount point of each. */
 export function placesV1(
   { path, id }: CgroupName,
   mode: CgroupMode,
@@ -58,7 +59,7 @@ export function placesV1(
 /** Makes the directories of a container and sets its limits. */
 export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths {
   const resources = resourcesOr(request.resources)
-  // What is wrong in the spec is found before anything is made.
+  // errors in the spec are found before anything is made
   const writes = toV1Writes(resources)
   const policy = devicePolicyOf(resources)
   const { paths, mountpoints } = placesV1(request, mode)
@@ -86,7 +87,7 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
     if (!fresh && freezer !== undefined && freezerStateV1(freezer) !== 'thawed') throw frozenError(name)
     if (cpuset !== undefined) fillCpuset(cpuset, mountpoints.get(cpuset) ?? '', resources, made.includes(cpuset), name)
     if (paths['devices'] === undefined || devices === undefined) {
-      // no rules of our own: those of the cgroup that we are in hold
+      // no rules of its own: those of the runtime's own cgroup hold
     } else if (made.includes(devices)) setFirstDevices(devices, policy, name)
     else setDevices(devices, currentDevices(devices), policy, name)
     applyWrites(writes, v1Target(paths, fresh))
@@ -97,7 +98,10 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
   return paths
 }
 
-/** A limit in a hierarchy that we have no permission for cannot be kept. */
+/**
+ * Refuses a limit in a hierarchy where the runtime may not make the container's directory.
+ * @throws PermissionDenied
+ */
 function requireJoined(writes: readonly ResourceWrite[], paths: CgroupPaths, { tolerant }: CreateRequest): void {
   const lost = writes.find(({ controller, optional }) => optional !== true && paths[controller] === undefined)
   if (!tolerant || lost === undefined) return
@@ -111,8 +115,8 @@ export function v1Target(paths: CgroupPaths, fresh: boolean): ApplyTarget {
 }
 
 /**
- * A new cpuset has no processors and no memory nodes, and no process may enter it: it takes its parent's, and so do the parents above
- * that are still empty.
+ * A new cpuset has no CPUs and no memory nodes, and no process can enter it. It gets its parent's, and so do the
+ * parents above that are still empty.
  */
 export function fillCpuset(
   dir: string,
@@ -121,7 +125,7 @@ export function fillCpuset(
   fresh: boolean,
   name: string,
 ): void {
-  // A hierarchy mounted with noprefix has the files without it.
+  // a hierarchy mounted with noprefix has the files without the prefix
   let prefix = 'cpuset.'
   const read = (level: string, file: string): string => {
     const text = readTextIfAny(`${level}/${prefix}${file}`)
@@ -129,7 +133,7 @@ export function fillCpuset(
     prefix = ''
     return readText(`${level}/${file}`)
   }
-  // What the spec sets itself is written later, with the other limits.
+  // a value from the spec is written later, with the other limits
   const files = (['cpus', 'mems'] as const).filter((file) => (resources.cpu?.[file] ?? '') === '')
   const inherit = (level: string, file: string): string => {
     const own = fresh && level === dir ? '' : read(level, file).trim()
@@ -140,30 +144,33 @@ export function fillCpuset(
   }
   try {
     for (const file of files) inherit(dir, file)
-    // A parent must have what the spec asks for, or at least something.
+    // the parents still need values, even where the spec sets the leaf's
     for (const file of ['cpus', 'mems']) if (!files.includes(file as 'cpus')) inherit(dirname(dir), file)
   } catch (error) {
     throw cgroupError(`cannot give processors and memory nodes to cgroup "${name}"`, error, 'write', dir)
   }
 }
 
-/** The policy of a devices cgroup, undefined when it is "allow" with unknown exceptions. */
+/** The policy of a devices cgroup; undefined when it is "allow" with unknown exceptions. */
 export function currentDevices(dir: string): DevicePolicy | undefined {
   return parseDevicesList(readText(`${dir}/devices.list`))
 }
 
-/** Turns a used devices cgroup from one policy to another and checks that the kernel agrees with the result. */
+/** Changes a used devices cgroup from one policy to another, and checks that the kernel has the result. */
 export function setDevices(dir: string, from: DevicePolicy | undefined, to: DevicePolicy, name: string): void {
   if (writeDevices(dir, toV1DeviceWrites(from, to), name)) checkDevices(dir, to, name)
 }
 
-/** The same for a fresh cgroup, where each rule that the kernel took is in force: there is only a restricted parent to look for. */
+/**
+ * Like setDevices, for a fresh cgroup. There each rule that the kernel accepted is in force, so only a restricted
+ * parent has to be looked for.
+ */
 function setFirstDevices(dir: string, to: DevicePolicy, name: string): void {
   const writes = toV1DeviceWrites(ALLOW_ALL, to)
   if (writeDevices(dir, writes, name) && to.allowByDefault) checkDevices(dir, to, name)
 }
 
-/** False when the rules are not ours to set. */
+/** Writes the rules; false when this process may not set any. */
 function writeDevices(dir: string, writes: readonly DeviceWrite[], name: string): boolean {
   const what = `cannot set device rules on cgroup "${name}"`
   try {
@@ -177,7 +184,7 @@ function writeDevices(dir: string, writes: readonly DeviceWrite[], name: string)
 
 function checkDevices(dir: string, wanted: DevicePolicy, name: string): void {
   const now = currentDevices(dir)
-  // The list of a cgroup that allows by default says no more than that.
+  // the list of a cgroup that allows by default shows no exceptions
   if (wanted.allowByDefault ? now === undefined : now !== undefined && samePolicy(now, wanted)) return
   const reason = 'the kernel has other rules than were asked for, a parent may be restricted'
   throw new RuntimeError('FailedPrecondition', `cannot set device rules on cgroup "${name}": ${reason}`)
@@ -195,7 +202,7 @@ function writeRules(path: string, values: readonly string[], what: string): void
   }
 }
 
-/** Neighbouring writes to one file share its open(2). */
+/** Groups neighbouring writes to one file, which then share its open(2). */
 function byFile(writes: readonly DeviceWrite[]): { file: string; values: string[] }[] {
   const groups: { file: string; values: string[] }[] = []
   for (const { file, value } of writes) {
@@ -206,9 +213,9 @@ function byFile(writes: readonly DeviceWrite[]): { file: string; values: string[
   return groups
 }
 
-/** What the v1 freezer does to the cgroup for its own sake; that a parent is frozen does not count. */
+/** The state of the v1 freezer of this cgroup itself; a frozen parent does not count. */
 export function freezerStateV1(dir: string): FreezerState {
-  // every kernel has this file since 3.13; a cgroup that is being removed has none
+  // kernels have this file since 3.13; it is missing only while the cgroup is being removed
   if (readTextIfAny(`${dir}/freezer.self_freezing`)?.trim() === '0') return 'thawed'
   switch (readTextIfAny(`${dir}/freezer.state`)?.trim()) {
     case 'FROZEN':
@@ -221,8 +228,10 @@ export function freezerStateV1(dir: string): FreezerState {
 }
 
 /**
- * Freezes by v1. The kernel walks all processes at each step, hence aside. FREEZING can last: a process that forks meanwhile, or waits for one that is frozen already, holds it up. Writing the
- * state again reaches the newcomers, and a short thaw lets the stuck ones go on.
+ * Freezes on v1. The kernel walks all processes at each step, so the files are used on threads of the pool. The state
+ * can stay FREEZING: a process that is forking, or waits for a frozen one, holds it up. Writing the state again reaches
+ * new processes, and a short thaw lets blocked ones go on.
+ * @throws DeadlineExceeded
  */
 export async function freezeV1(dir: string, name: string): Promise<void> {
   const file = `${dir}/freezer.state`
@@ -244,7 +253,7 @@ export async function freezeV1(dir: string, name: string): Promise<void> {
   throw new RuntimeError('DeadlineExceeded', `${what}: it stayed in the state FREEZING`)
 }
 
-/** Thaws by v1. */
+/** Thaws on v1. */
 export async function thawV1(dir: string, name: string): Promise<void> {
   const file = `${dir}/freezer.state`
   try {

@@ -1,6 +1,7 @@
 /**
- * cgroup v2: one directory in one tree. A controller works in a directory only when every directory above hands it down, so on the way
- * to the leaf each parent is told to. Invariant as in v1.ts: the leaf exists with all limits set and nobody in it, or it does not exist.
+ * cgroup v2: one directory in one tree. A controller works in a directory only if every directory above enables it for
+ * its children, so that is done on the way to the leaf. Invariant, as in v1.ts: the leaf exists with all limits set and
+ * no process inside, or it does not exist.
  */
 
 import { accessSync, constants } from 'node:fs'
@@ -31,10 +32,10 @@ const FREEZE_BOUND_MS = 10_000
 const FREEZE_EAGER_ATTEMPTS = 10
 const FREEZE_STEP_MS = 10
 
-/** Controllers that work on whole processes only and are therefore not found in a threaded cgroup. */
+/** Controllers that work only on whole processes, and so do not exist in a threaded cgroup. */
 const DOMAIN_CONTROLLERS = new Set(['memory', 'io', 'hugetlb', 'rdma', 'misc'])
 
-/** Where a container's cgroup of this name is. */
+/** The directory of a container's cgroup with this name. */
 export function placeV2({ path, id }: CgroupName): string {
   return CGROUP_ROOT + innerPath(path, id, parentOfOwn(path))
 }
@@ -74,7 +75,11 @@ export function createV2(request: CreateRequest): CgroupPaths {
   return { [UNIFIED]: dir }
 }
 
-/** A process moves only with permission to write the list of processes of the cgroup above both its old and its new one. */
+/**
+ * Requires permission to move a process: to write cgroup.procs of the closest cgroup above both the old and the new
+ * one.
+ * @throws node's own error
+ */
 function requireMove(parent: string): void {
   const own = readHierarchies('v2').find(({ controllers }) => controllers.includes(UNIFIED))?.ownPath ?? '/'
   let common = parent
@@ -82,14 +87,17 @@ function requireMove(parent: string): void {
   accessSync(`${common}/cgroup.procs`, constants.W_OK)
 }
 
-/** A relative path starts beside our own cgroup, which has processes and therefore must stay a leaf. */
+/**
+ * The directory in which a relative path starts: beside the runtime's own cgroup, which has processes and so must stay
+ * a leaf.
+ */
 function parentOfOwn(path: string | undefined): string {
   if (path?.startsWith('/')) return '/'
   const own = readHierarchies('v2').find(({ controllers }) => controllers.includes(UNIFIED))?.ownPath
   return posix.dirname(own ?? '/')
 }
 
-/** Makes every directory down to `parent` and has each hand down all controllers to the next. */
+/** Makes every directory down to `parent`, and enables all controllers for the children of each. */
 function makeParents(parent: string): void {
   const wanted = words(readTextIfAny(`${CGROUP_ROOT}/cgroup.controllers`) ?? '')
   let level = CGROUP_ROOT
@@ -112,7 +120,8 @@ function handDown(level: string, controllers: readonly string[]): void {
   const have = new Set(words(readTextIfAny(file) ?? ''))
   const missing = controllers.filter((controller) => !have.has(controller)).map((controller) => `+${controller}`)
   if (missing.length === 0) return
-  // One that cannot be handed down spoils the whole write. Without it the rest still works; a limit that needs it fails later by name.
+  // one controller that cannot be enabled makes the whole write fail, so each is then written alone; a limit that needs
+  // a missing one fails later by name
   for (const value of missing.length === 1 ? missing : [missing.join(' '), ...missing]) {
     try {
       writeText(file, value)
@@ -123,7 +132,7 @@ function handDown(level: string, controllers: readonly string[]): void {
   }
 }
 
-/** A child of a threaded cgroup is born unusable, and must become threaded too, which rules out some controllers. */
+/** A child of a threaded cgroup is unusable until it becomes threaded too, which rules out some controllers. */
 function settleType(dir: string, name: string, writes: readonly ResourceWrite[]): void {
   const type = readTextIfAny(`${dir}/cgroup.type`)?.trim()
   if (type === undefined || type === 'domain') return
@@ -145,13 +154,16 @@ export function v2Target(dir: string, fresh: boolean): ApplyTarget {
   return { dir: () => dir, key: () => UNIFIED, fresh }
 }
 
-/** What the cgroup itself was told, and whether all inside have stopped yet; a frozen parent does not count. */
+/** The state of this cgroup's own freezer; a frozen parent does not count. */
 export function freezerStateV2(dir: string): FreezerState {
   if (readTextIfAny(`${dir}/cgroup.freeze`)?.trim() !== '1') return 'thawed'
   return /^frozen 1$/m.test(readTextIfAny(`${dir}/cgroup.events`) ?? '') ? 'frozen' : 'freezing'
 }
 
-/** Freezes by v2 and waits for the kernel to say so; what cannot be frozen in time is thawed again. */
+/**
+ * Freezes on v2 and waits until the kernel reports it; a cgroup that does not freeze in time is thawed again.
+ * @throws DeadlineExceeded
+ */
 export async function freezeV2(dir: string, name: string): Promise<void> {
   const what = `cannot freeze cgroup "${name}"`
   const file = `${dir}/cgroup.freeze`
@@ -171,7 +183,7 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
   throw new RuntimeError('DeadlineExceeded', `${what}: it was not frozen after ${FREEZE_BOUND_MS} ms`)
 }
 
-/** Thaws by v2. */
+/** Thaws on v2. */
 export async function thawV2(dir: string, name: string): Promise<void> {
   try {
     await writeTextAside(`${dir}/cgroup.freeze`, '0')
