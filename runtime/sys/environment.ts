@@ -1,12 +1,13 @@
 /**
- * The environment for programs that are not part of the runtime: that of this process's caller. The launcher hides
- * variables that would change how Node starts, by a prefix to their names, and adds some for the runtime. Invariant: a
- * program inherits every variable of the caller under its own name, and none of the runtime's.
+ * The environment for programs that are not part of the runtime: that of this process's caller. What starts Node (the
+ * launcher, or the script of `runts`) hides variables that would change Node, by a prefix to their names, and adds some
+ * for the runtime. Invariant: a program inherits every variable of the caller under its own name, and none of the
+ * runtime's.
  */
 
 /** The prefix of a variable that would change how Node starts. */
 const KEPT = 'RUNTS_OUTER_'
-/** Variables that the launcher adds for the runtime. */
+/** Variables that were added for the runtime. */
 const OURS: readonly string[] = ['RUNTS_SOFT_NOFILE']
 
 /** The environment to be inherited, as execve(2) takes it. */

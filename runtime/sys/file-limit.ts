@@ -1,8 +1,8 @@
 /**
  * The soft limit of open files (RLIMIT_NOFILE). Node raises its own to the hard limit when it starts, and a child would
- * inherit that. Programs that use select(2), or close every number up to the limit, expect the customary value. The
- * launcher passes the limit from before Node in a variable, and programs that are not part of the runtime get that
- * limit. Invariant: the limit of this process is lower only while a callback runs.
+ * inherit that. Programs that use select(2), or close every number up to the limit, expect the customary value. What
+ * starts Node (the launcher, or the script of `runts`) passes the earlier limit in a variable. Programs that are not
+ * part of the runtime get that limit. Invariant: the limit of this process is lower only while a callback runs.
  */
 import { syscallError } from './errno.ts'
 import { declare, lastErrno } from './libc.ts'
