@@ -1,4 +1,4 @@
-/** The capabilities of capabilities(7): the place in this list is the number. */
+/** The capabilities of capabilities(7); the index in the list is the number. */
 
 /** Names by number, up to CAP_CHECKPOINT_RESTORE (Linux 5.9). */
 export const CAPABILITIES = [
@@ -47,7 +47,7 @@ export const CAPABILITIES = [
 
 const NUMBERS: ReadonlyMap<string, number> = new Map(CAPABILITIES.map((name, number) => [name, number]))
 
-/** The number of a capability, or undefined for a name that is none. */
+/** The number of a capability; undefined for an unknown name. */
 export function capabilityNumber(name: string): number | undefined {
   return NUMBERS.get(name)
 }

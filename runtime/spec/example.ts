@@ -1,16 +1,17 @@
 /**
- * A config.json to start from: a shell in a root file system "rootfs" with every namespace, the mounts that programs expect, and few
- * capabilities. It is plain JSON for users to edit, with the same content as the one that runc writes.
+ * A config.json to start from: a shell in a root file system "rootfs" with the usual namespaces, the mounts that
+ * programs expect, and few capabilities. It is plain JSON for users to edit, with the same content as runc's except for
+ * the host name.
  */
 
 /** The version of the OCI runtime specification that this runtime follows. */
 export const SPEC_VERSION = '1.3.0'
 
-/** For whom the example is made. */
+/** Options of the example. */
 export interface ExampleOptions {
-  /** for this user instead of root: in a user namespace, and in the host's network */
+  /** for this user instead of root: with a user namespace, in the host's network */
   readonly rootless?: { readonly uid: number; readonly gid: number }
-  /** the host has cgroup v2 only, where a container can have a cgroup namespace */
+  /** the host has only cgroup v2, so the container gets a cgroup namespace */
   readonly cgroup2: boolean
 }
 
@@ -34,11 +35,11 @@ function mounts(rootless: boolean): ExampleMount[] {
       source: 'tmpfs',
       options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
     },
-    // a user without further ids has no group 5 (tty) to give the terminals to
+    // without further ids group 5 (tty), which owns terminals, is not mapped
     { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: rootless ? pts : [...pts, 'gid=5'] },
     { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: [...SAFE, 'mode=1777', 'size=65536k'] },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: SAFE },
-    // a new sysfs needs a network namespace of one's own
+    // only a new network namespace allows a new sysfs
     rootless
       ? { destination: '/sys', type: 'none', source: '/sys', options: ['rbind', ...SAFE, 'ro'] }
       : { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...SAFE, 'ro'] },
@@ -46,7 +47,7 @@ function mounts(rootless: boolean): ExampleMount[] {
   ]
 }
 
-/** The example, as an object to write as JSON. */
+/** The example, as an object for JSON.stringify. */
 export function exampleSpec({ rootless, cgroup2 }: ExampleOptions): Record<string, unknown> {
   const namespaces = ['pid', ...(rootless ? [] : ['network']), 'ipc', 'uts', 'mount', ...(rootless ? ['user'] : [])]
   const mapping = (hostID: number) => [{ containerID: 0, hostID, size: 1 }]

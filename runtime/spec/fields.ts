@@ -1,7 +1,7 @@
 /**
- * Typed access to the fields of a parsed JSON object. Each reader returns the value in its right type, or undefined when the field is
- * missing or null, and throws a specError with the field's JSON pointer otherwise. Invariant: no string that leaves here holds a NUL
- * byte or a lone surrogate, so every string can be handed to the kernel as it is.
+ * Typed access to the fields of a parsed JSON object. Each reader returns the value in its type, or undefined when the
+ * field is missing or null; otherwise it throws a specError with the field's JSON pointer. Invariant: no string from
+ * here holds a NUL byte or a lone surrogate, so every string can be passed to the kernel.
  */
 import { RuntimeError, specError } from '../errors.ts'
 import type { Json, JsonObject } from './json.ts'
@@ -81,13 +81,13 @@ export function rawString(object: JsonObject, key: string, at: string): string |
   return value === undefined ? undefined : asString(value, pointerTo(at, key))
 }
 
-/** A string, if present and not empty: in OCI documents both mean the same. */
+/** A string, if present and not empty: in OCI documents an empty string means the same as a missing one. */
 export function stringField(object: JsonObject, key: string, at: string): string | undefined {
   const value = rawString(object, key, at)
   return value === '' ? undefined : value
 }
 
-/** A string that must be there; `message` says what is missing. */
+/** A string that must be present; `message` says what is missing. */
 export function requiredString(object: JsonObject, key: string, at: string, message: string): string {
   const value = stringField(object, key, at)
   if (value === undefined) throw specError(pointerTo(at, key), message)
@@ -137,7 +137,7 @@ export function bigintField(object: JsonObject, key: string, at: string, range: 
   return exact
 }
 
-/** A list, each element through `read`; undefined when absent, which is not the same as empty. */
+/** A list, each element read by `read`; undefined when absent, which differs from empty. */
 export function optionalListField<T>(
   object: JsonObject,
   key: string,
@@ -151,7 +151,7 @@ export function optionalListField<T>(
   return (value as readonly Json[]).map((item, index) => read(item, `${pointer}/${index}`))
 }
 
-/** A list, each element through `read`; empty when absent. */
+/** A list, each element read by `read`; empty when absent. */
 export function listField<T>(
   object: JsonObject,
   key: string,
@@ -161,7 +161,7 @@ export function listField<T>(
   return optionalListField(object, key, at, read) ?? []
 }
 
-/** A map from free keys, each value through `read`; an empty map when absent. */
+/** A map with any keys, each value read by `read`; empty when absent. */
 export function mapField<T>(
   object: JsonObject,
   key: string,
@@ -181,26 +181,29 @@ export function mapField<T>(
 
 type Optional<T> = { [K in keyof T]: undefined extends T[K] ? K : never }[keyof T]
 
-/** What `defined` leaves: fields that could be undefined are optional. */
+/** The result of `defined`: fields that could be undefined are optional. */
 export type Defined<T> = { [K in Exclude<keyof T, Optional<T>>]: T[K] } & {
   [K in Optional<T>]?: Exclude<T[K], undefined>
 }
 
-/** The fields without those that are undefined: an optional field is left out, never present and undefined. */
+/** Removes the undefined fields: an optional field is absent, never present and undefined. */
 export function defined<T extends object>(fields: T): Defined<T> {
   const result: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(fields)) if (value !== undefined) result[key] = value
   return result as Defined<T>
 }
 
-/** The error for something that the specification defines and this runtime does not do. */
+/** The error for a feature of the specification that this runtime does not support. */
 export function unsupported(at: string, what: string): RuntimeError {
   return new RuntimeError('Unimplemented', `${what} is not supported by this runtime (at ${at})`, {
     detail: { source: 'spec', pointer: at },
   })
 }
 
-/** Refuses a field of the specification that this runtime does not support; empty values mean that nothing is asked for. */
+/**
+ * Refuses a field that this runtime does not support; an empty value asks for nothing and is accepted.
+ * @throws Unimplemented
+ */
 export function refuseField(object: JsonObject, key: string, at: string): void {
   const value = field(object, key)
   if (value === undefined || value === '' || value === false) return
@@ -208,7 +211,10 @@ export function refuseField(object: JsonObject, key: string, at: string): void {
   throw unsupported(pointerTo(at, key), `"${key}"`)
 }
 
-/** As refuseField, for a field whose mere presence asks for something. */
+/**
+ * Like refuseField, for a field that asks for something even if its value is empty.
+ * @throws Unimplemented
+ */
 export function refusePresence(object: JsonObject, key: string, at: string): void {
   if (field(object, key) !== undefined) throw unsupported(pointerTo(at, key), `"${key}"`)
 }

@@ -1,4 +1,7 @@
-/** `hooks` of config.json: programs that run at six points of a container's life. What they are given is theirs to the letter. */
+/**
+ * `hooks` of config.json: programs that run at six points of a container's life. Their arguments and environment are
+ * passed on unchanged.
+ */
 import { specError } from '../errors.ts'
 import {
   asObject,
@@ -37,7 +40,7 @@ function readHook(value: Json, at: string): Hook {
     path,
     args: listField(hook, 'args', at, asString),
     env: optionalListField(hook, 'env', at, readVariable),
-    // seconds; nobody waits for longer than the 68 years that fit
+    // in seconds: at most 68 years
     timeout: integerField(hook, 'timeout', at, { min: 1, max: 0x7fffffff }),
   })
 }

@@ -1,7 +1,7 @@
 /**
- * JSON with exact numbers: an integer that a double cannot hold becomes a bigint, so that RLIM_INFINITY or a seccomp mask arrives as it
- * was written. Everything else is JSON.parse. Invariant: a number in the result is exact, or it is not a safe integer and the readers of
- * fields.ts refuse it.
+ * JSON with exact numbers: an integer that a double cannot hold becomes a bigint, so that RLIM_INFINITY or a seccomp
+ * mask arrives unchanged. Everything else is JSON.parse. Invariant: a number in the result is exact, or it is not a
+ * safe integer and the readers of fields.ts refuse it.
  */
 import { RuntimeError } from '../errors.ts'
 
@@ -14,7 +14,7 @@ export interface JsonObject {
 }
 
 const INTEGER = /^-?\d+$/
-// the reviver costs a call per value: without a long run of digits anywhere, no number can need it
+// a reviver costs a call per value, and without a long run of digits no number needs it
 const LONG_NUMBER = /\d{16}/
 
 /** Parses JSON text; `where` names the document in the message. @throws InvalidArgument */

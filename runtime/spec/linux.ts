@@ -1,6 +1,6 @@
 /**
- * `linux` of config.json, checked field by field. The checks that need several fields at once (a sysctl and its namespace, masked paths
- * and the mount namespace) are here too, so that a Linux value is consistent in itself.
+ * `linux` of config.json, checked field by field. Checks that need several fields (a sysctl and its namespace, masked
+ * paths and the mount namespace) are here too, so that a Linux value is consistent in itself.
  */
 import { specError } from '../errors.ts'
 import {
@@ -63,7 +63,7 @@ function readDevice(value: Json, at: string): Device {
   const name = requiredString(device, 'type', at, 'the device has no type')
   const type = (['b', 'c', 'u', 'p'] as const).find((known) => known === name)
   if (type === undefined) throw specError(pointerTo(at, 'type'), `invalid device type ${JSON.stringify(name)}`)
-  // a fifo has no numbers; the kernel keeps 12 and 20 bits of the others
+  // a fifo has no numbers; for other devices the kernel keeps 12 and 20 bits
   const number = (key: string, max: number) => {
     const found = integerField(device, key, at, { min: 0, max })
     if (found === undefined && type !== 'p') throw specError(pointerTo(at, key), `the device has no ${key} number`)
@@ -99,7 +99,7 @@ function readSysctl(linux: JsonObject, at: string, owned: ReadonlySet<string>): 
 }
 
 function readHiddenPaths(linux: JsonObject, key: string, at: string, owned: ReadonlySet<string>): readonly string[] {
-  // a relative one is warned about (warnings.ts)
+  // a relative path causes a warning (warnings.ts)
   const paths = listField(linux, key, at, asString)
   if (paths.length > 0 && !owned.has('mount')) {
     throw specError(pointerTo(at, key), 'unable to restrict sys entries without a private MNT namespace')
@@ -113,7 +113,7 @@ function readPersonality(linux: JsonObject, at: string): Linux['personality'] {
   const pointer = pointerTo(at, 'personality')
   const domain = wordField(personality, 'domain', pointer, ['LINUX', 'LINUX32'], 'personality')
   if (domain === undefined) throw specError(pointerTo(pointer, 'domain'), 'the personality has no domain')
-  // the specification names no flag yet: one that is given is left out with a warning
+  // the specification defines no flags yet: a given one is ignored with a warning
   const flags = listField(personality, 'flags', pointer, asString)
   return { domain, ...(flags.length === 0 ? {} : { flags }) }
 }

@@ -1,12 +1,12 @@
 /**
- * Lists of CPUs and NUMA nodes as the kernel writes them ("0-3,7"), as bit masks. Blanks and empty items are tolerated, as in the files
- * that people copy them from. Pure.
+ * Lists of CPUs and NUMA nodes in the kernel's form ("0-3,7"), as bit masks. Blanks and empty items are accepted, as in
+ * the files that such lists are copied from. Pure.
  */
 
-/** Numbers above this are refused: no kernel has as many CPUs or nodes, and a mask must stay small. */
+/** The largest number in a list: no kernel has as many CPUs or nodes, and a mask must stay small. */
 export const LIST_MAX = 65536
 
-/** The bits of a list, little-endian, in whole words of the kernel (8 bytes), or why it is none. */
+/** The bits of a list, little-endian, in the kernel's words of 8 bytes; or why the text is not a list. */
 export type ListMask = { readonly mask: Uint8Array } | { readonly refused: string }
 
 /** Reads a list. */

@@ -1,7 +1,7 @@
 /**
- * config.json to Spec: parse with exact numbers, check every field, and refuse by JSON pointer what is wrong or not supported. Fields
- * that the specification does not define are ignored, so that documents of tools with extensions work. Invariant: a Spec that comes out
- * is one that buildCreatePlan can turn into a plan, but for what depends on the host.
+ * config.json to Spec: parses with exact numbers, checks every field, and refuses what is wrong or not supported by its
+ * JSON pointer. Fields that the specification does not define are ignored, so that documents with extensions work.
+ * Invariant: buildCreatePlan can turn every resulting Spec into a plan, except for what depends on the host.
  */
 import { join } from 'node:path'
 import { RuntimeError, specError } from '../errors.ts'
@@ -31,7 +31,10 @@ export { parseJson } from './json.ts'
 
 const MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
-/** Reads a JSON file with exact numbers: an integer that a double cannot hold is a bigint. @throws NotFound, PermissionDenied, InvalidArgument */
+/**
+ * Reads a JSON file with exact numbers: an integer that a double cannot hold is a bigint.
+ * @throws NotFound, PermissionDenied, InvalidArgument
+ */
 export function decodeFileJson(path: string): Json {
   return parseJson(readText(path, `"${path}"`), `"${path}"`)
 }
@@ -45,12 +48,18 @@ function readText(path: string, what: string): string {
   }
 }
 
-/** Reads and checks the config.json of a bundle, also against what it joins on this host. @throws NotFound, InvalidArgument, Unimplemented */
+/**
+ * Reads and checks the config.json of a bundle, also against the namespaces of this host that it joins.
+ * @throws NotFound, InvalidArgument, Unimplemented
+ */
 export function loadSpec(bundle: string): Spec {
   return resolveOnHost(readSpecOf(bundle))
 }
 
-/** The same without a look at the host: what a container joined when it was made may be gone at its end. @throws as loadSpec */
+/**
+ * Like loadSpec, without looking at the host: what a container joined at create may be gone when it ends.
+ * @throws NotFound, InvalidArgument, Unimplemented
+ */
 export function readSpecOf(bundle: string): Spec {
   const path = join(bundle, 'config.json')
   const where = `the container's configuration "${path}"`

@@ -1,13 +1,14 @@
 /**
- * Resource limits that are set on a running container, put together with those that it has: what the later document leaves out stays,
- * down to the single value; a list that it names replaces the old one, since a list of rules or devices is one value. Pure.
+ * Resource limits set on a running container, merged with those that it has. A value that the later document leaves out
+ * stays. A list that it names replaces the old one, since a list of rules or devices is one value; limits of huge pages
+ * are merged by page size. Pure.
  */
 import { defined } from './fields.ts'
 import type { LinuxResources } from './types.ts'
 
 const NONE: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
 
-/** The limits that hold after `later` was set. */
+/** The limits that hold after `later` is set. */
 export function mergeResources(earlier: LinuxResources = NONE, later: LinuxResources): LinuxResources {
   const { memory, cpu, pids, blockIO, network } = earlier
   const merged = {
@@ -27,7 +28,7 @@ export function mergeResources(earlier: LinuxResources = NONE, later: LinuxResou
   return defined(merged)
 }
 
-/** An empty list is one that the document does not name. */
+/** Merges two objects; an empty list counts as left out. */
 function both<T extends object>(earlier: T | undefined, later: T | undefined): T | undefined {
   if (earlier === undefined || later === undefined) return later ?? earlier
   const named = Object.entries(later).filter(([, value]) => !Array.isArray(value) || value.length > 0)

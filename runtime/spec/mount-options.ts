@@ -1,7 +1,7 @@
 /**
- * What the words in a mount's `options` mean: attributes of the one mount, attributes of its whole tree, propagation, our own
- * extensions, and what is left for the file system. Later words win over earlier ones. mount(8), mount_setattr(2) and the OCI table of
- * mount options give the meanings; the kernel gives the bits.
+ * The meaning of the words in a mount's `options`: attributes of the one mount, attributes of its whole tree,
+ * propagation, the runtime's own extensions, and options of the file system. Later words win over earlier ones. The
+ * meanings are those of mount(8), mount_setattr(2) and the OCI table of mount options; the bits are the kernel's.
  */
 import type { Propagation } from './types.ts'
 
@@ -11,7 +11,7 @@ export const MOUNT_ATTR = {
   NOSUID: 0x2n,
   NODEV: 0x4n,
   NOEXEC: 0x8n,
-  /** the field of the three access-time modes; must be in `clear` whenever one is chosen */
+  /** the mask of the access-time mode; must be in `clear` whenever a mode is set */
   ATIME_MODE: 0x70n,
   NOATIME: 0x10n,
   STRICTATIME: 0x20n,
@@ -39,7 +39,7 @@ export const PROPAGATION: Readonly<Record<Propagation, number>> = {
 
 const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
 
-/** Words that change an attribute; with an "r" before them they change the whole tree. */
+/** Words that change an attribute; with the prefix "r" they change the whole tree. */
 const ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map([
   ['ro', { set: RDONLY, clear: 0n }],
   ['rw', { set: 0n, clear: RDONLY }],
@@ -53,7 +53,7 @@ const ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map([
   ['atime', { set: 0n, clear: ATIME_MODE }],
   ['strictatime', { set: STRICTATIME, clear: ATIME_MODE }],
   ['nostrictatime', { set: 0n, clear: ATIME_MODE }],
-  // relatime is the mode without a bit, and what the kernel takes when none is named
+  // relatime is the mode without a bit, and the kernel's default
   ['relatime', { set: 0n, clear: ATIME_MODE }],
   ['norelatime', { set: 0n, clear: ATIME_MODE }],
   ['nodiratime', { set: NODIRATIME, clear: 0n }],
@@ -67,8 +67,9 @@ const RECURSIVE_ATTRIBUTES: ReadonlyMap<string, AttributeChange> = new Map(
 )
 
 /**
- * Words about access times that only take back an earlier word, with what that one set ("relatime" sets nothing). They cannot change
- * what a bind has from its source: mount(2) keeps the access times of a mount unless a mode is named.
+ * Words about access times that only undo an earlier word, with the bits that it set ("relatime" sets none). They
+ * cannot change what a bind inherits from its source: mount(2) keeps the access times of a mount unless a mode is
+ * named.
  */
 const TAKES_BACK: ReadonlyMap<string, bigint> = new Map([
   ['atime', NOATIME],
@@ -77,7 +78,7 @@ const TAKES_BACK: ReadonlyMap<string, bigint> = new Map([
   ['diratime', NODIRATIME],
 ])
 
-/** Words about the superblock that every file system takes, and the word of the same group that each one undoes. */
+/** Words about the superblock that every file system accepts, each with the word that it undoes. */
 const SUPERBLOCK: ReadonlyMap<string, { readonly undoes: string; readonly keep: boolean }> = new Map([
   ['sync', { undoes: 'async', keep: true }],
   ['async', { undoes: 'sync', keep: false }],
@@ -90,13 +91,13 @@ const SUPERBLOCK: ReadonlyMap<string, { readonly undoes: string; readonly keep: 
   ['noiversion', { undoes: 'iversion', keep: false }],
 ])
 
-/** Words without an effect on a new mount: the default set, and how loudly the kernel logs. */
+/** Words without an effect on a new mount: the default options, and how much the kernel logs. */
 const WITHOUT_EFFECT: ReadonlySet<string> = new Set(['defaults', 'silent', 'loud'])
 
-/** Words of the specification that are refused, because nothing here could honour them. */
+/** Words of the specification that the runtime cannot honour and refuses. */
 const UNSUPPORTED: ReadonlySet<string> = new Set(['remount'])
 
-/** All words with a meaning of their own, sorted: what `features` lists. */
+/** All words with a meaning here, sorted, for `features`. */
 export const MOUNT_OPTION_WORDS: readonly string[] = [
   ...ATTRIBUTES.keys(),
   ...RECURSIVE_ATTRIBUTES.keys(),
@@ -110,23 +111,23 @@ export const MOUNT_OPTION_WORDS: readonly string[] = [
   'tmpcopyup',
 ].sort()
 
-/** A mount's options, sorted out. */
+/** The parsed options of a mount. */
 export interface MountOptions {
   readonly bind: 'no' | 'bind' | 'rbind'
   readonly attributes: AttributeChange
-  /** what a bind loses that its source has: if its words name any attribute, those that they do not name */
+  /** attributes of its source that a bind loses: if its words name any attribute, all that they do not name */
   readonly dropped: bigint
   readonly recursive: AttributeChange
-  /** MS_* values, to be applied one after the other */
+  /** MS_* values, to be applied in this order */
   readonly propagation: readonly number[]
   readonly copyUp: boolean
-  /** ids are mapped: of the one mount, or with "ridmap" of its sub-mounts too */
+  /** whether ids are mapped: on the mount, or with "ridmap" on its sub-mounts too */
   readonly idmap: 'no' | 'idmap' | 'ridmap'
   /** words about the superblock, for a new file system */
   readonly superblock: readonly string[]
-  /** words that belong to the file system */
+  /** words for the file system */
   readonly data: readonly string[]
-  /** words that cannot be honoured, with their places in the list */
+  /** words that cannot be honoured, with their indexes in the list */
   readonly unsupported: readonly { readonly word: string; readonly index: number }[]
 }
 
@@ -144,14 +145,17 @@ function takeBack(from: AttributeChange, bits: bigint): AttributeChange {
   return chosen ? { set: from.set & ~ATIME_MODE, clear: from.clear & ~ATIME_MODE } : from
 }
 
-/** As remounting with exactly the named words would do; of access times nothing is lost unless one of their words is there. */
+/**
+ * The attributes that a remount with exactly the named words would clear. Those about access times are cleared only if
+ * one of their words is named.
+ */
 function droppedBy({ set, clear }: AttributeChange, isNamed: boolean): bigint {
   if (!isNamed) return 0n
   const times = ((set | clear) & TIMES) === 0n ? 0n : TIMES
   return (RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW | times) & ~(set | clear)
 }
 
-/** Sorts the options of one mount. Pure; never throws. */
+/** Parses the options of one mount. Pure; never throws. */
 export function parseMountOptions(options: readonly string[]): MountOptions {
   let bind: MountOptions['bind'] = 'no'
   let attributes = UNCHANGED
@@ -188,8 +192,8 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
 }
 
 /**
- * The words for a file system as single options, "key=value" or "flag": commas split them, except between double quotes, which mount(8)
- * has for SELinux contexts; quotes around a value are not part of it.
+ * The words for a file system as single options, "key=value" or "flag". Commas separate them, except between double
+ * quotes, which mount(8) uses for SELinux contexts. Quotes around a value are removed.
  */
 export function singleOptions(words: readonly string[]): string[] {
   const options: string[] = []

@@ -1,4 +1,4 @@
-/** `mounts` of config.json: what each entry says about itself, without a look at the others or at the host. */
+/** `mounts` of config.json: each entry checked by itself, without the other entries or the host. */
 import { specError } from '../errors.ts'
 import {
   asObject,
@@ -50,7 +50,7 @@ export function readMount(value: Json, at: string): Mount {
   return result
 }
 
-/** Only a tree that exists can be shown with other ids, and a map of one kind of ids alone would be half a map. */
+/** Checks the maps of an id-mapped mount: it must be a bind, and have maps for both users and groups or for neither. */
 function requireMappable(mount: Mount, bind: boolean, { idmap }: MountOptions, at: string): void {
   const { uidMappings, gidMappings, options } = mount
   if (idmap === 'no' && uidMappings.length === 0 && gidMappings.length === 0) return

@@ -1,6 +1,6 @@
 /**
- * `namespaces` of config.json, and what belongs to single ones of them: the id maps of the user namespace and the clock offsets of the
- * time namespace. Invariant: maps and offsets come with a namespace that can take them.
+ * `namespaces` of config.json, the id maps of the user namespace and the clock offsets of the time namespace.
+ * Invariant: maps and offsets are accepted only with a namespace that can take them.
  */
 import { specError } from '../errors.ts'
 import {
@@ -20,7 +20,7 @@ import {
 import type { Json, JsonObject } from './json.ts'
 import type { IdMapping, Linux, Namespace, NamespaceType, TimeOffset } from './types.ts'
 
-/** Kinds of namespaces that the specification knows. */
+/** The kinds of namespaces in the specification. */
 export const NAMESPACE_TYPES: readonly NamespaceType[] = [
   'cgroup',
   'ipc',
@@ -32,12 +32,15 @@ export const NAMESPACE_TYPES: readonly NamespaceType[] = [
   'uts',
 ]
 
-/** user_namespaces(7): more lines than this are refused by the kernel. */
+/** The kernel refuses a map with more lines (user_namespaces(7)). */
 const MAX_MAPPINGS = 340
 /** Clocks that a time namespace can shift. */
 const CLOCKS = ['monotonic', 'boottime'] as const
 
-/** Reads the list of namespaces: each type at most once. @throws InvalidArgument */
+/**
+ * Reads the list of namespaces, each type at most once.
+ * @throws InvalidArgument
+ */
 export function readNamespaces(linux: JsonObject, at: string): readonly Namespace[] {
   const seen = new Set<string>()
   return listField(linux, 'namespaces', at, (value, itemAt) => {
@@ -56,7 +59,10 @@ export function readNamespaces(linux: JsonObject, at: string): readonly Namespac
   })
 }
 
-/** Reads the maps of the container's user namespace; those of a joined one are compared with it later. @throws InvalidArgument */
+/**
+ * Reads the maps of the container's user namespace; those of a joined one are compared with it later.
+ * @throws InvalidArgument
+ */
 export function readMappings(
   linux: JsonObject,
   key: 'uidMappings' | 'gidMappings',

@@ -1,4 +1,6 @@
-/** `linux.netDevices`: network devices of the host that move into the container, with the kernel's rules for their names. */
+/**
+ * `linux.netDevices`: network devices of the host that move into the container. Their names follow the kernel's rules.
+ */
 import { specError } from '../errors.ts'
 import { asObject, defined, mapField, pointerTo, stringField } from './fields.ts'
 import type { JsonObject } from './json.ts'
@@ -24,7 +26,7 @@ export function readNetDevices(linux: JsonObject, at: string, owned: ReadonlySet
   for (const old of names) {
     requireName(old, pointerTo(pointer, old))
     const name = devices[old]?.name ?? old
-    // a template such as "eth%d" is filled in by the kernel
+    // the kernel completes a template such as "eth%d"
     if (!name.includes('%') && taken.has(name)) {
       throw specError(pointerTo(pointer, old), `two network devices would be named ${JSON.stringify(name)}`)
     }

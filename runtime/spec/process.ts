@@ -1,6 +1,6 @@
 /**
- * `process` of config.json, checked field by field; the same document describes a process to exec. Invariant: what comes out can be
- * carried out as far as the document alone can tell (whether ids are mapped or capabilities can be granted is not the document's to say).
+ * `process` of config.json, checked field by field; an exec has the same document. Invariant: the result can be carried
+ * out as far as the document alone shows. Whether ids are mapped or capabilities can be granted is checked elsewhere.
  */
 import { specError } from '../errors.ts'
 import {
@@ -92,7 +92,7 @@ function readCwd(process: JsonObject, at: string): string {
 
 function readCapabilities(sets: JsonObject | undefined, at: string): Capabilities | undefined {
   if (sets === undefined) return undefined
-  // any name: one may be known to a newer kernel, so warnings.ts tells of those that are not, and they are left out
+  // any name is accepted, since a newer kernel may know it; unknown ones are ignored with a warning (warnings.ts)
   const read = (set: string) => listField(sets, set, at, asString)
   return {
     bounding: read('bounding'),

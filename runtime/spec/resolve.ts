@@ -1,6 +1,6 @@
 /**
- * What a spec means on this host: the checks that need a look at namespaces which it joins by path. They hold at the time of create
- * only; a spec that is read back from a container's state is not checked again, since what it joined may be gone.
+ * Checks of a spec that need a look at the namespaces which it joins by path. They are made at create only: a spec that
+ * is read back from a container's state is not checked again, since what it joined may be gone.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { specError } from '../errors.ts'
@@ -8,7 +8,7 @@ import { reasonOf } from '../sys/errno.ts'
 import { pointerTo } from './fields.ts'
 import type { IdMapping, Linux, NamespaceType, Spec } from './types.ts'
 
-/** What the ids in a user namespace are outside of it. */
+/** The id maps of a user namespace. */
 export type IdMaps = Pick<Linux, 'uidMappings' | 'gidMappings'>
 
 /** A namespace to be joined, and the JSON pointer of its path. */
@@ -17,11 +17,15 @@ export interface JoinedNamespace {
   readonly at: string
 }
 
-/** What came out of a look at the host, and the namespaces that were looked at: a spec that is loaded and then created is looked at once. */
+/**
+ * Checked specs, with the namespaces that were looked at, so that a spec that is loaded and then created is checked
+ * once.
+ */
 const resolved = new WeakMap<Linux, string>()
 
 /**
- * Checks a spec against the namespaces that it joins; a joined user namespace's id maps are filled in, where a process lives in it.
+ * Checks a spec against the namespaces that it joins, and fills in the id maps of a joined user namespace in which a
+ * process lives.
  * @throws InvalidArgument
  */
 export function resolveOnHost(spec: Spec): Spec {
@@ -30,8 +34,10 @@ export function resolveOnHost(spec: Spec): Spec {
 }
 
 /**
- * The same for a create, unless it was done and the paths still name the same namespaces. A joined user namespace may be empty, as
- * managers of pods make it before the pod's first process: `mapsOfEmpty` finds out its maps. @throws InvalidArgument, and what that throws
+ * Like resolveOnHost, for a create; skipped if it was done and the paths still name the same namespaces. A joined user
+ * namespace may have no process, since managers of pods make it before the pod's first process. `mapsOfEmpty` then
+ * finds its maps.
+ * @throws InvalidArgument, and errors of `mapsOfEmpty`
  */
 export async function resolveForCreate(
   spec: Spec,
@@ -50,13 +56,19 @@ function resolve(spec: Spec, maps: IdMaps | undefined): Spec {
   return linux === spec.linux ? spec : { ...spec, linux }
 }
 
-/** Identities of the namespaces that decide. @throws InvalidArgument for a path that names none */
+/**
+ * The identities of the namespaces on which the checks depend.
+ * @throws InvalidArgument for a path that does not exist
+ */
 function lookedAt(linux: Linux): string {
   const namespaces = [joined(linux, 'user'), needsOwnNetwork(linux) ? joined(linux, 'network') : undefined]
   return namespaces.map((one) => (one === undefined ? '' : identity(one.path, one.at))).join()
 }
 
-/** The id maps that a process lives under, by its folder in /proc. @throws InvalidArgument naming the JSON pointer */
+/**
+ * The id maps of a process's user namespace, by the process's folder in /proc.
+ * @throws InvalidArgument naming the JSON pointer
+ */
 export function readIdMaps(folder: string, at: string): IdMaps {
   return { uidMappings: readMap(`${folder}/uid_map`, at), gidMappings: readMap(`${folder}/gid_map`, at) }
 }
@@ -67,7 +79,7 @@ function joined({ namespaces }: Linux, type: NamespaceType): JoinedNamespace | u
   return path === undefined ? undefined : { path, at: `/linux/namespaces/${index}/path` }
 }
 
-/** Device and inode of a namespace, which identify it. */
+/** The device and inode of a namespace, which identify it. */
 function identity(path: string, at: string): string {
   try {
     const { dev, ino } = statSync(path)
@@ -77,7 +89,10 @@ function identity(path: string, at: string): string {
   }
 }
 
-/** A joined network namespace may be the host's own one, whose parameters and devices are not the container's. */
+/**
+ * Refuses to join the host's own network namespace with kernel parameters or devices of the network, which would be the
+ * host's.
+ */
 function refuseHostNetwork(linux: Linux): void {
   const network = joined(linux, 'network')
   if (network === undefined || !needsOwnNetwork(linux)) return
@@ -97,7 +112,9 @@ function networkParameter({ sysctl }: Linux): string | undefined {
   return Object.keys(sysctl).find((name) => /^net[./]/.test(name))
 }
 
-/** The maps of a joined user namespace are its own: a spec may repeat them, as managers of pods do, but not change them. */
+/**
+ * Fills in the maps of a joined user namespace. A spec may repeat them, as managers of pods do, but must not differ.
+ */
 function withJoinedMappings(linux: Linux, maps: IdMaps | undefined): Linux {
   if (maps === undefined) return linux
   if (linux.uidMappings.length === 0 && linux.gidMappings.length === 0) return { ...linux, ...maps }
@@ -114,12 +131,12 @@ function mapsIn(user: JoinedNamespace): IdMaps | undefined {
     const process = processIn(user)
     if (process === undefined) return undefined
     const maps = readIdMaps(process, user.at)
-    // the process may have ended since it was found, and another one, of another namespace, may have its number
+    // the process may have ended, and another one in another namespace may have its number
     if (isIn(process, identity(user.path, user.at))) return maps
   }
 }
 
-/** The folder in /proc of some process in a user namespace: the maps of a namespace can only be read there. */
+/** The folder in /proc of a process in a user namespace: the maps can be read only through a process. */
 function processIn({ path, at }: JoinedNamespace): string | undefined {
   const wanted = identity(path, at)
   const named = /^(\/proc\/(?:\d+|self|thread-self))\/ns\/user$/.exec(path)?.[1]
@@ -128,13 +145,13 @@ function processIn({ path, at }: JoinedNamespace): string | undefined {
   return pids.map((pid) => `/proc/${pid}`).find((folder) => isIn(folder, wanted))
 }
 
-/** Whether a process, by its folder in /proc, is in that user namespace. */
+/** Whether the process of a folder in /proc is in the user namespace. */
 function isIn(folder: string, wanted: string): boolean {
   try {
     const { dev, ino } = statSync(`${folder}/ns/user`)
     return `${dev}:${ino}` === wanted
   } catch {
-    // it has ended meanwhile, or is somebody else's: not the one to read from
+    // it has ended, or may not be looked at
     return false
   }
 }

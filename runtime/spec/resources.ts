@@ -1,6 +1,6 @@
 /**
- * `linux.resources` of config.json, checked for types and ranges; the same document updates a running container. What the numbers mean
- * for a cgroup version, and whether they fit together, is for the cgroup code to say.
+ * `linux.resources` of config.json, checked for types and ranges; the same document updates a running container. The
+ * cgroup code decides what the numbers mean and whether they fit together.
  */
 import { specError } from '../errors.ts'
 import {
@@ -67,7 +67,7 @@ function readDeviceRule(value: Json, at: string): DeviceRule {
   if (access !== undefined && !/^[rwm]+$/.test(access)) {
     throw specError(pointerTo(at, 'access'), `device access ${JSON.stringify(access)} is not made of r, w and m`)
   }
-  // -1 is how older documents write "all"
+  // older documents write -1 for "all"
   const number: Range<number> = { min: -1, max: UINT32.max }
   return defined({
     allow,

@@ -1,6 +1,6 @@
-/** The resources of getrlimit(2), by the names that the specification uses. */
+/** The resources of getrlimit(2), by their names in the specification. */
 
-/** Name to RLIMIT_* number (the generic Linux numbering, which x86, arm64, riscv, s390 and powerpc share). */
+/** RLIMIT_* numbers by name: the generic numbering, shared by x86, arm64, riscv, s390 and powerpc. */
 export const RLIMITS: ReadonlyMap<string, number> = new Map([
   ['RLIMIT_CPU', 0],
   ['RLIMIT_FSIZE', 1],

@@ -1,6 +1,7 @@
 /**
- * When and where a process may run: `scheduler`, `ioPriority` and `execCPUAffinity` of a process, `memoryPolicy` of the container. Words
- * become numbers only in the plan. What the kernel would answer with a bare EINVAL is refused here with its reason.
+ * When and where a process may run: `scheduler`, `ioPriority` and `execCPUAffinity` of a process, `memoryPolicy` of the
+ * container. The plan turns words into numbers. What the kernel would refuse with a bare EINVAL is refused here with
+ * its reason.
  */
 import { specError } from '../errors.ts'
 import {

@@ -1,4 +1,4 @@
-/** `linux.seccomp` of config.json, checked for words and numbers. What is asked of the kernel is decided in runtime/seccomp. */
+/** `linux.seccomp` of config.json, checked for words and numbers. runtime/seccomp decides what the kernel gets. */
 import { specError } from '../errors.ts'
 import {
   asObject,
@@ -40,7 +40,10 @@ export const SECCOMP_OPERATORS: readonly SeccompOperator[] = [
   'SCMP_CMP_NE',
 ]
 
-/** Flag words, with their SECCOMP_FILTER_FLAG_* bits; TSYNC is accepted and means nothing for a process of one thread. */
+/**
+ * Flag words with their SECCOMP_FILTER_FLAG_* bits. TSYNC is accepted without a bit, since a process with one thread
+ * does not need it.
+ */
 export const SECCOMP_FLAGS: ReadonlyMap<string, number> = new Map([
   ['SECCOMP_FILTER_FLAG_TSYNC', 0],
   ['SECCOMP_FILTER_FLAG_LOG', 2],
@@ -48,7 +51,7 @@ export const SECCOMP_FLAGS: ReadonlyMap<string, number> = new Map([
   ['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', 0x20],
 ])
 
-/** Architecture words, with libseccomp's tokens, which but for x32 are the kernel's AUDIT_ARCH_* values. */
+/** Architecture words with libseccomp's tokens, which are the kernel's AUDIT_ARCH_* values, except for x32. */
 export const SECCOMP_ARCHITECTURES: ReadonlyMap<string, number> = new Map([
   ['SCMP_ARCH_AARCH64', 0xc00000b7],
   ['SCMP_ARCH_ARM', 0x40000028],
@@ -75,7 +78,10 @@ export const SECCOMP_ARCHITECTURES: ReadonlyMap<string, number> = new Map([
   ['SCMP_ARCH_X86_64', 0xc000003e],
 ])
 
-/** Reads a profile; undefined when it is empty, which means that nothing is filtered. @throws InvalidArgument, Unimplemented */
+/**
+ * Reads a profile; undefined when it is empty, so that nothing is filtered.
+ * @throws InvalidArgument, Unimplemented
+ */
 export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | undefined {
   const syscalls = listField(profile, 'syscalls', at, readRule)
   if (stringField(profile, 'defaultAction', at) === undefined) {
@@ -111,7 +117,7 @@ function readAction(object: JsonObject, key: string, at: string): SeccompAction 
 }
 
 function readErrno(object: JsonObject, key: string, at: string, action: SeccompAction): number | undefined {
-  // the kernel keeps 16 bits, and errno values end at 4095
+  // errno values end at 4095
   const errno = integerField(object, key, at, { min: 0, max: 4095 })
   if (errno !== undefined && action !== 'SCMP_ACT_ERRNO' && action !== 'SCMP_ACT_TRACE') {
     throw specError(pointerTo(at, key), `seccomp action "${action}" cannot carry an errno`)
@@ -138,7 +144,7 @@ function readRule(value: Json, at: string): SeccompRule {
   const empty = names.indexOf('')
   if (empty >= 0) throw specError(`${at}/names/${empty}`, 'the name of a system call must not be empty')
   const action = readAction(rule, 'action', at)
-  // the helper itself tells the runtime about the listener by write(2), and nobody could answer for it yet
+  // ts-init itself calls write(2) to report the listener, before an agent could answer
   const write = names.indexOf('write')
   if (action === 'SCMP_ACT_NOTIFY' && write >= 0) {
     throw specError(`${at}/names/${write}`, 'SCMP_ACT_NOTIFY cannot be used for the write syscall')

@@ -1,6 +1,6 @@
 /**
- * Which kernel parameters a container may set: only those that belong to a namespace which the container has for itself. One normaliser
- * makes the path that is both checked and written, so that the two can never differ. Pure.
+ * Which kernel parameters a container may set: only those of a namespace that the container does not share with the
+ * host. One function makes the path that is both checked and written, so that the two cannot differ. Pure.
  */
 
 /** A kernel parameter that passed, or why it did not. */
@@ -17,13 +17,15 @@ const IPC_PARAMETERS: ReadonlySet<string> = new Set([
   'kernel/shm_rmid_forced',
 ])
 
-/** The path below /proc/sys of a key in dotted or slashed form; where the first separator is a slash, dots belong to names. */
+/**
+ * The path below /proc/sys of a key in dotted or slashed form. If the first separator is a slash, dots belong to names.
+ */
 export function sysctlPath(key: string): string {
   const separator = /[./]/.exec(key)?.[0]
   return separator === '/' ? key : key.replace(/[./]/g, (c) => (c === '.' ? '/' : '.'))
 }
 
-/** Checks a key against the namespaces that the container has of its own (`owned`: created, or joined by path). */
+/** Checks a key against the container's own namespaces (`owned`: created, or joined by path). */
 export function checkSysctl(key: string, owned: ReadonlySet<string>): SysctlCheck {
   const path = sysctlPath(key)
   const parts = path.split('/')

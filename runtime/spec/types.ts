@@ -1,7 +1,8 @@
 /**
- * The OCI runtime configuration as the rest of the runtime sees it: what load.ts has checked, with the field names of the specification.
- * Lists that the document leaves out are empty lists; an empty string where the document means "none" is left out. Numbers that may need
- * 64 bits are bigint, ids and small numbers are number. Everything is readonly plain data and survives JSON (bigint as digits).
+ * The OCI runtime configuration as the rest of the runtime sees it: checked by load.ts, with the field names of the
+ * specification. A list that the document leaves out is empty; a string that is empty in the document is left out.
+ * Numbers that may need 64 bits are bigint; ids and small numbers are number. Everything is readonly plain data and
+ * survives JSON (a bigint as digits).
  */
 
 /** config.json. */
@@ -27,21 +28,21 @@ export const HOOK_NAMES = [
   'poststop',
 ] as const
 
-/** Name of one of these points. */
+/** The name of one of these points. */
 export type HookName = (typeof HOOK_NAMES)[number]
 
 /** The hooks of a container, each list in its order of execution. */
 export type Hooks = Readonly<Record<HookName, readonly Hook[]>>
 
-/** A program to run at one point of a container's life, with the state document on its standard input. */
+/** A program that runs at one point of a container's life, with the state document on its standard input. */
 export interface Hook {
   /** absolute */
   readonly path: string
   /** the whole argv; empty: the path alone */
   readonly args: readonly string[]
-  /** the whole environment; left out: that of whoever runs it, the runtime or the container's program */
+  /** the whole environment; by default that of its parent, the runtime or the container's program */
   readonly env?: readonly string[]
-  /** seconds; left out: no bound */
+  /** in seconds; by default unlimited */
   readonly timeout?: number
 }
 
@@ -59,7 +60,7 @@ export interface OciProcess {
   readonly args: readonly string[]
   readonly env: readonly string[]
   readonly cwd: string
-  /** left out: no capabilities */
+  /** by default no capabilities */
   readonly capabilities?: Capabilities
   readonly rlimits: readonly Rlimit[]
   readonly noNewPrivileges: boolean
@@ -113,7 +114,7 @@ export interface User {
   readonly additionalGids: readonly number[]
 }
 
-/** The five capability sets, by CAP_* name; a well-formed name that nobody knows is left out with a warning. */
+/** The five capability sets, by CAP_* name; the runtime ignores an unknown name with a warning. */
 export interface Capabilities {
   readonly bounding: readonly string[]
   readonly effective: readonly string[]
@@ -135,7 +136,7 @@ export interface Mount {
   readonly type?: string
   readonly source?: string
   readonly options: readonly string[]
-  /** of an id-mapped mount; both are empty where the container's own mappings hold */
+  /** for an id-mapped mount; both are empty where the container's own mappings are used */
   readonly uidMappings: readonly IdMapping[]
   readonly gidMappings: readonly IdMapping[]
 }
@@ -157,7 +158,7 @@ export interface Linux {
   readonly personality?: { readonly domain: 'LINUX' | 'LINUX32'; readonly flags?: readonly string[] }
   /** for a new time namespace */
   readonly timeOffsets?: Readonly<Partial<Record<'monotonic' | 'boottime', TimeOffset>>>
-  /** network devices of the host to move into the container, by their name there */
+  /** network devices of the host that move into the container, by their names on the host */
   readonly netDevices: Readonly<Record<string, { readonly name?: string }>>
   readonly memoryPolicy?: MemoryPolicy
 }
@@ -191,7 +192,7 @@ export type MemoryPolicyFlag = 'MPOL_F_NUMA_BALANCING' | 'MPOL_F_RELATIVE_NODES'
 /** Kinds of namespaces. */
 export type NamespaceType = 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'user' | 'cgroup' | 'time'
 
-/** A namespace to create, or with a path to join. */
+/** A namespace to create; with a path, to join. */
 export interface Namespace {
   readonly type: NamespaceType
   readonly path?: string
@@ -204,7 +205,7 @@ export interface IdMapping {
   readonly size: number
 }
 
-/** Propagation of a mount, alone or with everything below it. */
+/** The propagation of a mount, alone or with everything below it. */
 export type Propagation =
   | 'private'
   | 'rprivate'
@@ -226,7 +227,7 @@ export interface Device {
   readonly gid: number
 }
 
-/** Resource limits, `linux.resources`; a field that is left out is not touched. */
+/** Resource limits, `linux.resources`; a field that is left out changes nothing. */
 export interface LinuxResources {
   readonly devices: readonly DeviceRule[]
   readonly memory?: MemoryResources
@@ -241,7 +242,7 @@ export interface LinuxResources {
   readonly unified: Readonly<Record<string, string>>
 }
 
-/** One device rule, in order; a number left out, or -1, means all. */
+/** One device rule; a missing number, or -1, means all. */
 export interface DeviceRule {
   readonly allow: boolean
   readonly type?: 'a' | 'b' | 'c'
@@ -314,7 +315,7 @@ export interface LinuxSeccomp {
   readonly defaultAction: SeccompAction
   readonly defaultErrnoRet?: number
   readonly architectures: readonly string[]
-  /** left out: the runtime's default flags; an empty list: none */
+  /** by default the runtime's flags; an empty list means none */
   readonly flags?: readonly string[]
   /** unix socket of the agent that answers SCMP_ACT_NOTIFY */
   readonly listenerPath?: string
@@ -352,7 +353,7 @@ export type SeccompOperator =
   | 'SCMP_CMP_GT'
   | 'SCMP_CMP_MASKED_EQ'
 
-/** A condition on one argument; for MASKED_EQ `value` is the mask and `valueTwo` what must remain. */
+/** A condition on one argument; for MASKED_EQ `value` is the mask and `valueTwo` the expected result. */
 export interface SeccompArg {
   readonly index: number
   readonly value: bigint

@@ -1,6 +1,6 @@
 /**
- * What a spec asks for and does not get, without that being an error: the specification wants a warning and a container. Derived from the
- * spec whenever somebody has a log to write to, so that a Spec stays plain data. Pure.
+ * What a spec asks for and does not get, where the specification wants a warning instead of an error. The warnings are
+ * derived from a spec by callers that have a log, so that a Spec stays plain data. Pure.
  */
 import { capabilityNumber } from './capabilities.ts'
 import type { Capabilities, OciProcess, Spec } from './types.ts'
@@ -51,7 +51,7 @@ export function processWarnings({ capabilities }: OciProcess, lastCapability: nu
   return warnings
 }
 
-/** The kernel lets a capability be ambient only when it is permitted and inheritable too. */
+/** The ambient capabilities that the kernel would refuse, since it requires them to be permitted and inheritable. */
 function vainAmbient({ ambient, permitted, inheritable }: Capabilities): readonly string[] {
   return ambient.filter((name) => !permitted.includes(name) || !inheritable.includes(name))
 }
