@@ -1,10 +1,11 @@
 /**
- * Input from a file or device that epoll does not take. The thread pool reads it; a pipe or terminal gets it as it has
- * room. When the reader has ended, the offset of a regular file stands behind what the reader has taken, not behind
- * what was read ahead. The caller's next command finds all the rest, as if the reader had had the file itself.
+ * Input from a file or device that epoll does not take. The thread pool reads it; a pipe or terminal gets the bytes as
+ * it has room for them. When the reader has ended, the offset of a regular file is set behind what the reader took, not
+ * behind what was read ahead. So the caller's next command finds all the rest, as if the reader had read the file
+ * itself.
  *
- * Invariants: the descriptor that is read keeps its flags. The target is closed at the end of the input or after stop(),
- * but never while the thread pool works on it: its number could belong to another file by then.
+ * Invariants: the descriptor that is read keeps its flags. The target is closed at the end of the input or after
+ * stop(), but never while the thread pool uses it: its number could belong to another file by then.
  */
 
 import { fstatSync, read } from 'node:fs'
@@ -15,19 +16,19 @@ import { EAGAIN } from '../sys/linux.ts'
 import { pollReadable, pollWritable } from '../sys/pids.ts'
 
 const BUFFER_BYTES = 256 * 1024
-/** How often a wait looks whether it was stopped. */
+/** How often a wait checks whether it was stopped. */
 const LOOK_MS = 250
 
 /** How input is copied. */
 export interface FileInputOptions {
   readonly onError: (error: Error) => void
-  /** a reading end of the pipe that is written to, taken over; by its unread bytes the offset is set at the end */
+  /** a reading end of the target pipe, taken over; its unread bytes tell at the end where to set the offset */
   readonly reader?: OwnedFd | undefined
-  /** the same file is written to meanwhile: reading moves its offset at once, and the offset is never set back */
+  /** the same description is also written to: each read moves its offset at once, and the offset is never set back */
   readonly sharesOffset?: boolean
 }
 
-/** Where a regular file stands; undefined for what has no offset, though it may look like a file. */
+/** The offset of a regular file; undefined for a file without one, even if fstat calls it regular. */
 function startOf(fd: number): number | undefined {
   try {
     return fstatSync(fd).isFile() ? offsetOf(fd) : undefined
@@ -43,14 +44,14 @@ export class FileInput {
   readonly #owned: OwnedFd | undefined
   readonly #to: OwnedFd
   readonly #onError: (error: Error) => void
-  /** where a regular file is read from; undefined for what has no offset */
+  /** the offset at which a regular file is read; undefined for a file without one */
   readonly #start: number | undefined
   #written = 0
   #stopped = false
   #copying = true
   readonly #reader: OwnedFd | undefined
 
-  /** A number as `from` is borrowed until stop(); `to` is taken over, and must be a description of our own. */
+  /** `from` as a number is borrowed until stop(). `to` is taken over, and its description must not be shared. */
   constructor(from: number | OwnedFd, to: OwnedFd, options: FileInputOptions) {
     this.#reader = options.reader
     this.#owned = typeof from === 'number' ? undefined : from
@@ -62,13 +63,13 @@ export class FileInput {
     void this.#copy()
   }
 
-  /** The reader has ended, or takes no more. */
+  /** Stops copying: the reader has ended, or reads no more. */
   stop(): void {
     if (this.#stopped) return
     this.#stopped = true
     if (this.#owned === undefined && this.#start !== undefined && this.#written > 0) {
       const unread = this.#reader === undefined ? 0 : unreadBytes(this.#reader.fd)
-      // the reader may have written to its own pipe, but the offset never moves to before where it was
+      // the reader may have written into its own pipe, but the offset never moves back before its start
       setOffset(this.#from, this.#start + this.#written - Math.min(unread, this.#written))
     }
     if (!this.#copying) this.#close()
@@ -109,7 +110,7 @@ export class FileInput {
           )
         })
       } catch (error) {
-        // the caller has made it non-blocking
+        // the caller made the descriptor non-blocking
         if (errnoOf(error) !== EAGAIN) throw error
         await pollReadable([this.#from], LOOK_MS)
         if (this.#stopped) return 0
@@ -117,14 +118,14 @@ export class FileInput {
     }
   }
 
-  /** False when nobody reads any more. */
+  /** Writes a chunk; false when the target has no reader any more. */
   async #write(chunk: Buffer): Promise<boolean> {
     for (let rest = chunk; rest.length > 0 && !this.#stopped; ) {
       let count: number
       try {
         count = writeAvailable(this.#to.fd, rest)
       } catch {
-        // EPIPE, or EIO from a terminal that hung up: its process will be told of its own end
+        // EPIPE, or EIO from a terminal that hung up: the relay of its process reports the end
         return false
       }
       this.#written += count

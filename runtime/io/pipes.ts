@@ -1,7 +1,7 @@
 /**
- * Pipes as the standard streams of a container process, for a caller that wants to write and read them. Invariant: the process's ends
- * belong to the user who runs in it, on the host, so that it can open /dev/stdin, /dev/stdout and /dev/stderr again, also in a user
- * namespace; our ends are CLOEXEC and belong to the caller.
+ * Pipes as the standard streams of a container process, for a caller that writes and reads them. Invariant: on the host
+ * the process's ends belong to the user of the process, so that it can open /dev/stdin, /dev/stdout and /dev/stderr
+ * again, even in a user namespace. The other ends are CLOEXEC and belong to the caller.
  */
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
@@ -10,18 +10,21 @@ import type { Stdio } from '../init/spawn.ts'
 import type { Spec, User } from '../spec/types.ts'
 import { chownFd, type OwnedFd, pipePair } from '../sys/fd.ts'
 
-/** Three pipes: what to start the process with, and the other ends. */
+/** Three pipes: the streams to start the process with, and the caller's ends. */
 export interface ProcessPipes extends Disposable {
-  /** for create or exec */
+  /** to be passed to create or exec */
   readonly stdio: Stdio
   readonly stdin: Writable
   readonly stdout: Readable
   readonly stderr: Readable
-  /** Closes the process's ends here: to be called once it has them, or no stream of it ever ends. Idempotent. */
+  /**
+   * Closes the process's ends in this process; to be called once the container process has them, or its streams never
+   * end. Idempotent.
+   */
   started(): void
 }
 
-/** Makes the pipes of a process that runs as `user` (left out: as config.json says) in a container of this spec. */
+/** Makes the pipes for a process in a container of this spec; `user` is by default that of config.json. */
 export function processPipes(spec: Spec, { uid, gid }: Pick<User, 'uid' | 'gid'> = spec.process.user): ProcessPipes {
   const owned: OwnedFd[] = []
   try {

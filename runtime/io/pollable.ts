@@ -1,19 +1,19 @@
 /**
- * Sockets on descriptors that can be polled and are no sockets: terminals and their masters. net.Socket chooses libuv's handle by the kind
- * of descriptor, and for a terminal it refuses; libuv's own tty handle does blocking writes to a master. The pipe handle reads and writes
- * whatever epoll takes, so its class is borrowed from a socket around a real pipe. Node is pinned: a version without that class is an
- * error at the first terminal, not a silent change.
+ * Sockets on descriptors that can be polled but are not sockets: terminals and their masters. net.Socket chooses
+ * libuv's handle by the kind of descriptor, and refuses a terminal; libuv's own tty handle writes blocking to a master.
+ * The pipe handle reads and writes whatever epoll accepts, so its class is taken from a socket on a real pipe. Node is
+ * pinned: in a version without that class the first terminal is an error.
  *
- * Invariant: O_NONBLOCK is set on the description that is handed in, so that must be one of our own.
+ * Invariant: O_NONBLOCK is set on the given description, so the caller must not share it.
  */
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type OwnedFd, pipePair } from '../sys/fd.ts'
 import type { Source } from './relay.ts'
 
 /**
- * Keeps Node from opening fd 2 as a stream. A closing socket compares itself with process.stderr, and the getter of that
- * makes the descriptor non-blocking, for the caller too. The main file of a program calls this once. A program that
- * embeds the library has a standard error of its own to care for.
+ * Keeps Node from opening fd 2 as a stream. A closing socket compares itself with process.stderr, whose getter makes
+ * the descriptor non-blocking, for the caller of the program too. The main file of a program calls this once; a program
+ * that embeds the library decides for itself.
  */
 export function leaveStderrAlone(): void {
   Object.defineProperty(process, 'stderr', { value: null })
@@ -52,17 +52,20 @@ function pipeHandleClass(): PipeConstructor {
   return found
 }
 
-/** A socket on a pollable descriptor, which it takes over. @throws what opening met: the descriptor stays the caller's then */
+/**
+ * A socket on a pollable descriptor, which it takes over.
+ * @throws Error when libuv refuses it; the descriptor then stays the caller's
+ */
 export function pollableSocket(owned: OwnedFd, options: SocketConstructorOpts): Socket {
   const handle = new (pipeHandleClass())(SOCKET_HANDLE)
   const failure = handle.open(owned.fd)
   if (failure !== 0) throw new Error(`cannot relay a terminal: libuv error ${failure}`)
   owned.take()
-  // `handle` is how net itself wraps the connections that it accepts; its public types do not name it
+  // `handle` is how net itself wraps accepted connections; its public types do not have it
   return Reflect.construct(Socket, [{ handle, ...options }])
 }
 
-/** A relay's source on a pollable descriptor that is no pipe, taken over when the relay opens it. */
+/** A relay's source on a pollable descriptor that is not a pipe; taken over when the relay opens it. */
 export function pollableSource(owned: OwnedFd): Source {
   const { fd } = owned
   return { fd, isPipe: false, open: (onread) => pollableSocket(owned, { readable: true, writable: false, onread }) }

@@ -1,12 +1,13 @@
 /**
- * Copying from a stream to a stream without threads and without an unbounded buffer: a source reads into one buffer that all relays of
- * the process share, and gives each chunk to its sink at once. A sink that cannot take all of it keeps a copy of the rest, and the source
- * is not read again until that is gone, so a slow reader in the end stops the writer, as with any pipe. From a pipe to a fifo only the
- * first page of a burst is copied, which is how we learn of it; the kernel moves the rest. (Small writes are always copied: moved ones
- * would each take one of the fifo's sixteen places, whatever their size.)
+ * Copying from a stream to a stream without threads and without an unbounded buffer. A source reads into a buffer that
+ * all relays share, and gives each chunk to its sink at once. A sink that cannot take all of it keeps a copy of the
+ * rest, and the source is not read again until that is written. So a slow reader stops the writer in the end, as with
+ * any pipe. From a pipe to a fifo only the first page of a burst is copied, which is how the relay notices it; the
+ * kernel moves the rest. Small writes are always copied: each moved one would take one of the fifo's sixteen places,
+ * whatever its size.
  *
- * Invariants: at most one chunk per relay waits in memory; a broken sink never blocks the container (sinks.ts); `done` resolves when the
- * last byte has been handed on, or the relay was closed.
+ * Invariants: at most one chunk per relay waits in memory. A broken sink never blocks the container (sinks.ts). `done`
+ * resolves when the last byte was handed on, or the relay was closed.
  */
 
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
@@ -14,27 +15,30 @@ import { unreadBytes } from '../sys/fd.ts'
 import { PAGE_BYTES } from '../sys/linux.ts'
 
 const BUFFER_BYTES = 64 * 1024
-/** For a file, where a call costs more than its bytes. */
+/** For files, where a call costs more than its bytes. */
 const LARGE_BYTES = 256 * 1024
 
-/** One of each size for all relays: a chunk is used up before the event loop goes on. */
+/** One buffer of each size for all relays: a sink is done with a chunk before the event loop goes on. */
 const buffers = new Map<number, Buffer>()
 
 /** Where a relay puts its bytes. */
 export interface Sink {
-  /** Takes a chunk, which is only valid during the call (but see `ownBuffer`). False: part of it is kept, write no more until `onReady`. */
+  /**
+   * Takes a chunk, which is valid only during the call (but see `ownBuffer`). False: a part is kept, and nothing may be
+   * written until `onReady`.
+   */
   write(chunk: Uint8Array): boolean
-  /** Takes what waits in a pipe, without a copy; the number of bytes. Only called when nothing is kept. */
+  /** Moves what waits in a pipe without a copy; the number of bytes. Only called when nothing is kept. */
   moveFrom?(pipe: number): number
   /** the relay reads large chunks into a buffer that no other relay uses, so that a chunk is valid until `onReady` */
   readonly ownBuffer?: boolean
-  /** Set by the relay; called by a sink after which nobody shall read the source any more, so that who writes there learns of it. */
+  /** Set by the relay. A sink calls it to have the source closed, so that the writer at its other end gets EPIPE. */
   onGone?: () => void
-  /** Set by the relay; called when a chunk that was kept is gone. */
+  /** Set by the relay. A sink calls it when a chunk that it kept is written. */
   onReady: () => void
-  /** No more is written; what the reader has not taken yet stays there for it. */
+  /** Ends the writing; the reader can still read what was written. */
   end(): void
-  /** Gives up now. */
+  /** Gives up at once. */
   destroy(): void
 }
 
@@ -42,13 +46,13 @@ export interface Sink {
 export interface Source {
   /** Makes the socket that reads. */
   open(onRead: OnReadOpts): Socket
-  /** the descriptor, borrowed; the relay's own once it was opened */
+  /** the descriptor, borrowed; its socket owns it once it was opened */
   readonly fd: number
   /** whether it is a pipe, so that its bytes can be moved */
   readonly isPipe: boolean
 }
 
-/** A source on a descriptor of a pipe or fifo, which its socket owns from now on. */
+/** A source on the descriptor of a pipe or fifo, which its socket takes over. */
 export function pipeSource(fd: number): Source {
   return {
     fd,
@@ -96,13 +100,13 @@ export class Relay {
     const shared = this.#moves ? PAGE_BYTES : BUFFER_BYTES
     const buffer = sink.ownBuffer === true ? Buffer.allocUnsafeSlow(LARGE_BYTES) : bufferOf(shared)
     this.#source = source.open({ buffer, callback: (count) => this.#read(buffer.subarray(0, count)) })
-    // EIO is how a terminal's master tells that nobody has the other side open any more
+    // a terminal's master fails with EIO when no process has the other side open any more
     this.#source.on('error', () => this.#end())
     this.#source.on('end', () => this.#end())
     this.#source.on('close', () => this.#end())
   }
 
-  /** Whether it has not come to its end yet. */
+  /** Whether it has not ended yet. */
   get open(): boolean {
     return this.#state !== 'closed'
   }
@@ -112,17 +116,17 @@ export class Relay {
     return this.#taken
   }
 
-  /** How many of them the sink has handed on. */
+  /** How many of those bytes the sink has handed on. */
   get handed(): number {
     return this.#handed
   }
 
-  /** How many bytes wait in the source, not taken yet. */
+  /** How many bytes still wait in the source. */
   get unread(): number {
     return this.#sourceEnded || this.#state === 'closed' ? 0 : unreadBytes(this.#fd)
   }
 
-  /** Stops, whatever has not been copied yet. */
+  /** Stops at once; bytes that were not copied are lost. */
   close(): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'

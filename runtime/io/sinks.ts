@@ -1,7 +1,7 @@
 /**
- * Where a relay's bytes go: a pipe or fifo of a client, a socket of our own, a file, or nowhere. A client that no longer
- * reads must not hurt the container, so a broken sink swallows what still comes. With `endsSource` it ends the source
- * instead: the process learns that its output has no reader, as it would without a relay.
+ * Where a relay's bytes go: a pipe or fifo of a client, a socket, a file, or nowhere. A client that stops reading must
+ * not hurt the container, so a broken sink discards what still comes. With `endsSource` it closes the source instead:
+ * the process learns that its output has no reader, as it would without a relay.
  *
  * Invariant: no sink blocks the event loop for long more than once.
  */
@@ -15,46 +15,51 @@ import { movePipeBytes, OwnedFd, writeAvailable } from '../sys/fd.ts'
 import { pollableSocket } from './pollable.ts'
 import type { Sink } from './relay.ts'
 
-/** What is moved at once, and how often before other work gets its turn. */
+/** How much is moved at once, and how often before other work has its turn. */
 const MOVE_BYTES = 1024 * 1024
 const MOVES = 16
 
-/** How soon a device that is full is tried again: at first, and in the end. */
+/** How long to wait before a full device is tried again: the first and the longest time. */
 const FULL_MS = 1
 const LONG_FULL_MS = 250
-/** After a write that took longer, a thread does the writes. The number is above any usual wait for a processor. */
+/**
+ * After a write that took longer, a thread of the pool does the writes. The number is above the usual wait for a CPU.
+ */
 const SLOW_MS = 50
 
 /** How a sink treats a failure. */
 export interface SinkOptions {
-  /** told of a failure, once */
+  /** called with the first failure */
   readonly onError?: (error: Error) => void
-  /** nobody reads the source any more once this sink is broken (default: what comes is swallowed) */
+  /** a broken sink closes the source (default: it discards what comes) */
   readonly endsSource?: boolean
 }
 
-/** A non-blocking description of a pipe or fifo that somebody else reads. */
+/** A non-blocking description of a pipe or fifo with a reader in another process. */
 export interface OutputPipe {
-  /** borrowed; -1 once it was let go */
+  /** borrowed; -1 once it was released */
   readonly fd: number
-  /** Lets go; what was written stays for the reader. `closeFd` closes the descriptor, where another owns it by now. */
+  /**
+   * Releases the descriptor; the reader can still read what was written. `closeFd` closes it, if another object owns it
+   * by now.
+   */
   release(closeFd?: (fd: number) => void): void
   /** Closes at once. */
   close(closeFd?: (fd: number) => void): void
 }
 
-/** Takes everything and keeps nothing. */
+/** A sink that discards everything. */
 export function discardSink(): Sink {
   return { write: () => true, onReady: () => {}, end() {}, destroy() {} }
 }
 
-/** A sink that is a pipe or fifo with a reader. */
+/** A sink on a pipe or fifo with a reader. */
 export class PipeSink implements Sink {
   onReady: () => void = () => {}
   onGone: () => void = () => {}
   readonly #pipe: OutputPipe
   readonly #options: SinkOptions
-  /** made when the fifo is full for the first time; owns the descriptor then */
+  /** made when the fifo is full for the first time; it then owns the descriptor */
   #socket: Socket | undefined
   #broken = false
 
@@ -123,14 +128,14 @@ export class PipeSink implements Sink {
   }
 }
 
-/** A sink that is a socket of its own: the pipe to a process's stdin or to a log program, or a terminal. */
+/** A sink on a socket of its own: the pipe to a process's stdin or to a log program, or a terminal. */
 export class SocketSink implements Sink {
   onReady: () => void = () => {}
   onGone: () => void = () => {}
   readonly #socket: Socket
   #broken = false
 
-  /** `endsSource`: when nobody reads the socket, nobody reads the source. */
+  /** `endsSource`: a socket without a reader closes the source. */
   constructor(socket: Socket, options: Pick<SinkOptions, 'endsSource'> = {}) {
     this.#socket = socket
     socket.on('error', () => {
@@ -158,9 +163,9 @@ export class SocketSink implements Sink {
 }
 
 /**
- * A sink that is a file or a device. A thread of the pool does one write at a time, since a disk may be slow and a
- * terminal may make its writers wait. Writes to a borrowed file go directly for as long as each of them is quick: a
- * write to the page cache is, and a trip to a thread would double its time.
+ * A sink on a file or a device. A thread of the pool does one write at a time, since a disk may be slow and a terminal
+ * may block its writers. Writes to a borrowed file are made directly as long as each of them is quick. A write to the
+ * page cache is quick, and a thread would double its time.
  */
 export class FileSink implements Sink {
   readonly ownBuffer: boolean
@@ -169,24 +174,27 @@ export class FileSink implements Sink {
   readonly #name: string
   readonly #options: SinkOptions & { readonly borrowed?: boolean }
   #fd: number
-  /** writes have been quick so far */
+  /** every write was quick so far */
   #direct: boolean
   #fullMs = FULL_MS
   #writing = false
   #ended = false
   #broken = false
 
-  /** Takes over `fd`, unless it is only `borrowed`; `name` says in messages what it is. */
+  /** Takes over `fd`, unless it is `borrowed`; `name` names it in messages. */
   constructor(fd: number, name: string, options: SinkOptions & { readonly borrowed?: boolean } = {}) {
     this.#fd = fd
     this.#name = name
     this.#options = options
     this.#direct = options.borrowed === true && fstatSync(fd).isFile()
-    // only for files: a socket of messages refuses a chunk of that size
+    // only for files: a socket that keeps message boundaries refuses a chunk of that size
     this.ownBuffer = this.#direct
   }
 
-  /** A sink that appends to a file. `make`: missing folders and the file are made. @throws Internal */
+  /**
+   * A sink that appends to a file; `make` makes the file and missing folders.
+   * @throws Internal
+   */
   static open(path: string, options: SinkOptions & { readonly make: boolean }): FileSink {
     try {
       if (options.make) makeDirectories(dirname(path), 0o755)
@@ -218,7 +226,7 @@ export class FileSink implements Sink {
     this.end()
   }
 
-  /** Always true: all was written, or it is broken. */
+  /** Always true: all was written, or the sink is broken. */
   #writeDirectly(chunk: Uint8Array): true {
     const started = performance.now()
     try {
@@ -230,10 +238,13 @@ export class FileSink implements Sink {
     return true
   }
 
-  /** A file always takes something; a terminal, say, that nobody reads does not, and not every device can tell when it will. */
+  /**
+   * Tries again later. A file always accepts some bytes, but a terminal that is not read does not, and not every device
+   * can be polled.
+   */
   #later(rest: Uint8Array): void {
     const timer = setTimeout(() => this.#writeAll(rest), this.#fullMs)
-    // a shim is not kept alive by a log that cannot be written; a command waits for its caller's own streams
+    // a log that cannot be written does not keep a shim alive; a command waits for its caller's own streams
     if (this.#options.borrowed !== true) timer.unref()
     this.#fullMs = Math.min(2 * this.#fullMs, LONG_FULL_MS)
   }
@@ -259,7 +270,7 @@ export class FileSink implements Sink {
   }
 }
 
-/** The failure of a write, with the system's error as its cause. */
+/** The error of a write, with the system's error as its cause. */
 function streamError(name: string, error: unknown): Error {
   return new Error(`cannot write to ${name}: ${reasonOf(error)}`, { cause: error })
 }

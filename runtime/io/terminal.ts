@@ -1,4 +1,7 @@
-/** Operations on terminals: the pty of a container, whose master we hold, and our caller's own, which is given back as it was. */
+/**
+ * Operations on terminals: the pty of a container, whose master this process holds, and the caller's own terminal,
+ * whose settings are restored.
+ */
 
 import { constants } from 'node:fs'
 import { OwnedFd } from '../sys/fd.ts'
@@ -15,11 +18,11 @@ const TIOCGPTPEER = 0x5441
 const TERMIOS_BYTES = 36
 const [IFLAG, CFLAG, LFLAG] = [0, 8, 12]
 
-/** IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON, of the input flags (termios(3), cfmakeraw) */
+/** input flags: IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON (termios(3), cfmakeraw) */
 const COOKED_INPUT = 0o1 | 0o2 | 0o10 | 0o40 | 0o100 | 0o200 | 0o400 | 0o2000
-/** ECHO ECHONL ICANON ISIG IEXTEN, of the local flags */
+/** local flags: ECHO ECHONL ICANON ISIG IEXTEN */
 const COOKED_LOCAL = 0o10 | 0o100 | 0o2 | 0o1 | 0o100000
-/** CSIZE and PARENB are cleared, CS8 is set, of the control flags */
+/** control flags: CSIZE and PARENB are cleared, CS8 is set */
 const [CHARACTER, EIGHT_BITS] = [0o60 | 0o400, 0o60]
 
 /** The size of a terminal in character cells. */
@@ -29,21 +32,27 @@ export interface TerminalSize {
 }
 
 /**
- * The other side of a terminal (ioctl_tty(2) TIOCGPTPEER), which does not become our controlling one. For as long as somebody has it open,
- * a process that lets go of its terminal for a while finds it again: nothing hangs up.
+ * Opens the other side of a terminal (ioctl_tty(2) TIOCGPTPEER), which does not become the controlling terminal. While
+ * it is open the terminal does not hang up, so a process may close its terminal and open it again.
  */
 export function openPeer(master: number): OwnedFd {
   return new OwnedFd(ioctlNumber(master, TIOCGPTPEER, constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC))
 }
 
-/** The size of the terminal that a borrowed fd is. @throws RuntimeError when it is none */
+/**
+ * The size of the terminal behind a borrowed fd.
+ * @throws RuntimeError when it is not a terminal
+ */
 export function terminalSize(fd: number): TerminalSize {
   const winsize = Buffer.alloc(8)
   ioctl(fd, TIOCGWINSZ, winsize)
   return { height: winsize.readUInt16LE(0), width: winsize.readUInt16LE(2) }
 }
 
-/** Sets the size in character cells (ioctl_tty(2)); values are taken modulo 2^16 as the kernel's fields are, zeros are applied as they are. */
+/**
+ * Sets the size in character cells (ioctl_tty(2)). Values are taken modulo 2^16, like the kernel's fields; zeros are
+ * set too.
+ */
 export function resizeTerminal(fd: number, size: TerminalSize): void {
   const winsize = Buffer.alloc(8)
   winsize.writeUInt16LE(size.height & 0xffff, 0)
@@ -52,8 +61,8 @@ export function resizeTerminal(fd: number, size: TerminalSize): void {
 }
 
 /**
- * Lets every key through a terminal as it is, until disposed: no echo, no lines, no signals. What is written to it is treated as before:
- * its other users go on to get their carriage returns. The fd is borrowed until then.
+ * Lets a terminal pass every key unchanged, until disposed: no echo, no line editing, no signals. Output is treated as
+ * before, so other programs that write to it keep their carriage returns. The fd is borrowed until then.
  */
 export function rawInput(fd: number): Disposable {
   const before = Buffer.alloc(TERMIOS_BYTES)
@@ -68,7 +77,7 @@ export function rawInput(fd: number): Disposable {
       try {
         ioctl(fd, TCSETS, before)
       } catch {
-        // it has hung up: nobody sees its settings any more
+        // it has hung up: its settings no longer matter
       }
     },
   }

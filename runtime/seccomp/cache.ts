@@ -1,7 +1,7 @@
 /**
- * Compiled filters on disk, one file per key: magic, flags, length, digest, program. Compiling takes milliseconds, reading one does not.
- * Invariants: only what was written whole is ever used: files appear by rename, and a file whose length or digest is wrong counts as absent.
- * Their number is bounded.
+ * Compiled filters on disk, one file per key: magic, flags, length, digest, program. Compiling takes milliseconds,
+ * reading does not. Invariants: only a completely written file is used, since files appear by rename and one with a
+ * wrong length or digest counts as missing. The number of files is bounded.
  */
 import type { Hash } from 'node:crypto'
 import {
@@ -19,10 +19,13 @@ import {
 import { dirname, join } from 'node:path'
 import { makeDirectories } from '../sys/directory.ts'
 
-/** A host has a handful of profiles; clients that make one per container would fill the state root, which may be in memory. */
+/**
+ * A host has a handful of profiles. A client that makes one per container would fill the state root, which may be in
+ * memory.
+ */
 const MOST_FILES = 128
 
-/** What seccomp(2) takes. */
+/** The arguments of seccomp(2). */
 export interface CompiledFilter {
   /** SECCOMP_FILTER_FLAG_* bits */
   readonly flags: number
@@ -30,7 +33,7 @@ export interface CompiledFilter {
   readonly filter: Uint8Array
 }
 
-/** SHA-256. Node's crypto costs milliseconds to load, so only a container that has a profile pays for it. */
+/** SHA-256. Loading Node's crypto takes milliseconds, so it is loaded only for a container with a profile. */
 export function sha256(): Hash {
   return process.getBuiltinModule('node:crypto').createHash('sha256')
 }
@@ -40,13 +43,13 @@ const HEADER_BYTES = 12
 const DIGEST_BYTES = 32
 const MAX_PROGRAM_BYTES = 4096 * 8
 
-/** Reads a filter; undefined when the file is missing, damaged, or not ours. */
+/** Reads a filter; undefined when the file is missing, damaged, or another user's. */
 export function readCached(path: string): CompiledFilter | undefined {
   let fd: number
   try {
     fd = openSync(path, files.O_RDONLY | files.O_NOFOLLOW | files.O_NONBLOCK)
   } catch {
-    // missing or unreadable: the profile is compiled again, and that is all the cache is for
+    // missing or unreadable: the profile is compiled again
     return undefined
   }
   try {
@@ -65,7 +68,7 @@ export function readCached(path: string): CompiledFilter | undefined {
   }
 }
 
-/** Removes the older half when there are too many, with what writers that were killed have left. */
+/** Removes the older half when there are too many files, including what killed writers left. */
 function prune(directory: string): void {
   const names = readdirSync(directory)
   if (names.length <= MOST_FILES) return
@@ -74,7 +77,7 @@ function prune(directory: string): void {
   for (const { path } of found.slice(0, names.length - MOST_FILES / 2)) unlinkSync(path)
 }
 
-/** Writes a filter; a cache that cannot be written is no failure, since the filter is at hand. */
+/** Writes a filter. A cache that cannot be written is no failure, since the filter is in memory. */
 export function writeCached(path: string, { flags, filter }: CompiledFilter): void {
   const header = Buffer.alloc(HEADER_BYTES)
   header.writeUInt32LE(MAGIC, 0)
@@ -96,7 +99,7 @@ export function writeCached(path: string, { flags, filter }: CompiledFilter): vo
     }
     prune(dirname(path))
   } catch {
-    // full or read-only disk, or somebody else writes the same file at this moment: the next container compiles again
+    // a full or read-only disk, or another process that writes the same file: the next container compiles again
   }
 }
 

@@ -1,7 +1,8 @@
 /**
- * A seccomp profile to the BPF program that ts-init loads. libseccomp compiles it, enosys.ts completes it, and the result is kept in
- * memory and on disk under a hash of all that it depends on: the profile, the library's version and the machine. Invariant: a profile
- * that cannot be compiled whole is an error; no container starts with less of a filter than was asked for.
+ * A seccomp profile to the BPF program that ts-init loads. libseccomp compiles it and enosys.ts completes it. The
+ * result is kept in memory and on disk under a hash of everything it depends on: the profile, the library's version and
+ * the architecture. Invariant: a profile that cannot be compiled completely is an error; no container starts with a
+ * weaker filter than it asked for.
  */
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -21,11 +22,11 @@ import { type CompiledFilter, readCached, sha256, writeCached } from './cache.ts
 import { type KnownSyscalls, patchEnosys } from './enosys.ts'
 import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from './rules.ts'
 
-/** Changes whenever the same profile would compile to something else by our own doing. */
+/** Must change when this code compiles the same profile to another program. */
 const COMPILER_VERSION = 2
-/** Above this many rules the tests are ordered as a tree. */
+/** From more rules on, the program searches them as a tree. */
 const TREE_ABOVE_RULES = 32
-/** How many rules the library is given in one turn of the event loop. */
+/** How many rules are added in one turn of the event loop. */
 const RULES_AT_ONCE = 32
 const MAX_IN_MEMORY = 16
 
@@ -34,15 +35,24 @@ const TOKEN_X32 = 0x4000003e
 
 const compiled = new Map<string, CompiledFilter>()
 
-/** Where to keep compiled profiles. */
+/** Options of compileSeccomp. */
 export interface CompileOptions {
-  /** a directory of the runtime's own, made with mode 0700; left out: memory only */
+  /**
+   * a directory of the runtime's own for compiled profiles, made with mode 0700; by default they are kept in memory
+   * only
+   */
   readonly cacheDir?: string
-  /** told the system calls that the library does not know, for which there is no rule therefore; only when a profile is compiled anew */
+  /**
+   * called with the names of system calls that the library does not know, which get no rule; only when a profile is
+   * compiled anew
+   */
   readonly onUnknown?: (names: readonly string[]) => void
 }
 
-/** The filter of a profile. @throws InvalidArgument, Unimplemented when libseccomp is missing */
+/**
+ * The filter of a profile.
+ * @throws InvalidArgument; Unimplemented when libseccomp is missing
+ */
 export function compileSeccomp(profile: LinuxSeccomp, options: CompileOptions = {}): CompiledFilter {
   const steps = filterOf(profile, options)
   for (let step = steps.next(); ; ) {
@@ -59,7 +69,9 @@ export function compileSeccomp(profile: LinuxSeccomp, options: CompileOptions = 
   }
 }
 
-/** The same, while others have their turns of the event loop: what is not in a cache takes tens of milliseconds. */
+/**
+ * Like compileSeccomp, in several turns of the event loop: compiling an uncached profile takes tens of milliseconds.
+ */
 export async function compileSeccompInTurns(
   profile: LinuxSeccomp,
   options: CompileOptions = {},
@@ -80,12 +92,12 @@ export async function compileSeccompInTurns(
   }
 }
 
-/** Steps between which others may have a turn: one that yields a context wants its program. */
+/** Steps between which other code may run; a step that yields a context wants its program. */
 type Steps<T> = Generator<SeccompContext | undefined, T, Uint8Array | undefined>
 
 function* filterOf(profile: LinuxSeccomp, options: CompileOptions): Steps<CompiledFilter> {
   yield undefined
-  // the first use opens the library
+  // opens the library, if this is its first use
   seccompVersion()
   yield undefined
   const key = cacheKey(profile)
@@ -99,7 +111,7 @@ function* filterOf(profile: LinuxSeccomp, options: CompileOptions): Steps<Compil
   return filter
 }
 
-/** Newest last; the oldest goes when there are too many. */
+/** Keeps a filter in memory, the newest last; drops the oldest when there are too many. */
 function remember(key: string, filter: CompiledFilter): void {
   compiled.delete(key)
   compiled.set(key, filter)
@@ -142,12 +154,12 @@ function* compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown'])
   let rules = 0
   for (const { names, action, errnoRet, args } of profile.syscalls) {
     const code = actionCode(action, errnoRet)
-    // the library takes no rule that says what holds without it
+    // the library refuses a rule with the default action
     if (code === defaultAction) continue
     const sets = conditionSets(args).map((set) => set.map(argumentTest))
     for (const name of names) {
       const syscall = resolveSyscall(name)
-      // unknown to this library: newer than it, or of no architecture of ours; enosys.ts covers the former
+      // unknown to this library: a newer call, which enosys.ts covers, or one of another architecture
       if (syscall === undefined) {
         unknown.add(name)
         continue
@@ -168,7 +180,10 @@ function* compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown'])
   return patch(program, knownSyscalls([...architectures], [...named]))
 }
 
-/** Older libraries take the action for an unknown one. @throws Unimplemented */
+/**
+ * Older libraries do not know the action.
+ * @throws Unimplemented
+ */
 function requireNotify(): void {
   const [major = 0, minor = 0] = seccompVersion().split('.').map(Number)
   if (major > 2 || (major === 2 && minor >= 5)) return

@@ -1,8 +1,9 @@
 /**
- * Makes a filter answer ENOSYS for system calls that are newer than its profile, as a kernel without them would; else programs that probe
- * for a new call see EPERM and give up instead of falling back. A prologue in front of the compiled program does it: for each
- * architecture, numbers above the largest one that the profile names return ENOSYS, all others go on to the program. Invariant: for a
- * number that the profile could know, the result of the program does not change. Pure.
+ * Makes a filter answer ENOSYS for system calls that are newer than its profile, as a kernel without them would.
+ * Otherwise a program that probes for a new call sees EPERM and gives up instead of falling back. A prologue before the
+ * compiled program does it, for each architecture: numbers above the largest one that the profile names return ENOSYS,
+ * all others go on to the program. Invariant: for a number that the profile could know, the result does not change.
+ * Pure.
  */
 import { ENOSYS } from '../sys/linux.ts'
 
@@ -11,11 +12,11 @@ export interface KnownSyscalls {
   /** AUDIT_ARCH_* as the kernel reports it */
   readonly auditArch: number
   readonly last: number
-  /** x86-64 only: the largest number of the x32 ABI, with its bit; undefined leaves that ABI to the program */
+  /** x86-64 only: the largest number of the x32 ABI, with its bit; when undefined the program decides about that ABI */
   readonly lastX32?: number
 }
 
-/** Marks the numbers of the x32 ABI, which share the architecture value of x86-64. */
+/** The bit of the numbers of the x32 ABI, which has the same architecture value as x86-64. */
 export const X32_BIT = 0x40000000
 
 const MAX_INSTRUCTIONS = 4096
@@ -28,7 +29,7 @@ const AUDIT_ARCH_X86_64 = 0xc000003e
 const OFFSET_NR = 0
 const OFFSET_ARCH = 4
 
-/** Instruction codes of classic BPF, as far as the prologue uses them. */
+/** The instruction codes of classic BPF that the prologue uses. */
 const LOAD = 0x20
 const JUMP = 0x05
 const JUMP_IF_EQUAL = 0x15
@@ -37,7 +38,7 @@ const JUMP_IF_NOT_LESS = 0x35
 const RETURN = 0x06
 const RETURN_ENOSYS = 0x00050000 | ENOSYS
 
-/** A number of tests to skip, or one of the two instructions that end a section. */
+/** The number of tests to skip, or one of the two instructions that end a section. */
 type Target = number | 'enosys' | 'program'
 interface Test {
   readonly code: number
@@ -46,11 +47,14 @@ interface Test {
   readonly no: Target
 }
 
-/** Puts the prologue in front of a program (struct sock_filter[], little-endian). @throws RangeError when it becomes too long */
+/**
+ * Puts the prologue before a program (struct sock_filter[], little-endian).
+ * @throws RangeError when the result is too long
+ */
 export function patchEnosys(program: Uint8Array, known: readonly KnownSyscalls[]): Uint8Array {
   const prologue = known.flatMap(section)
   const head: Instruction[] = prologue.length === 0 ? [] : [{ code: LOAD, jt: 0, jf: 0, k: OFFSET_ARCH }, ...prologue]
-  // the jumps to the program know only where their section ends
+  // a section cannot know how far the program is, so its jumps are set here
   for (const [index, instruction] of head.entries()) {
     if (instruction.code === JUMP) head[index] = { ...instruction, k: head.length - index - 1 }
   }
@@ -81,8 +85,8 @@ interface Instruction {
 }
 
 /**
- * One architecture: skipped when it is another one, with the architecture still in the accumulator. It ends with two fixed instructions,
- * "go to the program" and "return ENOSYS", which its tests jump to.
+ * The prologue of one architecture. On another one it is skipped, with the architecture still in the accumulator. It
+ * ends with two fixed instructions to which its tests jump: "go to the program" and "return ENOSYS".
  */
 function section(known: KnownSyscalls): Instruction[] {
   const tests = testsFor(known)
@@ -102,13 +106,13 @@ function section(known: KnownSyscalls): Instruction[] {
 function testsFor({ auditArch, last, lastX32 }: KnownSyscalls): Test[] {
   const native: Test = { code: JUMP_IF_GREATER, k: last, yes: 'enosys', no: 'program' }
   if (auditArch === AUDIT_ARCH_X86_64) {
-    // without x32 in the profile such numbers belong to a foreign ABI, which the program itself refuses
+    // without x32 in the profile these numbers belong to another ABI, which the program itself refuses
     if (lastX32 === undefined) return [{ code: JUMP_IF_NOT_LESS, k: X32_BIT, yes: 'program', no: 0 }, native]
     const x32: Test = { code: JUMP_IF_GREATER, k: lastX32, yes: 'enosys', no: 'program' }
     return [{ code: JUMP_IF_NOT_LESS, k: X32_BIT, yes: 1, no: 0 }, native, x32]
   }
   if (auditArch === AUDIT_ARCH_S390 || auditArch === AUDIT_ARCH_S390X) {
-    // syscall(2) with a number that does not fit arrives as 0 on s390
+    // on s390 syscall(2) passes a number that does not fit as 0
     return [{ code: JUMP_IF_EQUAL, k: 0, yes: 'enosys', no: 0 }, native]
   }
   return [native]

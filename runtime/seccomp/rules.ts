@@ -1,6 +1,6 @@
 /**
- * What a profile's words mean to libseccomp: actions with their errno as numbers, conditions as sets that must hold together, flags as
- * bits. Pure.
+ * A profile's words as libseccomp's values: actions with their errno as numbers, conditions as sets that must hold
+ * together, flags as bits. Pure.
  */
 
 import { SECCOMP_FLAGS } from '../spec/seccomp.ts'
@@ -13,7 +13,7 @@ import {
   SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 } from '../sys/linux.ts'
 
-/** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low half. */
+/** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low 16 bits. */
 export function actionCode(action: SeccompAction, errno = EPERM): number {
   switch (action) {
     case 'SCMP_ACT_KILL':
@@ -38,29 +38,37 @@ export function actionCode(action: SeccompAction, errno = EPERM): number {
   }
 }
 
-/** The rules that one entry's conditions make: together when each is on another argument, else one rule for each condition. */
+/**
+ * The rules of one entry's conditions: one rule if each condition is on another argument, else one rule per condition.
+ */
 export function conditionSets(args: readonly SeccompArg[]): readonly (readonly SeccompArg[])[] {
   const distinct = new Set(args.map(({ index }) => index)).size === args.length
   return distinct ? [args] : args.map((arg) => [arg])
 }
 
-/** True when some call is handed to an agent: the filter then comes with a listener. */
+/** True when a call is passed to an agent, so that the filter needs a listener. */
 export function usesNotify({ syscalls }: LinuxSeccomp): boolean {
   return syscalls.some(({ action }) => action === 'SCMP_ACT_NOTIFY')
 }
 
-/** SECCOMP_FILTER_FLAG_* bits. A profile that names no flags gets SPEC_ALLOW: no slower speculation for the filter's sake. */
+/**
+ * SECCOMP_FILTER_FLAG_* bits. A profile without flags gets SPEC_ALLOW, so that the filter does not turn on slower
+ * speculation controls.
+ */
 export function filterFlags(profile: LinuxSeccomp): number {
   const { flags } = profile
   const named =
     flags?.reduce((bits, flag) => bits | (SECCOMP_FLAGS.get(flag) ?? 0), 0) ?? SECCOMP_FILTER_FLAG_SPEC_ALLOW
-  // how to wait for an answer means nothing where nobody is asked, and the kernel refuses it
+  // the kernel refuses a flag about waiting for answers without a listener
   return usesNotify(profile)
     ? named | SECCOMP_FILTER_FLAG_NEW_LISTENER
     : named & ~SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 }
 
-/** True when calls that the profile does not name are refused by it, so that newer ones must be told apart. */
+/**
+ * True when the profile refuses calls that it does not name, so that the filter must distinguish newer calls from
+ * refused ones.
+ */
 export function needsEnosys({ defaultAction, defaultErrnoRet }: LinuxSeccomp): boolean {
   if (defaultAction === 'SCMP_ACT_ALLOW' || defaultAction === 'SCMP_ACT_LOG' || defaultAction === 'SCMP_ACT_TRACE')
     return false
