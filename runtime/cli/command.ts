@@ -1,14 +1,14 @@
-/** What every command gets and returns, and the few things that several commands do alike. */
+/** The interface of a command, and what several commands have in common. */
 import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { Container, errnoOf, type Log, type Logger, RuntimeError, reasonOf } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 
-/** The settings that precede the command. */
+/** The settings of the options before the command. */
 export interface Context extends Globals {
   readonly logger: Log
-  /** for what the container's own side reports */
+  /** for the messages of ts-init */
   readonly containerLogger: Logger
 }
 
@@ -18,41 +18,45 @@ export interface Command {
   run(context: Context, args: ParsedArgs): Promise<number>
 }
 
-/** Writes text to standard output, all of it, before it returns. */
+/** Writes all of a text to standard output before it returns. */
 export function print(text: string): void {
   const bytes = Buffer.from(text)
   for (let done = 0; done < bytes.length; ) {
     try {
       done += writeSync(1, bytes, done)
     } catch (error) {
-      // a reader that has seen enough is no failure; one that is slow (a pipe that somebody made non-blocking) is waited for
+      // EPIPE: the reader has seen enough. EAGAIN: the pipe was made non-blocking by another program, and its reader is
+      // slow
       if (errnoOf(error) === 32) return
       if (errnoOf(error) !== 11) throw error
     }
   }
 }
 
-/** Tells of a failure once on standard error, and in the log where that is elsewhere. */
+/** Reports a failure once on standard error, and in the log if that is elsewhere. */
 export function complain(error: unknown, log: Log | undefined): void {
   const message = error instanceof Error ? error.message : String(error)
   if (log !== undefined && (!log.isStderr || log.format === 'json')) log.error({}, message)
   if (log?.isStderr === true && log.format === 'json') return
-  // a stack is for bugs: what the runtime refuses on purpose, or the system, is a line
+  // only bugs are printed with a stack: other errors are refusals of the runtime or of the system
   const told = error instanceof RuntimeError || !(error instanceof Error) || errnoOf(error) !== 0
   const text = told ? message : (error.stack ?? message)
   try {
     writeSync(2, `runts: error: ${text}\n`)
   } catch {
-    // nobody reads standard error: the exit status says it too
+    // standard error has no reader; the exit status reports the failure too
   }
 }
 
-/** The container that a command line names first. @throws NotFound */
+/**
+ * The container that the first argument names.
+ * @throws NotFound
+ */
 export function loadContainer(context: Context, args: ParsedArgs): Container {
   return Container.load(context.root, args.positionals[0] ?? '', context.logger)
 }
 
-/** glibc's range of real-time signals (signal(7)): the kernel's first two belong to its threads. */
+/** glibc's range of real-time signals (signal(7)): its threads use the kernel's first two. */
 const SIGRTMIN = 34
 const SIGRTMAX = 64
 

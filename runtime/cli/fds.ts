@@ -1,20 +1,23 @@
 /**
- * Which of our own descriptors a container's program gets besides the three standard ones: those of socket activation (LISTEN_FDS,
- * sd_listen_fds(3)), then as many as `--preserve-fds` says. Invariant: every number is one that our caller gave us; what Node has opened
- * for itself never leaves this process.
+ * Which descriptors of this process the container's program gets beside the three standard ones. First come those of
+ * socket activation (LISTEN_FDS, sd_listen_fds(3)), then as many as `--preserve-fds` says. Invariant: the caller gave
+ * every one of them; what Node opened for itself never leaves this process.
  */
 import { fstatSync, readlinkSync } from 'node:fs'
 import { getpid, type OciProcess, RuntimeError } from '../index.ts'
 import type { ParsedArgs } from './flags.ts'
 
 const FIRST = 3
-/** Far above what anybody passes; the init helper accepts no more. */
+/** The most descriptors that ts-init accepts, far above usual numbers. */
 const MAX = 256
 
-/** The first thing that Node opens, and so what takes the lowest number that is free: in a preserved place it shows a gap there. */
+/**
+ * The first file that Node opens gets the lowest free number. Among the preserved descriptors it shows that the caller
+ * left a gap.
+ */
 const NODES_FIRST = 'anon_inode:[eventpoll]'
 
-/** How many descriptors socket activation has given us: LISTEN_PID must name this process. */
+/** How many descriptors socket activation passed; LISTEN_PID must name this process. */
 function listenCount(env: NodeJS.ProcessEnv): number {
   const { LISTEN_FDS: count = '', LISTEN_PID: pid = '' } = env
   return /^\d{1,3}$/.test(count) && pid === String(getpid()) ? Number(count) : 0
@@ -32,7 +35,10 @@ function checkFd(fd: number, what: string): number {
   return fd
 }
 
-/** The descriptors for a container's init, and what its environment must say of them. @throws InvalidArgument for one that is not open */
+/**
+ * The descriptors for a container's init, and the environment variables that describe them.
+ * @throws InvalidArgument for one that is not open
+ */
 export function initFds(args: ParsedArgs): { fds: number[]; env: string[] } {
   const listen = listenCount(process.env)
   const fds = preserved(args, listen)
@@ -41,7 +47,10 @@ export function initFds(args: ParsedArgs): { fds: number[]; env: string[] } {
   return { fds: [...sockets, ...fds], env: [`LISTEN_FDS=${listen}`, 'LISTEN_PID=1'] }
 }
 
-/** The descriptors that `--preserve-fds` asks for; those of socket activation come before them. @throws InvalidArgument for one that is not open */
+/**
+ * The descriptors that `--preserve-fds` asks for; those of socket activation come before them.
+ * @throws InvalidArgument for one that is not open
+ */
 export function preserved(args: ParsedArgs, listen = 0): number[] {
   const count = args.count('preserve-fds') ?? 0
   if (count + listen > MAX) {

@@ -1,20 +1,25 @@
 /**
- * The command line's grammar: one table per command serves parsing, help and completion. It is the grammar of Go's flag package, which
- * runc's users and tools rely on: one dash or two before any name, a value as the next word or after `=`, `=true` for a switch too.
- * (util.parseArgs was tried: it reads `-root` as a cluster and the value of `-f=json` as "=json".) Options may stand between positionals;
- * where a command takes a program (`rest`), everything from there on belongs to it: a tool that passes on what its user typed may rely
- * on that, or the user could set options of the tool's call.
+ * The command line's grammar: one table per command serves parsing, help and completion. It is the grammar of Go's flag
+ * package, on which runc's users and tools rely. Any name has one dash or two, a value is the next word or follows `=`,
+ * and a switch takes `=true` too. util.parseArgs cannot do this: it reads `-root` as a cluster of letters, and the
+ * value of `-f=json` as "=json".
+ *
+ * Options may stand between positionals. Where a command takes a program (`rest`), everything from the program on
+ * belongs to it. A tool that appends what its user typed may rely on that; otherwise the user could set options of the
+ * tool's call.
  */
 import { RuntimeError } from '../index.ts'
 
 /** One option of a command. */
 export interface OptionSpec {
-  /** a count is a number that is no fraction and not negative */
+  /** a count is a whole number that is not negative */
   readonly type: 'string' | 'boolean' | 'count'
   readonly short?: string
   readonly multiple?: boolean
   readonly required?: boolean
-  /** placeholder of the value in the help text; FILE and DIR are completed as such, a|b as these words */
+  /**
+   * the placeholder of the value in the help text; completion offers files for FILE, folders for DIR, the words for a|b
+   */
   readonly value?: string
   readonly doc: string
 }
@@ -22,7 +27,7 @@ export interface OptionSpec {
 /** Options by name. */
 export type Options = Readonly<Record<string, OptionSpec>>
 
-/** What a command accepts. */
+/** The arguments that a command accepts. */
 export interface CommandSpec {
   readonly name: string
   readonly summary: string
@@ -32,12 +37,12 @@ export interface CommandSpec {
   readonly examples?: readonly string[]
   /** names of the positionals, optional ones in brackets */
   readonly positionals: readonly string[]
-  /** the last positional takes all that follows the one before it, options too */
+  /** the last positional takes every word after the one before it, options too */
   readonly rest?: boolean
   readonly options: Options
 }
 
-/** Option values as they stand on the command line, by name. */
+/** Option values as given on the command line, by name. */
 export type Values = Map<string, string[]>
 
 /** The parsed arguments of one command. */
@@ -74,8 +79,9 @@ function lookUp(options: Options, name: string): [string, OptionSpec] | undefine
 }
 
 /**
- * Reads options into `values` until argv ends, `--`, or the word after `words` others; answers those words and where the rest begins.
- * What was read before a fault is in `values`. @throws InvalidArgument naming the option
+ * Reads options into `values`, until argv ends, or `--`, or more words than `words`. Returns the words and the index at
+ * which the rest begins; `eager` ends at the last of the words. On an error, `values` has what was read before.
+ * @throws InvalidArgument naming the option
  */
 export function readOptions(
   options: Options,
@@ -116,7 +122,7 @@ export function readOptions(
   return { words: found, end: i }
 }
 
-/** Values as a command asks for them. */
+/** The interface for commands to read their values. */
 export function parsedArgs(positionals: readonly string[], values: Values): ParsedArgs {
   const text = (name: string): string | undefined => values.get(name)?.at(-1)
   return {
@@ -142,7 +148,7 @@ export function parseCommand(spec: CommandSpec, argv: readonly string[]): Parsed
     const read = readOptions(allOptions(spec.options), argv, values, words, rest)
     positionals = [...read.words, ...argv.slice(read.end)]
   } catch (error) {
-    // somebody who asks for help need not have got the rest right
+    // help is printed even if the other arguments are wrong
     if (argv.includes('--help') || argv.includes('-h')) return parsedArgs([], new Map([['help', ['true']]]))
     throw error instanceof RuntimeError ? invalid(`${spec.name}: ${error.message}`) : error
   }

@@ -1,6 +1,7 @@
 /**
- * Being in front of a process: our signals become its signals, our streams its streams, its exit status ours. Invariant: from the
- * moment that a SignalRelay exists, no signal that can be caught ends us and leaves the container behind.
+ * Running in front of a process: signals for this command go to the process, the streams are connected, and the command
+ * ends with its exit status. Invariant: once a SignalRelay exists, no signal that can be caught ends this command and
+ * leaves the container behind.
  */
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
@@ -20,7 +21,10 @@ import {
 } from '../index.ts'
 import { type ChosenStreams, callerInput, callerSink, drained, ForegroundStreams, type Input } from './streams.ts'
 
-/** Signals that are ours alone: children, the window, Node's own timer and debugger, and what cannot be caught. */
+/**
+ * Signals that are not passed on: about children, the window, Node's timer and debugger, and those that cannot be
+ * caught.
+ */
 const NOT_FORWARDED = new Set([
   'SIGCHLD',
   'SIGWINCH',
@@ -37,10 +41,13 @@ const NOT_FORWARDED = new Set([
   'SIGTTOU',
 ])
 
-/** What the kernel may hold of a terminal's output beyond its reader's buffer (tty_buffer.c), with some room. */
+/**
+ * How many bytes of a terminal's output the kernel may hold beyond its reader's buffer (tty_buffer.c), with some
+ * margin.
+ */
 const TERMINAL_BYTES = 128 * 1024
 
-/** The size of our own terminal; undefined where we have none. */
+/** The size of this command's terminal; undefined if it has none. */
 export function ownWindow(): TerminalSize | undefined {
   const terminal = [1, 0, 2].find((fd) => isatty(fd))
   try {
@@ -52,8 +59,8 @@ export function ownWindow(): TerminalSize | undefined {
 }
 
 /**
- * A container's terminal, connected to our own streams until it is disposed. We have the other side of it open until the process has
- * ended, since a process may let go of its terminal and come back.
+ * A container's terminal, connected to the command's streams until it is disposed. The command keeps the other side
+ * open until the process has ended, since a process may close its terminal and open it again.
  */
 class TerminalRelay implements Disposable {
   readonly output: Relay
@@ -74,14 +81,14 @@ class TerminalRelay implements Disposable {
     this.#peer = peer
     this.output = new Relay(pollableSource(master), callerSink(1, logger))
     this.#input = callerInput(duplicate(fd), logger)
-    // when the caller reads no more of the terminal, the terminal hangs up
+    // the terminal hangs up when the caller stops reading its output
     void this.output.done.then(() => this.letGo())
     this.#resize()
     process.on('SIGWINCH', this.#resize)
     disposables.move()
   }
 
-  /** The process has ended: the terminal ends when no other process has it open. */
+  /** Releases the terminal when the process has ended; it hangs up once no other process has it open. */
   letGo(): void {
     this.#input.stop()
     this.#peer.close()
@@ -95,8 +102,8 @@ class TerminalRelay implements Disposable {
 }
 
 /**
- * Passes our signals on to a process that may not exist yet: what comes before it is there is sent when it is. Without this from the very
- * start, a signal would end us and leave the container behind.
+ * Passes signals on to a process that may not exist yet; earlier signals are sent when it exists. It must be made
+ * first: without it a signal would end this command and leave the container behind.
  */
 export class SignalRelay {
   readonly #names = Object.keys(constants.signals).filter((name) => !NOT_FORWARDED.has(name)) as NodeJS.Signals[]
@@ -107,7 +114,7 @@ export class SignalRelay {
     for (const name of this.#names) process.on(name, this.#receive)
   }
 
-  /** The process is there. */
+  /** Sets the process, which exists now, and sends it the earlier signals. */
   attach(target: RunningProcess): void {
     this.#target = target
     for (const signal of this.#pending.splice(0)) this.#send(target, signal)
@@ -132,8 +139,9 @@ export class SignalRelay {
 }
 
 /**
- * A process in the foreground: its streams or its terminal are connected to ours until this is disposed. Made before the program runs where
- * that can be, so that the program finds the terminal's size and nothing that it says is late.
+ * A process in the foreground: its streams or its terminal are connected to the command's until this is disposed. It is
+ * made before the program runs if possible, so that the program finds the terminal's size and its first output is not
+ * delayed.
  */
 export class Foreground {
   readonly #target: RunningProcess
@@ -154,7 +162,7 @@ export class Foreground {
     }
   }
 
-  /** Waits for its end and for the last of its output; its exit status. */
+  /** Waits for the end of the process and of its output; its exit status. */
   async ended(): Promise<number> {
     const exit = await this.#target.exited
     this.#input?.stop()

@@ -1,10 +1,10 @@
-/** The options before the command, which hold for all of them, and the environment variables that stand for some. */
+/** The options before the command, which all commands share, and the environment variables for some of them. */
 import { type FeatureGates, hostFacts, type LogLevel, parseLogLevel, RuntimeError } from '../index.ts'
 import { type Options, parsedArgs, type Values } from './flags.ts'
 
-/** What the global options say. */
+/** The values of the global options. */
 export interface Globals {
-  /** folder that holds the state of containers */
+  /** the folder with the state of containers */
   readonly root: string
   /** whether the user named it */
   readonly rootGiven: boolean
@@ -12,13 +12,13 @@ export interface Globals {
   readonly rootless: boolean | 'auto'
   /** parts of the isolation that are switched off for debugging */
   readonly gates: Partial<FeatureGates>
-  /** cgroup that the command itself moves to before it makes a container */
+  /** the cgroup to which the command itself moves before it makes a container */
   readonly monitorCgroup?: string
-  /** how much of what the container's own side reports is logged */
+  /** the level from which messages of ts-init are logged */
   readonly containerLogLevel: LogLevel
 }
 
-/** Names of the feature gates as users write them. */
+/** The names of the feature gates on the command line. */
 const GATES: Readonly<Record<string, keyof FeatureGates>> = {
   seccomp: 'seccomp',
   capabilities: 'capabilities',
@@ -96,7 +96,7 @@ function parseRootless(text: string): boolean | 'auto' {
 function defaultRoot(): string {
   const runtimeDir = process.env['XDG_RUNTIME_DIR']
   if (!runtimeDir) return '/run/runts'
-  // root of a user namespace is no other than the user who made it, unless he says so
+  // root of a user namespace is the user who made it, unless USER says root
   const user = process.geteuid?.() !== 0 || (process.env['USER'] !== 'root' && hostFacts().rootless)
   return user ? `${runtimeDir}/runts` : '/run/runts'
 }
@@ -110,7 +110,10 @@ export function logLevel(values: Values): LogLevel {
   return args.text('log') ? 'info' : 'warning'
 }
 
-/** Makes sense of the global options. @throws InvalidArgument */
+/**
+ * Reads the global options.
+ * @throws InvalidArgument
+ */
 export function readGlobals(values: Values): Globals {
   const args = parsedArgs([], values)
   const root = args.text('root')

@@ -1,11 +1,11 @@
-/** Help texts, made from the same tables as the parser. Invariant: what is printed is what is accepted. */
+/** Help texts, made from the tables of the parser. Invariant: the help shows what the parser accepts. */
 import { allOptions, type CommandSpec, type Options } from './flags.ts'
 
 const INDENT = '  '
 const MAX_COLUMN = 34
 const LINE = 110
 
-/** Words filled into lines that are indented by `indent` blanks from the second on. */
+/** Fills words into lines; from the second on, lines are indented by `indent` blanks. */
 function fill(text: string, indent: number): string {
   const lines: string[] = []
   let line = ''

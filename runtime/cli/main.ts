@@ -1,7 +1,8 @@
 /**
- * runts: an OCI runtime on the command line. This file parses what precedes the command, opens the log, runs the command and turns a
- * failure into one line on standard error (and in the log), "runts: error: …", and an exit status: 1, or 255 for an `exec` that was understood and failed, so
- * that it is told from what the program of a container answers; as runc's users expect.
+ * runts: an OCI runtime on the command line. This file parses the options before the command, opens the log and runs
+ * the command. A failure becomes one line on standard error and in the log, "runts: error: …". The exit status is then
+ * 1. It is 255, as with runc, for an `exec` with a correct command line, which distinguishes the failure from an exit
+ * status of the program.
  */
 import { exitNow, type Log, leaveStderrAlone, openLog, RuntimeError } from '../index.ts'
 import { complain, print } from './command.ts'
@@ -14,7 +15,7 @@ import { commandHelp, programHelp } from './help.ts'
 
 const EXEC_FAILED = 255
 
-/** Who may be told of a failure: standard error only, until the log is open. */
+/** The log for failures; until it is open they go to standard error only. */
 let log: Log | undefined
 
 function usage(): string {
@@ -25,7 +26,10 @@ function usage(): string {
   )
 }
 
-/** The command of a name. @throws InvalidArgument, with the words that runc has for it */
+/**
+ * The command of a name.
+ * @throws InvalidArgument in runc's words
+ */
 function findCommand(name: string) {
   const command = [...COMMANDS, ...REFUSED].find(({ spec }) => spec.name === name)
   if (command !== undefined) return command
@@ -45,7 +49,7 @@ function open(values: Values): Log {
   })
 }
 
-/** Reads the global options and opens the log before it complains about any of them; where the command begins. */
+/** Reads the global options, and opens the log before it reports an error in them; the index of the command. */
 function readFirst(argv: readonly string[], values: Values): number {
   try {
     return readOptions(GLOBAL_OPTIONS, argv, values, 0).end

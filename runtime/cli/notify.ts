@@ -1,13 +1,16 @@
-/** Starting a container for a service manager that waits for its readiness: NOTIFY_SOCKET in our environment is the manager's socket. */
+/**
+ * Starting a container for a service manager that waits for its readiness: the variable NOTIFY_SOCKET names the
+ * manager's socket.
+ */
 import { type Container, getpid, NotifySocket } from '../index.ts'
 import type { Context } from './command.ts'
 
-/** Path of the service manager's socket, if one waits. */
+/** The path of the service manager's socket, if a manager waits. */
 export function managerSocket(): string | undefined {
   return process.env['NOTIFY_SOCKET'] || undefined
 }
 
-/** Starts a container; the promise inside resolves when its program has said that it is ready, or has ended, or nobody waits for it. */
+/** Starts a container. `told` resolves when its program is ready or has ended, or at once if no manager waits. */
 async function startWatched(context: Context, container: Container, mainPid: number): Promise<{ told: Promise<void> }> {
   const manager = managerSocket()
   const socket = manager === undefined ? undefined : NotifySocket.open(container.root, container.id)
@@ -22,12 +25,12 @@ async function startWatched(context: Context, container: Container, mainPid: num
   return { told: relayed.finally(() => socket[Symbol.dispose]()) }
 }
 
-/** Starts a container that stays behind, and waits for its readiness where somebody wants to know. */
+/** Starts a container that outlives the command; waits for its readiness if a manager wants to know. */
 export async function startDetached(context: Context, container: Container): Promise<void> {
   await (await startWatched(context, container, container.init.pid)).told
 }
 
-/** Starts a container in the foreground: the manager goes on watching this process, which ends with the container. */
+/** Starts a container in the foreground. The manager goes on watching this process, which ends with the container. */
 export async function startInFront(context: Context, container: Container): Promise<void> {
   const { told } = await startWatched(context, container, getpid())
   told.catch((error: unknown) => context.logger.warn({ reason: String(error) }, 'cannot tell of the readiness'))

@@ -1,10 +1,10 @@
 /**
- * The caller's own streams, and what stands between them and a process in the foreground. The process gets pipes. With
- * a descriptor of the caller's it could open the file behind that again through /proc/self/fd. It could then write to
- * its input, empty a log, or read from the host's terminal long after the command has ended.
+ * The caller's own streams, and how a process in the foreground is connected to them. The process gets pipes. Through a
+ * descriptor of the caller's it could open the file behind it again (/proc/self/fd). It could then write to its input,
+ * empty a log, or read from the host's terminal long after the command has ended.
  *
- * Invariants: a process in the foreground has no descriptor of the caller's. What the caller has open keeps its flags,
- * owner, mode and settings. Its offsets move by what went through, as if the process had had the file.
+ * Invariants: a process in the foreground has no descriptor of the caller's. The caller's open files keep their flags,
+ * owner, mode and settings. Their offsets move by what was copied, as if the process had used the file itself.
  */
 import { constants, fstatSync, type Stats, statfsSync } from 'node:fs'
 import { isatty } from 'node:tty'
@@ -35,21 +35,21 @@ import {
 
 const NAMES = ['standard input', 'standard output', 'standard error'] as const
 const [STDIN, STDOUT, STDERR] = [0, 1, 2] as const
-/** A terminal that hung up answers EIO, and a reader that has seen enough EPIPE. Neither is worth a warning. */
+/** Errors that are not worth a warning: EIO from a terminal that hung up, EPIPE from a reader that has seen enough. */
 const [EIO, EPIPE] = [5, 32]
 /** The size of the process's pipes. With smaller ones the process and the relay would wait for each other in turns. */
 const PIPE_BYTES = 256 * 1024
-/** PIPEFS_MAGIC (linux/magic.h): pipes without a name */
+/** PIPEFS_MAGIC (linux/magic.h), the file system of pipes without a name */
 const PIPEFS = 0x50495045
 /** makedev(1, 3) */
 const NULL_DEVICE = 0x103
-/** How long a process that was left behind may keep the command waiting: without writing a byte, and in all. */
+/** How long a left-behind process may keep the command waiting: without writing a byte, and in all. */
 const QUIET_MS = 2_000
 const LONGEST_MS = 10_000
-/** How often the command looks whether that time has come. */
+/** How often the command checks these times. */
 const LOOK_MS = 100
 
-/** What a descriptor of the caller's is. */
+/** The kind of a descriptor of the caller's. */
 type Kind = 'null' | 'file' | 'pipe' | 'terminal' | 'other'
 
 function kindOf(fd: number): Kind {
@@ -61,27 +61,27 @@ function kindOf(fd: number): Kind {
   return stat.rdev === NULL_DEVICE ? 'null' : 'other'
 }
 
-/** Opens the caller's pipe or terminal a second time, for flags of our own; undefined where the kernel refuses that. */
+/** Opens the caller's pipe or terminal again, for flags of its own; undefined where the kernel refuses that. */
 function reopened(fd: number, flags: number): OwnedFd | undefined {
   const { readable, writable } = accessOf(fd)
   if (flags === constants.O_WRONLY ? !writable : !readable) return undefined
   try {
     return reopen(fd, flags | constants.O_NONBLOCK)
   } catch {
-    // EACCES if another user made it; ENXIO if nobody reads the pipe any more, which the first write will tell
+    // EACCES if another user made it; ENXIO if the pipe has no reader, which the first write will report
     return undefined
   }
 }
 
 /**
- * Whether a pipe has no name in a file system. If the writer of a fifo has gone, poll(2) reports the end only to
+ * Whether a pipe has no name in a file system. When the writer of a fifo has gone, poll(2) reports the end only to
  * descriptions that were open with that writer. A second open of such a fifo would wait for ever.
  */
 function isNameless(fd: number): boolean {
   return statfsSync(`/proc/self/fd/${fd}`).type === PIPEFS
 }
 
-/** A sink that is one of the caller's descriptors. The source ends when that takes no more. */
+/** A sink on one of the caller's descriptors; it closes the source when the descriptor accepts no more. */
 export function callerSink(fd: number, logger: Logger): Sink {
   const onError = (error: Error): void => {
     const errno = errnoOf(error.cause)
@@ -94,7 +94,7 @@ export function callerSink(fd: number, logger: Logger): Sink {
   return new PipeSink(ownPipe(own), { endsSource: true, onError })
 }
 
-/** A pipe or terminal as a sink needs it. Its reader is there already, so letting go is closing. */
+/** A pipe or terminal for a sink. It has a reader already, so releasing it means closing it. */
 function ownPipe(own: OwnedFd): OutputPipe {
   const close = (closeFd?: (fd: number) => void): void => {
     if (own.fd < 0) return
@@ -112,13 +112,13 @@ function ownPipe(own: OwnedFd): OutputPipe {
 
 /** Input that is being copied. */
 export interface Input {
-  /** The process that reads it has ended. */
+  /** Stops copying: the process that reads has ended. */
   stop(): void
 }
 
 /**
- * Copies the caller's standard input to a description of our own: a pipe of a process, or the master of a terminal.
- * Both descriptors are taken over. `reader` is a reading end of the pipe, by which the offset of a file is set.
+ * Copies the caller's standard input to a pipe of a process, or to the master of a terminal. Both descriptors are taken
+ * over. `reader` is a reading end of the pipe, by which the offset of a file is set at the end.
  */
 export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Input {
   const onError = (error: Error): void => logger.warn({ reason: error.message }, `cannot read ${NAMES[STDIN]}`)
@@ -130,18 +130,18 @@ export function callerInput(to: OwnedFd, logger: Logger, reader?: OwnedFd): Inpu
     return new FileInput(STDIN, to, { onError, reader, sharesOffset })
   }
   reader?.close()
-  // copied, never moved: the pages in the caller's pipe may belong to a file of the host
+  // copied, never moved by splice: the pages in the caller's pipe may belong to a file of the host
   const source: Source = kind === 'pipe' ? { ...pipeSource(own.take()), isPipe: false } : pollableSource(own)
   setNonBlocking(to.fd)
   const relay = new Relay(source, new PipeSink(ownPipe(to), { endsSource: true }))
   return { stop: () => relay.close() }
 }
 
-/** Whether two of the caller's descriptors lead to one place, where the order of all that is written matters. */
+/** Whether two of the caller's descriptors lead to one place, so that the order of all writes must be kept. */
 function samePlace(one: number, other: number): boolean {
   const stat = fstatSync(one)
   if (!sameInode(stat, fstatSync(other))) return false
-  // two descriptions of one file have an offset each, which does not matter where both append
+  // two descriptions of one file have separate offsets, which does not matter if both append
   return !stat.isFile() || sameDescription(one, other) || (accessOf(one).appends && accessOf(other).appends)
 }
 
@@ -149,14 +149,14 @@ function sameInode(one: Stats, other: Stats): boolean {
   return one.dev === other.dev && one.ino === other.ino && one.rdev === other.rdev
 }
 
-/** Streams to start a process with. Disposing of them closes what was opened for it, once the process has its own. */
+/** Streams to start a process with; disposed once the process has its own descriptors. */
 export interface ChosenStreams extends Disposable {
   readonly stdio: Stdio
 }
 
 /**
- * The caller's own streams, for a process that stays behind. It gets the null device in place of a terminal, and the
- * log says so: later it could read there what is typed on the host.
+ * The caller's own streams, for a process that outlives the command. In place of a terminal it gets the null device,
+ * since it could later read there what is typed on the host. The log says so.
  */
 export function detachedStreams(logger: Logger): ChosenStreams {
   let device: OwnedFd | undefined
@@ -174,16 +174,16 @@ export function detachedStreams(logger: Logger): ChosenStreams {
   return { stdio, [Symbol.dispose]: () => device?.close() }
 }
 
-/** The pipes of a process that has no terminal. */
+/** The pipes of a process without a terminal. */
 export class ForegroundStreams implements ChosenStreams {
-  /** what the process is started with; borrowed until connect() */
+  /** the streams to start the process with; borrowed until connect() */
   readonly stdio: Stdio
   readonly #handed: OwnedFd[] = []
   #input: OwnedFd | undefined
   #inputReader: OwnedFd | undefined
   readonly #outputs: { readonly from: OwnedFd; readonly to: number }[] = []
 
-  /** `uid` and `gid`, of the host, are whose the process's ends are, so that it can open /dev/stdout again. */
+  /** `uid` and `gid` (of the host) will own the process's ends, so that it can open /dev/stdout again. */
   constructor({ uid, gid }: { readonly uid: number; readonly gid: number }) {
     const hand = (end: OwnedFd): number => {
       this.#handed.push(end)
@@ -204,7 +204,7 @@ export class ForegroundStreams implements ChosenStreams {
         const { read, write } = pipePair()
         this.#input = write
         stdin = hand(read)
-        // taken now: the pipe may soon belong to a user whose files this process may not open
+        // opened now: once the pipe belongs to another user, this process may not be allowed to
         if (kindOf(STDIN) === 'file') this.#inputReader = duplicate(read.fd)
       }
       const stdout = output(STDOUT)
@@ -216,14 +216,14 @@ export class ForegroundStreams implements ChosenStreams {
     }
   }
 
-  /** A null device of our own. The helper exchanges it for the container's. */
+  /** Opens a null device; ts-init replaces it by the container's. */
   #null(): number {
     const owned = openNull()
     this.#handed.push(owned)
     return owned.fd
   }
 
-  /** Closes the process's ends here, which the process has by now, and begins to copy. */
+  /** Closes the process's ends in this process, and begins to copy. To be called once the process has them. */
   connect(logger: Logger): { readonly input: Input | undefined; readonly outputs: readonly Relay[] } {
     for (const end of this.#handed.splice(0)) end.close()
     const outputs = this.#outputs.splice(0).map(({ from, to }) => {
@@ -245,15 +245,15 @@ export class ForegroundStreams implements ChosenStreams {
   }
 }
 
-/** Whether there is nothing to hand on at this moment. */
+/** Whether a relay has nothing to copy at this moment. */
 function isIdle(relay: Relay): boolean {
   return relay.handed === relay.taken && relay.unread === 0
 }
 
 /**
- * Waits for the last output of a process that has ended. All that the process wrote itself is handed on, however slowly
- * the caller reads. A process that it left behind may still write: that goes through until two seconds of silence, and
- * for ten seconds at most. `hiddenBytes` may wait for each relay besides those that FIONREAD counts.
+ * Waits for the last output of a process that has ended. All that the process wrote itself is copied, however slowly
+ * the caller reads. A process that it left behind may still write: its output is copied until two seconds of silence,
+ * and for ten seconds at most. Each relay may have `hiddenBytes` waiting that FIONREAD does not count.
  */
 export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promise<void> {
   if (outputs.length === 0) return
@@ -265,7 +265,7 @@ export async function drained(outputs: readonly Relay[], hiddenBytes = 0): Promi
       if (open.size === 0) wake()
     })
   }
-  /** up to which byte the output may be the process's own; a relay that was idle since then owes nothing more */
+  /** the byte up to which the output may be the process's own; a relay that was idle since then has copied it */
   const owed = new Map(outputs.map((relay) => [relay, relay.taken + relay.unread + hiddenBytes]))
   const started = performance.now()
   for (let [quietSince, taken] = [started, -1]; ; ) {

@@ -1,17 +1,20 @@
-/** `completion`: a script for bash that completes commands, options, their values and ids of containers; made from the command tables. */
+/**
+ * `completion`: a script for bash that completes commands, options, their values and container ids, made from the
+ * command tables.
+ */
 import { RuntimeError } from '../../index.ts'
 import { type Command, print } from '../command.ts'
 import { allOptions, type CommandSpec, type Options } from '../flags.ts'
 import { GLOBAL_OPTIONS } from '../globals.ts'
 
-/** How the value of an option is completed: files, folders, one of some words, or not at all. */
+/** How the value of an option is completed: files, folders, fixed words, or not at all. */
 function valueWords(value: string | undefined): string {
   if (value === 'FILE') return '@file'
   if (value === 'DIR') return '@dir'
   return value?.includes('|') ? value.replaceAll('|', ' ') : '@none'
 }
 
-/** Lines of a `case` statement: the options that take a value, and how that is completed. */
+/** Lines of a `case` statement: the options that take a value, and how it is completed. */
 function valueCases(scope: string, options: Options): string[] {
   return Object.entries(options)
     .filter(([, { type }]) => type !== 'boolean')
@@ -27,7 +30,7 @@ function optionWords(options: Options): string {
     .join(' ')
 }
 
-/** What stands in the place of the first positional. */
+/** How the first positional is completed. */
 function firstWords(spec: CommandSpec): string {
   if (spec.name === 'completion') return 'bash'
   if (spec.positionals[0] === 'ID') return ['create', 'run'].includes(spec.name) ? '@none' : '@id'
@@ -106,7 +109,7 @@ complete -F _runts runts
 `
 }
 
-/** runts completion; `commands` are those that it completes, itself among them. */
+/** The command `runts completion`; `commands` are those that it completes, itself included. */
 export function completionCommand(commands: () => readonly CommandSpec[]): Command {
   return {
     spec: {

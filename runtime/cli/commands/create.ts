@@ -1,4 +1,4 @@
-/** `create` and what `run` has in common with it: a container from a bundle. */
+/** `create`, and what `run` shares with it: making a container from a bundle. */
 import { resolve } from 'node:path'
 import {
   Container,
@@ -17,19 +17,22 @@ import type { ParsedArgs } from '../flags.ts'
 import { managerSocket } from '../notify.ts'
 import { type ChosenStreams, detachedStreams, ForegroundStreams } from '../streams.ts'
 
-/** What a command line says of a process's streams. */
+/** The command line's choices for the streams of a process. */
 export interface StreamsAsked {
   readonly terminal: boolean
   readonly consoleSocket: string | undefined
   /** the command ends while the process goes on */
   readonly detached: boolean
-  /** who runs in it, on the host */
+  /** the user of the process, by ids of the host */
   readonly owner: { readonly uid: number; readonly gid: number }
-  /** where relative paths count from */
+  /** the folder of relative paths */
   readonly folder: string
 }
 
-/** The streams of a process, to be disposed when it has its own. @throws InvalidArgument */
+/**
+ * The streams of a process, to be disposed once the process has its own.
+ * @throws InvalidArgument
+ */
 export function chooseStreams(
   { terminal, consoleSocket, detached, owner, folder }: StreamsAsked,
   logger: Logger,
@@ -45,12 +48,12 @@ export function chooseStreams(
   return { stdio: { kind: 'terminal' }, consoleSocket: resolve(folder, consoleSocket), [Symbol.dispose]() {} }
 }
 
-/** The user of a process in a container, as the host knows it. */
+/** The user of a process in a container, by ids of the host. */
 export function ownerOf(spec: Spec, { uid, gid }: OciProcess['user']): { readonly uid: number; readonly gid: number } {
   return { uid: hostUid(spec, uid), gid: hostGid(spec, gid) }
 }
 
-/** How the container of a command line is made. */
+/** How a command makes its container. */
 export interface Making {
   /** the command ends while the container goes on */
   readonly detached: boolean
@@ -58,7 +61,7 @@ export interface Making {
   readonly subreaper: boolean
 }
 
-/** Makes the container of a create or run command line; `reaper` knows of its end. */
+/** Makes the container of a create or run command line; `reaper` learns of its end. */
 export async function createContainer(
   context: Context,
   args: ParsedArgs,
@@ -108,7 +111,7 @@ export async function createContainer(
     try {
       await container.settled()
     } catch (error) {
-      // somebody has ended its process meanwhile
+      // another process has ended the container in the meantime
       await container.abandon()
       throw error
     }
@@ -120,7 +123,7 @@ export async function createContainer(
   }
 }
 
-/** runts create */
+/** The command `runts create`. */
 export const create: Command = {
   spec: {
     name: 'create',

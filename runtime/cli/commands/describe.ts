@@ -1,9 +1,9 @@
-/** The commands that describe: features says what the runtime can do, plan what it would do. */
+/** The commands that describe: `features` prints what the runtime supports, `plan` what it would do. */
 import { resolve } from 'node:path'
 import { describeBundle, loadSpec, features as runtimeFeatures } from '../../index.ts'
 import { type Command, print } from '../command.ts'
 
-/** runts features */
+/** The command `runts features`. */
 export const features: Command = {
   spec: {
     name: 'features',
@@ -17,7 +17,7 @@ export const features: Command = {
   },
 }
 
-/** runts plan */
+/** The command `runts plan`. */
 export const plan: Command = {
   spec: {
     name: 'plan',

@@ -1,4 +1,4 @@
-/** `exec`: a further process in a running container, from the command line or from a process.json. */
+/** `exec`: another process in a running container, from the command line or from a process.json. */
 
 import { resolve } from 'node:path'
 import {
@@ -16,20 +16,20 @@ import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStreams, ownerOf } from './create.ts'
 
-/** (uid_t)-1 means "unchanged" to the kernel */
+/** The highest id: (uid_t)-1 means "unchanged" to the kernel. */
 const MAX_ID = 0xfffffffe
 
 function invalid(message: string): RuntimeError {
   return new RuntimeError('InvalidArgument', `exec: ${message}`)
 }
 
-/** Digits only: what else looks like a number to some parser has been a way to run as another user. */
+/** Accepts digits only: other texts that some parser takes for a number have let users run as another user. */
 function parseId(text: string): number | undefined {
   const id = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
   return id <= MAX_ID ? id : undefined
 }
 
-/** `<uid>[:<gid>]`; without a group the template's stays. */
+/** Parses `<uid>[:<gid>]`; without a group the template's stays. */
 function parseUser(text: string): { uid: number; gid?: number } {
   const [first = '', second, ...more] = text.split(':')
   const uid = parseId(first)
@@ -49,8 +49,9 @@ function parseGids(texts: readonly string[]): number[] {
 }
 
 /**
- * Adds capabilities to what a process has. The inheritable set stays as the container's config says, or files with inheritable
- * capabilities would give them back after they were dropped (CVE-2022-24769); ambient is limited by inheritable (capabilities(7)).
+ * Adds capabilities to those of a process. The inheritable set stays as in the container's config. Otherwise files with
+ * inheritable capabilities would give them back after they were dropped (CVE-2022-24769). A capability can be ambient
+ * only if it is inheritable (capabilities(7)).
  */
 function addCapabilities(given: Capabilities | undefined, names: readonly string[]): Capabilities {
   const sets: Capabilities = given ?? { bounding: [], effective: [], inheritable: [], permitted: [], ambient: [] }
@@ -67,7 +68,10 @@ function addCapabilities(given: Capabilities | undefined, names: readonly string
   }
 }
 
-/** The sub-cgroups of `[controller,…:]path` arguments: by controller, or one for all under ''. @throws InvalidArgument */
+/**
+ * The sub-cgroups of `[controller,…:]path` arguments, by controller; '' is the key of one for all.
+ * @throws InvalidArgument
+ */
 export function parseSubCgroups(texts: readonly string[]): Record<string, string> {
   const paths: Record<string, string> = {}
   for (const text of texts) {
@@ -85,7 +89,10 @@ export function parseSubCgroups(texts: readonly string[]): Record<string, string
   return paths
 }
 
-/** The process to run, given the one of config.json. What the command line says is checked first, whether the container exists or not. */
+/**
+ * Makes the process to run from the one of config.json. The command line is checked first, whether the container exists
+ * or not.
+ */
 function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
   const file = args.text('process')
   if (file !== undefined) {
@@ -104,7 +111,7 @@ function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
     const changed = {
       ...template,
       args: command,
-      // only what this command line says: the container's own terminal has nothing to do with it
+      // only this command line decides, whatever terminal the container has
       terminal: args.flag('tty'),
       cwd: args.text('cwd') || template.cwd,
       env: [...template.env, ...args.texts('env')],
@@ -114,12 +121,12 @@ function readProcess(args: ParsedArgs): (template: OciProcess) => OciProcess {
       ...(label ? { selinuxLabel: label } : {}),
       ...(args.text('no-new-privs') === undefined ? {} : { noNewPrivileges: args.flag('no-new-privs') }),
     }
-    // through the validator, so that a bad --cwd or --env is refused like one in a file
+    // validated, so that a bad --cwd or --env is refused like one in a file
     return parseProcess(stringifyJson(changed))
   }
 }
 
-/** runts exec */
+/** The command `runts exec`. */
 export const exec: Command = {
   spec: {
     name: 'exec',
@@ -193,7 +200,7 @@ export const exec: Command = {
     const container = loadContainer(context, args)
     const detached = args.flag('detach')
     const asked = processFrom(container.spec.process)
-    // the program runs before its terminal is ours, so that the size goes along
+    // the program runs before this command gets its terminal, so the size is passed along
     const size = detached ? undefined : ownWindow()
     const target = size === undefined ? asked : { ...asked, consoleSize: size }
     const pidFile = args.text('pid-file')
@@ -226,7 +233,7 @@ export const exec: Command = {
         using front = new Foreground(running, streams, context.logger)
         return await front.ended()
       } catch (error) {
-        // it runs with streams that lead nowhere
+        // its streams are connected to nothing
         if (running.alive) running.signal(SIGKILL)
         throw error
       }

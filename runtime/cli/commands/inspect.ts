@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Container, isThere, RuntimeError } from '../../index.ts'
 import { type Command, complain, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
-/** runts state */
+/** The command `runts state`. */
 export const state: Command = {
   spec: {
     name: 'state',
@@ -21,7 +21,7 @@ export const state: Command = {
   },
 }
 
-/** Left-aligned columns, three blanks apart and at least twelve wide, as runc prints them. */
+/** Makes left-aligned columns as runc does, three blanks apart and at least twelve wide. */
 function table(rows: readonly (readonly string[])[]): string {
   const widths: number[] = []
   for (const row of rows) for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 12, cell.length + 3)
@@ -29,7 +29,7 @@ function table(rows: readonly (readonly string[])[]): string {
   return lines.map((line) => `${line.trimEnd()}\n`).join('')
 }
 
-/** runts list */
+/** The command `runts list`. */
 export const list: Command = {
   spec: {
     name: 'list',
@@ -43,7 +43,7 @@ export const list: Command = {
   },
   async run(context, args) {
     const format = outputFormat('list', args)
-    // nobody has to have made a container yet; but a place that the user names should be there
+    // the default folder may not exist before the first container, but one that the user names must
     if (context.rootGiven && !existsSync(context.root)) {
       throw new RuntimeError('NotFound', `cannot list "${context.root}": no such directory`)
     }

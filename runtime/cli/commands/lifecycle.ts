@@ -1,9 +1,9 @@
-/** The commands that act on a container that is there: start, kill, delete, pause, resume. */
+/** The commands that act on an existing container: start, kill, delete, pause, resume. */
 import { deleteContainer, RuntimeError } from '../../index.ts'
 import { type Command, loadContainer, parseSignal } from '../command.ts'
 import { startDetached } from '../notify.ts'
 
-/** runts start */
+/** The command `runts start`. */
 export const start: Command = {
   spec: {
     name: 'start',
@@ -20,7 +20,7 @@ export const start: Command = {
   },
 }
 
-/** runts kill */
+/** The command `runts kill`. */
 export const kill: Command = {
   spec: {
     name: 'kill',
@@ -55,7 +55,7 @@ export const kill: Command = {
   },
 }
 
-/** runts delete */
+/** The command `runts delete`. */
 export const remove: Command = {
   spec: {
     name: 'delete',
@@ -80,7 +80,7 @@ export const remove: Command = {
   },
 }
 
-/** runts pause */
+/** The command `runts pause`. */
 export const pause: Command = {
   spec: {
     name: 'pause',
@@ -95,7 +95,7 @@ export const pause: Command = {
   },
 }
 
-/** runts resume */
+/** The command `runts resume`. */
 export const resume: Command = {
   spec: {
     name: 'resume',

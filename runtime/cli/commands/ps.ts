@@ -2,10 +2,13 @@
 import { exitText, findProgram, inheritedEnvironment, Reaper, RuntimeError, runProgram } from '../../index.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
-/** More than the rows of every process that a machine can have. */
+/** The most output of ps(1) that is read, more than the rows of all processes that a machine can have. */
 const OUTPUT_BYTES = 256 * 1024 * 1024
 
-/** Runs the host's ps(1) and answers what it prints. @throws InvalidArgument with its complaint */
+/**
+ * Runs the host's ps(1); its output.
+ * @throws InvalidArgument with its error message
+ */
 async function runPs(context: Context, args: readonly string[]): Promise<string> {
   const path = findProgram('ps')
   if (path === undefined) {
@@ -27,7 +30,10 @@ async function runPs(context: Context, args: readonly string[]): Promise<string>
   throw new RuntimeError('InvalidArgument', `cannot run ps ${args.join(' ')}: ${exitText(exit)}: ${complaint}`)
 }
 
-/** The header, and the rows whose PID column is one of the pids. @throws InvalidArgument when ps printed no such column */
+/**
+ * The header, and the rows whose column PID is one of the pids.
+ * @throws InvalidArgument when there is no such column
+ */
 export function filterRows(text: string, pids: readonly number[]): string {
   const [header = '', ...rows] = text.split('\n').filter((line) => line !== '')
   const column = header.trim().split(/\s+/).indexOf('PID')
@@ -37,7 +43,7 @@ export function filterRows(text: string, pids: readonly number[]): string {
   return [header, ...kept].map((line) => `${line}\n`).join('')
 }
 
-/** runts ps */
+/** The command `runts ps`. */
 export const ps: Command = {
   spec: {
     name: 'ps',

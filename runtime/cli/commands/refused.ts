@@ -1,4 +1,4 @@
-/** The commands of runc that this version has not: each is explained like the others, and refuses to do anything. */
+/** The commands of runc that this version lacks: each has a help text, and refuses to run. */
 import { RuntimeError } from '../../index.ts'
 import { type Command, print } from '../command.ts'
 import type { CommandSpec } from '../flags.ts'
@@ -9,7 +9,7 @@ function refused(name: string, purpose: string, instead: string): Command {
     name,
     summary: `Not supported by this version. With runc it ${purpose}.`,
     details: [instead],
-    // whatever options runc has, they are not looked at
+    // runc's options for it are not parsed
     positionals: ['[ARGUMENTS]'],
     rest: true,
     options: {},
@@ -32,7 +32,7 @@ function refused(name: string, purpose: string, instead: string): Command {
 const NO_CRIU =
   'A container ends with its processes here: stop the program in order, keep its data in a volume, and run it again from its bundle.'
 
-/** All of them. */
+/** All refused commands. */
 export const REFUSED: readonly Command[] = [
   refused('checkpoint', 'saves the processes of a container as files, by CRIU', NO_CRIU),
   refused(

@@ -1,10 +1,13 @@
-/** `run`: create and start in one; in the foreground it relays signals and the terminal and ends with the container's exit status. */
+/**
+ * `run`: create and start in one command. In the foreground it relays signals and streams, and ends with the
+ * container's exit status.
+ */
 import { type Command, CREATE_OPTIONS } from '../command.ts'
 import { Foreground, SignalRelay } from '../foreground.ts'
 import { startDetached, startInFront } from '../notify.ts'
 import { createContainer } from './create.ts'
 
-/** runts run */
+/** The command `runts run`. */
 export const run: Command = {
   spec: {
     name: 'run',

@@ -1,10 +1,10 @@
-/** `spec`: a config.json to start from. */
+/** `spec`: writes a config.json to start from. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { errnoOf, exampleSpec, hostFacts, RuntimeError, reasonOf } from '../../index.ts'
 import type { Command } from '../command.ts'
 
-/** runts spec */
+/** The command `runts spec`. */
 export const spec: Command = {
   spec: {
     name: 'spec',

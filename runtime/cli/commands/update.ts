@@ -1,8 +1,11 @@
-/** `update`: other resource limits for a container that is there, from a document in the form of config.json's `linux.resources`. */
+/**
+ * `update`: new resource limits for an existing container, from a document in the form of config.json's
+ * `linux.resources`.
+ */
 import { parseResources } from '../../index.ts'
 import { type Command, loadContainer, readUserFile } from '../command.ts'
 
-/** runts update */
+/** The command `runts update`. */
 export const update: Command = {
   spec: {
     name: 'update',

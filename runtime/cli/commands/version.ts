@@ -1,4 +1,4 @@
-/** What `--version` prints: lines of the form that runc's users parse. */
+/** The output of `--version`, in the lines that runc's users parse. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { libDir, SPEC_VERSION, seccompVersion } from '../../index.ts'
@@ -7,7 +7,7 @@ function installed(name: string): string | undefined {
   try {
     return readFileSync(join(libDir(), name), 'utf8').trim()
   } catch {
-    // COMMIT is written only where the build knew it
+    // the build writes COMMIT only if it knows the commit
     return undefined
   }
 }
@@ -16,7 +16,7 @@ function seccompLine(): string[] {
   try {
     return [`libseccomp: ${seccompVersion()}`]
   } catch {
-    // the library is needed for seccomp profiles only
+    // only seccomp profiles need the library
     return []
   }
 }
