@@ -1,7 +1,12 @@
-/** Giving up on the caller's wish. Invariant: an AbortSignal's reason never leaves the runtime as it is: callers branch on codes. */
+/**
+ * Errors for aborted operations. Invariant: the reason of an AbortSignal leaves the runtime only as the cause of a
+ * RuntimeError, since callers branch on codes.
+ */
 import { RuntimeError } from './errors.ts'
 
-/** The error of an operation whose signal was aborted, by a timeout or otherwise; `what` is the action with its object. */
+/**
+ * The error of an operation whose signal was aborted, by a timeout or otherwise; `what` is the action with its object.
+ */
 export function abortError(signal: AbortSignal, what: string): RuntimeError {
   const { reason } = signal
   const late = reason instanceof Error && reason.name === 'TimeoutError'

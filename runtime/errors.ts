@@ -1,9 +1,9 @@
 /**
- * The one error class of the runtime. Callers branch on `code`, never on the message; `detail` says by source what went wrong.
- * Message grammar: lower case, no period: action, quoted value, colon, reason.
+ * The one error class of the runtime. Callers branch on `code`, never on the message; `detail` describes the failure by
+ * its source. Grammar of a message: lower case, no period; action, quoted value, colon, reason.
  */
 
-/** What kind of failure it is; named after the gRPC statuses. */
+/** The kind of a failure, named after the gRPC statuses. */
 export type RuntimeErrorCode =
   | 'NotFound'
   | 'AlreadyExists'
@@ -17,7 +17,7 @@ export type RuntimeErrorCode =
   | 'Unimplemented'
   | 'Internal'
 
-/** Where the failure came from. */
+/** The source of a failure. */
 export type ErrorDetail =
   | { readonly source: 'none' }
   | {
@@ -25,13 +25,13 @@ export type ErrorDetail =
       readonly call: string
       readonly errno: number
       readonly path?: string
-      /** what in config.json asked for it, where that is known */
+      /** the place in config.json that asked for the call, if known */
       readonly pointer?: string
     }
   | { readonly source: 'spec'; readonly pointer: string }
-  /** a container whose status does not allow it */
+  /** the container's status does not allow the operation */
   | { readonly source: 'state'; readonly status: 'created' | 'running' | 'pausing' | 'paused' | 'stopped' }
-  /** a hook of the host's side: `index` in the list of that name */
+  /** a hook on the host side: `index` in the list called `name` */
   | {
       readonly source: 'hook'
       readonly name: string
@@ -49,7 +49,10 @@ export type ErrorDetail =
       readonly pointer?: string
     }
 
-/** Messages quote configurations, images and hooks: no control character of theirs may begin another line of a log or drive a terminal. */
+/**
+ * Escapes control characters: a message quotes configurations, images and hooks, which must not begin a new log line or
+ * drive a terminal.
+ */
 function oneLine(message: string): string {
   return message.replace(/[\x00-\x1f\x7f-\x9f]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
@@ -67,7 +70,7 @@ export class RuntimeError extends Error {
   }
 }
 
-/** A refusal of something in config.json (or another OCI document), with the JSON pointer of the field. */
+/** The refusal of a field of config.json, or of another OCI document, by its JSON pointer. */
 export function specError(pointer: string, message: string): RuntimeError {
   return new RuntimeError('InvalidArgument', `${message} (at ${pointer === '' ? '/' : pointer})`, {
     detail: { source: 'spec', pointer },

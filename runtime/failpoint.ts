@@ -1,19 +1,20 @@
 /**
- * Places at which a test build kills itself when RUNTS_FAIL_AT names them, so that tests can see what a crash at that very moment leaves
- * behind; or stops itself, once, when the file that RUNTS_STOP_FILE names holds the place, so that a test can kill whom it likes at that
- * moment. The product contains nothing of this: its bundles are made with RUNTS_FAILPOINTS as false, and the calls vanish.
+ * Places at which a test build can be killed or stopped, so that tests see what a crash at that moment leaves behind. A
+ * process kills itself at the place that RUNTS_FAIL_AT names. It stops itself, once, at the place that the file in
+ * RUNTS_STOP_FILE holds, so that a test can kill any process at that moment. The product contains none of this: its
+ * bundles are built with RUNTS_FAILPOINTS as false, and the calls vanish.
  */
 
 import { readFileSync, unlinkSync } from 'node:fs'
 import { getpid, kill } from './sys/libc.ts'
 import { SIGKILL, SIGSTOP } from './sys/linux.ts'
 
-/** set by scripts/build.ts; sources that run as they are have none */
+/** set by scripts/build.ts; undefined when the sources run unbundled */
 declare const RUNTS_FAILPOINTS: boolean | undefined
 
 /**
- * Every place of this build, in the order in which a container's life passes them. The programs in C have their own: `init:<op>` and
- * `init:<op>+` of the init helper, `launch:socket`, `launch:address` and `launch:spawned` of the launcher.
+ * Every place of this build, in the order of a container's life. The C programs have their own: `init:<op>` and
+ * `init:<op>+` in ts-init; `launch:socket`, `launch:address` and `launch:spawned` in the launcher.
  */
 export const FAILPOINTS = [
   'task:create',
@@ -56,17 +57,17 @@ export const FAILPOINTS = [
   'cleanup:done',
 ] as const
 
-/** Name of such a place. */
+/** The name of a place. */
 export type Failpoint = (typeof FAILPOINTS)[number]
 
 let place = 'boot'
 
-/** The place that was passed last; a test build alone knows it. */
+/** The place that was passed last; "boot" outside a test build. */
 export function lastPlace(): string {
   return place
 }
 
-/** Ends the process here, as if by kill -9, or stops it, when a test asks for it. */
+/** Kills or stops the process here when a test asks for it. */
 export function failpoint(name: Failpoint): void {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     place = name
@@ -75,7 +76,7 @@ export function failpoint(name: Failpoint): void {
   }
 }
 
-/** The environment of the init helper: empty, but for the name of the place in a test build. */
+/** The environment of ts-init: empty, except for the name of the place in a test build. */
 export function helperEnvironment(): readonly string[] {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     const name = process.env['RUNTS_FAIL_AT'] ?? takeOrder((order) => order.startsWith('init:'))
@@ -84,7 +85,7 @@ export function helperEnvironment(): readonly string[] {
   return []
 }
 
-/** What the test build takes for a long time; the product's own value otherwise. */
+/** The given time, or in a test build the time that RUNTS_LONG_TIME_MS sets. */
 export function longTime(ms: number): number {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     return Number(process.env['RUNTS_LONG_TIME_MS'] ?? ms)
@@ -92,7 +93,7 @@ export function longTime(ms: number): number {
   return ms
 }
 
-/** The order in the file, if it is meant for this place; it is carried out once. */
+/** The order in the file, if it is meant for this place; the file is removed, so that the order is carried out once. */
 function takeOrder(isMeant: (order: string) => boolean): string | undefined {
   const path = process.env['RUNTS_STOP_FILE']
   if (path === undefined) return undefined
@@ -102,7 +103,7 @@ function takeOrder(isMeant: (order: string) => boolean): string | undefined {
     unlinkSync(path)
     return order
   } catch {
-    // nothing is ordered
+    // there is no order
     return undefined
   }
 }

@@ -1,7 +1,7 @@
 /**
- * What this runtime supports, as the OCI features document (runtime-spec 1.3, features.md and features-linux.md). Lists come from the
- * tables that the validator and the plan builder use, so the document cannot promise what they refuse. What is known is listed wherever
- * it runs; only `supportedFlags` is about this host's kernel.
+ * What this runtime supports, as the OCI features document (runtime-spec 1.3, features.md and features-linux.md). Its
+ * lists come from the tables that the validator and the plan builder use, so it cannot promise what they refuse. Only
+ * `supportedFlags` and the version of libseccomp depend on the host.
  */
 
 import { readFileSync } from 'node:fs'
@@ -20,7 +20,7 @@ import { SECCOMP_FILTER_FLAG_NEW_LISTENER } from './sys/linux.ts'
 import { libDir } from './sys/paths.ts'
 import { knowsFilterFlags } from './sys/seccomp.ts'
 
-/** The features document; gates that are off are told by an annotation. */
+/** The features document; an annotation lists the gates that are off. */
 export function features(gates: Partial<FeatureGates> = {}): Record<string, unknown> {
   const flags = [...SECCOMP_FLAGS.keys()]
   return {
@@ -53,7 +53,10 @@ export function features(gates: Partial<FeatureGates> = {}): Record<string, unkn
   }
 }
 
-/** A flag without a bit means nothing to the kernel; one about answers goes with the listener that gives them. */
+/**
+ * Whether the kernel knows a flag. A flag without a bit is not the kernel's, and one about answers is valid only with a
+ * listener.
+ */
 function isSupported(name: string): boolean {
   const bits = SECCOMP_FLAGS.get(name) ?? 0
   return bits === 0 || knowsFilterFlags(bits | (name.endsWith('_RECV') ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0))
@@ -66,12 +69,12 @@ function annotations(off: readonly string[]): Record<string, string> {
     'runts.checkpoint.enabled': 'false',
     ...(off.length === 0 ? {} : { 'runts.features.off': off.join(',') }),
     ...(version === undefined ? {} : { 'runts.version': version }),
-    // the key under which runtimes tell the version of the library that they compile profiles with
+    // the key that runtimes use for the version of libseccomp
     ...(seccomp === undefined ? {} : { 'io.github.seccomp.libseccomp.version': seccomp }),
   }
 }
 
-/** Beside an installed runtime lies its version; run from its sources it has none. */
+/** The version of an installed runtime, from a file beside it; undefined when it runs from its sources. */
 function readVersion(): string | undefined {
   try {
     return readFileSync(join(libDir(), 'VERSION'), 'utf8').trim()
@@ -84,7 +87,7 @@ function readSeccompVersion(): string | undefined {
   try {
     return seccompVersion()
   } catch {
-    // not installed: profiles cannot be used, and the document says so by leaving it out
+    // not installed: without the annotation, the document says that profiles cannot be used
     return undefined
   }
 }

@@ -1,35 +1,38 @@
 /**
- * A log as lines, text or JSON, in the form that runc's users know, appended to a file or written to standard error. A line is written
- * at once and whole, so that several programs may share a file and nothing is lost when this one ends. (pino was used here before:
- * loading it cost more than most commands write, and its JSON had to be parsed again for the text format.) The level of what the
- * container's own side reports is set apart from that of the runtime.
+ * A log as lines, text or JSON, in runc's form, appended to a file or written to standard error. Each line is written
+ * whole and at once, so several programs may share a file, and no line is lost when this process ends. pino is not used
+ * here: loading it takes longer than most commands write, and its JSON would have to be parsed again for the text
+ * format. ts-init's messages have a level of their own.
  */
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { RuntimeError } from './errors.ts'
 import { atLevel, LOG_LEVELS, type LogFields, type Logger, type LogLevel, withFields } from './logger.ts'
 import { reasonOf } from './sys/errno.ts'
 
-/** How the lines look. */
+/** The form of the lines. */
 export type LogFormat = 'text' | 'json'
 
 /** The formats, for the help text. */
 export const LOG_FORMATS: readonly LogFormat[] = ['text', 'json']
 
-/** A level by its name; "warn" is a warning too. @throws InvalidArgument naming the option */
+/**
+ * A level by its name; "warn" also means warning.
+ * @throws InvalidArgument naming the option
+ */
 export function parseLogLevel(option: string, text: string): LogLevel {
   const level = LOG_LEVELS.find((name) => name === (text === 'warn' ? 'warning' : text))
   if (level !== undefined) return level
   throw new RuntimeError('InvalidArgument', `invalid ${option} "${text}": must be ${LOG_LEVELS.join(', ')}`)
 }
 
-/** A log that is open. */
+/** An open log. */
 export interface Log extends Logger {
   readonly format: LogFormat
-  /** whether its lines go to standard error, where the error of a command is printed anyway */
+  /** whether its lines go to standard error, where the error of a command is printed too */
   readonly isStderr: boolean
-  /** The same log with a level of its own. */
+  /** The same log with another level. */
   at(level: LogLevel): Logger
-  /** Closes the file; what is logged later is lost. */
+  /** Closes the file; later lines are lost. */
   close(): void
 }
 
@@ -50,7 +53,10 @@ function line(format: LogFormat, level: LogLevel, message: string, fields: LogFi
   return `time="${time}" level=${level} msg=${JSON.stringify(message)}${words.join('')}\n`
 }
 
-/** Opens the log. @throws InvalidArgument when the format is unknown or the file cannot be opened */
+/**
+ * Opens the log.
+ * @throws InvalidArgument when the format is unknown or the file cannot be opened
+ */
 export function openLog(options: { file?: string; format?: string; level: LogLevel }): Log {
   const format = LOG_FORMATS.find((name) => name === (options.format ?? 'text'))
   if (format === undefined) {
@@ -71,7 +77,7 @@ export function openLog(options: { file?: string; format?: string; level: LogLev
     try {
       writeSync(fd, line(format, level, message, fields))
     } catch {
-      // a full disk or a reader that is gone must not end a container: the log is given up
+      // a full disk or a reader that is gone must not end a container: the log is no longer written
       broken = true
     }
   }
@@ -89,14 +95,14 @@ export function openLog(options: { file?: string; format?: string; level: LogLev
   return { ...at(options.level), format, isStderr: file === undefined, at, close }
 }
 
-/** How a program that uses the runtime wants to log. */
+/** The log settings of a program that embeds the runtime. */
 export interface LogSettings {
-  /** appended to; left out: standard error */
+  /** the file to append to; by default standard error */
   readonly path?: string
   readonly format?: LogFormat
-  /** left out: warning */
+  /** by default "warning" */
   readonly level?: LogLevel
-  /** for what the container's own side reports; left out: the same */
+  /** the level of ts-init's messages; by default that of the runtime */
   readonly containerLevel?: LogLevel
 }
 
@@ -106,7 +112,11 @@ export interface ConfiguredLog extends Disposable {
   readonly containerLogger: Logger
 }
 
-/** Opens the one log of the runtime and its containers; every line says which `command` it is about, and which container (`cid`) if that is known. @throws InvalidArgument */
+/**
+ * Opens one log for the runtime and its containers. Every line has the `command` (`cmd`) and, if given, the container
+ * (`cid`).
+ * @throws InvalidArgument
+ */
 export function configureLogging(command: string, settings: LogSettings = {}, containerId?: string): ConfiguredLog {
   const { path, format, level = 'warning', containerLevel = level } = settings
   const log = openLog({

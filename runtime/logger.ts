@@ -1,12 +1,15 @@
-/** What library code may log with: four methods, structured fields first. The entry points pass a real one; the library never makes one. */
+/**
+ * The logger that library code gets by parameter: four methods, structured fields first. The caller makes it, with
+ * log.ts or otherwise.
+ */
 
-/** Structured fields of a log line; keys are fixed words of ours, never outside data. */
+/** Structured fields of a log line. Keys are fixed words of the runtime's, never outside data. */
 export type LogFields = Readonly<Record<string, string | number | boolean | bigint | undefined>>
 
-/** How severe a line is. */
+/** The severities of lines, the least severe first. */
 export const LOG_LEVELS = ['debug', 'info', 'warning', 'error'] as const
 
-/** One of them; a log shows its own level and what is worse. */
+/** A severity; a log shows lines of its own level and of more severe ones. */
 export type LogLevel = (typeof LOG_LEVELS)[number]
 
 /** The logger interface that runtime/ takes by parameter. */
@@ -19,10 +22,10 @@ export interface Logger {
 
 function nothing(): void {}
 
-/** A logger that says nothing. */
+/** A logger that drops everything. */
 export const silentLogger: Logger = { debug: nothing, info: nothing, warn: nothing, error: nothing }
 
-/** The same logger, but for what is less severe than `level`. */
+/** The same logger without the lines that are less severe than `level`. */
 export function atLevel(logger: Logger, level: LogLevel): Logger {
   const least = LOG_LEVELS.indexOf(level)
   return {
@@ -33,7 +36,7 @@ export function atLevel(logger: Logger, level: LogLevel): Logger {
   }
 }
 
-/** The same logger, each line of which has these fields too. */
+/** The same logger with these fields in each line. */
 export function withFields(logger: Logger, more: LogFields): Logger {
   return {
     debug: (fields, message) => logger.debug({ ...more, ...fields }, message),

@@ -1,19 +1,19 @@
 /**
- * How long each turn of the event loop held it, written down by a test build while RUNTS_TURNS names a file: one line per turn worth a
- * look, with the place (failpoint.ts) that was passed last. Waiting for a processor does not count, since it says nothing of this
- * program; what remains is work of ours and time spent in system calls. The product contains nothing of this.
+ * Measures how long each turn of the event loop takes. A test build does so while RUNTS_TURNS names a file, and writes
+ * a line for each long turn, with the place (failpoint.ts) that was passed last. Waiting for a CPU does not count,
+ * since it says nothing about this program. The product contains none of this.
  */
 import { openSync, readSync, writeSync } from 'node:fs'
 import { lastPlace } from './failpoint.ts'
 
-/** set by scripts/build.ts; sources that run as they are have none */
+/** set by scripts/build.ts; undefined when the sources run unbundled */
 declare const RUNTS_FAILPOINTS: boolean | undefined
 
-/** Shorter turns are not told. */
+/** Shorter turns are not written. */
 const WORTH_MS = 0.5
 const NS_PER_MS = 1_000_000
 
-/** Begins to measure, if a test asks for it: the loop never rests from then on. */
+/** Begins to measure, if a test asks for it; the event loop never rests from then on. */
 export function probeTurns(): void {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     const path = process.env['RUNTS_TURNS']
