@@ -8,9 +8,9 @@
 
 import { close, closeSync, constants, open, openSync, read, readSync, write, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
-import { errnoOf, errnoWords } from '../sys/errno.ts'
-import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS } from '../sys/linux.ts'
+import { RuntimeError } from '../errors.ts'
+import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
+import { ENODEV, ENOENT, EOPNOTSUPP } from '../sys/linux.ts'
 
 const SCRATCH_BYTES = 16384
 let scratch: Buffer | undefined
@@ -108,27 +108,6 @@ export function writeText(path: string, value: string): void {
   writeValues(path, [value])
 }
 
-function codeOf(errno: number): RuntimeErrorCode {
-  switch (errno) {
-    case EINVAL:
-    case 34: // ERANGE
-      return 'InvalidArgument'
-    case EPERM:
-    case EACCES:
-    case EROFS:
-      return 'PermissionDenied'
-    case EBUSY:
-    case ENOTEMPTY:
-    case ENOENT:
-      return 'FailedPrecondition'
-    case 28: // ENOSPC
-    case 12: // ENOMEM
-      return 'ResourceExhausted'
-    default:
-      return 'Internal'
-  }
-}
-
 /**
  * The error of a failed `what` ("cannot freeze cgroup \"/x\""). An error without an errno is a bug and passes
  * unchanged.
@@ -137,5 +116,8 @@ export function cgroupError(what: string, error: unknown, call: string, path: st
   const errno = errnoOf(error)
   if (errno === 0 || error instanceof RuntimeError) return error
   const detail = { source: 'syscall', call, errno, path } as const
-  return new RuntimeError(codeOf(errno), `${what}: ${errnoWords(errno)}${note}`, { detail, cause: error })
+  return new RuntimeError(errnoCode(errno, 'cgroupFile'), `${what}: ${errnoWords(errno)}${note}`, {
+    detail,
+    cause: error,
+  })
 }

@@ -4,7 +4,28 @@
  */
 import { constants } from 'node:os'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
+import {
+  EACCES,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  EMFILE,
+  ENFILE,
+  ENOENT,
+  ENOMEM,
+  ENOSPC,
+  ENOSYS,
+  ENOTEMPTY,
+  EOPNOTSUPP,
+  EPERM,
+  ERANGE,
+  EROFS,
+  ESRCH,
+} from './linux.ts'
 import { errnoText } from './words.ts'
+
+/** What failed with an errno: a system call in general, or the use of a file of a cgroup. */
+export type ErrnoOrigin = 'call' | 'cgroupFile'
 
 let names: Map<number, string> | undefined
 
@@ -31,29 +52,33 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
+/**
+ * The codes of each errno: of a system call in general, and of a file of a cgroup. An errno that is missing here is Internal.
+ * The columns differ because a caller names a limit or a state, and never a file of a cgroup. A missing file means that
+ * the cgroup is gone or lacks a controller, and EINVAL that the kernel refuses the value of a limit.
+ */
+const CODES: ReadonlyMap<number, Readonly<Record<ErrnoOrigin, RuntimeErrorCode>>> = new Map([
+  [ENOENT, { call: 'NotFound', cgroupFile: 'FailedPrecondition' }],
+  [ESRCH, { call: 'NotFound', cgroupFile: 'Internal' }],
+  [EEXIST, { call: 'AlreadyExists', cgroupFile: 'Internal' }],
+  [EACCES, { call: 'PermissionDenied', cgroupFile: 'PermissionDenied' }],
+  [EPERM, { call: 'PermissionDenied', cgroupFile: 'PermissionDenied' }],
+  [EROFS, { call: 'Internal', cgroupFile: 'PermissionDenied' }],
+  [ENOSYS, { call: 'Unimplemented', cgroupFile: 'Internal' }],
+  [EOPNOTSUPP, { call: 'Unimplemented', cgroupFile: 'Internal' }],
+  [ENOMEM, { call: 'ResourceExhausted', cgroupFile: 'ResourceExhausted' }],
+  [ENOSPC, { call: 'ResourceExhausted', cgroupFile: 'ResourceExhausted' }],
+  [EMFILE, { call: 'ResourceExhausted', cgroupFile: 'Internal' }],
+  [ENFILE, { call: 'ResourceExhausted', cgroupFile: 'Internal' }],
+  [EINVAL, { call: 'Internal', cgroupFile: 'InvalidArgument' }],
+  [ERANGE, { call: 'Internal', cgroupFile: 'InvalidArgument' }],
+  [EBUSY, { call: 'Internal', cgroupFile: 'FailedPrecondition' }],
+  [ENOTEMPTY, { call: 'Internal', cgroupFile: 'FailedPrecondition' }],
+])
+
 /** The code of the error class for an errno. */
-export function errnoCode(errno: number): RuntimeErrorCode {
-  const e = constants.errno
-  switch (errno) {
-    case e.ENOENT:
-    case e.ESRCH:
-      return 'NotFound'
-    case e.EEXIST:
-      return 'AlreadyExists'
-    case e.EACCES:
-    case e.EPERM:
-      return 'PermissionDenied'
-    case e.ENOSYS:
-    case e.EOPNOTSUPP:
-      return 'Unimplemented'
-    case e.ENOMEM:
-    case e.ENOSPC:
-    case e.EMFILE:
-    case e.ENFILE:
-      return 'ResourceExhausted'
-    default:
-      return 'Internal'
-  }
+export function errnoCode(errno: number, origin: ErrnoOrigin = 'call'): RuntimeErrorCode {
+  return CODES.get(errno)?.[origin] ?? 'Internal'
 }
 
 /** A failed system call; `what` is the action with its object in quotes ("cannot mount \"proc\" on \"/proc\""). */

@@ -13,9 +13,13 @@ export const ESRCH = 3
 /** See errno(3). */
 export const EINTR = 4
 /** See errno(3). */
+export const EIO = 5
+/** See errno(3). */
 export const E2BIG = 7
 /** See errno(3). */
 export const EAGAIN = 11
+/** See errno(3). */
+export const ENOMEM = 12
 /** See errno(3). */
 export const EACCES = 13
 /** See errno(3). */
@@ -33,7 +37,17 @@ export const EISDIR = 21
 /** See errno(3). */
 export const EINVAL = 22
 /** See errno(3). */
+export const ENFILE = 23
+/** See errno(3). */
+export const EMFILE = 24
+/** See errno(3). */
+export const ENOSPC = 28
+/** See errno(3). */
 export const EROFS = 30
+/** See errno(3). */
+export const EPIPE = 32
+/** See errno(3). */
+export const ERANGE = 34
 /** See errno(3). */
 export const ENAMETOOLONG = 36
 /** See errno(3). */
@@ -111,23 +125,29 @@ export const MS_BIND = 4096
 /** See mount(2), umount(2). */
 export const MS_REC = 16384
 /** See mount(2), umount(2). */
+export const MS_UNBINDABLE = 1 << 17
+/** See mount(2), umount(2). */
 export const MS_PRIVATE = 1 << 18
 /** See mount(2), umount(2). */
 export const MS_SLAVE = 1 << 19
+/** See mount(2), umount(2). */
+export const MS_SHARED = 1 << 20
 /** See mount(2), umount(2). */
 export const MNT_DETACH = 2
 /** See mount(2), umount(2). */
 export const UMOUNT_NOFOLLOW = 8
 
-// the AT_* flags of path calls
-/** See the AT_* flags of path calls. */
+// openat(2), open_tree(2)
+/** See openat(2). */
 export const AT_FDCWD = -100
-/** See the AT_* flags of path calls. */
+/** See open_tree(2). */
 export const AT_EMPTY_PATH = 0x1000
-/** See the AT_* flags of path calls. */
+/** See open_tree(2). */
 export const AT_RECURSIVE = 0x8000
 
 // seccomp(2)
+/** See seccomp(2). */
+export const SECCOMP_FILTER_FLAG_LOG = 2
 /** See seccomp(2). */
 export const SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 /** See seccomp(2). */
@@ -138,6 +158,10 @@ export const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 // sched(7)
 /** See sched(7). */
 export const SCHED_DEADLINE = 6
+
+// user_namespaces(7)
+/** The highest user or group id: the kernel takes the next number, (uid_t)-1, for "no id" and "unchanged". */
+export const HIGHEST_ID = 0xfffffffe
 
 /** The smallest page that Linux has, in bytes. */
 export const PAGE_BYTES = 4096
@@ -160,3 +184,15 @@ export const NAMESPACES = [
 // personality(2)
 /** What the OCI specification calls LINUX and LINUX32. */
 export const PERSONALITIES = { LINUX: 0, LINUX32: 8 } as const
+
+/** The MS_* flags of each type of propagation (mount(2)), by the OCI specification's words. */
+export const PROPAGATION_FLAGS = {
+  unbindable: MS_UNBINDABLE,
+  runbindable: MS_UNBINDABLE | MS_REC,
+  private: MS_PRIVATE,
+  rprivate: MS_PRIVATE | MS_REC,
+  slave: MS_SLAVE,
+  rslave: MS_SLAVE | MS_REC,
+  shared: MS_SHARED,
+  rshared: MS_SHARED | MS_REC,
+} as const
