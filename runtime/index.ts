@@ -56,7 +56,7 @@ export {
 export { tryLock } from './sys/flock.ts'
 export { exitNow, getpid, mkfifo, realtime } from './sys/libc.ts'
 export { seccompVersion } from './sys/libseccomp.ts'
-export { ENOENT, SIGKILL, SIGTERM } from './sys/linux.ts'
+export { EAGAIN, EEXIST, EIO, ENOENT, EPIPE, HIGHEST_ID, SIGKILL, SIGTERM } from './sys/linux.ts'
 export { type FsMount, unmountTree } from './sys/mount.ts'
 export { findProgram } from './sys/path-search.ts'
 export { libDir } from './sys/paths.ts'

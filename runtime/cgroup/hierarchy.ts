@@ -6,6 +6,8 @@
 import { closeSync, constants, openSync, readSync, statfsSync } from 'node:fs'
 import { posix } from 'node:path'
 import { RuntimeError } from '../errors.ts'
+import { unescapeMountPath } from '../sys/mountinfo.ts'
+import { isInitialIdMap } from '../sys/user-namespace.ts'
 import { readText } from './files.ts'
 
 /**
@@ -86,11 +88,6 @@ interface CgroupMount {
   readonly root: string
 }
 
-function unescapeOctal(text: string): string {
-  if (!text.includes('\\')) return text
-  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
-}
-
 /**
  * Parses one line of mountinfo; undefined unless it is a cgroup mount below /sys/fs/cgroup. `keys` are the keys of
  * parseOwnCgroups.
@@ -103,7 +100,7 @@ export function parseCgroupMount(line: string, keys: Iterable<string>): CgroupMo
   if (fstype !== 'cgroup' && fstype !== 'cgroup2') return undefined
   const [, , , root = '', mountpoint = ''] = head.split(' ')
   if (mountpoint !== CGROUP_ROOT && !mountpoint.startsWith(`${CGROUP_ROOT}/`)) return undefined
-  const place = { mountpoint: unescapeOctal(mountpoint), root: unescapeOctal(root) }
+  const place = { mountpoint: unescapeMountPath(mountpoint), root: unescapeMountPath(root) }
   if (fstype === 'cgroup2') return { key: UNIFIED, ...place }
   const words = new Set(options.split(','))
   for (const key of keys) {
@@ -157,7 +154,7 @@ function isKnown(controller: string): boolean {
  * namespace. The rules of the parent cgroups hold nevertheless.
  */
 export function lacksDeviceRules(): boolean {
-  return process.geteuid?.() !== 0 || !/^\s*0\s+0\s+4294967295\s*$/.test(readText('/proc/self/uid_map'))
+  return process.geteuid?.() !== 0 || !isInitialIdMap(readText('/proc/self/uid_map'))
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 
 import { RuntimeError } from '../errors.ts'
-import type { LinuxResources } from '../spec/types.ts'
+import { type LinuxResources, NO_RESOURCES } from '../spec/types.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { EACCES, EPERM, EROFS } from '../sys/linux.ts'
 import { DEFAULT_DEVICE_RULES, type DevicePolicy, emulate } from './devices.ts'
@@ -31,8 +31,6 @@ export type FreezerState = 'thawed' | 'freezing' | 'frozen'
 
 /** Paths by controller, as state.json keeps them. */
 export type CgroupPaths = Readonly<Record<string, string>>
-
-const NO_RESOURCES: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
 
 /** The resources of a spec, or none. */
 export function resourcesOr(resources: LinuxResources | undefined): LinuxResources {

@@ -1,7 +1,7 @@
 /** The interface of a command, and what several commands have in common. */
 import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { Container, errnoOf, type Log, type Logger, RuntimeError, reasonOf } from '../index.ts'
+import { Container, EAGAIN, EPIPE, errnoOf, type Log, type Logger, RuntimeError, reasonOf } from '../index.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 
@@ -27,8 +27,8 @@ export function print(text: string): void {
     } catch (error) {
       // EPIPE: the reader has seen enough. EAGAIN: the pipe was made non-blocking by another program, and its reader is
       // slow
-      if (errnoOf(error) === 32) return
-      if (errnoOf(error) !== 11) throw error
+      if (errnoOf(error) === EPIPE) return
+      if (errnoOf(error) !== EAGAIN) throw error
     }
   }
 }

@@ -12,6 +12,8 @@ import {
   accessOf,
   chownFd,
   duplicate,
+  EIO,
+  EPIPE,
   errnoOf,
   FileInput,
   FileSink,
@@ -36,7 +38,7 @@ import {
 const NAMES = ['standard input', 'standard output', 'standard error'] as const
 const [STDIN, STDOUT, STDERR] = [0, 1, 2] as const
 /** Errors that are not worth a warning: EIO from a terminal that hung up, EPIPE from a reader that has seen enough. */
-const [EIO, EPIPE] = [5, 32]
+const EXPECTED_ERRNOS: readonly number[] = [EIO, EPIPE]
 /** The size of the process's pipes. With smaller ones the process and the relay would wait for each other in turns. */
 const PIPE_BYTES = 256 * 1024
 /** PIPEFS_MAGIC (linux/magic.h), the file system of pipes without a name */
@@ -85,7 +87,7 @@ function isNameless(fd: number): boolean {
 export function callerSink(fd: number, logger: Logger): Sink {
   const onError = (error: Error): void => {
     const errno = errnoOf(error.cause)
-    if (errno !== EPIPE && errno !== EIO) logger.warn({ reason: error.message }, `lost what went to ${NAMES[fd]}`)
+    if (!EXPECTED_ERRNOS.includes(errno)) logger.warn({ reason: error.message }, `lost what went to ${NAMES[fd]}`)
   }
   const own = kindOf(fd) === 'pipe' ? reopened(fd, constants.O_WRONLY) : undefined
   if (own === undefined) {

@@ -4,6 +4,7 @@
  * here holds a NUL byte or a lone surrogate, so every string can be passed to the kernel.
  */
 import { RuntimeError, specError } from '../errors.ts'
+import { HIGHEST_ID } from '../sys/linux.ts'
 import type { Json, JsonObject } from './json.ts'
 
 /** Bounds of a number, both inclusive. */
@@ -14,8 +15,8 @@ export interface Range<T> {
 
 /** 0 to 2^32-1. */
 export const UINT32: Range<number> = { min: 0, max: 0xffffffff }
-/** A uid or gid: 2^32-1 means "no id" to the kernel. */
-export const ID: Range<number> = { min: 0, max: 0xfffffffe }
+/** A uid or gid. */
+export const ID: Range<number> = { min: 0, max: HIGHEST_ID }
 /** 0 to 2^64-1. */
 export const UINT64: Range<bigint> = { min: 0n, max: 0xffffffffffffffffn }
 /** -2^63 to 2^63-1. */

@@ -4,12 +4,10 @@
  * are merged by page size. Pure.
  */
 import { defined } from './fields.ts'
-import type { LinuxResources } from './types.ts'
-
-const NONE: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
+import { type LinuxResources, NO_RESOURCES } from './types.ts'
 
 /** The limits that hold after `later` is set. */
-export function mergeResources(earlier: LinuxResources = NONE, later: LinuxResources): LinuxResources {
+export function mergeResources(earlier: LinuxResources = NO_RESOURCES, later: LinuxResources): LinuxResources {
   const { memory, cpu, pids, blockIO, network } = earlier
   const merged = {
     devices: later.devices.length > 0 ? later.devices : earlier.devices,

@@ -3,6 +3,7 @@
  * propagation, the runtime's own extensions, and options of the file system. Later words win over earlier ones. The
  * meanings are those of mount(8), mount_setattr(2) and the OCI table of mount options; the bits are the kernel's.
  */
+import { PROPAGATION_FLAGS } from '../sys/linux.ts'
 import type { Propagation } from './types.ts'
 
 /** MOUNT_ATTR_* bits of mount_setattr(2). */
@@ -26,16 +27,7 @@ export interface AttributeChange {
 }
 
 /** MS_* propagation flags of mount(2). */
-export const PROPAGATION: Readonly<Record<Propagation, number>> = {
-  unbindable: 1 << 17,
-  runbindable: (1 << 17) | (1 << 14),
-  private: 1 << 18,
-  rprivate: (1 << 18) | (1 << 14),
-  slave: 1 << 19,
-  rslave: (1 << 19) | (1 << 14),
-  shared: 1 << 20,
-  rshared: (1 << 20) | (1 << 14),
-}
+export const PROPAGATION: Readonly<Record<Propagation, number>> = PROPAGATION_FLAGS
 
 const { RDONLY, NOSUID, NODEV, NOEXEC, ATIME_MODE, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW } = MOUNT_ATTR
 

@@ -4,6 +4,7 @@
  * its reason.
  */
 import { specError } from '../errors.ts'
+import { SCHED_DEADLINE } from '../sys/linux.ts'
 import {
   asString,
   bigintField,
@@ -38,7 +39,7 @@ export const SCHEDULER_POLICIES: Readonly<Record<SchedulerPolicy, number>> = {
   SCHED_BATCH: 3,
   SCHED_ISO: 4,
   SCHED_IDLE: 5,
-  SCHED_DEADLINE: 6,
+  SCHED_DEADLINE,
 }
 
 /** SCHED_FLAG_* of sched_setattr(2). */

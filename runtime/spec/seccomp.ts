@@ -1,6 +1,11 @@
 /** `linux.seccomp` of config.json, checked for words and numbers. runtime/seccomp decides what the kernel gets. */
 import { specError } from '../errors.ts'
 import {
+  SECCOMP_FILTER_FLAG_LOG,
+  SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+} from '../sys/linux.ts'
+import {
   asObject,
   asString,
   bigintField,
@@ -46,9 +51,9 @@ export const SECCOMP_OPERATORS: readonly SeccompOperator[] = [
  */
 export const SECCOMP_FLAGS: ReadonlyMap<string, number> = new Map([
   ['SECCOMP_FILTER_FLAG_TSYNC', 0],
-  ['SECCOMP_FILTER_FLAG_LOG', 2],
-  ['SECCOMP_FILTER_FLAG_SPEC_ALLOW', 4],
-  ['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', 0x20],
+  ['SECCOMP_FILTER_FLAG_LOG', SECCOMP_FILTER_FLAG_LOG],
+  ['SECCOMP_FILTER_FLAG_SPEC_ALLOW', SECCOMP_FILTER_FLAG_SPEC_ALLOW],
+  ['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV],
 ])
 
 /** Architecture words with libseccomp's tokens, which are the kernel's AUDIT_ARCH_* values, except for x32. */

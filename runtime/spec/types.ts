@@ -242,6 +242,9 @@ export interface LinuxResources {
   readonly unified: Readonly<Record<string, string>>
 }
 
+/** No limit at all. */
+export const NO_RESOURCES: LinuxResources = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
+
 /** One device rule; a missing number, or -1, means all. */
 export interface DeviceRule {
   readonly allow: boolean

@@ -3,11 +3,9 @@
  * system answers.
  */
 import { mkdirSync } from 'node:fs'
-import { constants } from 'node:os'
 import { dirname } from 'node:path'
 import { errnoOf } from './errno.ts'
-
-const { EEXIST, ENOENT } = constants.errno
+import { EEXIST, ENOENT } from './linux.ts'
 
 /**
  * mkdir -p. The `recursive` option of mkdirSync is not used: it never returns where a parent exists and mkdir(2) in it

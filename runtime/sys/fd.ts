@@ -6,7 +6,7 @@
 import { closeSync, constants, fchownSync, openSync, writeSync } from 'node:fs'
 import { errnoOf, syscallError } from './errno.ts'
 import { declare, fcntl, getpid, ioctl, lastErrno, pipe } from './libc.ts'
-import { EAGAIN, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_SETPIPE_SZ } from './linux.ts'
+import { EAGAIN, EINVAL, EPERM, EROFS, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_SETPIPE_SZ } from './linux.ts'
 
 const FIONREAD = 0x541b
 const [F_GETFL, F_SETFL] = [3, 4]
@@ -152,7 +152,7 @@ export function chownFd(fd: number, uid: number, gid: number): void {
   try {
     fchownSync(fd, uid, gid)
   } catch (error) {
-    if (![1, 30, 22].includes(errnoOf(error))) throw error
+    if (![EPERM, EROFS, EINVAL].includes(errnoOf(error))) throw error
   }
 }
 

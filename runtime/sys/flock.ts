@@ -5,12 +5,11 @@
 
 import { syscallError } from './errno.ts'
 import { declare, declareAsync, lastErrno } from './libc.ts'
-import { EINTR } from './linux.ts'
+import { EAGAIN, EINTR } from './linux.ts'
 
 const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
-const EWOULDBLOCK = 11
 
 const flock = declare('int flock(int fd, int operation)')
 const flockAsync = declareAsync('int flock(int fd, int operation)')
@@ -27,7 +26,7 @@ export function tryLock(fd: number, mode: LockMode): boolean {
   for (;;) {
     if (flock(fd, operation(mode) | LOCK_NB) === 0) return true
     const errno = lastErrno()
-    if (errno === EWOULDBLOCK) return false
+    if (errno === EAGAIN) return false
     if (errno !== EINTR) throw syscallError('cannot lock a file', 'flock', errno)
   }
 }

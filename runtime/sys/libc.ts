@@ -6,6 +6,7 @@
  */
 import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
 import { syscallError } from './errno.ts'
+import { EINVAL, ENOENT, ESRCH, O_CLOEXEC } from './linux.ts'
 
 type Native = (...args: readonly unknown[]) => unknown
 
@@ -43,6 +44,8 @@ export function declareAsync(prototype: string): (...args: readonly unknown[]) =
     })
   }
 }
+
+const MFD_CLOEXEC = 1
 
 const c = {
   mount: declare(
@@ -104,7 +107,7 @@ export async function mountAside(
 export function umount2(target: string, flags: number): boolean {
   if (c.umount2(target, flags) === 0) return true
   const errno = koffi.errno()
-  if (errno === 22 || errno === 2) return false
+  if (errno === EINVAL || errno === ENOENT) return false
   throw syscallError(`cannot unmount "${target}"`, 'umount2', errno, target)
 }
 
@@ -124,7 +127,7 @@ export function mkfifo(path: string, mode: number): void {
 
 /** memfd_create(2) with MFD_CLOEXEC and the given further flags; the caller owns the fd. */
 export function memfdCreate(name: string, flags = 0): number {
-  return check(c.memfd_create(name, flags | 1), `cannot create the memory file "${name}"`, 'memfd_create')
+  return check(c.memfd_create(name, flags | MFD_CLOEXEC), `cannot create the memory file "${name}"`, 'memfd_create')
 }
 
 /** fcntl(2) with an integer argument. */
@@ -151,7 +154,7 @@ export function prctl(option: number, arg: number): void {
 export function kill(pid: number, signal: number): boolean {
   if (c.kill(pid, signal) === 0) return true
   const errno = koffi.errno()
-  if (errno === 3) return false
+  if (errno === ESRCH) return false
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'kill', errno)
 }
 
@@ -163,7 +166,7 @@ export function getpid(): number {
 /** pipe2(2) with O_CLOEXEC; the caller owns both fds. */
 export function pipe(): { read: number; write: number } {
   const fds = Buffer.alloc(8)
-  check(c.pipe2(fds, 0o2000000), 'cannot make a pipe', 'pipe2')
+  check(c.pipe2(fds, O_CLOEXEC), 'cannot make a pipe', 'pipe2')
   return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) }
 }
 

@@ -10,7 +10,7 @@ import { RuntimeError } from '../errors.ts'
 import { syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { memfdCreate } from './libc.ts'
-import { EEXIST } from './linux.ts'
+import { EEXIST, EINVAL } from './linux.ts'
 
 /** struct scmp_arg_cmp: one condition on an argument; `operator` is one of COMPARE. */
 export interface ArgumentTest {
@@ -135,7 +135,7 @@ export class SeccompContext {
   /** A filter for the native architecture; a system call of another architecture kills the thread. */
   constructor(defaultAction: number) {
     this.#context = this.#library.init(defaultAction)
-    if (this.#context === null) throw failure('start', 'seccomp_init', -22)
+    if (this.#context === null) throw failure('start', 'seccomp_init', -EINVAL)
     this.#set(FILTER_ATTRIBUTE_BAD_ARCH, 0)
   }
 

@@ -8,8 +8,19 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { RuntimeError } from '../errors.ts'
 import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
-import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE, PAGE_BYTES, UMOUNT_NOFOLLOW } from './linux.ts'
+import {
+  MNT_DETACH,
+  MS_BIND,
+  MS_RDONLY,
+  MS_REC,
+  MS_REMOUNT,
+  MS_SLAVE,
+  PAGE_BYTES,
+  PROPAGATION_FLAGS,
+  UMOUNT_NOFOLLOW,
+} from './linux.ts'
 import { attachLoop } from './loop-device.ts'
+import { escapeMountPath, unescapeMountPath } from './mountinfo.ts'
 
 /** An option for loop devices: the file is read and written past the page cache (LO_FLAGS_DIRECT_IO). */
 const DIRECT = 'direct-io'
@@ -46,16 +57,7 @@ const FLAGS: Readonly<Record<string, { readonly bit: number; readonly clear?: tr
   sync: { bit: 16 },
 }
 
-const PROPAGATION: Readonly<Record<string, number>> = {
-  private: 1 << 18,
-  rprivate: (1 << 18) | MS_REC,
-  rshared: (1 << 20) | MS_REC,
-  rslave: (1 << 19) | MS_REC,
-  runbindable: (1 << 17) | MS_REC,
-  shared: 1 << 20,
-  slave: 1 << 19,
-  unbindable: 1 << 17,
-}
+const PROPAGATION: Readonly<Record<string, number>> = PROPAGATION_FLAGS
 
 /** One mount in fstab terms; `target` is absolute. */
 export interface FsMount {
@@ -162,16 +164,6 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
   } finally {
     process.chdir(before)
   }
-}
-
-/** Writes a path as proc_pid_mountinfo(5) does. */
-function escapeMountPath(path: string): string {
-  return path.replace(/[ \t\n\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`)
-}
-
-/** Reads a path of proc_pid_mountinfo(5), where a blank, tab, newline or backslash stands as an octal number. */
-function unescapeMountPath(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 }
 
 /**

@@ -10,7 +10,7 @@ import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, declareAsync, getpid, kill, lastErrno } from './libc.ts'
-import { SIGKILL, SIGSTOP } from './linux.ts'
+import { EINVAL, ENOENT, ESRCH, SIGKILL, SIGSTOP } from './linux.ts'
 
 const pidfdOpen = declare('int pidfd_open(int pid, unsigned int flags)')
 const pidfdGetfd = declare('int pidfd_getfd(int pidfd, int fd, unsigned int flags)')
@@ -41,7 +41,7 @@ export function processStat(
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1')
   } catch (error) {
-    if ([2, 3].includes(errnoOf(error))) return undefined
+    if ([ENOENT, ESRCH].includes(errnoOf(error))) return undefined
     throw error
   }
   // the command name may hold blanks and parentheses: fields are counted after the last ")"
@@ -70,7 +70,7 @@ export function openChild(pid: number): OwnedFd | undefined {
   const errno = lastErrno()
   // besides ESRCH, kernels answer ENOENT or EINVAL for a process that is being reaped, and for a thread that has this
   // number
-  if ([2, 3, 22].includes(errno)) return undefined
+  if ([ENOENT, ESRCH, EINVAL].includes(errno)) return undefined
   throw syscallError(`cannot open process ${pid}`, 'pidfd_open', errno)
 }
 
@@ -103,7 +103,7 @@ export function signalProcess(pid: number, startTime: bigint, signal: number): b
 function sendSignal(pidfd: OwnedFd, pid: number, signal: number): boolean {
   if (pidfdSendSignal(pidfd.fd, signal, null, 0) === 0) return true
   const errno = lastErrno()
-  if (errno === 3) return false
+  if (errno === ESRCH) return false
   throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
 }
 

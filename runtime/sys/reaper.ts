@@ -10,6 +10,7 @@
  */
 import { type Logger, silentLogger } from '../logger.ts'
 import { declare, lastErrno, prctl, realtime } from './libc.ts'
+import { EINTR } from './linux.ts'
 import { signalChild } from './pids.ts'
 import { type SpawnOptions, spawnProcess } from './spawn.ts'
 
@@ -257,7 +258,7 @@ export class Reaper {
     for (let count = 0; count < most; count++) {
       const pid = waitpid(which, this.#status, WNOHANG)
       if (pid <= 0) {
-        if (pid < 0 && lastErrno() === 4) continue
+        if (pid < 0 && lastErrno() === EINTR) continue
         return true
       }
       const raw = this.#status.readInt32LE(0)

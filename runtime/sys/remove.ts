@@ -4,12 +4,10 @@
  * stayed, and why.
  */
 import { readdirSync, rmdirSync, unlinkSync } from 'node:fs'
-import { constants } from 'node:os'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, errnoWords } from './errno.ts'
-
-const { EISDIR, ENOENT } = constants.errno
+import { EISDIR, ENOENT } from './linux.ts'
 
 /**
  * Removes a file of any kind but a folder; a missing one is no error.

@@ -9,6 +9,7 @@ import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
 import {
   AF_UNIX,
+  EAGAIN,
   MSG_CMSG_CLOEXEC,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
@@ -76,7 +77,7 @@ export function receiveMessage(
   const received = recvmsg(socketFd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
   if (received < 0) {
     const errno = lastErrno()
-    if (errno === 11) return undefined
+    if (errno === EAGAIN) return undefined
     throw syscallError('cannot receive a file descriptor', 'recvmsg', errno)
   }
   const control = frame.subarray(CONTROL, DATA)

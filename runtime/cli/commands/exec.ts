@@ -3,6 +3,7 @@
 import { resolve } from 'node:path'
 import {
   type Capabilities,
+  HIGHEST_ID,
   type OciProcess,
   parseProcess,
   Reaper,
@@ -16,9 +17,6 @@ import type { ParsedArgs } from '../flags.ts'
 import { Foreground, ownWindow, SignalRelay } from '../foreground.ts'
 import { chooseStreams, ownerOf } from './create.ts'
 
-/** The highest id: (uid_t)-1 means "unchanged" to the kernel. */
-const MAX_ID = 0xfffffffe
-
 function invalid(message: string): RuntimeError {
   return new RuntimeError('InvalidArgument', `exec: ${message}`)
 }
@@ -26,7 +24,7 @@ function invalid(message: string): RuntimeError {
 /** Accepts digits only: other texts that some parser takes for a number have let users run as another user. */
 function parseId(text: string): number | undefined {
   const id = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
-  return id <= MAX_ID ? id : undefined
+  return id <= HIGHEST_ID ? id : undefined
 }
 
 /** Parses `<uid>[:<gid>]`; without a group the template's stays. */
@@ -35,7 +33,7 @@ function parseUser(text: string): { uid: number; gid?: number } {
   const uid = parseId(first)
   const gid = second === undefined ? undefined : parseId(second)
   if (uid === undefined || more.length > 0 || (second !== undefined && gid === undefined)) {
-    throw invalid(`invalid --user "${text}": must be <uid>[:<gid>] with numbers up to ${MAX_ID}`)
+    throw invalid(`invalid --user "${text}": must be <uid>[:<gid>] with numbers up to ${HIGHEST_ID}`)
   }
   return { uid, ...(gid === undefined ? {} : { gid }) }
 }
@@ -43,7 +41,7 @@ function parseUser(text: string): { uid: number; gid?: number } {
 function parseGids(texts: readonly string[]): number[] {
   return texts.map((text) => {
     const gid = parseId(text)
-    if (gid === undefined) throw invalid(`invalid --additional-gids "${text}": must be a number up to ${MAX_ID}`)
+    if (gid === undefined) throw invalid(`invalid --additional-gids "${text}": must be a number up to ${HIGHEST_ID}`)
     return gid
   })
 }

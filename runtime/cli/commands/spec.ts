@@ -1,7 +1,7 @@
 /** `spec`: writes a config.json to start from. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { errnoOf, exampleSpec, hostFacts, RuntimeError, reasonOf } from '../../index.ts'
+import { EEXIST, errnoOf, exampleSpec, hostFacts, RuntimeError, reasonOf } from '../../index.ts'
 import type { Command } from '../command.ts'
 
 /** The command `runts spec`. */
@@ -29,7 +29,7 @@ export const spec: Command = {
       writeFileSync(path, `${JSON.stringify(example, null, '\t')}\n`, { flag: 'wx', mode: 0o666 })
     } catch (error) {
       const reason =
-        errnoOf(error) === 17 ? 'file exists, and spec does not overwrite it: remove it first' : reasonOf(error)
+        errnoOf(error) === EEXIST ? 'file exists, and spec does not overwrite it: remove it first' : reasonOf(error)
       throw new RuntimeError('InvalidArgument', `cannot write "${path}": ${reason}`, { cause: error })
     }
     return 0
