@@ -8,12 +8,12 @@ import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
 import { AF_UNIX, EAGAIN, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from './linux.ts'
+import { connect, socket } from './socket.ts'
 import { type AddressUse, abstractAddress, withPathAddress } from './unix-path.ts'
 
-const socket = declare('int socket(int domain, int type, int protocol)')
 const calls: Readonly<Record<AddressUse, (...args: readonly unknown[]) => number>> = {
   bind: declare('int bind(int fd, const void *address, unsigned int length)'),
-  connect: declare('int connect(int fd, const void *address, unsigned int length)'),
+  connect,
 }
 
 /** "@name" is the abstract socket of that name, as sd_notify(3) writes it. */

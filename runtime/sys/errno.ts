@@ -1,6 +1,6 @@
 /**
  * System-call failures as RuntimeError: the call, the errno by name, and the code that callers branch on. Invariant: a
- * wrapper in this folder fails through syscallError, so no message shows a bare number.
+ * libc call of this folder fails through syscallError, so no message shows a bare number.
  */
 import { constants } from 'node:os'
 import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'

@@ -49,8 +49,9 @@ function change(limit: Buffer | null, old: Buffer | null): void {
 }
 
 /**
- * Runs `start`, which starts a process, with the inherited limit. Open files stay open. Code that opens files cannot
- * run before `start` returns, so the lower limit fails no other open of this thread.
+ * Runs `start`, which starts a process, with the inherited limit. Open files stay open, and the main thread opens no
+ * other file before `start` returns. An open on a thread of the pool can fail (EMFILE) only if more files than the
+ * lower limit are open.
  */
 export function withInheritedFileLimit<T>(start: () => T): T {
   const limit = inheritedFileLimit()

@@ -11,8 +11,9 @@ const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
 
-const flock = declare('int flock(int fd, int operation)')
-const flockAsync = declareAsync('int flock(int fd, int operation)')
+const FLOCK = 'int flock(int fd, int operation)'
+const flock = declare(FLOCK)
+const flockAsync = declareAsync(FLOCK)
 
 /** What a lock excludes: every other lock, or only exclusive ones. */
 export type LockMode = 'exclusive' | 'shared'

@@ -47,11 +47,14 @@ export function declareAsync(prototype: string): (...args: readonly unknown[]) =
 
 const MFD_CLOEXEC = 1
 
+// called on this thread and on the pool's
+const MOUNT =
+  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)'
+const UMOUNT2 = 'int umount2(const char *target, int flags)'
+
 const c = {
-  mount: declare(
-    'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
-  ),
-  umount2: declare('int umount2(const char *target, int flags)'),
+  mount: declare(MOUNT),
+  umount2: declare(UMOUNT2),
   mkfifo: declare('int mkfifo(const char *path, unsigned int mode)'),
   memfd_create: declare('int memfd_create(const char *name, unsigned int flags)'),
   fcntl: declare('int fcntl(int fd, int cmd, long arg)'),
@@ -86,9 +89,7 @@ export function mount(
   )
 }
 
-const mountOnPool = declareAsync(
-  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
-)
+const mountOnPool = declareAsync(MOUNT)
 
 /** mount(2) on a thread of the pool, since a file system on a disk may have to replay its journal first. */
 export async function mountAside(
@@ -111,7 +112,7 @@ export function umount2(target: string, flags: number): boolean {
   throw syscallError(`cannot unmount "${target}"`, 'umount2', errno, target)
 }
 
-const umount2OnPool = declareAsync('int umount2(const char *target, int flags)')
+const umount2OnPool = declareAsync(UMOUNT2)
 
 /** umount2(2) on a thread of the pool, since it may wait for a disk or for other mounts. */
 export async function umount2Aside(target: string, flags: number): Promise<boolean> {

@@ -124,14 +124,12 @@ export const MS_REMOUNT = 32
 export const MS_BIND = 4096
 /** See mount(2), umount(2). */
 export const MS_REC = 16384
-/** See mount(2), umount(2). */
-export const MS_UNBINDABLE = 1 << 17
+const MS_UNBINDABLE = 1 << 17
 /** See mount(2), umount(2). */
 export const MS_PRIVATE = 1 << 18
 /** See mount(2), umount(2). */
 export const MS_SLAVE = 1 << 19
-/** See mount(2), umount(2). */
-export const MS_SHARED = 1 << 20
+const MS_SHARED = 1 << 20
 /** See mount(2), umount(2). */
 export const MNT_DETACH = 2
 /** See mount(2), umount(2). */

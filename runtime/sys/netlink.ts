@@ -21,6 +21,7 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
 } from './linux.ts'
+import { connect, getsockopt, socket } from './socket.ts'
 
 const NETLINK_ROUTE = 0
 const SO_PROTOCOL = 38
@@ -48,10 +49,7 @@ const LIST_TRIES = 16
 /** The largest part of a list that the kernel sends at once (netlink(7)). */
 const ANSWER_BYTES = 32768
 
-const socket = declare('int socket(int domain, int type, int protocol)')
-const connect = declare('int connect(int fd, const void *address, unsigned int length)')
 const setsockopt = declare('int setsockopt(int fd, int level, int name, const void *value, unsigned int length)')
-const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
 const send = declare('long send(int fd, const void *data, unsigned long size, int flags)')
 const recvfrom = declare('long recvfrom(int fd, void *data, unsigned long size, int flags, void *from, void *length)')
 

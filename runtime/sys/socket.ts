@@ -25,9 +25,12 @@ const SCM_RIGHTS = 1
 const socketpair = declare('int socketpair(int domain, int type, int protocol, void *fds)')
 const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
 const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
-const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
-const socket = declare('int socket(int domain, int type, int protocol)')
-const connect = declare('int connect(int fd, void *address, unsigned int length)')
+/** getsockopt(2), as it is. */
+export const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
+/** socket(2), as it is. */
+export const socket = declare('int socket(int domain, int type, int protocol)')
+/** connect(2), as it is. */
+export const connect = declare('int connect(int fd, const void *address, unsigned int length)')
 
 /** A connected pair of unix stream sockets. */
 export function socketPair(): { ours: OwnedFd; theirs: OwnedFd } {

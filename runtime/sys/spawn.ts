@@ -1,7 +1,7 @@
 /**
  * Starting a process by posix_spawn(3), the only way in which the runtime starts a child: libuv would wait for its own
- * children behind the reaper's back. Invariant: a child gets exactly the fds that it is given; every other descriptor
- * of this process is CLOEXEC.
+ * children behind the reaper's back. Invariant: every descriptor that this process opens is CLOEXEC, so a child gets
+ * only those that it is given. ts-init also inherits what the caller left open, and closes it itself.
  */
 
 import { closeSync } from 'node:fs'
