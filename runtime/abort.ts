@@ -17,7 +17,10 @@ export function abortError(signal: AbortSignal, what: string): RuntimeError {
   )
 }
 
-/** @throws DeadlineExceeded, Canceled when the signal has been aborted */
+/**
+ * Refuses to go on when the signal has been aborted.
+ * @throws DeadlineExceeded, Canceled
+ */
 export function refuseAborted(signal: AbortSignal | undefined, what: string): void {
   if (signal?.aborted === true) throw abortError(signal, what)
 }

@@ -12,8 +12,7 @@ import { reasonOf } from './sys/errno.ts'
 /** The form of the lines. */
 export type LogFormat = 'text' | 'json'
 
-/** The formats, for the help text. */
-export const LOG_FORMATS: readonly LogFormat[] = ['text', 'json']
+const LOG_FORMATS: readonly LogFormat[] = ['text', 'json']
 
 /**
  * A level by its name; "warn" also means warning.

@@ -265,7 +265,7 @@ function maxOr(value: bigint): string {
 }
 
 /** The v2 limit on swap alone, from the limit on memory+swap; undefined when none was asked for. */
-export function swapOnlyLimit(memory: MemoryResources, currentMemory?: bigint): bigint | undefined {
+function swapOnlyLimit(memory: MemoryResources, currentMemory?: bigint): bigint | undefined {
   const swap = memory.swap ?? 0n
   const limit = (memory.limit ?? 0n) !== 0n ? memory.limit! : (currentMemory ?? 0n)
   if (swap === 0n) return memory.limit === UNLIMITED ? UNLIMITED : undefined

@@ -13,7 +13,7 @@ const U32_MAX = 0xffff_ffff
 /** The counters of a cgroup. */
 export type CgroupStats = StatsV1 | StatsV2
 
-/** A limit with its use. */
+/** A limit with the present use, the highest use, and the number of failed charges. */
 export interface MemoryEntry {
   limit: bigint
   usage: bigint

@@ -35,7 +35,7 @@ export function makeDirectory(path: string): boolean {
 }
 
 /** The directories directly below one. */
-export function subdirectories(path: string): string[] {
+function subdirectories(path: string): string[] {
   // kernfs counts subdirectories in the link count, which saves listing the many files of a leaf
   if (statSync(path).nlink === 2) return []
   return directoriesOf(path, readdirSync(path, { withFileTypes: true }))

@@ -19,7 +19,7 @@ const BUFFER_BYTES = 256 * 1024
 /** How often a wait checks whether it was stopped. */
 const LOOK_MS = 250
 
-/** How input is copied. */
+/** Options of FileInput. */
 export interface FileInputOptions {
   readonly onError: (error: Error) => void
   /** a reading end of the target pipe, taken over; its unread bytes tell at the end where to set the offset */

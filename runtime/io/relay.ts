@@ -21,7 +21,7 @@ const LARGE_BYTES = 256 * 1024
 /** One buffer of each size for all relays: a sink is done with a chunk before the event loop goes on. */
 const buffers = new Map<number, Buffer>()
 
-/** Where a relay puts its bytes. */
+/** The target of a relay. */
 export interface Sink {
   /**
    * Takes a chunk, which is valid only during the call (but see `ownBuffer`). False: a part is kept, and nothing may be
@@ -42,7 +42,7 @@ export interface Sink {
   destroy(): void
 }
 
-/** What a relay reads from. */
+/** The source of a relay. */
 export interface Source {
   /** Makes the socket that reads. */
   open(onRead: OnReadOpts): Socket

@@ -119,7 +119,10 @@ export function selinux({ process, at, host }: ProcessInput): readonly Op[] {
   return [{ op: 'selinux', label, origin: `${at}/selinuxLabel` }]
 }
 
-/** @throws InvalidArgument when the host has no SELinux */
+/**
+ * Refuses a label on a host without SELinux.
+ * @throws InvalidArgument
+ */
 export function requireSelinux(host: HostFacts, at: string): void {
   if (host.selinux) return
   throw specError(at, 'selinux label is specified in config, but selinux is disabled or not supported')

@@ -17,7 +17,7 @@ export interface KnownSyscalls {
 }
 
 /** The bit of the numbers of the x32 ABI, which has the same architecture value as x86-64. */
-export const X32_BIT = 0x40000000
+const X32_BIT = 0x40000000
 
 const MAX_INSTRUCTIONS = 4096
 const INSTRUCTION_BYTES = 8

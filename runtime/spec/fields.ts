@@ -77,7 +77,7 @@ export function objectField(object: JsonObject, key: string, at: string): JsonOb
 }
 
 /** A string, if present; it may be empty. */
-export function rawString(object: JsonObject, key: string, at: string): string | undefined {
+function rawString(object: JsonObject, key: string, at: string): string | undefined {
   const value = field(object, key)
   return value === undefined ? undefined : asString(value, pointerTo(at, key))
 }

@@ -4,7 +4,7 @@
  */
 
 /** The largest number in a list: no kernel has as many CPUs or nodes, and a mask must stay small. */
-export const LIST_MAX = 65536
+const LIST_MAX = 65536
 
 /** The bits of a list, little-endian, in the kernel's words of 8 bytes; or why the text is not a list. */
 export type ListMask = { readonly mask: Uint8Array } | { readonly refused: string }

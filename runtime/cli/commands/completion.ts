@@ -38,7 +38,7 @@ function firstWords(spec: CommandSpec): string {
 }
 
 /** The script. */
-export function bashCompletion(commands: readonly CommandSpec[]): string {
+function bashCompletion(commands: readonly CommandSpec[]): string {
   const names = [...commands.map(({ name }) => name), 'help']
   return `# bash completion for runts, made by "runts completion bash": source it, or install it as /usr/share/bash-completion/completions/runts
 

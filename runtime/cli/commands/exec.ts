@@ -70,7 +70,7 @@ function addCapabilities(given: Capabilities | undefined, names: readonly string
  * The sub-cgroups of `[controller,…:]path` arguments, by controller; '' is the key of one for all.
  * @throws InvalidArgument
  */
-export function parseSubCgroups(texts: readonly string[]): Record<string, string> {
+function parseSubCgroups(texts: readonly string[]): Record<string, string> {
   const paths: Record<string, string> = {}
   for (const text of texts) {
     const colon = text.indexOf(':')

@@ -34,7 +34,7 @@ async function runPs(context: Context, args: readonly string[]): Promise<string>
  * The header, and the rows whose column PID is one of the pids.
  * @throws InvalidArgument when there is no such column
  */
-export function filterRows(text: string, pids: readonly number[]): string {
+function filterRows(text: string, pids: readonly number[]): string {
   const [header = '', ...rows] = text.split('\n').filter((line) => line !== '')
   const column = header.trim().split(/\s+/).indexOf('PID')
   if (column < 0) throw new RuntimeError('InvalidArgument', 'ps: its output has no column PID: choose other ps options')
