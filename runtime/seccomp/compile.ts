@@ -7,7 +7,7 @@
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { RuntimeError, specError } from '../errors.ts'
-import { SECCOMP_ARCHITECTURES } from '../spec/seccomp.ts'
+import { SECCOMP_ARCHITECTURES, TOKEN_X32 } from '../spec/seccomp.ts'
 import type { LinuxSeccomp, SeccompArg } from '../spec/types.ts'
 import {
   type ArgumentTest,
@@ -18,6 +18,7 @@ import {
   SeccompContext,
   seccompVersion,
 } from '../sys/libseccomp.ts'
+import { AUDIT_ARCH_X86_64 } from '../sys/linux.ts'
 import { type CompiledFilter, readCached, sha256, writeCached } from './cache.ts'
 import { type KnownSyscalls, patchEnosys } from './enosys.ts'
 import { actionCode, conditionSets, filterFlags, needsEnosys, usesNotify } from './rules.ts'
@@ -29,9 +30,6 @@ const TREE_ABOVE_RULES = 32
 /** How many rules are added in one turn of the event loop. */
 const RULES_AT_ONCE = 32
 const MAX_IN_MEMORY = 16
-
-const TOKEN_X86_64 = 0xc000003e
-const TOKEN_X32 = 0x4000003e
 
 const compiled = new Map<string, CompiledFilter>()
 
@@ -211,7 +209,7 @@ function knownSyscalls(architectures: readonly number[], names: readonly string[
     if (architecture === TOKEN_X32) continue
     const last = lastNumber(architecture, names)
     if (last === undefined) continue
-    const withX32 = architecture === TOKEN_X86_64 && lastX32 !== undefined
+    const withX32 = architecture === AUDIT_ARCH_X86_64 && lastX32 !== undefined
     known.push({ auditArch: architecture, last, ...(withX32 ? { lastX32 } : {}) })
   }
   return known

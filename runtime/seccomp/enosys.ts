@@ -5,7 +5,7 @@
  * all others go on to the program. Invariant: for a number that the profile could know, the result does not change.
  * Pure.
  */
-import { ENOSYS } from '../sys/linux.ts'
+import { AUDIT_ARCH_S390, AUDIT_ARCH_S390X, AUDIT_ARCH_X86_64, ENOSYS, SECCOMP_RET_ERRNO } from '../sys/linux.ts'
 
 /** The largest known system call number of one architecture. */
 export interface KnownSyscalls {
@@ -21,9 +21,6 @@ const X32_BIT = 0x40000000
 
 const MAX_INSTRUCTIONS = 4096
 const INSTRUCTION_BYTES = 8
-const AUDIT_ARCH_S390X = 0x80000016
-const AUDIT_ARCH_S390 = 0x00000016
-const AUDIT_ARCH_X86_64 = 0xc000003e
 
 /** Offsets in struct seccomp_data. */
 const OFFSET_NR = 0
@@ -36,7 +33,7 @@ const JUMP_IF_EQUAL = 0x15
 const JUMP_IF_GREATER = 0x25
 const JUMP_IF_NOT_LESS = 0x35
 const RETURN = 0x06
-const RETURN_ENOSYS = 0x00050000 | ENOSYS
+const RETURN_ENOSYS = SECCOMP_RET_ERRNO | ENOSYS
 
 /** The number of tests to skip, or one of the two instructions that end a section. */
 type Target = number | 'enosys' | 'program'

@@ -11,6 +11,7 @@ import {
   SECCOMP_FILTER_FLAG_NEW_LISTENER,
   SECCOMP_FILTER_FLAG_SPEC_ALLOW,
   SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+  SECCOMP_RET_ERRNO,
 } from '../sys/linux.ts'
 
 /** SECCOMP_RET_* of an action; ERRNO and TRACE carry `errno` in the low 16 bits. */
@@ -24,7 +25,7 @@ export function actionCode(action: SeccompAction, errno = EPERM): number {
     case 'SCMP_ACT_TRAP':
       return 0x00030000
     case 'SCMP_ACT_ERRNO':
-      return 0x00050000 | errno
+      return SECCOMP_RET_ERRNO | errno
     case 'SCMP_ACT_TRACE':
       return 0x7ff00000 | errno
     case 'SCMP_ACT_LOG':

@@ -3,6 +3,7 @@
  * Invariant: maps and offsets are accepted only with a namespace that can take them.
  */
 import { specError } from '../errors.ts'
+import { NAMESPACES } from '../sys/linux.ts'
 import {
   asObject,
   bigintField,
@@ -21,16 +22,7 @@ import type { Json, JsonObject } from './json.ts'
 import type { IdMapping, Linux, Namespace, NamespaceType, TimeOffset } from './types.ts'
 
 /** The kinds of namespaces in the specification. */
-export const NAMESPACE_TYPES: readonly NamespaceType[] = [
-  'cgroup',
-  'ipc',
-  'mount',
-  'network',
-  'pid',
-  'time',
-  'user',
-  'uts',
-]
+export const NAMESPACE_TYPES: readonly NamespaceType[] = NAMESPACES.map(({ type }) => type).sort()
 
 /** The kernel refuses a map with more lines (user_namespaces(7)). */
 const MAX_MAPPINGS = 340

@@ -1,4 +1,5 @@
 /** The resources of getrlimit(2), by their names in the specification. */
+import { RLIMIT_NOFILE } from '../sys/linux.ts'
 
 /** RLIMIT_* numbers by name: the generic numbering, shared by x86, arm64, riscv, s390 and powerpc. */
 export const RLIMITS: ReadonlyMap<string, number> = new Map([
@@ -9,7 +10,7 @@ export const RLIMITS: ReadonlyMap<string, number> = new Map([
   ['RLIMIT_CORE', 4],
   ['RLIMIT_RSS', 5],
   ['RLIMIT_NPROC', 6],
-  ['RLIMIT_NOFILE', 7],
+  ['RLIMIT_NOFILE', RLIMIT_NOFILE],
   ['RLIMIT_MEMLOCK', 8],
   ['RLIMIT_AS', 9],
   ['RLIMIT_LOCKS', 10],

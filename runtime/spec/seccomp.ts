@@ -1,6 +1,9 @@
 /** `linux.seccomp` of config.json, checked for words and numbers. runtime/seccomp decides what the kernel gets. */
 import { specError } from '../errors.ts'
 import {
+  AUDIT_ARCH_S390,
+  AUDIT_ARCH_S390X,
+  AUDIT_ARCH_X86_64,
   SECCOMP_FILTER_FLAG_LOG,
   SECCOMP_FILTER_FLAG_SPEC_ALLOW,
   SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
@@ -56,6 +59,9 @@ export const SECCOMP_FLAGS: ReadonlyMap<string, number> = new Map([
   ['SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV', SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV],
 ])
 
+/** libseccomp's token for the x32 ABI, which the kernel counts as x86-64. */
+export const TOKEN_X32 = 0x4000003e
+
 /** Architecture words with libseccomp's tokens, which are the kernel's AUDIT_ARCH_* values, except for x32. */
 export const SECCOMP_ARCHITECTURES: ReadonlyMap<string, number> = new Map([
   ['SCMP_ARCH_AARCH64', 0xc00000b7],
@@ -74,13 +80,13 @@ export const SECCOMP_ARCHITECTURES: ReadonlyMap<string, number> = new Map([
   ['SCMP_ARCH_PPC64', 0x80000015],
   ['SCMP_ARCH_PPC64LE', 0xc0000015],
   ['SCMP_ARCH_RISCV64', 0xc00000f3],
-  ['SCMP_ARCH_S390', 0x00000016],
-  ['SCMP_ARCH_S390X', 0x80000016],
+  ['SCMP_ARCH_S390', AUDIT_ARCH_S390],
+  ['SCMP_ARCH_S390X', AUDIT_ARCH_S390X],
   ['SCMP_ARCH_SH', 0x4000002a],
   ['SCMP_ARCH_SHEB', 0x0000002a],
-  ['SCMP_ARCH_X32', 0x4000003e],
+  ['SCMP_ARCH_X32', TOKEN_X32],
   ['SCMP_ARCH_X86', 0x40000003],
-  ['SCMP_ARCH_X86_64', 0xc000003e],
+  ['SCMP_ARCH_X86_64', AUDIT_ARCH_X86_64],
 ])
 
 /**

@@ -4,6 +4,7 @@
  * Numbers that may need 64 bits are bigint; ids and small numbers are number. Everything is readonly plain data and
  * survives JSON (a bigint as digits).
  */
+import type { NAMESPACES } from '../sys/linux.ts'
 
 /** config.json. */
 export interface Spec {
@@ -190,7 +191,7 @@ export type MemoryPolicyMode =
 export type MemoryPolicyFlag = 'MPOL_F_NUMA_BALANCING' | 'MPOL_F_RELATIVE_NODES' | 'MPOL_F_STATIC_NODES'
 
 /** Kinds of namespaces. */
-export type NamespaceType = 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'user' | 'cgroup' | 'time'
+export type NamespaceType = (typeof NAMESPACES)[number]['type']
 
 /** A namespace to create; with a path, to join. */
 export interface Namespace {

@@ -6,9 +6,9 @@
  */
 import { syscallError } from './errno.ts'
 import { declare, lastErrno } from './libc.ts'
+import { RLIMIT_NOFILE } from './linux.ts'
 
 const VARIABLE = 'RUNTS_SOFT_NOFILE'
-const RLIMIT_NOFILE = 7
 const INFINITY = 2n ** 64n - 1n
 
 const prlimit = declare('int prlimit(int pid, int resource, const void *limit, void *old)')

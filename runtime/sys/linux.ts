@@ -153,9 +153,22 @@ export const SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 /** See seccomp(2). */
 export const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 
+/** The action that fails a system call; the low 16 bits are its errno. See seccomp(2). */
+export const SECCOMP_RET_ERRNO = 0x00050000
+/** See linux/audit.h. */
+export const AUDIT_ARCH_X86_64 = 0xc000003e
+/** See linux/audit.h. */
+export const AUDIT_ARCH_S390 = 0x00000016
+/** See linux/audit.h. */
+export const AUDIT_ARCH_S390X = 0x80000016
+
 // sched(7)
 /** See sched(7). */
 export const SCHED_DEADLINE = 6
+
+// getrlimit(2)
+/** See getrlimit(2). */
+export const RLIMIT_NOFILE = 7
 
 // user_namespaces(7)
 /** The highest user or group id: the kernel takes the next number, (uid_t)-1, for "no id" and "unchanged". */
