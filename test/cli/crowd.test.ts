@@ -91,7 +91,7 @@ describe('of a container of thousands of processes', needs('root', 'busybox', 'p
 const REUSE = `
   import { execFileSync } from 'node:child_process'
   import { existsSync, writeFileSync } from 'node:fs'
-  import { signalListed } from '${join(ROOT, 'runtime/sys/process.ts')}'
+  import { signalListed } from '${join(ROOT, 'runtime/sys/pids.ts')}'
   const sleeper = () => Number(execFileSync('sh', ['-c', 'sleep 600 >/dev/null 2>&1 & echo $!']))
   const pid = sleeper()
   const reuse = () => {
