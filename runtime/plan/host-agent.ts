@@ -3,6 +3,7 @@
  * - opening sources of mounts that a mapped root may not reach
  * - id-mapped mounts
  * - a socket in the container's network, through which devices are moved
+ *
  * A helper process, the host agent, keeps the privileges during the set-up, and only for plans that have such work.
  */
 import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'

@@ -58,7 +58,7 @@ export function planNamespaces(linux: Linux, host: HostFacts): NamespacePlan {
       flags: flags & ~later,
       uidMap: mapped ? mapText(linux.uidMappings) : '',
       gidMap: mapped ? mapText(linux.gidMappings) : '',
-      // an unprivileged runtime needs newuidmap(1) and newgidmap(1) to write the maps, and ts-init cannot start them
+      // for an unprivileged user the runtime writes the maps, mostly by setuid programs that ts-init cannot start
       runtimeMaps: mapped && host.unprivileged ? 1 : 0,
       origin: '/linux/namespaces',
     },

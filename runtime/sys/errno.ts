@@ -53,9 +53,9 @@ export function reasonOf(error: unknown): string {
 }
 
 /**
- * The codes of each errno: of a system call in general, and of a file of a cgroup. An errno that is missing here is Internal.
- * The columns differ because a caller names a limit or a state, and never a file of a cgroup. A missing file means that
- * the cgroup is gone or lacks a controller, and EINVAL that the kernel refuses the value of a limit.
+ * The codes of each errno: of a system call in general, and of a file of a cgroup. An errno that is missing here is
+ * Internal. The columns differ because a caller names a limit or a state, and never a file of a cgroup. A missing file
+ * means that the cgroup is gone or lacks a controller, and EINVAL that the kernel refuses the value of a limit.
  */
 const CODES: ReadonlyMap<number, Readonly<Record<ErrnoOrigin, RuntimeErrorCode>>> = new Map([
   [ENOENT, { call: 'NotFound', cgroupFile: 'FailedPrecondition' }],

@@ -136,6 +136,9 @@ export function fcntl(fd: number, cmd: number, arg: number): number {
   return check(c.fcntl(fd, cmd, arg), `cannot change fd ${fd}`, 'fcntl')
 }
 
+/** ioctl(2) as it is, with either kind of argument, for callers that look at its errno. */
+export const rawIoctl = { buffer: c.ioctl, number: c.ioctl_number } as const
+
 /** ioctl(2) with a buffer argument. */
 export function ioctl(fd: number, request: number, arg: Uint8Array): void {
   check(c.ioctl(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')

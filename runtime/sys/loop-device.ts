@@ -7,7 +7,7 @@ import { constants, openSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
-import { declare, lastErrno } from './libc.ts'
+import { lastErrno, rawIoctl } from './libc.ts'
 import { EBUSY } from './linux.ts'
 
 const CONTROL = '/dev/loop-control'
@@ -24,9 +24,6 @@ const LO_FLAGS_AUTOCLEAR = 4
 const LO_FLAGS_DIRECT_IO = 16
 /** Another process may take the free device between LOOP_CTL_GET_FREE and the open. */
 const ATTEMPTS = 100
-
-const ioctlNumber = declare('int ioctl(int fd, unsigned long request, long arg)')
-const ioctlBuffer = declare('int ioctl(int fd, unsigned long request, void *arg)')
 
 /** An attached device. Mount it while `fd` is open; from then on the mount keeps it attached. */
 export interface LoopDevice extends Disposable {
@@ -47,11 +44,11 @@ export function attachLoop(file: string, { readonly, direct }: { readonly: boole
   // the name that losetup(8) shows, cut to the field
   config.write(file, NAME_AT, NAME_BYTES - 1)
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const number = ioctlNumber(control.fd, LOOP_CTL_GET_FREE, 0)
+    const number = rawIoctl.number(control.fd, LOOP_CTL_GET_FREE, 0)
     if (number < 0) throw syscallError('cannot get a free loop device', 'ioctl', lastErrno(), CONTROL)
     const path = `/dev/loop${number}`
     const device = open(path, mode)
-    if (ioctlBuffer(device.fd, LOOP_CONFIGURE, config) === 0)
+    if (rawIoctl.buffer(device.fd, LOOP_CONFIGURE, config) === 0)
       return { path, fd: device.fd, [Symbol.dispose]: () => device.close() }
     const errno = lastErrno()
     device.close()

@@ -166,10 +166,7 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
   }
 }
 
-/**
- * The mount points at and below a path in the text of a /proc/PID/mountinfo, in its order: a mount comes after the one
- * that it lies on.
- */
+/** The mount points at and below a path in the text of a /proc/PID/mountinfo, in its order, the latest last. */
 export function mountsBelow(path: string, mountinfo: string): string[] {
   const found: string[] = []
   // a host may have thousands of mounts and few of them are below the path, so only lines that contain it are parsed
