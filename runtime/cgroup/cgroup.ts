@@ -130,7 +130,7 @@ export class Cgroup {
     return this.#v2 ?? this.paths['devices'] ?? Object.values(this.paths)[0]
   }
 
-  /** Whether there is a cgroup: the container of a user who may not make cgroups has none. */
+  /** Whether there is a cgroup. A container has none if its user may not make cgroups. */
   get exists(): boolean {
     return this.#main !== undefined
   }

@@ -1,7 +1,7 @@
 /**
- * Running in front of a process: signals for this command go to the process, the streams are connected, and the command
- * ends with its exit status. Invariant: once a SignalRelay exists, no signal that can be caught ends this command and
- * leaves the container behind.
+ * Running a process in the foreground: signals for this command go to the process, the streams are connected, and the
+ * command ends with its exit status. Invariant: once a SignalRelay exists, no signal that can be caught ends this
+ * command and leaves the container behind.
  */
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'

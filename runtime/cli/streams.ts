@@ -157,8 +157,8 @@ export interface ChosenStreams extends Disposable {
 }
 
 /**
- * The caller's own streams, for a process that outlives the command. In place of a terminal it gets the null device,
- * since it could later read there what is typed on the host. The log says so.
+ * The caller's own streams, for a process that outlives the command. In place of a terminal it gets the null device:
+ * with the terminal it could later read what is typed on the host. The log says so.
  */
 export function detachedStreams(logger: Logger): ChosenStreams {
   let device: OwnedFd | undefined
