@@ -1,7 +1,9 @@
 /**
- * The calls of clients: which are being answered and since when, and one line of the log for how each ended: `op`, `container`, `exec`
- * and `durationMs`. Invariant: a call is listed from the moment its handler begins until it has an outcome, also when nobody waits for
- * that any more, since what a handler does may go on.
+ * The calls of clients: which are in progress and since when. The end of each is one line of the log with the fields
+ * `op`, `container`, `exec` and `durationMs`.
+ *
+ * Invariant: a call is listed from the moment its handler begins until the handler has an outcome. A client that gives
+ * up does not take the call off the list, because the handler goes on.
  */
 import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
 import { errnoCode, errnoOf, type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
@@ -15,7 +17,7 @@ interface Call {
   readonly began: number
 }
 
-/** The calls of one shim. */
+/** The calls in progress of one shim. */
 export class Calls {
   readonly #logger: Logger
   readonly #running = new Set<Call>()
@@ -24,12 +26,12 @@ export class Calls {
     this.#logger = logger
   }
 
-  /** What is being answered, with its age: the oldest first. */
+  /** The calls in progress with their ages, the oldest first. */
   get running(): LogFields[] {
     return [...this.#running].map(fieldsOf)
   }
 
-  /** Runs around every call. */
+  /** The server's interceptor: lists the call, and logs its outcome. */
   around(context: CallContext, next: () => Outcome, request: object): Outcome {
     const call = { op: context.method, request, began: milliseconds() }
     this.#running.add(call)
@@ -62,7 +64,7 @@ export class Calls {
     const fields = { ...fieldsOf(call), code: codeName(code), error: message }
     const origin = error instanceof TtrpcError ? (error.cause ?? error) : error
     if (origin instanceof TtrpcError) this.#logger.debug(fields, 'call refused')
-    // whatever runs out of descriptors or memory, be it a plain read, is the machine's trouble
+    // EMFILE, ENOMEM and the like are the machine's trouble and no bug, even when a plain read met them
     else if (origin instanceof RuntimeError || errnoCode(errnoOf(origin)) === 'ResourceExhausted')
       this.#logger.warn(fields, 'call failed')
     else {
@@ -72,7 +74,7 @@ export class Calls {
   }
 }
 
-/** By the monotonic clock; `performance` would load a module of Node for it. */
+/** The monotonic clock. `performance.now()` would load a module of Node that nothing else here needs. */
 function milliseconds(): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000
 }
@@ -81,7 +83,7 @@ function fieldsOf({ op, request, began }: Call): LogFields {
   return { op, ...names(request), durationMs: Math.round(10 * (milliseconds() - began)) / 10 }
 }
 
-/** Which container and exec a request names; the requests of all calls have these fields, as far as they have any. */
+/** The container and the exec that a request names. All requests use the same field names for them. */
 function names(request: object): LogFields {
   const text = (key: string): string | undefined => {
     const value: unknown = Reflect.get(request, key)

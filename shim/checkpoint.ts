@@ -1,7 +1,9 @@
 /**
- * What a Checkpoint request asks for: `path`, the folder that takes the images, which the daemon has made (and which is the client's own
- * `image_path` where there is one, so that option tells us nothing), and the options in either of their two forms; in the older one the
- * last two fields are swapped. Invariant: a request is understood whole, or refused, before anything happens to the container.
+ * What a Checkpoint request asks for: `path`, the folder for the images, and the options in one of two forms.
+ * containerd has made the folder. The option `image_path` is not read: containerd has already put it into `path`. In
+ * the older form of the options the last two fields are swapped.
+ *
+ * Invariant: a request is read whole, or refused, before anything happens to the container.
  */
 import { isAbsolute } from 'node:path'
 import { Code, typeNameOf } from 'ttrpc-ts'
@@ -12,7 +14,7 @@ import { classError, messageOf } from './status.ts'
 export interface Checkpoint {
   /** folder for the images, absolute */
   readonly path: string
-  /** ends the container afterwards */
+  /** whether the container is to end afterwards */
   readonly exit: boolean
   readonly openTcp: boolean
   readonly externalUnixSockets: boolean
@@ -20,9 +22,9 @@ export interface Checkpoint {
   readonly fileLocks: boolean
   readonly emptyNamespaces: readonly string[]
   readonly cgroupsMode: string
-  /** folder for what is of no use afterwards; empty for one of our own */
+  /** folder for temporary files and logs; empty lets the program that dumps choose one */
   readonly workPath: string
-  /** images that this one adds to; empty for none */
+  /** folder of an earlier checkpoint to which this one is incremental; empty for none */
   readonly parentPath: string
 }
 
@@ -53,7 +55,7 @@ function readOptions(any: CheckpointTaskRequest['options']): RuncCheckpointOptio
     if (name === LegacyCheckpointOptions.typeName)
       return RuncCheckpointOptions.create(LegacyCheckpointOptions.decode(any.value))
   } catch (error) {
-    // without its cause, which the log would take for a bug of ours
+    // without its cause: calls.ts would log a foreign error class as a bug of the shim
     throw classError(Code.INVALID_ARGUMENT, `cannot decode ${name}: ${messageOf(error)}`)
   }
   throw classError(Code.INVALID_ARGUMENT, `checkpoint options of the unknown type ${JSON.stringify(any.typeUrl)}`)

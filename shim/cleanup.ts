@@ -1,8 +1,11 @@
 /**
- * `delete` of a container whose shim did not say goodbye: it crashed, was killed, or never got as far; or it lives, and containerd has
- * lost it. Runs in a process of its own, without a server, from nothing but the command line; every step tolerates that its object is
- * gone, and a second run changes nothing. Invariant: a DeleteResponse is always printed (an empty answer would mean "exit code 0"), and
- * exit status 0 only when all is clean.
+ * The `delete` command, for a container that its shim did not clean up. That shim has crashed, was killed, failed in
+ * Create, or still lives and has lost its connection to containerd. This runs in a process of its own, without a
+ * server, and knows only its command line. Every step tolerates that its object is gone, so a second run changes
+ * nothing.
+ *
+ * Invariants: a DeleteResponse is always printed, because containerd reads an empty answer as "exit code 0". The exit
+ * status is 0 only when nothing is left.
  */
 
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
@@ -24,7 +27,9 @@ import { rootfsOf } from './rootfs.ts'
 import { messageOf } from './status.ts'
 import { endSurvivor, socketPaths } from './survivor.ts'
 
-/** A process that was killed by signal 9, which is what happens here to whatever still runs. */
+/**
+ * The exit status of a process that SIGKILL has ended, which is what this command does to a process that still runs.
+ */
 const KILLED_STATUS = 137
 
 /** Cleans up, prints the answer, and ends the process. */
@@ -48,7 +53,8 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   await step(() => endSurvivor(flags))
   let pid = 0
   await step(async () => {
-    // an id that another daemon's container has: a Create was refused for it, and this is what follows
+    // The id belongs to a container of another bundle, made for another containerd: Create was refused, and containerd
+    // now deletes what it takes for a leftover. That container must stay.
     if (made !== '' && !isSameFolder(made, bundle)) return
     pid = await deleteContainer(root, id, { force: true })
   })
@@ -57,20 +63,20 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   failpoint('cleanup:unmounted')
   await step(() => removeSockets(flags))
   failpoint('cleanup:done')
-  // read at the end: a shim that lived has written it just now
+  // read only now: a shim that was still alive may have written it during endSurvivor()
   const record = bundle === '' ? undefined : (readExit(bundle) ?? readStatus(bundle))
   writeSync(1, answerOf(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } }))
   if (failures.length > 0) writeSync(2, `containerd-shim-ts-v2: ${failures.join('; ')}\n`)
   return exitNow(failures.length === 0 ? 0 : 1)
 }
 
-/** Whether two paths name one folder, there or not. */
+/** Whether two paths name the same folder; a folder that is gone is compared by its name. */
 function isSameFolder(one: string, other: string): boolean {
   if (one === other) return true
   try {
     return realpathSync(one) === realpathSync(other)
   } catch {
-    // what is not there has but the name that it had
+    // one of them is gone, and the names differ
     return false
   }
 }

@@ -1,14 +1,16 @@
 /**
- * Events to containerd: one queue, one Forward in flight, so that the daemon sees them in the order in which they happened. A failed
- * delivery is repeated at the head of the queue and nothing overtakes it. Invariants: an exit is never dropped; the queue is bounded
- * otherwise; publishing never waits and never throws, since a container's life does not depend on who listens.
+ * Events to containerd: one queue and one Forward call in flight, so that containerd sees them in the order in which
+ * they happened. A failed delivery is repeated at the head of the queue, and no later event overtakes it.
+ *
+ * Invariants: an exit event is never dropped, except when containerd itself refuses it. All other events are bounded in
+ * number. Publishing never waits and never throws, because a container must not depend on its listeners.
  */
 import { Code, type MessageInput, type MessageType, packAny, TtrpcClient, TtrpcError } from 'ttrpc-ts'
 import { type Any, EventsService, TaskExit, type Timestamp } from 'ttrpc-ts/containerd'
 import { type Logger, realtime } from '../runtime/index.ts'
 import { messageOf } from './status.ts'
 
-/** Events that may wait; beyond it the oldest that is no exit goes. */
+/** Events that may wait. One more drops the oldest event that is not an exit. */
 export const MAX_QUEUED_EVENTS = 2048
 const FIRST_BACKOFF_MS = 1_000
 const LAST_BACKOFF_MS = 5_000
@@ -29,19 +31,19 @@ export interface Forwarder {
   close(): void
 }
 
-/** Runs a callback later; returns how to call it off. Replaced in tests. */
+/** Runs a callback later; returns a function that cancels it. Replaced in tests. */
 export type Scheduler = (callback: () => void, delayMs: number) => () => void
 
 /** What a queue is made of. */
 export interface EventQueueOptions {
   readonly namespace: string
-  /** undefined when there is no daemon to tell */
+  /** undefined when the launcher was given no ttrpc address: then events go nowhere */
   readonly forwarder: Forwarder | undefined
   readonly logger: Logger
   readonly schedule?: Scheduler
 }
 
-/** The ordered queue. */
+/** The queue of one shim. */
 export class EventQueue {
   readonly #options: EventQueueOptions
   readonly #schedule: Scheduler
@@ -50,8 +52,8 @@ export class EventQueue {
   #state: 'idle' | 'sending' | 'waiting' = 'idle'
   #cancelRetry = (): void => {}
   #failures = 0
-  /** the outage is in the log */
-  #told = false
+  /** whether the log has the outage that is going on */
+  #outageLogged = false
 
   constructor(options: EventQueueOptions) {
     this.#options = options
@@ -75,11 +77,11 @@ export class EventQueue {
     })
     if (this.#state !== 'idle') return
     this.#state = 'sending'
-    // after the answer to the call that caused it, for which a client waits
+    // not at once: the answer to the call that caused the event goes out first, because a client waits for it
     setImmediate(() => this.#send())
   }
 
-  /** There is a sign that the daemon lives, or no time to lose: what waits for the next attempt is attempted now. */
+  /** Ends the pause before the next attempt: containerd has just shown that it lives, or the shim is leaving. */
   retry(): void {
     if (this.#state !== 'waiting') return
     this.#cancelRetry()
@@ -87,7 +89,7 @@ export class EventQueue {
     this.#send()
   }
 
-  /** Resolves when everything was delivered, or after `limitMs`. */
+  /** Resolves when every event was delivered, or after `limitMs`. */
   drain(limitMs: number): Promise<void> {
     if (this.#queue.length === 0) return Promise.resolve()
     this.retry()
@@ -116,7 +118,7 @@ export class EventQueue {
     this.#options.forwarder?.forward(head).then(
       () => {
         this.#failures = 0
-        this.#told = false
+        this.#outageLogged = false
         this.#queue.shift()
         this.#send()
       },
@@ -133,15 +135,14 @@ export class EventQueue {
       return
     }
     const delayMs = Math.min(FIRST_BACKOFF_MS * 2 ** this.#failures++, LAST_BACKOFF_MS)
-    // once per outage: the queue goes on trying in silence
-    if (!this.#told) this.#options.logger.warn(fields, 'cannot deliver events, will go on trying')
-    this.#told = true
+    if (!this.#outageLogged) this.#options.logger.warn(fields, 'cannot deliver events, will go on trying')
+    this.#outageLogged = true
     this.#state = 'waiting'
     this.#cancelRetry = this.#schedule(() => this.#send(), delayMs)
   }
 
   #dropOne(): void {
-    // the head may be in flight and must stay what it is
+    // the head may be in flight, and #send() removes it from the head when it was delivered
     const at = this.#queue.findIndex((envelope, index) => index > 0 && envelope.event.typeUrl !== TaskExit.typeName)
     if (at < 0) return
     const [dropped] = this.#queue.splice(at, 1)
@@ -154,7 +155,10 @@ function timer(callback: () => void, delayMs: number): () => void {
   return () => clearTimeout(handle)
 }
 
-/** Forwards to containerd's ttrpc socket: connects when there is something to say, and again, once at once, when the connection was lost. */
+/**
+ * Forwards to containerd's ttrpc socket. It connects at the first event, and once more at once when the connection was
+ * lost.
+ */
 export function daemonForwarder(path: string, namespace: string): Forwarder {
   let client: TtrpcClient | undefined
 
@@ -180,7 +184,7 @@ export function daemonForwarder(path: string, namespace: string): Forwarder {
       try {
         await attempt(envelope)
       } catch (error) {
-        // a connection from before the daemon's restart tells of its end only now
+        // containerd has restarted since the last event: only this write has shown that the old connection is dead
         if (!reused || !(error instanceof TtrpcError) || error.code !== Code.UNAVAILABLE) throw error
         await attempt(envelope)
       }

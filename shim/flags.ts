@@ -1,22 +1,23 @@
 /**
- * The command line that the launcher gives us: Go-style flags (`-flag value`, `-flag=value`, one or two dashes), then the action.
- * It is a contract between two programs of one installation, so anything unknown is a mistake and refused by name.
+ * The command line that the launcher passes on: flags in the style of Go (`-flag value`, `-flag=value`, one or two
+ * dashes), then the action. The two programs belong to one installation, so an unknown flag is a mistake and is refused
+ * by name.
  */
 
-/** What this process is asked to be. */
+/** The command line, read. */
 export interface Flags {
   readonly action: 'serve' | 'delete'
   /** containerd's namespace */
   readonly namespace: string
   /** id of the container that this shim was started for */
   readonly id: string
-  /** the daemon's gRPC socket, a path without scheme */
+  /** containerd's gRPC socket, a path without scheme */
   readonly address: string
   /** the bundle; empty when the launcher was not told */
   readonly bundle: string
-  /** the daemon's ttrpc socket, where events go; empty when there is none */
+  /** containerd's ttrpc socket, where events go; empty when there is none */
   readonly ttrpc: string
-  /** path of our own socket */
+  /** path of the shim's own socket, for `serve` */
   readonly socket: string
   readonly debug: boolean
 }
@@ -28,7 +29,7 @@ function isTextFlag(name: string): name is TextFlag {
   return TEXT_FLAGS.some((flag) => flag === name)
 }
 
-/** Reads the arguments after the script's name. @throws Error with one clear line */
+/** Reads the arguments after the script's name. @throws Error with a message of one line */
 export function parseFlags(argv: readonly string[]): Flags {
   const text: Record<TextFlag, string> = { namespace: '', id: '', address: '', bundle: '', ttrpc: '', socket: '' }
   let debug = false

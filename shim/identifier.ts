@@ -1,16 +1,16 @@
 /**
- * The ids that clients give to containers and execs. containerd lets through what is written here, and so do we: an id becomes the name of
- * a folder and a word in logs and events, whoever it came from.
+ * The ids that clients give to containers and execs. containerd's own rule is the one below; the shim checks it again,
+ * because an id becomes the name of a folder, and a word in logs and events.
  */
 import { Code } from 'ttrpc-ts'
 import { classError } from './status.ts'
 
 const LONGEST = 76
 const IDENTIFIER = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
-/** What is shown of an id that is too long to show. */
+/** How many characters of a long id the refusal shows. */
 const SHOWN = 80
 
-/** @throws InvalidArgument */
+/** Checks an id; `what` names its kind in the refusal. @throws InvalidArgument */
 export function checkIdentifier(what: string, id: string): void {
   if (id.length > 0 && id.length <= LONGEST && IDENTIFIER.test(id)) return
   const shown = id.length > SHOWN ? `${id.slice(0, SHOWN)}…` : id

@@ -1,7 +1,13 @@
 /**
- * When the shim process ends, and how. It ends because it is told to (Shutdown, a signal), or because nobody can tell it any more: its
- * `start` failed half-way and no container ever came, or its bundle is gone, and with it the only place where containerd keeps our
- * address. Invariant: it leaves in order (the socket vanishes, what is being created is undone, events are delivered), in bounded time.
+ * When the shim process ends, and how. Shutdown or a signal tells it to end. It also ends by itself when containerd can
+ * no longer reach it:
+ *
+ *   - It has had no container for a minute, as after a `start` whose client failed before its Create.
+ *   - A container's bundle is gone, and with it the file `address`, the only place where containerd keeps the shim's
+ *     address.
+ *
+ * Invariant: it leaves in order and in bounded time. The socket vanishes, a Create in progress is undone, events are
+ * delivered.
  */
 import { existsSync, unlinkSync } from 'node:fs'
 import type { CallContext, Outcome } from 'ttrpc-ts'
@@ -11,29 +17,32 @@ import type { ShimLogger } from './log.ts'
 import { messageOf } from './status.ts'
 import type { Registry, Task } from './task/registry.ts'
 
-/** How long a shim may be without a container, and how often one with a container looks for its bundle. */
+/** How long a shim may be without a container, and how often a shim with containers looks for their bundles. */
 export const IDLE_MS = 60_000
-/** What events get to be delivered when the shim leaves. */
+/** How long a leaving shim waits for its events to be delivered. */
 const DRAIN_MS = 1_900
-/** Whatever happens, the process is gone after this. */
+/** The longest time from leave() to the end of the process. */
 const LEAVE_MS = 2_000
-/** The calls after which a shim may be without a container; no other call keeps an empty one alive, since daemons poll. */
+/**
+ * The calls that start the minute anew. Other calls do not: containerd polls, and an empty shim must not live on
+ * because of that.
+ */
 const MOVING = new Set(['Create', 'Delete'])
 
-/** What a life is made of. */
+/** What a Life works with. */
 export interface LifeParts {
-  /** path of our own socket */
+  /** path of the shim's own socket */
   readonly socket: string
   readonly logger: ShimLogger
   readonly registry: Registry
   readonly events: Pick<EventQueue, 'drain' | 'retry'>
-  /** Ends a container of which nobody knows any more; resolves when it is gone. */
+  /** Ends a container that containerd no longer knows; resolves when it is gone. */
   readonly abandon: (task: Task) => Promise<void>
   /** Ends the process; replaced in tests. */
   readonly exit?: (status: number) => void
 }
 
-/** The end of the process, from its beginning on. */
+/** Decides when the process ends, and ends it. */
 export class Life {
   readonly #parts: LifeParts
   readonly #exitProcess: (status: number) => void
@@ -48,9 +57,9 @@ export class Life {
     this.#idle = setTimeout(() => this.#look(), longTime(IDLE_MS))
   }
 
-  /** Runs around every call: some of them make it live longer. */
+  /** The server's interceptor: a call shows that containerd lives, and some calls start the idle minute anew. */
   around(context: CallContext, next: () => Outcome): Outcome {
-    // whoever calls us takes our events too
+    // the caller is containerd, which takes events as well
     this.#parts.events.retry()
     let outcome: Outcome
     try {
@@ -69,8 +78,9 @@ export class Life {
   }
 
   /**
-   * Gives up the socket's name. The name is that of the container's id, so a `start` of that id would find us there for as long as our
-   * last events take; and once we are gone from it, it may be another shim's, which is why it is removed only once.
+   * Removes the socket's name, at most once. The name is derived from the container's id: while it is there, a `start`
+   * of the same id would find this shim, which is leaving. Once it is removed, the same name may belong to the next
+   * shim and must not be removed again.
    */
   withdraw(): void {
     if (this.#withdrawn) return
@@ -78,11 +88,11 @@ export class Life {
     try {
       unlinkSync(this.#parts.socket)
     } catch {
-      // `delete` has removed it already, or we were given none
+      // `delete` has removed it already, or the launcher gave no path
     }
   }
 
-  /** Leaves in order. */
+  /** Ends the process in order, within LEAVE_MS. */
   leave(): void {
     if (this.#leaving) return
     this.#leaving = true
@@ -105,7 +115,7 @@ export class Life {
   }
 
   #ended(context: CallContext): void {
-    // cheap: a running timer is only moved
+    // refresh() only moves the timer and is cheap enough for every call
     if (MOVING.has(context.method)) this.#idle.refresh()
   }
 
@@ -121,7 +131,7 @@ export class Life {
     for (const task of registry.tasks) if (!existsSync(task.bundle)) void this.#end(task)
   }
 
-  /** containerd removes a bundle when it has given a container up: what still runs of it is known to nobody. */
+  /** containerd has removed the bundle, so it has given the container up. Nothing else will end what still runs. */
   async #end(task: Task): Promise<void> {
     const { abandon, logger, registry } = this.#parts
     if (this.#abandoned.has(task)) return
@@ -131,7 +141,7 @@ export class Life {
       await abandon(task)
       if (registry.empty) this.leave()
     } catch (error) {
-      // the next look tries again
+      // #look() tries again a minute later
       this.#abandoned.delete(task)
       logger.error({ container: task.id, error: messageOf(error) }, 'cannot end a container whose bundle was removed')
     }

@@ -1,9 +1,9 @@
 /**
- * The shim's log: pino, formatted as the text lines that containerd itself writes (`time=… level=… msg=… key=value`), to fd 2, which is
- * the bundle's `log` fifo. Invariants: a write never blocks (the fifo is non-blocking) and never fails a caller: without a reader or
- * without room the line is dropped, and a descriptor that is broken for good is given up after one attempt.
- * Loading pino takes about 10 ms, more than a container's Start: it is loaded when the first line is to be written, which an ordinary
- * container's life without -debug never does.
+ * The shim's log: pino, formatted as the text lines that containerd itself writes (`time=… level=… msg=… key=value`),
+ * to fd 2, which is the bundle's `log` fifo. Invariants: a write never blocks (the fifo is non-blocking) and never
+ * fails a caller: without a reader or without room the line is dropped, and a descriptor that is broken for good is
+ * given up after one attempt. Loading pino takes about 10 ms, more than a container's Start: it is loaded when the
+ * first line is to be written, which an ordinary container's life without -debug never does.
  */
 import { writeSync } from 'node:fs'
 import { constants } from 'node:os'

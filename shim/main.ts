@@ -1,7 +1,7 @@
 /**
- * Entry point of the shim process: reads the command line, takes its name in ps, and hands over to the one action it was started for.
- * Both actions are imported statically: one flat bundle starts faster than two lazy halves. Nothing happens at import but what is on
- * the last lines.
+ * The entry point of the shim process: it reads the command line, sets the title that `ps` shows, and runs the one
+ * action it was started for. Both actions are imported statically, because one flat bundle starts faster than two lazy
+ * halves. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
 import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/index.ts'
@@ -27,16 +27,16 @@ async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
-/** stderr of `delete` is read by containerd, that of `serve` is the log fifo: one line for either. */
+/** One line on stderr: containerd reads it after `delete`, and for `serve` it is the log fifo. */
 function complain(error: unknown): void {
   try {
     writeSync(2, `containerd-shim-ts-v2: ${error instanceof Error ? error.message : String(error)}\n`)
   } catch {
-    // a full or closed log: there is nobody left to tell
+    // the log is full or closed, and there is no other place to write to
   }
 }
 
-// it is about the daemon, and programs that we start would tell its service manager of themselves
+// It names the socket on which containerd reports to systemd. Programs that the shim starts must not report there.
 delete process.env['NOTIFY_SOCKET']
 leaveStderrAlone()
 probeTurns()

@@ -1,10 +1,12 @@
 /**
- * The TOML of runtimeoptions.v1.Options, read by a library that only the shims of those containers load that have such a document.
- * Invariant: whatever is wrong with the text becomes one line that names its place; whole numbers stay exact.
+ * Reads the TOML of runtimeoptions.v1.Options. The library for it is loaded only when a container comes with such a
+ * document.
+ *
+ * Invariants: a mistake in the text becomes an error of one line that names its place. Whole numbers stay exact.
  */
 import { RuntimeError } from '../runtime/index.ts'
 
-/** A value of a document: what options are made of, or anything else. */
+/** A value of a document. Options are strings, whole numbers and booleans; everything else is here to be refused. */
 export type TomlValue = string | bigint | boolean | object | number
 
 const PREFIX = 'Invalid TOML document: '
@@ -22,7 +24,7 @@ export async function readToml(bytes: Uint8Array, where: string): Promise<Readon
     return parse(text, { integersAsBigInt: true })
   } catch (cause) {
     if (!(cause instanceof TomlError)) throw cause
-    // below its first line the library draws the place
+    // the other lines of the library's message are a drawing of the place
     const [reason = ''] = cause.message.replace(PREFIX, '').split('\n')
     const message = `cannot read ${where}, line ${cause.line}, column ${cause.column}: ${reason}`
     throw new RuntimeError('InvalidArgument', message, { cause })

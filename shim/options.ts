@@ -1,8 +1,11 @@
 /**
- * Runtime options: what Create's Any says about how to run the container. Four forms arrive, depending on client and runtime name:
- * nothing, containerd.runc.v1.Options, the legacy containerd.linux.runc.CreateOptions, and runtimeoptions.v1.Options with TOML inside.
- * An unknown form is ignored with a warning (clients send what they like); an option that we know and cannot honour is refused.
- * `shim_cgroup` is not read here: the launcher has obeyed it before it started us.
+ * Runtime options: what the Any in a Create request says about how to run the container. Four forms arrive, depending
+ * on the client and the runtime's name: nothing, containerd.runc.v1.Options, the legacy
+ * containerd.linux.runc.CreateOptions, and runtimeoptions.v1.Options with TOML inside.
+ *
+ * A form of an unknown type is ignored with a warning, because clients send options of other runtimes. A known option
+ * that the shim cannot honour is refused. `shim_cgroup` is not read here: the launcher has joined that cgroup before it
+ * started this process.
  */
 import { type MessageType, typeNameOf } from 'ttrpc-ts'
 import { type Any, LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/containerd'
@@ -10,28 +13,31 @@ import { RuntimeError, readRegularFile } from '../runtime/index.ts'
 import { readToml, type TomlValue } from './options-toml.ts'
 import { messageOf } from './status.ts'
 
-/** The options that mean something to this shim. */
+/** The options that have an effect in this shim. */
 export interface ShimOptions {
   /** move the root with MS_MOVE and chroot instead of pivot_root */
   readonly noPivotRoot: boolean
   /** stay in the caller's session keyring */
   readonly noNewKeyring: boolean
-  /** owner of the streams on the host; 0 means the process's own user */
+  /** owner of the streams, in ids of the host; 0 means the process's own user and group */
   readonly ioUid: number
   readonly ioGid: number
-  /** folder of all namespaces' state; empty means the default */
+  /** folder for the state of all containers, one subfolder per containerd namespace; empty means the default */
   readonly root: string
-  /** a read-only rbind mount is so with all that is mounted below it: for dockerd, which asks for that only where it knows the runtime */
+  /**
+   * whether a read-only rbind mount makes all mounts below it read-only too. dockerd asks for that in the spec, but
+   * only of runtimes that it knows.
+   */
   readonly recursiveReadOnly: boolean
 }
 
-/** The options and what should be logged about them. */
+/** The options, and the warnings to log. */
 export interface ParsedOptions {
   readonly options: ShimOptions
   readonly warnings: readonly string[]
 }
 
-/** Every option in one shape, whatever form it came in. */
+/** All options that are read, in one shape for all forms. */
 interface RawOptions {
   noPivotRoot: boolean
   noNewKeyring: boolean
@@ -54,15 +60,19 @@ const NONE: Readonly<RawOptions> = {
   recursiveReadOnly: false,
 }
 
-/** A daemon's configuration is far below; the file is of the operator's choosing, but may be any. */
+/** The largest configuration file that is read. Real ones are far smaller, but the path may name any file. */
 const MAX_CONFIG_BYTES = 1024 * 1024
-/** The highest user or group id: the one above means none. */
+/** The highest user or group id. The number above it is (uid_t)-1, which stands for "no id". */
 const MAX_ID = 4_294_967_294n
 
-/** Binary names that mean "the usual runtime": ours is built in. */
+/** Values of `binary_name` that are accepted. They all mean the built-in runtime. */
 const OWN_BINARIES: readonly string[] = ['', 'runc', 'runts']
 
-/** Reads the options of a Create request. @throws InvalidArgument, Unimplemented for an option that cannot be honoured; the system's error for a file */
+/**
+ * Reads the options of a Create request.
+ * @throws InvalidArgument; Unimplemented for an option that cannot be honoured; an error with the code of the errno
+ * when the configuration file cannot be read
+ */
 export async function parseOptions(any: Any | undefined): Promise<ParsedOptions> {
   const warnings: string[] = []
   const raw = await rawOptions(any, warnings)
@@ -120,7 +130,10 @@ async function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: 
   return raw
 }
 
-/** Sets what the key names (containerd's spelling); false when the key is none of ours. @throws InvalidArgument for a value of another type */
+/**
+ * Sets the option that a key names, in containerd's spelling; false for an unknown key.
+ * @throws InvalidArgument for a value of the wrong type; Unimplemented for ShimCgroup
+ */
 function setOption(raw: RawOptions, key: string, value: TomlValue, where: string): boolean {
   const expected = (what: string): RuntimeError =>
     new RuntimeError('InvalidArgument', `cannot use the key "${key}" of ${where}: expected ${what}`)

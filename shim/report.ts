@@ -1,7 +1,10 @@
 /**
- * What an operator wants to know of a shim that seems stuck, large or lost: the answer to SIGUSR1. It goes to two places, since either may
- * be out of reach: the file `shim-report` of the bundle, replaced every time, and the log, whatever its level. Invariants: nothing waits
- * for a lane or a process; what cannot be found out is left out; nothing of it exists before it is asked for.
+ * The answer to SIGUSR1: what an operator wants to know of a shim that seems stuck, large or lost. It goes to the file
+ * `shim-report` of the bundle, which is replaced every time, and to the log at any level. Either place may be out of
+ * reach.
+ *
+ * Invariants: making a report waits for no lane and no process. What cannot be found out is left out. It costs no
+ * memory and no work before the first signal.
  */
 import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,20 +15,20 @@ import type { Shim, Task, TaskProcess } from './task/registry.ts'
 
 const REPORT_FILE = 'shim-report'
 
-/** The report: lines of fields by what they are about. */
+/** A report: log fields, by subject. */
 export interface Report {
   readonly shim: LogFields
   readonly memory: LogFields
-  /** open descriptors by kind, paths of files as they are */
+  /** open descriptors, counted by kind or by the path of a file */
   readonly files: readonly LogFields[]
-  /** what the event loop waits for, by Node's names */
+  /** what the event loop waits for, in Node's names, counted */
   readonly waiting: readonly LogFields[]
   readonly calls: readonly LogFields[]
   readonly containers: readonly LogFields[]
   readonly processes: readonly LogFields[]
 }
 
-/** Looks at everything. */
+/** Collects a report. */
 export function makeReport(shim: Shim, calls: Calls): Report {
   const { registry, events, pid } = shim
   const tasks = [...registry.tasks]
@@ -50,11 +53,13 @@ export function makeReport(shim: Shim, calls: Calls): Report {
   }
 }
 
-/** Makes the report, writes it where an operator looks, and logs it; `bundle` is the one that the shim was started for. */
+/**
+ * Makes a report, writes it to all bundles of the shim, and logs it. `bundle` is the one that the shim was started for.
+ */
 export function report(shim: Shim, calls: Calls, bundle: string): void {
-  // before the log is: its library would be counted too
+  // first of all: the log would load its library, and the report would count that memory
   const made = makeReport(shim, calls)
-  // a container that is still being created is in no table
+  // the registry does not have a container that is still being created, so the bundle of the command line is added
   const bundles = new Set([bundle, ...[...shim.registry.tasks].map((task) => task.bundle)])
   for (const folder of bundles) if (folder !== '') writeReport(shim, folder, made)
   for (const [part, found] of Object.entries(made)) {
@@ -72,7 +77,9 @@ function writeReport({ logger }: Shim, bundle: string, made: Report): void {
   }
 }
 
-/** In KiB. What the process alone costs is its anonymous memory, its page tables, and 16 KiB of stack per thread. */
+/**
+ * In KiB. What this process alone costs: its anonymous memory, its page tables, and 16 KiB of kernel stack per thread.
+ */
 function memory(): LogFields {
   const rollup = text('/proc/self/smaps_rollup') ?? ''
   const status = text('/proc/self/status') ?? ''
@@ -94,7 +101,7 @@ function memory(): LogFields {
   }
 }
 
-/** What each open descriptor is: a kind ("socket", "pipe", "anon_inode eventpoll"), or the path of a file. */
+/** One word per open descriptor: a kind ("socket", "pipe", "eventpoll"), or the path of a file. */
 function openFiles(): string[] {
   return readdirSync('/proc/self/fd').flatMap((fd) => {
     try {
@@ -102,7 +109,7 @@ function openFiles(): string[] {
       if (kind === '') return [readlinkSync(`/proc/self/fd/${fd}`)]
       return [kind === 'anon_inode' ? rest : kind]
     } catch {
-      // the one through which the folder was read
+      // the descriptor through which readdir has read the folder is closed by now
       return []
     }
   })
@@ -125,7 +132,7 @@ function processFields(task: Task, { execId, state, launching, stdio, io }: Task
     pid: state.pid,
     state: state.kind,
     launching: launching !== undefined,
-    // a D here is a process that hangs in the kernel, a Z one that was not reaped
+    // the letter of /proc/PID/stat: D hangs in the kernel, Z was not reaped
     kernel: state.pid === 0 ? undefined : (attempt(() => processStat(state.pid)?.state) ?? 'gone'),
     stdin: stdio.stdin || undefined,
     stdout: stdio.stdout || undefined,
@@ -142,7 +149,7 @@ function attempt<T>(look: () => T): T | undefined {
   try {
     return look()
   } catch {
-    // left out: a report says what can be known
+    // left out of the report
     return undefined
   }
 }

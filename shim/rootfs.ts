@@ -1,18 +1,23 @@
 /**
- * The container's root file system: the mounts of the Create request, on <bundle>/rootfs in the host's mount namespace, where containerd
- * and its clients expect to see it. Invariant: either all of them are mounted or none.
+ * The container's root file system: the mounts of the Create request, on <bundle>/rootfs in the shim's own mount
+ * namespace, where containerd and its clients expect it.
+ *
+ * Invariant: either all of them are mounted or none.
  */
 import { existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Mount } from 'ttrpc-ts/containerd'
 import { type MountHelpers, mountEntry, RuntimeError, reasonOf, unmountTree } from '../runtime/index.ts'
 
-/** The folder that the mounts go to. */
+/** The mount point of the root file system. */
 export function rootfsOf(bundle: string): string {
   return join(bundle, 'rootfs')
 }
 
-/** Mounts the list in its order; returns whether there is anything to unmount. @throws what the mount met, after undoing the others */
+/**
+ * Mounts the list in its order; returns whether there is anything to unmount.
+ * @throws the error of the mount that failed, after unmounting the others
+ */
 export async function mountRootfs(bundle: string, mounts: readonly Mount[], helpers: MountHelpers): Promise<boolean> {
   if (mounts.length === 0) return false
   const rootfs = rootfsOf(bundle)
@@ -31,8 +36,8 @@ export async function mountRootfs(bundle: string, mounts: readonly Mount[], help
 }
 
 /**
- * A mount's own target inside the root. What is mounted there already comes from an image, so a symbolic link on the way could lead
- * anywhere on the host: it is refused. Nothing can change meanwhile, since no process of the container exists yet.
+ * The path of a mount's target inside the root. The mounts before it come from an image, so a symbolic link on the way
+ * could lead anywhere on the host; it is refused. The check cannot be raced: no process of the container exists yet.
  */
 function targetBelow(rootfs: string, target: string): string {
   let path = rootfs

@@ -1,6 +1,9 @@
 /**
- * The shim process at work: it takes the listening socket that the launcher made and answers; life.ts decides when it ends.
- * Invariants: no error of one container ends it; a socket whose other end is not our own user is closed unread.
+ * The shim process at work: it serves on the listening socket that the launcher made. life.ts decides when the process
+ * ends.
+ *
+ * Invariants: no error of one container ends the process. A connection from another user is closed before a byte of it
+ * is read.
  */
 import { createServer, type Server, type Socket } from 'node:net'
 import { TtrpcServer } from 'ttrpc-ts'
@@ -20,13 +23,13 @@ import { taskHandlers } from './task/service.ts'
 const LISTEN_FD = 3
 const BACKLOG = 4096
 
-/** Serves until told to stop. */
+/** Starts to serve; returns at once. life.ts ends the process. */
 export function serve(flags: Flags): void {
   const logger = createLogger({ debug: flags.debug, fields: { namespace: flags.namespace, id: flags.id } })
   const reaper = new Reaper(logger)
   reaper.start()
   watchForBugs(logger)
-  // nothing here is relative, and the bundle must be removable
+  // The shim was started in the bundle, which containerd must be able to remove. No path in the shim is relative.
   process.chdir('/')
   const registry = new Registry()
   const events = new EventQueue({
@@ -69,8 +72,9 @@ export function serve(flags: Flags): void {
 }
 
 /**
- * Server.listen() loads Node's cluster, child_process and dgram, a tenth of the whole start, to ask whether this is a cluster's worker.
- * `_listen2` is what it then calls, and Node keeps it as an alias for others; a Node without it is asked the long way.
+ * Server.listen() loads Node's modules cluster, child_process and dgram to find out whether this process is a cluster's
+ * worker, which takes a tenth of the whole start. `_listen2` is what it calls afterwards; Node keeps that name as an
+ * alias. Without the alias this uses listen().
  */
 function listen(listener: Server): void {
   const direct: unknown = Reflect.get(listener, '_listen2')
@@ -78,7 +82,10 @@ function listen(listener: Server): void {
   else listener.listen({ fd: LISTEN_FD, backlog: BACKLOG })
 }
 
-/** Only our own user may command us; the socket's mode says so too, but it can be changed. */
+/**
+ * Only processes with the shim's own user and group may command it. The mode of the socket says the same, but can be
+ * changed.
+ */
 function isOwnUser(socket: Socket, logger: ShimLogger): boolean {
   const handle: unknown = Reflect.get(socket, '_handle')
   const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined
@@ -89,7 +96,10 @@ function isOwnUser(socket: Socket, logger: ShimLogger): boolean {
   return false
 }
 
-/** An error that nobody caught is a bug, but the container must not pay for it. */
+/**
+ * An uncaught error is a bug of the shim: it is logged, and the process goes on, because its end would cost the
+ * containers' state.
+ */
 function watchForBugs(logger: ShimLogger): void {
   const tell = (what: string) => (error: unknown) => {
     const stack = error instanceof Error ? error.stack : undefined

@@ -1,7 +1,8 @@
 /**
- * How failures look to containerd: the only place where a RuntimeError becomes a TtrpcError, and the few refusals that the shim itself
- * makes. Clients branch on NotFound, AlreadyExists, FailedPrecondition, Unimplemented and DeadlineExceeded; everything else is Unknown,
- * as it always was. Messages of a class end with containerd's words for it, since some clients look at the text.
+ * How failures look to containerd. This is the only place where a RuntimeError becomes a TtrpcError; the shim's own
+ * refusals are made here too. Clients branch on NotFound, AlreadyExists, FailedPrecondition, Unimplemented,
+ * DeadlineExceeded and Canceled; every other code of the runtime is sent as Unknown. Some clients look at the text, so
+ * the messages of these classes end with containerd's words for the class.
  */
 import { Code, TtrpcError } from 'ttrpc-ts'
 import { RuntimeError, type RuntimeErrorCode } from '../runtime/index.ts'
@@ -15,7 +16,7 @@ const CODES: Readonly<Partial<Record<RuntimeErrorCode, number>>> = {
   Canceled: Code.CANCELED,
 }
 
-/** The classes that a step of many parts may have as a whole. */
+/** The classes that the failure of a whole step keeps; see stepFailed(). */
 const OF_A_STEP: readonly RuntimeErrorCode[] = ['AlreadyExists', 'Canceled', 'Unimplemented']
 
 const CLASS_TEXT: Readonly<Record<number, string>> = {
@@ -28,24 +29,24 @@ const CLASS_TEXT: Readonly<Record<number, string>> = {
   [Code.CANCELED]: 'context canceled',
 }
 
-/** An error of a class that containerd knows, its message ending with the class's words. */
+/** An error of a class that containerd knows; its message ends with containerd's words for the class. */
 export function classError(code: number, message: string, cause?: unknown): TtrpcError {
   const words = CLASS_TEXT[code]
   const text = words === undefined || message.endsWith(words) ? message : `${message}: ${words}`
   return new TtrpcError(code, text, cause === undefined ? {} : { cause })
 }
 
-/** A refusal without a class: wrong state, wrong argument. */
+/** A refusal without a class (Unknown): wrong state, wrong argument. */
 export function refused(message: string): TtrpcError {
   return new TtrpcError(Code.UNKNOWN, message)
 }
 
-/** The id or exec id names nothing here. */
+/** The error for an id or exec id that names nothing here. */
 export function notFound(message: string): TtrpcError {
   return classError(Code.NOT_FOUND, message)
 }
 
-/** What a handler's failure is called on the wire; a plain Error is a bug of ours and answered as Internal. */
+/** The error that answers a call whose handler threw. A plain Error is a bug of the shim and becomes Internal. */
 export function toTtrpcError(error: unknown): TtrpcError {
   if (error instanceof TtrpcError) return error
   if (error instanceof RuntimeError) return classError(CODES[error.code] ?? Code.UNKNOWN, error.message, error)
@@ -53,8 +54,10 @@ export function toTtrpcError(error: unknown): TtrpcError {
 }
 
 /**
- * The failure of a whole step (`OCI runtime create failed`): one line that begins with the step. A class is kept where it is of the step
- * itself and not of something that the step met: the id exists, the caller has given up, the whole step is one that we refuse (checkpoint).
+ * The failure of a whole step (`OCI runtime create failed`): one line that begins with the step's name. The class is
+ * kept when it is about the step itself: the id is taken, the caller has given up, the shim refuses the step altogether
+ * (restoring a checkpoint). The class of an error from a system call or from the spec says nothing about the step, and
+ * becomes Unknown.
  */
 export function stepFailed(step: string, error: unknown): TtrpcError {
   const message = `${step}: ${messageOf(error).replaceAll('\n', ' ')}`
@@ -69,7 +72,7 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** Whether the error says that the thing is gone (which many calls want to hear). */
+/** Whether the error says that the object does not exist. */
 export function isNotFound(error: unknown): boolean {
   return error instanceof RuntimeError && error.code === 'NotFound'
 }

@@ -1,10 +1,11 @@
 /**
- * The shim of a container that `delete` is asked to remove: usually gone, but it may still live, when containerd has lost or given up
- * the connection to it. One that answers ends its container itself, with its hooks and its events, and then leaves; one that does not
- * answer is killed, as long as it holds the container's lock and its init. Invariant: no process is killed but the one that listens on
- * the container's own socket (the kernel says which) and whose command line says that it is the shim of this very container.
+ * The shim that may still serve a container which `delete` is asked to remove: containerd has lost or given up its
+ * connection to it. A shim that answers ends its container itself, with its hooks and its events, and then leaves. A
+ * shim that does not answer is killed, because it would keep the container's lock and its init.
+ *
+ * Invariant: this kills one process at most per socket, the one that listens on the container's own socket. The kernel
+ * names it (SO_PEERCRED), and its command line must name this container and namespace.
  */
-
 import { readFileSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename, join } from 'node:path'
@@ -22,28 +23,32 @@ import {
 import { readFile } from './bundle.ts'
 import type { Flags } from './flags.ts'
 
-/** What one that lives gets to say so. */
+/** How long a shim may take to answer Connect, which shows that it is not stuck. */
 const ANSWER_MS = 1_000
-/** What it gets to end its container; containerd gives the whole of `delete` five seconds. */
+/** How long each call may take by which it ends its container. containerd gives the whole of `delete` five seconds. */
 const END_MS = 2_000
 const DEFAULT_SOCKET_DIR = '/run/containerd/s'
 const SCHEME = 'unix://'
 
-/** Where the container's shim listens, or did: where the rule says (shim v2: a hash of daemon, namespace and id), and where the bundle does. */
+/**
+ * The paths at which the container's shim listens or has listened. One follows from the shim v2 rule: a hash of
+ * containerd's address, the namespace and the id. The other is in the bundle's file `address`.
+ */
 export function socketPaths({ bundle, address, namespace, id }: Flags): string[] {
-  // loading it takes milliseconds that a serving shim, which shares this bundle, must not pay
+  // not imported: loading node:crypto takes milliseconds, and `serve` runs from the same bundled file
   const { createHash } = process.getBuiltinModule('node:crypto')
   const hash = createHash('sha256')
     .update(join(address, namespace, id))
     .digest('hex')
   const named = bundle === '' ? '' : (readFile(join(bundle, 'address'))?.trim() ?? '')
   const paths = [join(DEFAULT_SOCKET_DIR, hash)]
-  // believed only about a socket of this container's name: the folder may be another one, the name never is
+  // The file is believed only when its socket has this container's hash as its name. Its folder may differ from the
+  // default one.
   if (named.startsWith(`${SCHEME}/`) && basename(named) === hash) paths.push(named.slice(SCHEME.length))
   return [...new Set(paths)]
 }
 
-/** Ends the shim that still serves the container, if there is one. @throws what stood in the way of killing it */
+/** Ends the shim that still serves the container, if there is one. @throws RuntimeError when it cannot be killed */
 export async function endSurvivor(flags: Flags): Promise<void> {
   for (const path of socketPaths(flags)) {
     const connection = connectIfAny(path)
@@ -57,20 +62,20 @@ function connectIfAny(path: string): OwnedFd | undefined {
   try {
     return connectUnix(path)
   } catch (error) {
-    // no such file, or nobody listens on it: the common case
+    // no such file, or no process listens on it: the common case
     if (error instanceof RuntimeError) return undefined
     throw error
   }
 }
 
-/** False when nobody answers; what becomes of the container is looked at by the caller anyway. */
+/** False when the shim does not answer. Whether the container is gone afterwards is for the caller to find out. */
 async function endThrough(connection: OwnedFd, id: string): Promise<boolean> {
   using client = new TtrpcClient({ stream: new Socket({ fd: connection.take(), readable: true, writable: true }) })
   const task = createClient(TaskService, client)
   try {
     await task.connect({ id }, { timeoutMs: ANSWER_MS })
   } catch {
-    // it hangs, or it was leaving just now
+    // it hangs; or it has just left, and the connection is closed
     return client.closed
   }
   const limit = { timeoutMs: END_MS }
@@ -79,11 +84,11 @@ async function endThrough(connection: OwnedFd, id: string): Promise<boolean> {
     await task.wait({ id }, limit)
     await task.delete({ id }, limit)
   } catch (error) {
-    // it has no such container, or takes too long over its output: the rest is done without it
+    // it has no such container, or is still busy with its output: the caller cleans up the rest
     if (!(error instanceof TtrpcError)) throw error
     if (error.code === Code.UNAVAILABLE) return true
   }
-  // ignored while it has other containers
+  // a shim that has other containers ignores this
   await task.shutdown({ id }, limit).catch(() => undefined)
   return true
 }

@@ -1,12 +1,15 @@
 /**
- * The terminal of a process: its pty's master is ours, and is copied to the client's stdout fifo, and from its stdin fifo. The master is
- * always read, also when nobody wants the output, or the process would block. The end of the client's input ends nothing here: a
- * terminal has no end of input but what is typed. The end of the terminal is EIO, when no process has the other side open. Until its
- * process has ended we have that open ourselves, since a process may let go of its terminal and come back (an init that opens
- * /dev/console anew, a program that detaches itself): it must find no hangup.
+ * The terminal of a process: the shim holds the pty's master, copies it to the client's stdout fifo, and copies the
+ * client's stdin fifo to it.
  *
- * Invariant: reading and writing have a descriptor each, so that what cannot be written any more neither ends the reading nor, waiting,
- * keeps us awake on a terminal that has hung up.
+ * The master is read even when no client wants the output, or the process would block. The end of the client's fifo is
+ * not passed on: the only end of input on a terminal is a typed character. Reading the master ends with EIO when no
+ * process has the other side open. Until the process has ended, the shim holds the other side open as well. A process
+ * may close its terminal and open it again, such as an init that opens /dev/console anew or a program that detaches
+ * itself, and must not find a hangup then.
+ *
+ * Invariant: reading and writing use a descriptor each. Input that can no longer be written does not end the reading,
+ * and a writer that waits does not poll a terminal that has hung up.
  */
 import {
   duplicate,
@@ -22,7 +25,7 @@ import {
 } from '../../runtime/index.ts'
 import type { InputFifo } from './fifo.ts'
 
-/** A relayed terminal. */
+/** The relays of one terminal. */
 export class Console {
   #fd: number
   readonly #peer: OwnedFd
@@ -30,7 +33,10 @@ export class Console {
   readonly #input: Relay | undefined
   readonly #stdin: InputFifo | undefined
 
-  /** Takes the master; copies it to `stdout`, and from `stdin` when there is one. @throws what opening met: the master stays the caller's then */
+  /**
+   * Takes the master; copies it to `stdout`, and from `stdin` when there is one.
+   * @throws the error of opening the other side; the master then stays with the caller
+   */
   constructor(master: OwnedFd, options: { stdin: InputFifo | undefined; stdout: Sink }) {
     const { stdin, stdout } = options
     this.#fd = master.fd
@@ -50,7 +56,7 @@ export class Console {
     }
   }
 
-  /** Resolves when the last output was handed on. */
+  /** Resolves when the last output was written to the client. */
   get drained(): Promise<void> {
     return this.#output.done
   }
@@ -60,13 +66,17 @@ export class Console {
     if (this.#fd >= 0) resizeTerminal(this.#fd, size)
   }
 
-  /** The process has ended: takes no more input, and the terminal ends when nobody else in the container has it open. */
+  /**
+   * The process has ended: stops the input. The output ends when no other process of the container has the terminal
+   * open.
+   */
   exited(): void {
     this.#stdin?.closeKeepAlive()
     this.#input?.close()
     this.#peer.close()
   }
 
+  /** Closes everything; output that was not read yet is lost. */
   close(): void {
     this.exited()
     this.#fd = -1

@@ -1,10 +1,12 @@
 /**
- * Our ends of the fifos that a client made. Opening one never blocks: O_RDWR is both ends at once (fifo(7)). The descriptions that we
- * keep are non-blocking; a process of the container gets one of its own, blocking, opened again through /proc/self/fd, since O_NONBLOCK
- * belongs to the description and not to the descriptor.
+ * The shim's ends of the fifos that a client made. The shim opens them O_RDWR, which never blocks, because it opens
+ * both ends at once (fifo(7)). The shim's open file descriptions are non-blocking. O_NONBLOCK belongs to the
+ * description and not to the descriptor, so a process of the container gets a blocking description of its own, opened
+ * again through /proc/self/fd.
  *
- * Invariants: while an output fifo is open here, a vanished reader neither kills nor fails the writer, and what was written stays in the
- * fifo. When we let go, the client sees the end of the stream, and it loses nothing even if it opens its end only then.
+ * Invariants: while an output fifo is open here, a reader that vanishes neither kills nor fails the writer, and the
+ * fifo keeps what was written. After release() the client sees the end of the stream, and loses no output even if it
+ * opens its end only then.
  */
 import { closeSync, constants, openSync } from 'node:fs'
 import { growPipe, RuntimeError, reasonOf } from '../../runtime/index.ts'
@@ -12,17 +14,18 @@ import { growPipe, RuntimeError, reasonOf } from '../../runtime/index.ts'
 const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 
 /**
- * What a fifo is to hold that a process writes to itself. With the 64 KiB that it has, and as many in one write, writer and client would take
- * turns; with twice as many they work at the same time, and the pair of pipes of a relay holds no less.
+ * The capacity of a fifo that a process writes to directly. With the default of 64 KiB, a program that writes 64 KiB at
+ * a time and its client would take turns. Twice that lets both work at once, and is what the two pipes of a relay hold
+ * together.
  */
 const DIRECT_BYTES = 128 * 1024
 
-/** How long a stream that nobody has opened yet is kept after its writer has gone, and how often we look. */
+/** How long release() keeps a fifo for a client that has not opened it yet, and how often it looks for one. */
 const LINGER_MS = 10_000
 const FIRST_LOOK_MS = 5
 const LAST_LOOK_MS = 250
 
-/** Opens what a stream's string names. @throws RuntimeError that names it */
+/** Opens the path of a stream. @throws RuntimeError that names the path */
 export function openStream(path: string, flags: number): number {
   try {
     return openSync(path, flags)
@@ -37,7 +40,10 @@ function again(fd: number, flags: number): number {
   return openStream(`/proc/self/fd/${fd}`, flags)
 }
 
-/** A fifo that carries output to the client. */
+/**
+ * A fifo that carries output to the client. It owns its descriptor until close(), or until release() has run its
+ * course.
+ */
 export class OutputFifo {
   #fd: number
   #timer: NodeJS.Timeout | undefined
@@ -46,21 +52,21 @@ export class OutputFifo {
     this.#fd = openStream(path, O_RDWR | O_NONBLOCK)
   }
 
-  /** Our description, non-blocking and borrowed; -1 once it was released. */
+  /** The shim's descriptor, non-blocking, for the caller to use and not to close; -1 once it was closed. */
   get fd(): number {
     return this.#fd
   }
 
-  /** A blocking descriptor for a process; the caller owns it. */
+  /** Opens a blocking descriptor for a process; the caller owns it. */
   openWriter(): number {
     growPipe(this.#fd, DIRECT_BYTES)
     return again(this.#fd, O_WRONLY)
   }
 
   /**
-   * Lets go: the client reads what is left and then the end. `closeFd` closes the descriptor when somebody else has come to own it.
-   * A client whose open(2) has not happened yet would lose everything if the last descriptor went away now: then a writing end stays
-   * until a reader is there, at most ten seconds.
+   * Closes the shim's end: the client reads what is left and then the end. `closeFd` is for a descriptor that an object
+   * of Node owns. A fifo that no process has open forgets its content. If the client has not opened its end yet, a
+   * writing end therefore stays open until a reader is there, at most ten seconds.
    */
   release(closeFd: (fd: number) => void = closeSync): void {
     if (this.#fd < 0) return
@@ -68,14 +74,15 @@ export class OutputFifo {
     try {
       this.#fd = again(both, O_WRONLY | O_NONBLOCK)
     } catch {
-      // no descriptor to be had: a client that has not come yet comes too late, but one that reads must see the end
+      // There is no free descriptor. A client that reads must still see the end; one that has not opened the fifo yet
+      // loses the rest.
       this.#fd = -1
     }
     closeFd(both)
     if (this.#fd >= 0) this.#closeWhenRead(FIRST_LOOK_MS, LINGER_MS)
   }
 
-  /** Closes at once, whoever may not have read yet. */
+  /** Closes at once. A client that has not opened its end yet loses the output. */
   close(closeFd: (fd: number) => void = closeSync): void {
     clearTimeout(this.#timer)
     if (this.#fd < 0) return
@@ -95,7 +102,10 @@ export class OutputFifo {
   }
 }
 
-/** Whether anybody has the fifo open for reading: without a reader, a non-blocking open for writing fails with ENXIO. */
+/**
+ * Whether a process has the fifo open for reading: without one, a non-blocking open for writing fails with ENXIO
+ * (fifo(7)).
+ */
 function hasReader(fd: number): boolean {
   try {
     closeSync(openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_NONBLOCK))
@@ -105,7 +115,10 @@ function hasReader(fd: number): boolean {
   }
 }
 
-/** A fifo that carries the client's input. A writing end of ours hides from the process that clients come and go, until CloseIO. */
+/**
+ * A fifo that carries the client's input. Until CloseIO, the shim keeps a writing end open. Without it, a process would
+ * see the end of its input whenever a client closes the fifo, even if another client opens it later.
+ */
 export class InputFifo {
   #reader: number
   #keepAlive: number
@@ -114,7 +127,8 @@ export class InputFifo {
     this.#keepAlive = openStream(path, O_RDWR | O_NONBLOCK)
     try {
       this.#reader = again(this.#keepAlive, O_RDONLY | O_NONBLOCK)
-      // only a writer may stay: as long as we could read, nobody who writes would ever learn that the process has gone
+      // The shim keeps a writing end only. If it kept a reading end, clients could go on writing after the process has
+      // gone.
       const both = this.#keepAlive
       this.#keepAlive = again(both, O_WRONLY | O_NONBLOCK)
       closeSync(both)
@@ -124,14 +138,14 @@ export class InputFifo {
     }
   }
 
-  /** Moves the reading end to the caller. */
+  /** Moves the reading end to the caller, who closes it. */
   takeReader(): number {
     const fd = this.#reader
     this.#reader = -1
     return fd
   }
 
-  /** After this the reader sees the end as soon as the client has closed its side. */
+  /** Closes the shim's writing end: from now on the reader sees the end as soon as the client has closed its side. */
   closeKeepAlive(): void {
     if (this.#keepAlive >= 0) closeSync(this.#keepAlive)
     this.#keepAlive = -1

@@ -1,13 +1,15 @@
 /**
- * A program that takes the outputs of a process (`binary://` in a stdio string): it finds stdout as fd 3, stderr as fd 4, and reports on
- * fd 5 that it is ready, before which the process is not made. The process writes into its pipes with nobody between them. The program
- * sees the end of the streams when the last writer has gone; at the Delete it gets time to write what is left, then SIGTERM, then SIGKILL.
+ * A program that takes the outputs of a process (`binary://` in a stdio string). It finds stdout as fd 3 and stderr as
+ * fd 4, and reports on fd 5 that it is ready; the shim makes the process only then. The process writes directly into
+ * the program's pipes. The program sees the end of the streams when the last writer has gone. At Delete it gets time to
+ * write what is left, then SIGTERM, then SIGKILL.
  *
- * Invariants: it never outlives end() and kill(); its death neither kills nor blocks the writer: we keep reading ends of our own, and
- * where nobody else reads any more, we do, and throw it away. Whether somebody does (it may have left its work to a child) is told by a
- * lock on the description that the program inherited: it is held for as long as any process has that open.
+ * Invariants: the program never outlives end() and kill(). Its death neither kills nor blocks the writer, because the
+ * shim keeps reading ends of its own. When no other process reads any more, the shim reads and discards.
+ *
+ * The program may have left its work to a child. A lock (flock(2)) on the reading end that the program inherited shows
+ * whether that is so: the lock lasts until the last process has closed that open file description.
  */
-
 import { constants, openSync } from 'node:fs'
 import { Socket } from 'node:net'
 import {
@@ -16,6 +18,7 @@ import {
   type Exit,
   type Logger,
   OwnedFd,
+  openNull,
   pipePair,
   pipeSource,
   type Reaper,
@@ -29,22 +32,27 @@ import {
 import type { LogProgram } from './stdio-uri.ts'
 
 const READY_MS = 10_000
-/** After the end of its streams a program ends by itself; one that waits for SIGTERM gets it after this. */
+/** After the end of its streams a program should end by itself. One that does not gets SIGTERM after this time. */
 const GRACE_MS = 2_000
-/** What is left of the time for its SIGTERM to work, however much it has not read yet. */
+/**
+ * How long a program may take to end after SIGTERM. end() reserves this time, even when the program still has output to
+ * read.
+ */
 const TERM_MS = 2_000
+/** How often end() looks whether the program has read everything. */
 const LOOK_MS = 100
 
-/** Whose output it is, and what starting the program takes. */
+/** What starting a log program takes. */
 export interface LogProgramOptions {
-  /** of the container, or of the exec */
+  /** the container's id for the output of its init, else the exec's id; the program's CONTAINER_ID */
   readonly id: string
+  /** the program's CONTAINER_NAMESPACE */
   readonly namespace: string
-  /** its working folder */
+  /** the program's working folder */
   readonly bundle: string
   readonly reaper: Reaper
   readonly logger: Logger
-  /** aborting it gives up waiting, and kills the program */
+  /** aborting it while the program gets ready kills the program */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -53,7 +61,7 @@ export class LogWriter {
   readonly #child: Child
   readonly #logger: Logger
   readonly #path: string
-  /** our reading ends: descriptions of their own, non-blocking, never read while the program or a child of it is there */
+  /** the shim's own reading ends, non-blocking; never read while the program or a child of it reads */
   readonly #readers: OwnedFd[]
   readonly #discarding: Relay[] = []
   #ending = false
@@ -68,8 +76,8 @@ export class LogWriter {
   }
 
   /**
-   * Starts a program and waits until it is ready; the writing ends of its two pipes belong to the caller.
-   * @throws RuntimeError, with nothing left behind
+   * Starts a program and waits until it is ready, at most READY_MS. The caller owns the writing ends of its two pipes.
+   * @throws RuntimeError, or the signal's reason; the program has then ended, and nothing is left open
    */
   static async start(
     program: LogProgram,
@@ -78,46 +86,38 @@ export class LogWriter {
     const { path, args, strict } = program
     const { id, namespace, bundle, reaper, logger, signal } = options
     signal?.throwIfAborted()
-    const owned: OwnedFd[] = []
+    // closes at the end what was not moved out of it by then
+    using opened = new DisposableStack()
     const newPipe = (): ReturnType<typeof pipePair> => {
-      const pair = pipePair()
-      owned.push(pair.read, pair.write)
-      return pair
+      const { read, write } = pipePair()
+      return { read: opened.use(read), write: opened.use(write) }
     }
+    const [out, err, ready] = [newPipe(), newPipe(), newPipe()]
+    const readers = [out, err].map(({ read }) => opened.use(ownReader(read.fd)))
+    const nothing = opened.use(openNull())
+    const child = reaper.spawn({
+      path,
+      argv: [path, ...args],
+      env: [`CONTAINER_ID=${id}`, `CONTAINER_NAMESPACE=${namespace}`],
+      fds: [
+        ...[0, 1, 2].map((to) => ({ from: nothing.fd, to })),
+        { from: out.read.fd, to: 3 },
+        { from: err.read.fd, to: 4 },
+        { from: ready.write.fd, to: 5 },
+      ],
+      foreign: { cwd: bundle },
+    })
+    // at once: while the shim has these open too, neither the program's lock nor the end of its report would show
+    for (const theirs of [out.read, err.read, ready.write]) theirs.close()
+    const writer = new LogWriter(child, { path, logger, readers: readers.map((fd) => new OwnedFd(fd.take())) })
     try {
-      const [out, err, ready] = [newPipe(), newPipe(), newPipe()]
-      const readers = [out, err].map(({ read }) => {
-        const reader = ownReader(read.fd)
-        owned.push(reader)
-        return reader
-      })
-      using nothing = new OwnedFd(openSync('/dev/null', constants.O_RDWR))
-      const child = reaper.spawn({
-        path,
-        argv: [path, ...args],
-        env: [`CONTAINER_ID=${id}`, `CONTAINER_NAMESPACE=${namespace}`],
-        fds: [
-          ...[0, 1, 2].map((to) => ({ from: nothing.fd, to })),
-          { from: out.read.fd, to: 3 },
-          { from: err.read.fd, to: 4 },
-          { from: ready.write.fd, to: 5 },
-        ],
-        foreign: { cwd: bundle },
-      })
-      for (const theirs of [out.read, err.read, ready.write]) theirs.close()
-      const writer = new LogWriter(child, { path, logger, readers: readers.map((fd) => new OwnedFd(fd.take())) })
-      try {
-        await readiness(ready.read, { program, strict, signal })
-      } catch (error) {
-        writer.kill()
-        await writer.ended
-        throw error
-      }
-      return { writer, stdout: out.write, stderr: err.write }
+      await readiness(ready.read, { program, strict, signal })
     } catch (error) {
-      for (const fd of owned) fd.close()
+      writer.kill()
+      await writer.ended
       throw error
     }
+    return { writer, stdout: new OwnedFd(out.write.take()), stderr: new OwnedFd(err.write.take()) }
   }
 
   /** Resolves when the program has been reaped. */
@@ -125,7 +125,10 @@ export class LogWriter {
     return this.#child.exited
   }
 
-  /** The writers are gone: waits for the program to take the rest, then ends it. False when it is still there after `limitMs`. */
+  /**
+   * The writers are gone: waits until the program has read the rest, then ends it. False when it is still there after
+   * `limitMs`.
+   */
   async end(limitMs: number): Promise<boolean> {
     this.#ending = true
     const deadline = performance.now() + limitMs
@@ -136,7 +139,10 @@ export class LogWriter {
     return this.#within(left())
   }
 
-  /** Ends the program soon: by SIGTERM first when it has not had that yet. May be called at any time, and again. */
+  /**
+   * Ends the program: SIGTERM, and SIGKILL two seconds later; SIGKILL at once if it has had SIGTERM. May be called
+   * again.
+   */
   kill(): void {
     this.#ending = true
     if (this.#child.exit !== undefined) {
@@ -171,28 +177,31 @@ export class LogWriter {
   }
 
   #ended({ status }: Exit): void {
-    let told = false
+    let logged = false
     const write = (): boolean => {
-      if (!told)
+      if (!logged)
         this.#logger.warn({ program: this.#path, status }, 'a log program has ended: output of a process is lost')
-      told = true
+      logged = true
       return true
     }
     for (const reader of this.#readers) {
-      // the lock is free when the program has left no child that reads on
+      // the lock can be had when the program has left no child that still has the pipe open
       if (this.#ending || !tryLock(reader.fd, 'exclusive')) reader.close()
       else this.#discarding.push(new Relay(pipeSource(reader.take()), { ...discardSink(), write }))
     }
   }
 }
 
-/** A reading end of our own for a pipe; the one it is made from gets the lock that tells whether anybody still has it. */
+/**
+ * Opens a reading end of the shim's own for a pipe. The given reading end gets a lock, which shows later whether a
+ * process still has it open.
+ */
 function ownReader(read: number): OwnedFd {
   if (!tryLock(read, 'exclusive')) throw new Error('a new pipe is locked')
   return new OwnedFd(openSync(`/proc/self/fd/${read}`, constants.O_RDONLY | constants.O_NONBLOCK))
 }
 
-/** Waits for a byte on the pipe, or its end. Takes the descriptor. */
+/** Waits for a byte on the pipe, or its end. Takes over the descriptor. @throws RuntimeError, or the signal's reason */
 async function readiness(
   pipe: OwnedFd,
   { program, strict, signal }: { program: LogProgram; strict: boolean; signal: AbortSignal | undefined },

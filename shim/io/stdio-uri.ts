@@ -1,4 +1,4 @@
-/** What a stdio string of a request means; the schemes of shim v2. Pure: nothing is opened or looked at. */
+/** What a stdio string of a request means: the URI schemes of shim v2. Pure: no file is opened or looked at. */
 import { RuntimeError } from '../../runtime/index.ts'
 
 /** The streams of a process as the client named them. */
@@ -9,7 +9,10 @@ export interface StdioPaths {
   readonly terminal: boolean
 }
 
-/** A program that takes both outputs. `strict`: it must say that it is ready, not merely close the pipe on which it would. */
+/**
+ * A program that takes both outputs. It reports that it is ready by a byte on a pipe. With `strict`, a pipe that it
+ * closes without a byte is a failure.
+ */
 export interface LogProgram {
   readonly kind: 'program'
   readonly path: string
@@ -17,18 +20,18 @@ export interface LogProgram {
   readonly strict: boolean
 }
 
-/**
- * Where a stream leads. `path` is a fifo that the client made, or any other file that is there; `file` is made when missing; `program`
- * is started.
- */
+/** Where a stream leads. */
 export type StreamTarget = FileTarget | LogProgram
-/** Where a stream of its own leads. */
+/**
+ * Where a stream leads that is not a program's. `path` is a fifo or another file that exists; `file` is created when
+ * missing.
+ */
 export type FileTarget =
   | { readonly kind: 'null' }
   | { readonly kind: 'path'; readonly path: string }
   | { readonly kind: 'file'; readonly path: string }
 
-/** The streams of a process. A program as stdout takes stderr as well, whose own target is then `null`. */
+/** The streams of a process. When stdout is a program, it takes stderr as well, and the target of stderr is `null`. */
 export interface Streams {
   readonly stdin: FileTarget
   readonly stdout: StreamTarget
@@ -78,7 +81,10 @@ function absolute(path: string, uri: string): string {
   return decoded
 }
 
-/** Each key of a query once, followed by its first value, escapes undone as in a form: that is how a log program gets its arguments. */
+/**
+ * The arguments of a log program: each key of the query once, followed by its first value. Escapes are decoded as in an
+ * HTML form, where `+` is a space.
+ */
 function queryArgs(query: string, uri: string): string[] {
   const values = new Map<string, string>()
   for (const pair of query.split('&')) {
@@ -91,7 +97,8 @@ function queryArgs(query: string, uri: string): string[] {
 }
 
 /**
- * The three streams. With a terminal everything comes out of stdout; a file or program takes both outputs, wherever stderr pointed.
+ * Reads the three stdio strings of a process. With a terminal, all output comes out of stdout. A `file` or a program as
+ * stdout takes both outputs, whatever stderr says.
  * @throws InvalidArgument
  */
 export function parseStreams(paths: StdioPaths): Streams {

@@ -185,7 +185,7 @@ function withReadOnlyTrees(spec: Spec, { recursiveReadOnly }: ShimOptions): Spec
   return { ...spec, mounts }
 }
 
-/** Whether the init's output can go direct; io-setup.ts says why. */
+/** Whether the init's output can go direct; process-io.ts says why. */
 function initIo(spec: Spec): { relayOutput: boolean } {
   const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
   return { relayOutput: isConfined(spec.process) || !ownPids }
