@@ -125,13 +125,13 @@ function containerFields({ id, bundle, container, oomKills }: Task): LogFields {
   return { container: id, bundle, processes: attempt(() => container.processes().length), oomKills }
 }
 
-function processFields(task: Task, { execId, state, launching, stdio, io }: TaskProcess): LogFields {
+function processFields(task: Task, { execId, state, stdio, io }: TaskProcess): LogFields {
   return {
     container: task.id,
     exec: execId || undefined,
     pid: state.pid,
     state: state.kind,
-    launching: launching !== undefined,
+    launching: state.kind === 'starting',
     // the letter of /proc/PID/stat: D hangs in the kernel, Z was not reaped
     kernel: state.pid === 0 ? undefined : (attempt(() => processStat(state.pid)?.state) ?? 'gone'),
     stdin: stdio.stdin || undefined,

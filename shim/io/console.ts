@@ -4,9 +4,9 @@
  *
  * The master is read even when no client wants the output, or the process would block. The end of the client's fifo is
  * not passed on: the only end of input on a terminal is a typed character. Reading the master ends with EIO when no
- * process has the other side open. Until the process has ended, the shim holds the other side open as well. A process
- * may close its terminal and open it again, such as an init that opens /dev/console anew or a program that detaches
- * itself, and must not find a hangup then.
+ * process has the other side open. Until the process has ended, the shim holds the other side open as well. An init may
+ * close its terminal and open /dev/console anew, and a program that detaches itself may open its terminal again;
+ * neither must find a hangup.
  *
  * Invariant: reading and writing use a descriptor each. Input that can no longer be written does not end the reading,
  * and a writer that waits does not poll a terminal that has hung up.

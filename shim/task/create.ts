@@ -1,7 +1,9 @@
 /**
- * Create: from a bundle to a container whose init waits for Start. The order below is the order of things on the host, and every failure
- * takes back what was done before it. Invariant: after a failed Create there is no mount, no process, no cgroup and no open stream, and
- * the bundle holds a record that says so, so that containerd's `delete` has nothing to start Node for.
+ * Create: from a bundle to a container whose init waits for Start. build() works on the host in the order of its lines,
+ * and a failure undoes what was done before it.
+ *
+ * Invariant: after a failed Create there is no mount, no process, no cgroup and no open stream. The bundle then holds a
+ * record that says so, and containerd's `delete` does not need to start Node.
  */
 import { isAbsolute } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -16,6 +18,7 @@ import {
   hostUid,
   isLeftover,
   loadSpec,
+  newNamespaces,
   type OciProcess,
   RuntimeError,
   realtime,
@@ -32,17 +35,21 @@ import { classError, messageOf, stepFailed } from '../status.ts'
 import { watchExit, watchOom } from './exits.ts'
 import { type Shim, Task, TaskProcess } from './registry.ts'
 
-/** What a container that never ran reports: nobody knows a status. */
+/** The exit status in the record of a container that never ran; containerd's own value for an unknown status. */
 const UNKNOWN_STATUS = 255
 
-/** Creates a container; gives up when `signal` says that nobody waits for it any more. @throws TtrpcError that begins with "OCI runtime create failed"; AlreadyExists for an id in use, Unimplemented for a checkpoint */
+/**
+ * Creates a container. When `signal` is aborted, the caller has gone, and what was done is undone.
+ * @throws TtrpcError that begins with "OCI runtime create failed"; its code is AlreadyExists for an id in use,
+ * Canceled, Unimplemented for a checkpoint, else Unknown
+ */
 export async function createTask(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
   checkIdentifier('a container', request.id)
-  // our working folder is the root of the host: nothing may be relative to it
+  // a relative path would be relative to the shim's working folder, which is /
   if (!isAbsolute(request.bundle))
     throw classError(Code.INVALID_ARGUMENT, `the bundle ${JSON.stringify(request.bundle)} is not an absolute path`)
   const creation = shim.registry.beginCreate(request.id)
-  // a daemon that died meanwhile would not know what it got
+  // containerd may have died meanwhile; after its restart it would not know this container
   const giveUp = (): void => creation.abort.abort(new RuntimeError('Canceled', 'its caller has gone'))
   if (signal.aborted) giveUp()
   signal.addEventListener('abort', giveUp)
@@ -65,29 +72,33 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   const { id, bundle } = request
   if (request.checkpoint !== '')
     throw new RuntimeError('Unimplemented', `cannot restore the checkpoint "${request.checkpoint}"`)
-  let mounted = false
-  let io: ProcessIo | undefined
-  let container: Container | undefined
+  const made = new AsyncDisposableStack()
   try {
     failpoint('task:create')
     const { options, warnings } = await parseOptions(request.options)
     for (const warning of warnings) shim.logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
     await nextTurn()
-    // first: a bundle that is none is found out before anything is written or mounted there
+    // the first look at the bundle: a folder that is no bundle is refused before anything is written or mounted there
     const spec = withReadOnlyTrees(withTerminal(loadSpec(bundle), request.terminal), options)
     await nextTurn()
     clearRecords(bundle)
     if (options.root !== '') writeRoot(bundle, root)
-    mounted = await mountRootfs(bundle, request.rootfs, shim)
+    if (await mountRootfs(bundle, request.rootfs, shim)) made.defer(() => unmountTree(rootfsOf(bundle)))
     failpoint('task:mounted')
     const { stdin, stdout, stderr, terminal } = request
-    io = await ProcessIo.open(
-      { stdin, stdout, stderr, terminal },
-      { ...initIo(spec), ...owner(spec, options), ...shimOf(shim), id, bundle, signal },
-    )
+    const stdio = { stdin, stdout, stderr, terminal }
+    const io = await ProcessIo.open(stdio, {
+      ...initIo(spec),
+      ...owner(spec, options),
+      ...shimOf(shim),
+      id,
+      bundle,
+      signal,
+    })
+    made.defer(() => io.close())
     failpoint('task:io')
-    container = await createContainer(shim, {
+    const container = await createContainer(shim, {
       root,
       id,
       bundle,
@@ -99,20 +110,21 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
       noNewKeyring: options.noNewKeyring,
       signal,
     })
+    made.defer(() => container.destroy({ force: true }))
     io.spawned(container.init.console)
-    const init = new TaskProcess({ execId: '', stdio: { stdin, stdout, stderr, terminal }, pid: container.init.pid })
-    init.running = container.init
-    init.attachIo(io)
+    const init = new TaskProcess({ execId: '', stdio, pid: container.init.pid })
+    init.attach(container.init, io)
     return new Task({ bundle, container, options, init })
   } catch (error) {
-    await undo(shim, { id, bundle, mounted, io, container, error })
+    await undo(shim, request, made, error)
     throw error
   }
 }
 
 /**
- * Creates the container. The daemon gives an id and a bundle to one container at a time: what an earlier one of this bundle, or of an
- * earlier boot, has left under the id is removed; anything else is somebody's container, and the id is taken.
+ * Creates the container. containerd gives an id and a bundle to one container at a time. What an earlier container of
+ * this bundle, or of an earlier boot, has left under the id is therefore removed. Anything else under the id is another
+ * container, and the id is taken.
  */
 async function createContainer(shim: Shim, options: CreateOptions): Promise<Container> {
   try {
@@ -128,25 +140,19 @@ async function createContainer(shim: Shim, options: CreateOptions): Promise<Cont
   }
 }
 
-interface Leftovers {
-  readonly id: string
-  readonly bundle: string
-  readonly mounted: boolean
-  readonly io: ProcessIo | undefined
-  readonly container: Container | undefined
-  readonly error: unknown
-}
-
-async function undo(shim: Shim, { id, bundle, mounted, io, container, error }: Leftovers): Promise<void> {
+async function undo(
+  shim: Shim,
+  { id, bundle }: CreateTaskRequest,
+  made: AsyncDisposableStack,
+  error: unknown,
+): Promise<void> {
   try {
-    await container?.destroy({ force: true })
-    await io?.close()
-    if (mounted) await unmountTree(rootfsOf(bundle))
-    // a container of that id that is not ours is left for `delete` to look at
-    const foreign = error instanceof RuntimeError && error.code === 'AlreadyExists'
-    if (!foreign) writeExit(bundle, { pid: 0, exit: { status: UNKNOWN_STATUS, at: realtime() } })
+    await made.disposeAsync()
+    // A container that is not this request's has the id. `delete` looks at it, and needs the record to be missing.
+    const idTaken = error instanceof RuntimeError && error.code === 'AlreadyExists'
+    if (!idTaken) writeExit(bundle, { pid: 0, exit: { status: UNKNOWN_STATUS, at: realtime() } })
   } catch (failure) {
-    // without the record, `delete` will try again
+    // without the record, `delete` tries again
     shim.logger.error({ container: id, error: messageOf(failure) }, 'cannot undo a failed create')
   }
 }
@@ -167,13 +173,13 @@ function announce(shim: Shim, task: Task, request: CreateTaskRequest): void {
   shim.logger.info({ container: task.id, pid }, 'container created')
 }
 
-/** The request decides about the terminal, as it decides about the streams. */
+/** The request decides whether there is a terminal, and not the spec: it also names the streams. */
 function withTerminal(spec: Spec, terminal: boolean): Spec {
   const { process } = spec
   return process === undefined || process.terminal === terminal ? spec : { ...spec, process: { ...process, terminal } }
 }
 
-/** The options of a read-only bind mount with all that is mounted below it get the word for that, if they say nothing else of it. */
+/** With the option for it, read-only rbind mounts get "rro", unless they say "rro" or "rrw" themselves. */
 function withReadOnlyTrees(spec: Spec, { recursiveReadOnly }: ShimOptions): Spec {
   if (!recursiveReadOnly) return spec
   const mounts = spec.mounts.map((mount) => {
@@ -185,24 +191,23 @@ function withReadOnlyTrees(spec: Spec, { recursiveReadOnly }: ShimOptions): Spec
   return { ...spec, mounts }
 }
 
-/** Whether the init's output can go direct; process-io.ts says why. */
+/** Whether the init's output must be relayed; process-io.ts says why. */
 function initIo(spec: Spec): { relayOutput: boolean } {
-  const ownPids = spec.linux?.namespaces.some((ns) => ns.type === 'pid' && (ns.path ?? '') === '') ?? false
-  return { relayOutput: isConfined(spec.process) || !ownPids }
+  return { relayOutput: isConfined(spec.process) || !newNamespaces(spec).has('pid') }
 }
 
-/** Whether the policy of a security module decides which files the process may use. */
+/** Whether the process runs under the policy of a security module, which decides about its files. */
 function isConfined(process: OciProcess | undefined): boolean {
   const { selinuxLabel = '', apparmorProfile = '' } = process ?? {}
   return selinuxLabel !== '' || (apparmorProfile !== '' && apparmorProfile !== 'unconfined')
 }
 
-/** What the streams of a process need of the shim. */
+/** The fields of a Shim that the streams of a process need. */
 export function shimOf({ namespace, reaper, logger }: Shim): Pick<Shim, 'namespace' | 'reaper' | 'logger'> {
   return { namespace, reaper, logger }
 }
 
-/** Who owns the streams on the host: who the options say, or the process's user. */
+/** The owner of the streams, in ids of the host: the one that the options name, else the process's user. */
 export function owner(spec: Spec, options: ShimOptions, user = spec.process?.user): { uid: number; gid: number } {
   return {
     uid: options.ioUid !== 0 ? options.ioUid : hostUid(spec, user?.uid ?? 0),

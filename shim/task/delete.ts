@@ -1,9 +1,10 @@
 /**
- * Delete: the end of an exec, or of a whole container. Output gets a bounded time to reach the client, since somebody else may hold the
- * pipe for ever, and the deletion completes even when its caller has given up. Invariant: an id is free again only when nothing of it is
- * left; until then a second Delete waits for the first and then finds nothing.
+ * Delete: the end of an exec, or of a whole container. Output gets a bounded time to reach the client, because another
+ * process may hold the pipe for ever. The deletion completes even when its caller has given up.
+ *
+ * Invariant: an id is free again only when nothing of it is left. Until then a second Delete waits for the first one,
+ * and then finds nothing.
  */
-
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
 import { failpoint, SIGKILL, unmountTree } from '../../runtime/index.ts'
@@ -13,7 +14,9 @@ import { isNotFound, messageOf } from '../status.ts'
 import { check, exitOf, type ProcessState } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
-/** Below the ten seconds after which Kubernetes' clients give a Delete up. */
+/**
+ * How long Delete waits for output: less than the ten seconds after which the clients of Kubernetes give up a Delete.
+ */
 const DRAIN_MS = 8_000
 
 /** Deletes a container that has stopped or never started. */
@@ -37,7 +40,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     failpoint('task:unmounted')
     const { pid } = init.state
     const exit = exitOf(init.state)
-    // the container is gone now, whatever becomes of the record: without it `delete` looks again, and finds nothing
+    // a failure is only logged: the container is gone, and without the record `delete` looks again and finds nothing
     try {
       writeExit(bundle, { pid, exit })
     } catch (error) {
@@ -45,7 +48,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
     }
     failpoint('task:recorded')
     await answerOthers()
-    // nothing waits from here to the answer: whoever has asked by now was told that it has stopped
+    // No await from here to the answer: calls that have come by now were answered with the stopped state.
     takeAlong(task)
     init.apply({ kind: 'delete' })
     shim.registry.remove(task)
@@ -61,7 +64,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
   })
 }
 
-/** Ends and deletes a container that nobody will ask for any more, whatever it does. */
+/** Ends and deletes a container that containerd has given up. */
 export async function abandonTask(shim: Shim, task: Task): Promise<void> {
   const { container, init } = task
   if (init.state.kind !== 'stopped') {
@@ -84,12 +87,15 @@ export function deleteExec(shim: Shim, task: Task, process: TaskProcess): Promis
   })
 }
 
-/** Answers the calls that have come: one turn takes up a connection, one its request, and the first may have begun before either. */
+/**
+ * Lets the event loop answer the calls that have arrived. One turn accepts a connection and one reads its request; the
+ * turn that is going on may be past both already, so there is a third.
+ */
 async function answerOthers(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await nextTurn()
 }
 
-/** A created container is deleted by killing its init, which ends like any other: with an exit event. */
+/** Kills the init of a container that was not started. It ends like any other process, with an exit event. */
 async function killCreated({ container, init }: Task): Promise<void> {
   try {
     await container.signal(SIGKILL)

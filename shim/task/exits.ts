@@ -1,10 +1,10 @@
 /**
- * What happens when a process ends, and in which order the world hears of it:
+ * What happens when a process ends, and in which order clients learn of it:
  *
- *   its start event   before   its exit event                 (launch() of the process holds the exit back)
- *   exits of execs    before   the exit of the init           (execsEnded waits for them)
- *   OOM kills         before   the exit that they caused
- *   the exit event is queued, then Wait is answered            (output may still be on its way; nobody waits for it here)
+ *   the start event       before   the exit event              the state `starting` holds the exit back
+ *   the exits of execs    before   the exit of the init        execsEnded() waits for them
+ *   the OOM event         before   the exit that the kill has caused
+ *   the exit event        before   the answer to Wait          neither waits for output, which may still be on its way
  *
  * Invariant: every process that was started gets exactly one exit, whatever fails on the way.
  */
@@ -17,7 +17,7 @@ import type { Shim, Task, TaskProcess } from './registry.ts'
 
 const OOM_WATCH_DELAY_MS = 100
 
-/** Follows a process to its end; called once it exists and its creation has been published. */
+/** Follows a process to its end; called once, when it exists and its creation has been published. */
 export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
   const { running } = process
   if (running === undefined) throw new Error(`process "${process.execId}" of container "${task.id}" is not running`)
@@ -26,7 +26,7 @@ export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
 
 async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit): Promise<void> {
   if (process === task.init) task.gone.abort()
-  if (process.launching !== undefined) await process.launching
+  if (process.state.kind === 'starting') await process.state.decided
   failpoint('task:exited')
   process.io?.exited()
   if (process === task.init) {
@@ -40,8 +40,9 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
   }
   if (process === task.init) noteStatus(shim, task, exit)
   process.apply({ kind: 'exit', exit })
-  // an exec cannot be started in a container that has ended
-  if (process === task.init) for (const exec of task.execs.values()) if (exec.state.kind === 'created') exec.giveUp()
+  // the execs that were never started will not be: a container that has ended takes none
+  if (process === task.init)
+    for (const exec of task.execs.values()) if (exec.state.kind === 'created') exec.apply({ kind: 'fail' })
   shim.events.publish('/tasks/exit', TaskExit, {
     containerId: task.id,
     id: process.execId === '' ? task.id : process.execId,
@@ -56,7 +57,7 @@ async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit):
   failpoint('task:exit-told')
 }
 
-/** For `delete`, should we not live to clean up: whoever is told now, and asks again then, hears the same. */
+/** Leaves the exit for `delete`, in case the shim dies before its Delete: it answers what Wait has answered. */
 function noteStatus(shim: Shim, { bundle, init, id }: Task, exit: Exit): void {
   try {
     writeStatus(bundle, { pid: init.state.pid, exit })
@@ -65,9 +66,9 @@ function noteStatus(shim: Shim, { bundle, init, id }: Task, exit: Exit): void {
   }
 }
 
-/** The init has gone: ends what it left behind. */
+/** Ends the processes that the init has left behind. */
 async function killRest({ container, init }: Task): Promise<void> {
-  // what is frozen cannot die on cgroup v1
+  // on cgroup v1 a frozen process does not die of SIGKILL
   if (init.state.kind === 'paused' || init.state.kind === 'pausing') await container.cgroup.thaw()
   if (container.ownsPidNamespace) return
   try {
@@ -77,14 +78,14 @@ async function killRest({ container, init }: Task): Promise<void> {
   }
 }
 
-/** Waits for the exits of the execs, also of those that are just being started. */
+/** Waits for the exits of the execs, including those that are just being started. */
 async function execsEnded(task: Task): Promise<void> {
   for (let live = task.liveExecs(); live.length > 0; live = task.liveExecs()) {
-    await Promise.all(live.map((exec) => exec.launching ?? exec.ended))
+    await Promise.all(live.map((exec) => (exec.state.kind === 'starting' ? exec.state.decided : exec.ended)))
   }
 }
 
-/** Publishes what the kernel has killed for lack of memory since the last look: one event, however many died. */
+/** Publishes one OOM event when the kernel has killed for lack of memory since the last look, however many died. */
 export function checkOom(shim: Shim, task: Task): void {
   let count: number
   try {
@@ -99,8 +100,9 @@ export function checkOom(shim: Shim, task: Task): void {
 }
 
 /**
- * Watches for OOM kills from a moment after now on: most containers are short, for them the count at the exit is enough, and the
- * client's next calls are not kept waiting. What was counted before the watch began is told when it begins.
+ * Begins to watch for OOM kills after OOM_WATCH_DELAY_MS. Most containers are short, and the look at their exit is
+ * enough for them; the delay also lets the client's next calls go first. Kills before the watch are found by the look
+ * with which it begins.
  */
 export function watchOom(shim: Shim, task: Task): void {
   const timer = setTimeout(() => {

@@ -1,7 +1,9 @@
 /**
- * What this shim process knows: its containers, their processes, and the services that every operation needs. Records change state only
- * through the machine in process.ts. Invariants: work that changes one process runs in its lane, one piece after the other, in the order
- * of arrival; whoever only looks needs no lane and never waits.
+ * What this shim process knows: its containers, their processes, and the services that every operation needs. Records
+ * change state only through the machine in process-states.ts.
+ *
+ * Invariants: work that changes a process runs in the lane of that process, one piece after the other, in the order of
+ * arrival. A call that only reads needs no lane and never waits.
  */
 import { Code } from 'ttrpc-ts'
 import type { Container, Exit, OciProcess, Reaper, RunningProcess } from '../../runtime/index.ts'
@@ -11,24 +13,24 @@ import type { StdioPaths } from '../io/stdio-uri.ts'
 import type { ShimLogger } from '../log.ts'
 import type { ShimOptions } from '../options.ts'
 import { classError, notFound } from '../status.ts'
-import { NEVER_RAN, next, type ProcessEvent, type ProcessState } from './process-states.ts'
+import { finalExit, isLive, next, type ProcessEvent, type ProcessState } from './process-states.ts'
 
 /** What every operation on tasks needs. */
 export interface Shim {
   readonly namespace: string
-  /** our own pid, as containerd sees it */
+  /** the shim's own pid, which Connect answers */
   readonly pid: number
   readonly registry: Registry
   readonly reaper: Reaper
   readonly events: EventQueue
   readonly logger: ShimLogger
-  /** Gives up the name of our socket: whoever looks for a shim of this id finds none. */
+  /** Removes the name of the shim's socket, so that a `start` of the same id does not find this shim. */
   withdraw(): void
-  /** Ends this process once nothing is left to do. */
+  /** Ends this process in order (life.ts). */
   leave(): void
 }
 
-/** What the shim asks of a container of the runtime. */
+/** What the shim uses of a container of the runtime. */
 export type TaskContainer = Pick<
   Container,
   | 'id'
@@ -51,95 +53,96 @@ export type TaskContainer = Pick<
   | 'destroy'
 > & { readonly cgroup: Pick<Container['cgroup'], 'thaw'> }
 
+/** What the shim uses of a process's streams once the process has them. */
+export type TaskIo = Pick<ProcessIo, 'console' | 'summary' | 'closeStdin' | 'exited' | 'drain' | 'close'>
+
 /** One process of a container: its init (empty exec id) or an exec. */
 export class TaskProcess {
   readonly execId: string
   readonly stdio: StdioPaths
-  /** what an exec runs */
+  /** what an exec runs; undefined for the init */
   readonly spec: OciProcess | undefined
-  /** there from its birth on */
-  running: RunningProcess | undefined
-  io: ProcessIo | undefined
   #state: ProcessState
+  #running: RunningProcess | undefined
+  #io: TaskIo | undefined
   #lane: Promise<unknown> = Promise.resolve()
-  #launching: Promise<void> | undefined
-  #ended = Promise.withResolvers<Exit>()
-  #startFailed = false
+  /** the calls of `ended` that have no answer yet */
+  readonly #waiting: ((exit: Exit) => void)[] = []
+  /** a CloseIO has come; it may be earlier than the streams */
   #stdinClosed = false
 
   constructor(parts: { execId: string; stdio: StdioPaths; pid?: number; spec?: OciProcess }) {
     this.execId = parts.execId
     this.stdio = parts.stdio
     this.spec = parts.spec
-    this.#state = { kind: 'created', pid: parts.pid ?? 0 }
+    this.#state = { kind: 'created', pid: parts.pid ?? 0, failed: false }
   }
 
   get state(): ProcessState {
     return this.#state
   }
 
-  /** Resolves with the exit when it has been published; for an exec whose start failed, or that comes too late for one, with NEVER_RAN. */
+  /** The process itself, from the moment at which it exists. */
+  get running(): RunningProcess | undefined {
+    return this.#running
+  }
+
+  /** Its streams, from the moment at which the process has them. */
+  get io(): TaskIo | undefined {
+    return this.#io
+  }
+
+  /**
+   * Resolves with the exit when that is decided; the exit event is then in the queue before the code that waits here
+   * goes on. An exec whose start fails, or whose container ends before it was started, resolves with NEVER_RAN.
+   */
   get ended(): Promise<Exit> {
-    return this.#ended.promise
+    const exit = finalExit(this.#state)
+    return exit === undefined ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve(exit)
   }
 
-  /** There while the process is being started; its exit must not be told before this resolves. */
-  get launching(): Promise<void> | undefined {
-    return this.#launching
-  }
-
-  /** Whether an exit of it is still to come. */
-  get live(): boolean {
-    return this.#launching !== undefined || this.#state.kind === 'running'
-  }
-
-  /** Moves the state. */
+  /** Changes the state, and answers `ended` when the new state is final. */
   apply(event: ProcessEvent): void {
     this.#state = next(this.#state, event)
-    if (this.#state.kind === 'stopped' || this.#state.kind === 'deleted') this.#ended.resolve(this.#state.exit)
+    const exit = finalExit(this.#state)
+    if (exit !== undefined) for (const resolve of this.#waiting.splice(0)) resolve(exit)
   }
 
-  /** Runs work that changes this process after all such work before it. */
+  /** Runs work that changes this process, after all such work that came earlier. */
   inLane<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#lane.then(work, work)
     this.#lane = result
     return result
   }
 
-  /** Starts the process: `work` must publish the start before it returns. Exits wait for it. */
+  /**
+   * Runs the work of a start. The work applies `start` and publishes the start event in one go; an exit of the process
+   * is held back until then, and until the work has failed otherwise.
+   */
   async launch<T>(work: () => Promise<T>): Promise<T> {
-    const gate = Promise.withResolvers<void>()
-    this.#launching = gate.promise
-    if (this.#startFailed) this.#ended = Promise.withResolvers()
-    this.#startFailed = false
+    const decided = Promise.withResolvers<void>()
+    this.apply({ kind: 'launch', decided: decided.promise })
     try {
       return await work()
     } catch (error) {
-      // an init that failed to start still has an exit to come; an exec has not
-      if (this.running === undefined) this.giveUp()
+      if (this.#state.kind === 'starting') this.apply({ kind: 'fail' })
       throw error
     } finally {
-      this.#launching = undefined
-      gate.resolve()
+      decided.resolve()
     }
   }
 
-  /** Nothing will start it any more: whoever waits for it hears so. */
-  giveUp(): void {
-    this.#startFailed = true
-    this.#ended.resolve(NEVER_RAN)
-  }
-
-  /** Hands it its streams; a CloseIO that came too early takes effect now. */
-  attachIo(io: ProcessIo): void {
-    this.io = io
+  /** The process exists, and has its ends of the streams. A CloseIO that came before this takes effect now. */
+  attach(running: RunningProcess, io: TaskIo): void {
+    this.#running = running
+    this.#io = io
     if (this.#stdinClosed) io.closeStdin()
   }
 
-  /** Lets the process see the end of its input, once the client has closed its side. */
+  /** Lets the process see the end of its input once the client has closed its side. */
   closeStdin(): void {
     this.#stdinClosed = true
-    this.io?.closeStdin()
+    this.#io?.closeStdin()
   }
 }
 
@@ -151,10 +154,11 @@ export class Task {
   readonly options: ShimOptions
   readonly init: TaskProcess
   readonly execs = new Map<string, TaskProcess>()
-  /** aborted when the init has ended: nothing that is still waited for on behalf of the container matters any more */
+  /** aborted when the init has ended: the start of an exec gives up its waiting for a log program then */
   readonly gone = new AbortController()
-  /** processes killed for lack of memory that were told of */
+  /** how many OOM kills the last look at the kernel's counter has found */
   oomKills = 0
+  /** stops the watch for OOM kills */
   oomWatch: Disposable | undefined
 
   constructor(parts: { bundle: string; container: TaskContainer; options: ShimOptions; init: TaskProcess }) {
@@ -165,7 +169,7 @@ export class Task {
     this.init = parts.init
   }
 
-  /** The init for an empty exec id, else that exec. @throws NotFound */
+  /** The init for an empty exec id, else the exec of that id. @throws NotFound */
   process(execId: string): TaskProcess {
     if (execId === '') return this.init
     const process = this.execs.get(execId)
@@ -173,13 +177,13 @@ export class Task {
     return process
   }
 
-  /** Execs whose exit is still to come. */
+  /** The execs that run or are being started. */
   liveExecs(): TaskProcess[] {
-    return [...this.execs.values()].filter((process) => process.live)
+    return [...this.execs.values()].filter(({ state }) => isLive(state))
   }
 }
 
-/** For work that has waited in a lane: what it is about may have been deleted meanwhile. @throws NotFound */
+/** For work that has waited in a lane: its container or process may have been deleted meanwhile. @throws NotFound */
 export function checkPresent({ registry }: Shim, task: Task, process: TaskProcess): void {
   if (registry.find(task.id) !== task) throw notFound('container not created')
   if (task.process(process.execId) !== process) throw notFound(`process does not exist ${process.execId}`)
@@ -187,19 +191,20 @@ export function checkPresent({ registry }: Shim, task: Task, process: TaskProces
 
 /** A Create in progress. */
 export interface Creation {
-  /** aborting it undoes the create */
+  /** aborting it undoes the Create */
   readonly abort: AbortController
+  /** resolves when the Create has succeeded, or was undone */
   readonly done: Promise<void>
-  /** must be called once, whatever became of it */
+  /** Must be called once, on success and on failure. */
   finish(): void
 }
 
-/** All containers of this process: one, unless containerd routes a pod's others here. */
+/** All containers of this process: one, unless containerd sends the other containers of a pod here as well. */
 export class Registry {
   readonly #tasks = new Map<string, Task>()
   readonly #creations = new Map<string, Creation>()
 
-  /** Whether there is nothing, nor about to be. */
+  /** Whether there is no container, and no Create in progress. */
   get empty(): boolean {
     return this.#tasks.size === 0 && this.#creations.size === 0
   }
@@ -231,7 +236,7 @@ export class Registry {
     return task
   }
 
-  /** The same, after a Create of it that is in progress. @throws NotFound */
+  /** The same, but waits for a Create of this id that is in progress. @throws NotFound */
   async created(id: string): Promise<Task> {
     await this.#creations.get(id)?.done
     return this.get(id)

@@ -1,8 +1,11 @@
 /**
- * The Task service: one short function per call, for both versions of the service, which differ in name only. A function finds what the
- * request names, asks the state machine, and does it; what takes more than that is in create.ts, start.ts, delete.ts. Whatever may be
- * asked at any time (State, Wait, Kill, Pids, Connect, Stats) touches memory and never waits for a lane. State, Wait and CloseIO
- * wait for a Create in progress: its streams are there before its answer is, and who reads or ends them asks for these, once.
+ * The Task service: one short function per call, for both versions of the service, which differ in name only. A
+ * function finds what the request names, asks the state machine, and acts. The three longer calls are in create.ts,
+ * start.ts and delete.ts.
+ *
+ * State, Wait, Kill, Pids, Connect and Stats may come at any time and never wait for a lane. State, Wait and CloseIO
+ * wait for a Create in progress, because a client can use the streams before Create has answered. A client that waits
+ * for the end of the output, or that ends the input, makes these calls only once.
  */
 import { type CallContext, Code, packAny, type ServiceHandlers } from 'ttrpc-ts'
 import {
@@ -34,7 +37,7 @@ import { startProcess } from './start.ts'
 
 const HIGHEST_SIGNAL = 64
 
-/** The handlers of the Task service. */
+/** The handlers of the Task service, for TaskService and TaskV3Service alike. */
 export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
   const { registry } = shim
   return {
@@ -100,7 +103,7 @@ async function wait(
 async function remove(shim: Shim, { id, execId }: DeleteRequest): Promise<DeleteResponse> {
   const creation = shim.registry.creation(id)
   if (creation !== undefined) {
-    // its caller has given the Create up: so do we
+    // a client deletes what is still being created only after it has given up that Create
     creation.abort.abort(new RuntimeError('Canceled', 'the container was deleted while it was being created'))
     await creation.done
   }
@@ -133,7 +136,7 @@ function pause(shim: Shim, task: Task): Promise<void> {
     }
     init.apply({ kind: 'frozen' })
     if (init.state.kind === 'paused') shim.events.publish('/tasks/paused', TaskPaused, { containerId: task.id })
-    // it died meanwhile: nothing may stay frozen
+    // the init has died meanwhile: what is left of the container must not stay frozen, or it could not be ended
     else await container.cgroup.thaw()
   })
 }
@@ -145,7 +148,7 @@ function resume(shim: Shim, task: Task): Promise<void> {
     check(init.state, 'resume')
     await container.resume()
     init.apply({ kind: 'thawed' })
-    // it may have died meanwhile, and its exit is the last word
+    // the init may have died meanwhile: no event may follow its exit event
     if (init.state.kind === 'running') shim.events.publish('/tasks/resumed', TaskResumed, { containerId: task.id })
   })
 }
@@ -189,24 +192,27 @@ function resize(task: Task, { execId, width, height }: ResizePtyRequest): void {
   process.io?.console?.resize({ width, height })
 }
 
-/** Annotations belong to whoever sends them: nothing here depends on any that can change, so they are taken and not kept. */
+/** Sets new limits. The annotations of the request are accepted and not kept: nothing in the shim depends on them. */
 async function update(task: Task, { resources }: UpdateTaskRequest): Promise<void> {
   check(task.init.state, 'update')
   if (resources === undefined || resources.value.length === 0) return
   await task.container.set(parseResources(text(resources.value)))
 }
 
-/** OCI documents travel as JSON text, whatever their type URL says. */
+/** The JSON text of an OCI document. Its type URL is not looked at: containerd sends these documents as JSON only. */
 function text(bytes: Uint8Array | undefined): string {
   return Buffer.from(bytes ?? new Uint8Array()).toString('utf8')
 }
 
-/** Ignored while there is a container; a Create that is still going on is one that nobody waits for any more. */
+/**
+ * Ignored while there is a container. A Create in progress is undone: a client that shuts the shim down has given it
+ * up.
+ */
 function shutdown(shim: Shim, context: CallContext): void {
   if (shim.registry.taskCount > 0) return
   for (const { abort } of shim.registry.creations)
     abort.abort(new RuntimeError('Canceled', 'the shim is shutting down'))
-  // before the answer: the same id may be started again right after it
+  // before the answer: containerd may start a shim for the same id right after it
   shim.withdraw()
   context.afterReply(() => shim.leave())
 }

@@ -1,6 +1,6 @@
 /**
- * Start: the init's program, or an exec. Both run in the lane of their process and inside its launch(), so that an exit, however quick,
- * is told after the start.
+ * Start: the init's program, or an exec. Both run in the lane of their process and inside its launch(), so that the
+ * exit event comes after the start event, however soon the process ends.
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
@@ -12,7 +12,11 @@ import { watchExit } from './exits.ts'
 import { check } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
-/** Starts a created process; resolves with its pid when its program is being executed. */
+/**
+ * Starts a created process; resolves with its pid when execve(2) has succeeded.
+ * @throws TtrpcError that begins with "OCI runtime start failed" or "OCI runtime exec failed"; a refusal for a wrong
+ * state
+ */
 export function startProcess(shim: Shim, task: Task, process: TaskProcess): Promise<number> {
   return process.inLane(() => {
     checkPresent(shim, task, process)
@@ -27,7 +31,7 @@ async function startInit(shim: Shim, task: Task): Promise<number> {
   try {
     return await launchInit(shim, task)
   } catch (error) {
-    // the start has ended the container: clients delete it at once, which they do only to a task that has stopped
+    // The failed start has ended the init. Clients delete the container at once, and Delete takes only a stopped one.
     if (init.running?.exit !== undefined) await init.ended
     throw error
   }
@@ -90,9 +94,8 @@ async function run(
       containerLogger: withFields(shim.logger, { container: task.id, exec: process.execId }),
       noNewKeyring: options.noNewKeyring,
     })
-    process.running = running
+    process.attach(running, io)
     io.spawned(running.console)
-    process.attachIo(io)
     return running
   } catch (error) {
     await io?.close()

@@ -7,6 +7,7 @@ import {
   allows,
   check,
   exitOf,
+  finalExit,
   NEVER_RAN,
   next,
   type ProcessEvent,
@@ -17,8 +18,11 @@ import {
 const EXIT = { status: 137, at: { seconds: 1_700_000_000n, nanos: 5 } }
 const OTHER_EXIT = { status: 1, at: { seconds: 1n, nanos: 0 } }
 
+const DECIDED = Promise.resolve()
+
 const STATES: Record<ProcessState['kind'], ProcessState> = {
-  created: { kind: 'created', pid: 7 },
+  created: { kind: 'created', pid: 7, failed: false },
+  starting: { kind: 'starting', pid: 7, decided: DECIDED },
   running: { kind: 'running', pid: 7 },
   pausing: { kind: 'pausing', pid: 7 },
   paused: { kind: 'paused', pid: 7 },
@@ -27,6 +31,8 @@ const STATES: Record<ProcessState['kind'], ProcessState> = {
 }
 
 const EVENTS: Record<ProcessEvent['kind'], ProcessEvent> = {
+  launch: { kind: 'launch', decided: DECIDED },
+  fail: { kind: 'fail' },
   start: { kind: 'start', pid: 8 },
   pause: { kind: 'pause' },
   frozen: { kind: 'frozen' },
@@ -35,14 +41,44 @@ const EVENTS: Record<ProcessEvent['kind'], ProcessEvent> = {
   delete: { kind: 'delete' },
 }
 
+const NEVER = {
+  launch: '-',
+  fail: '-',
+  start: '-',
+  pause: '-',
+  frozen: '-',
+  thawed: '-',
+  exit: '-',
+  delete: '-',
+} as const
+
 /** The state that follows; '-' is a pair that cannot happen. */
 const TRANSITIONS: Record<ProcessState['kind'], Record<ProcessEvent['kind'], ProcessState['kind'] | '-'>> = {
-  created: { start: 'running', pause: '-', frozen: '-', thawed: '-', exit: 'stopped', delete: 'deleted' },
-  running: { start: '-', pause: 'pausing', frozen: '-', thawed: '-', exit: 'stopped', delete: '-' },
-  pausing: { start: '-', pause: '-', frozen: 'paused', thawed: 'running', exit: 'stopped', delete: '-' },
-  paused: { start: '-', pause: '-', frozen: '-', thawed: 'running', exit: 'stopped', delete: '-' },
-  stopped: { start: '-', pause: '-', frozen: 'stopped', thawed: 'stopped', exit: '-', delete: 'deleted' },
-  deleted: { start: '-', pause: '-', frozen: 'deleted', thawed: 'deleted', exit: '-', delete: '-' },
+  created: {
+    launch: 'starting',
+    fail: 'created',
+    start: '-',
+    pause: '-',
+    frozen: '-',
+    thawed: '-',
+    exit: 'stopped',
+    delete: 'deleted',
+  },
+  starting: {
+    launch: '-',
+    fail: 'created',
+    start: 'running',
+    pause: '-',
+    frozen: '-',
+    thawed: '-',
+    exit: 'stopped',
+    delete: '-',
+  },
+  running: { ...NEVER, pause: 'pausing', exit: 'stopped' },
+  pausing: { ...NEVER, frozen: 'paused', thawed: 'running', exit: 'stopped' },
+  paused: { ...NEVER, thawed: 'running', exit: 'stopped' },
+  stopped: { ...NEVER, frozen: 'stopped', thawed: 'stopped', delete: 'deleted' },
+  deleted: { ...NEVER, frozen: 'deleted', thawed: 'deleted' },
 }
 
 /** What a client is told; 'ok' is allowed. */
@@ -56,6 +92,16 @@ const ANSWERS: Record<ProcessState['kind'], Record<Action, string>> = {
     resize: 'ok',
     checkpoint: 'cannot checkpoint a created container',
     delete: 'ok',
+  },
+  starting: {
+    start: 'cannot start a created process',
+    pause: 'cannot pause a created container',
+    resume: 'cannot resume a created container',
+    exec: 'ok',
+    update: 'ok',
+    resize: 'ok',
+    checkpoint: 'cannot checkpoint a created container',
+    delete: 'cannot delete a created process',
   },
   running: {
     start: 'cannot start a running process',
@@ -121,7 +167,7 @@ describe('next', () => {
   }
 
   test('a start brings the pid, and the pid is kept to the end', () => {
-    const running = next({ kind: 'created', pid: 0 }, EVENTS.start)
+    const running = next(next({ kind: 'created', pid: 0, failed: false }, EVENTS.launch), EVENTS.start)
     expect(running).toEqual({ kind: 'running', pid: 8 })
     const stopped = next(running, EVENTS.exit)
     expect(stopped).toEqual({ kind: 'stopped', pid: 8, exit: OTHER_EXIT })
@@ -129,7 +175,18 @@ describe('next', () => {
   })
 
   test('what was deleted without ever running reports status 0 at the zero time', () => {
-    expect(exitOf(next({ kind: 'created', pid: 0 }, EVENTS.delete))).toBe(NEVER_RAN)
+    expect(exitOf(next({ kind: 'created', pid: 0, failed: false }, EVENTS.delete))).toBe(NEVER_RAN)
+  })
+
+  test('Wait has its answer when the start of an exec fails, and none while it is tried again', () => {
+    const failed = next(next({ kind: 'created', pid: 0, failed: false }, EVENTS.launch), EVENTS.fail)
+    expect(finalExit(failed)).toBe(NEVER_RAN)
+    expect(finalExit(next(failed, EVENTS.launch))).toBeUndefined()
+  })
+
+  test('an init whose start fails still has an exit to come', () => {
+    expect(finalExit(next(STATES.starting, EVENTS.fail))).toBeUndefined()
+    expect(finalExit(next(next(STATES.starting, EVENTS.fail), EVENTS.exit))).toBe(OTHER_EXIT)
   })
 
   test('an exit that comes while the cgroup freezes stands', () => {
@@ -155,6 +212,7 @@ describe('check', () => {
 describe('what containerd sees', () => {
   test('every state has its number', () => {
     expect(Object.values(STATES).map(statusOf)).toEqual([
+      TaskStatus.CREATED,
       TaskStatus.CREATED,
       TaskStatus.RUNNING,
       TaskStatus.PAUSING,

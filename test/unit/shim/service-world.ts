@@ -19,11 +19,19 @@ import {
 } from '../../../runtime/index.ts'
 import { type Envelope, EventQueue } from '../../../shim/events.ts'
 import { watchExit } from '../../../shim/task/exits.ts'
-import { Registry, type Shim, Task, type TaskContainer, TaskProcess } from '../../../shim/task/registry.ts'
+import { Registry, type Shim, Task, type TaskContainer, type TaskIo, TaskProcess } from '../../../shim/task/registry.ts'
 import { taskHandlers } from '../../../shim/task/service.ts'
 
 const OPTIONS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '', recursiveReadOnly: false }
 const STDIO = { stdin: '', stdout: '', stderr: '', terminal: false }
+const NO_STREAMS: TaskIo = {
+  console: undefined,
+  summary: 'none',
+  closeStdin() {},
+  exited() {},
+  drain: async () => true,
+  close: async () => {},
+}
 /** How a process ends that is killed. */
 export const KILLED: Exit = { status: 137, at: { seconds: 1_700_000_000n, nanos: 9 } }
 const PROCESS = JSON.stringify({ args: ['true'], cwd: '/', user: { uid: 0, gid: 0 } })
@@ -168,7 +176,7 @@ function makeWorld(bundle: string): World {
     leave: () => note('leave'),
   }
   const process = new TaskProcess({ execId: '', stdio: STDIO, pid: init.pid })
-  process.running = init
+  process.attach(init, NO_STREAMS)
   const task = new Task({ bundle, container, options: OPTIONS, init: process })
   registry.add(task)
   watchExit(shim, task, process)
