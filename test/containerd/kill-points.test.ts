@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe } from 'vitest'
 import { FAILPOINTS, type Failpoint } from '../../runtime/failpoint.ts'
+import { SHIM_FAILPOINTS, type ShimFailpoint } from '../../shim/failpoints.ts'
 import { until } from '../support/command.ts'
 import { type Containers, expect, seconds, test } from '../support/containerd.ts'
 import { buildFailing, killAt, StopFile, untilStopped, type Victim } from '../support/kill-points.ts'
@@ -77,7 +78,7 @@ const OPERATIONS: readonly Operation[] = [
 ]
 
 /** Those of the normal run: one early, one in the middle and one late in each operation. */
-const SOME: readonly Failpoint[] = [
+const SOME: readonly (Failpoint | ShimFailpoint)[] = [
   'task:mounted',
   'create:cgroup',
   'create:saved',
@@ -124,7 +125,9 @@ describe('kill -9', {
   timeout: seconds(60),
 }, () => {
   for (const { name, passes, prepare, act } of OPERATIONS) {
-    const places = FAILPOINTS.filter((place) => passes.test(place) && (FULL || SOME.includes(place)))
+    const places = [...SHIM_FAILPOINTS, ...FAILPOINTS].filter(
+      (place) => passes.test(place) && (FULL || SOME.includes(place)),
+    )
     const victims: Victim[] = ['containerd', 'shim']
     for (const [place, victim] of places.flatMap((place) => victims.map((victim) => [place, victim] as const))) {
       test(`of ${victim} at ${place} of ${name}`, async ({ ct }) => {

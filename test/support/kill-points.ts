@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Failpoint } from '../../runtime/failpoint.ts'
+import type { ShimFailpoint } from '../../shim/failpoints.ts'
 import { descendants } from './census.ts'
 import { until } from './command.ts'
 import type { Containers } from './containerd.ts'
@@ -32,7 +33,7 @@ export class StopFile {
   }
 
   /** The next process that passes the place stops there; the next helper, for `init:<op>`, dies there. */
-  order(place: Failpoint | `init:${string}`): void {
+  order(place: Failpoint | ShimFailpoint | `init:${string}`): void {
     writeFileSync(this.path, place)
   }
 
