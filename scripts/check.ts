@@ -72,6 +72,9 @@ const among =
   (target: string): boolean =>
     names.includes(target)
 
+/** What the programs of this repository may import of `runtime/`: its public API, and the part that is theirs alone. */
+const DOORS = ['runtime/index.ts', 'runtime/internal.ts']
+
 /** Who may import what; the first row whose place matches decides. */
 const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((target: string) => boolean)[] }[] = [
   { place: /^proto\/ttrpc-ts\//, may: [isNode, below('proto/ttrpc-ts'), (t) => t.startsWith('protobufjs')] },
@@ -80,7 +83,7 @@ const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((
     place: /^runtime\/sys\//,
     may: [isNode, below('runtime/sys'), among('koffi', 'runtime/errors.ts', 'runtime/logger.ts')],
   },
-  { place: /^runtime\/cli\//, may: [isNode, below('runtime/cli'), among('runtime/index.ts')] },
+  { place: /^runtime\/cli\//, may: [isNode, below('runtime/cli'), among(...DOORS)] },
   {
     place: /^runtime\//,
     may: [
@@ -91,10 +94,10 @@ const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly ((
   },
   {
     place: /^shim\/log\.ts$/,
-    may: [isNode, below('shim'), among('runtime/index.ts', 'ttrpc-ts', 'ttrpc-ts/containerd', 'pino')],
+    may: [isNode, below('shim'), among(...DOORS, 'ttrpc-ts', 'ttrpc-ts/containerd', 'pino')],
   },
-  { place: /^shim\/options-toml\.ts$/, may: [among('runtime/index.ts', 'smol-toml')] },
-  { place: /^shim\//, may: [isNode, below('shim'), among('runtime/index.ts', 'ttrpc-ts', 'ttrpc-ts/containerd')] },
+  { place: /^shim\/options-toml\.ts$/, may: [among(...DOORS, 'smol-toml')] },
+  { place: /^shim\//, may: [isNode, below('shim'), among(...DOORS, 'ttrpc-ts', 'ttrpc-ts/containerd')] },
 ]
 
 /** Files that decide and do nothing: they import no module of Node, which is how that is seen. */

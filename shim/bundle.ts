@@ -11,7 +11,8 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
-import { type Exit, removeFile } from '../runtime/index.ts'
+import type { Exit } from '../runtime/index.ts'
+import { removeFile } from '../runtime/internal.ts'
 
 const DEFAULT_ROOT = '/run/containerd/ts'
 const ROOT_VARIABLE = 'CONTAINERD_SHIM_TS_ROOT'

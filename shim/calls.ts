@@ -6,7 +6,8 @@
  * up does not take the call off the list, because the handler goes on.
  */
 import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
-import { errnoCode, errnoOf, type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
+import { type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
+import { errnoCode, errnoOf } from '../runtime/internal.ts'
 import { toTtrpcError } from './status.ts'
 
 /** A call in progress. */

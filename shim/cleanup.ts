@@ -9,18 +9,8 @@
  */
 
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
-import {
-  bundleOf,
-  deleteContainer,
-  ENOENT,
-  errnoOf,
-  exitNow,
-  failpoint,
-  RuntimeError,
-  realtime,
-  reasonOf,
-  unmountTree,
-} from '../runtime/index.ts'
+import { deleteContainer, RuntimeError } from '../runtime/index.ts'
+import { bundleOf, ENOENT, errnoOf, exitNow, failpoint, realtime, reasonOf, unmountTree } from '../runtime/internal.ts'
 import { answerOf, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
 import type { Flags } from './flags.ts'
 import { rootfsOf } from './rootfs.ts'

@@ -7,7 +7,8 @@
  */
 import { Code, type MessageInput, type MessageType, packAny, TtrpcClient, TtrpcError } from 'ttrpc-ts'
 import { type Any, EventsService, TaskExit, type Timestamp } from 'ttrpc-ts/containerd'
-import { type Logger, realtime } from '../runtime/index.ts'
+import type { Logger } from '../runtime/index.ts'
+import { realtime } from '../runtime/internal.ts'
 import { messageOf } from './status.ts'
 
 /** Events that may wait. One more drops the oldest event that is not an exit. */

@@ -11,7 +11,8 @@
  */
 import { existsSync, unlinkSync } from 'node:fs'
 import type { CallContext, Outcome } from 'ttrpc-ts'
-import { exitNow, longTime, RuntimeError } from '../runtime/index.ts'
+import { RuntimeError } from '../runtime/index.ts'
+import { exitNow, longTime } from '../runtime/internal.ts'
 import type { EventQueue } from './events.ts'
 import type { ShimLogger } from './log.ts'
 import { messageOf } from './status.ts'

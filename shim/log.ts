@@ -7,7 +7,8 @@
  */
 import { writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { errnoOf, type LogFields, type Logger } from '../runtime/index.ts'
+import type { LogFields, Logger } from '../runtime/index.ts'
+import { errnoOf } from '../runtime/internal.ts'
 
 /** Lines that wait for pino to be loaded; more than this at once is a flood, and dropped. */
 const MAX_PENDING = 256

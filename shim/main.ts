@@ -4,7 +4,7 @@
  * halves. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/index.ts'
+import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/internal.ts'
 import { deleteLeftovers } from './cleanup.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'

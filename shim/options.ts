@@ -9,7 +9,8 @@
  */
 import { type MessageType, typeNameOf } from 'ttrpc-ts'
 import { type Any, LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/containerd'
-import { RuntimeError, readRegularFile } from '../runtime/index.ts'
+import { RuntimeError } from '../runtime/index.ts'
+import { readRegularFile } from '../runtime/internal.ts'
 import { readToml, type TomlValue } from './options-toml.ts'
 import { messageOf } from './status.ts'
 

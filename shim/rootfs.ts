@@ -7,7 +7,8 @@
 import { existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Mount } from 'ttrpc-ts/containerd'
-import { type MountHelpers, mountEntry, RuntimeError, reasonOf, unmountTree } from '../runtime/index.ts'
+import { RuntimeError } from '../runtime/index.ts'
+import { type MountHelpers, mountEntry, reasonOf, unmountTree } from '../runtime/internal.ts'
 
 /** The mount point of the root file system. */
 export function rootfsOf(bundle: string): string {

@@ -11,15 +11,8 @@ import { Socket } from 'node:net'
 import { basename, join } from 'node:path'
 import { Code, createClient, TtrpcClient, TtrpcError } from 'ttrpc-ts'
 import { TaskService } from 'ttrpc-ts/containerd'
-import {
-  connectUnix,
-  type OwnedFd,
-  peerCredentials,
-  processStat,
-  RuntimeError,
-  SIGKILL,
-  signalProcess,
-} from '../runtime/index.ts'
+import { type OwnedFd, RuntimeError } from '../runtime/index.ts'
+import { connectUnix, peerCredentials, processStat, SIGKILL, signalProcess } from '../runtime/internal.ts'
 import { readFile } from './bundle.ts'
 import type { Flags } from './flags.ts'
 

@@ -1,7 +1,8 @@
 /** The interface of a command, and what several commands have in common. */
 import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { Container, EAGAIN, EPIPE, errnoOf, type Log, type Logger, RuntimeError, reasonOf } from '../index.ts'
+import { Container, type Logger, RuntimeError } from '../index.ts'
+import { EAGAIN, EPIPE, errnoOf, type Log, reasonOf } from '../internal.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 

@@ -4,7 +4,8 @@
  * every one of them; what Node opened for itself never leaves this process.
  */
 import { fstatSync, readlinkSync } from 'node:fs'
-import { getpid, type OciProcess, RuntimeError } from '../index.ts'
+import { type OciProcess, RuntimeError } from '../index.ts'
+import { getpid } from '../internal.ts'
 import type { ParsedArgs } from './flags.ts'
 
 const FIRST = 3

@@ -6,19 +6,14 @@
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 import {
-  duplicate,
   type Logger,
   type OwnedFd,
-  openPeer,
-  pollableSource,
-  Relay,
   type RunningProcess,
   RuntimeError,
-  rawInput,
   resizeTerminal,
   type TerminalSize,
-  terminalSize,
 } from '../index.ts'
+import { duplicate, openPeer, pollableSource, Relay, rawInput, terminalSize } from '../internal.ts'
 import { type ChosenStreams, callerInput, callerSink, drained, ForegroundStreams, type Input } from './streams.ts'
 
 /**

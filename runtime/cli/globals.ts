@@ -1,5 +1,6 @@
 /** The options before the command, which all commands share, and the environment variables for some of them. */
-import { type FeatureGates, hostFacts, type LogLevel, parseLogLevel, RuntimeError } from '../index.ts'
+import { type FeatureGates, type LogLevel, RuntimeError } from '../index.ts'
+import { hostFacts, parseLogLevel } from '../internal.ts'
 import { type Options, parsedArgs, type Values } from './flags.ts'
 
 /** The values of the global options. */

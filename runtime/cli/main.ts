@@ -4,7 +4,9 @@
  * 1. It is 255, as with runc, for an `exec` with a correct command line, which distinguishes the failure from an exit
  * status of the program.
  */
-import { exitNow, type Log, leaveStderrAlone, openLog, RuntimeError } from '../index.ts'
+
+import { RuntimeError } from '../index.ts'
+import { exitNow, type Log, leaveStderrAlone, openLog } from '../internal.ts'
 import { complain, print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
 import { REFUSED } from './commands/refused.ts'

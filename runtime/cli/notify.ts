@@ -2,7 +2,8 @@
  * Starting a container for a service manager that waits for its readiness: the variable NOTIFY_SOCKET names the
  * manager's socket.
  */
-import { type Container, getpid, NotifySocket } from '../index.ts'
+import { type Container, NotifySocket } from '../index.ts'
+import { getpid } from '../internal.ts'
 import type { Context } from './command.ts'
 
 /** The path of the service manager's socket, if a manager waits. */

@@ -8,6 +8,7 @@
  */
 import { constants, fstatSync, type Stats, statfsSync } from 'node:fs'
 import { isatty } from 'node:tty'
+import type { Logger, OwnedFd, Stdio } from '../index.ts'
 import {
   accessOf,
   chownFd,
@@ -18,9 +19,7 @@ import {
   FileInput,
   FileSink,
   growPipe,
-  type Logger,
   type OutputPipe,
-  type OwnedFd,
   openNull,
   PipeSink,
   pipePair,
@@ -30,10 +29,9 @@ import {
   reopen,
   type Sink,
   type Source,
-  type Stdio,
   sameDescription,
   setNonBlocking,
-} from '../index.ts'
+} from '../internal.ts'
 
 const NAMES = ['standard input', 'standard output', 'standard error'] as const
 const [STDIN, STDOUT, STDERR] = [0, 1, 2] as const

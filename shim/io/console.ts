@@ -11,18 +11,18 @@
  * Invariant: reading and writing use a descriptor each. Input that can no longer be written does not end the reading,
  * and a writer that waits does not poll a terminal that has hung up.
  */
+
+import { type OwnedFd, resizeTerminal } from '../../runtime/index.ts'
 import {
   duplicate,
-  type OwnedFd,
   openPeer,
   pipeSource,
   pollableSocket,
   pollableSource,
   Relay,
-  resizeTerminal,
   type Sink,
   SocketSink,
-} from '../../runtime/index.ts'
+} from '../../runtime/internal.ts'
 import type { InputFifo } from './fifo.ts'
 
 /** The relays of one terminal. */

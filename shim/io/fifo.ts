@@ -9,7 +9,8 @@
  * opens its end only then.
  */
 import { closeSync, constants, openSync } from 'node:fs'
-import { growPipe, RuntimeError, reasonOf } from '../../runtime/index.ts'
+import { RuntimeError } from '../../runtime/index.ts'
+import { growPipe, reasonOf } from '../../runtime/internal.ts'
 
 const { O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 

@@ -12,23 +12,19 @@
  */
 import { constants, openSync } from 'node:fs'
 import { Socket } from 'node:net'
+import { type Exit, type Logger, OwnedFd, type Reaper, RuntimeError } from '../../runtime/index.ts'
 import {
   type Child,
   discardSink,
-  type Exit,
-  type Logger,
-  OwnedFd,
   openNull,
   pipePair,
   pipeSource,
-  type Reaper,
   Relay,
-  RuntimeError,
   SIGKILL,
   SIGTERM,
   tryLock,
   unreadBytes,
-} from '../../runtime/index.ts'
+} from '../../runtime/internal.ts'
 import type { LogProgram } from './stdio-uri.ts'
 
 const READY_MS = 10_000

@@ -20,23 +20,21 @@
 import { closeSync, constants, openSync, statSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { isatty } from 'node:tty'
+import { OwnedFd, RuntimeError, type Stdio } from '../../runtime/index.ts'
 import {
   chownFd,
   discardSink,
   FileInput,
   FileSink,
-  OwnedFd,
   PipeSink,
   pipePair,
   pipeSource,
   pollableSource,
   Relay,
-  RuntimeError,
   reasonOf,
   type Sink,
   SocketSink,
-  type Stdio,
-} from '../../runtime/index.ts'
+} from '../../runtime/internal.ts'
 import { Console } from './console.ts'
 import { InputFifo, OutputFifo, openStream } from './fifo.ts'
 import { type LogProgramOptions, LogWriter } from './log-program.ts'

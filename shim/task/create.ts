@@ -13,19 +13,21 @@ import {
   Container,
   type CreateOptions,
   deleteContainer,
+  loadSpec,
+  type OciProcess,
+  RuntimeError,
+  type Spec,
+  withFields,
+} from '../../runtime/index.ts'
+import {
   failpoint,
   hostGid,
   hostUid,
   isLeftover,
-  loadSpec,
   newNamespaces,
-  type OciProcess,
-  RuntimeError,
   realtime,
-  type Spec,
   unmountTree,
-  withFields,
-} from '../../runtime/index.ts'
+} from '../../runtime/internal.ts'
 import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
 import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io/process-io.ts'

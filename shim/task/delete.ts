@@ -7,7 +7,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
-import { failpoint, SIGKILL, unmountTree } from '../../runtime/index.ts'
+import { failpoint, SIGKILL, unmountTree } from '../../runtime/internal.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
 import { isNotFound, messageOf } from '../status.ts'

@@ -10,7 +10,8 @@
  */
 
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
-import { type Exit, failpoint, SIGKILL } from '../../runtime/index.ts'
+import type { Exit } from '../../runtime/index.ts'
+import { failpoint, SIGKILL } from '../../runtime/internal.ts'
 import { writeStatus } from '../bundle.ts'
 import { isNotFound, messageOf } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'

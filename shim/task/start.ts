@@ -4,7 +4,8 @@
  */
 import { Code } from 'ttrpc-ts'
 import { TaskExecStarted, TaskStart } from 'ttrpc-ts/containerd'
-import { failpoint, type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
+import { type OciProcess, type RunningProcess, withFields } from '../../runtime/index.ts'
+import { failpoint } from '../../runtime/internal.ts'
 import { ProcessIo } from '../io/process-io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { owner, shimOf } from './create.ts'

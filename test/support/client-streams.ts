@@ -5,7 +5,9 @@
 import { closeSync, constants, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { errnoName, errnoOf, mkfifo } from '../../runtime/index.ts'
+import { errnoOf } from '../../runtime/internal.ts'
+import { errnoName } from '../../runtime/sys/errno.ts'
+import { mkfifo } from '../../runtime/sys/libc.ts'
 import { type Command, type StartOptions, startCommand, until } from './command.ts'
 
 /** Three fifos. */

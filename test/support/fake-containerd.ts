@@ -28,7 +28,9 @@ import {
   TaskV3Service,
   type WaitResponse,
 } from 'ttrpc-ts/containerd'
-import { errnoName, errnoOf, mkfifo } from '../../runtime/index.ts'
+import { errnoOf } from '../../runtime/internal.ts'
+import { errnoName } from '../../runtime/sys/errno.ts'
+import { mkfifo } from '../../runtime/sys/libc.ts'
 import { type Census, cgroupsOf, isAlive, takeCensus } from './census.ts'
 import { type Finished, startCommand, until } from './command.ts'
 import { EventSink } from './event-sink.ts'

@@ -1,16 +1,7 @@
 /** `create`, and what `run` shares with it: making a container from a bundle. */
 import { resolve } from 'node:path'
-import {
-  Container,
-  hostGid,
-  hostUid,
-  type Logger,
-  loadSpec,
-  type OciProcess,
-  Reaper,
-  RuntimeError,
-  type Spec,
-} from '../../index.ts'
+import { Container, type Logger, loadSpec, type OciProcess, Reaper, RuntimeError, type Spec } from '../../index.ts'
+import { hostGid, hostUid } from '../../internal.ts'
 import { type Command, type Context, CREATE_OPTIONS } from '../command.ts'
 import { initFds, withEnv } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'

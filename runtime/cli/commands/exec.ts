@@ -1,16 +1,8 @@
 /** `exec`: another process in a running container, from the command line or from a process.json. */
 
 import { resolve } from 'node:path'
-import {
-  type Capabilities,
-  HIGHEST_ID,
-  type OciProcess,
-  parseProcess,
-  Reaper,
-  RuntimeError,
-  SIGKILL,
-  stringifyJson,
-} from '../../index.ts'
+import { type Capabilities, type OciProcess, parseProcess, Reaper, RuntimeError, stringifyJson } from '../../index.ts'
+import { HIGHEST_ID, SIGKILL } from '../../internal.ts'
 import { type Command, loadContainer, PROCESS_OPTIONS, readUserFile } from '../command.ts'
 import { preserved } from '../fds.ts'
 import type { ParsedArgs } from '../flags.ts'

@@ -1,7 +1,8 @@
 /** The commands that only look at containers: state and list. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Container, isThere, RuntimeError } from '../../index.ts'
+import { Container, RuntimeError } from '../../index.ts'
+import { isThere } from '../../internal.ts'
 import { type Command, complain, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** The command `runts state`. */

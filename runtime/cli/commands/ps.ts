@@ -1,5 +1,7 @@
 /** `ps`: the processes of a container, as rows of the host's own ps(1) or as a list of pids. */
-import { exitText, findProgram, inheritedEnvironment, Reaper, RuntimeError, runProgram } from '../../index.ts'
+
+import { Reaper, RuntimeError } from '../../index.ts'
+import { exitText, findProgram, inheritedEnvironment, runProgram } from '../../internal.ts'
 import { type Command, type Context, FORMAT_OPTION, loadContainer, outputFormat, print } from '../command.ts'
 
 /** The most output of ps(1) that is read, more than the rows of all processes that a machine can have. */

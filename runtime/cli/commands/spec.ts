@@ -1,7 +1,8 @@
 /** `spec`: writes a config.json to start from. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { EEXIST, errnoOf, exampleSpec, hostFacts, RuntimeError, reasonOf } from '../../index.ts'
+import { exampleSpec, RuntimeError } from '../../index.ts'
+import { EEXIST, errnoOf, hostFacts, reasonOf } from '../../internal.ts'
 import type { Command } from '../command.ts'
 
 /** The command `runts spec`. */

@@ -1,7 +1,8 @@
 /** The output of `--version`, in the lines that runc's users parse. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { libDir, SPEC_VERSION, seccompVersion } from '../../index.ts'
+import { SPEC_VERSION } from '../../index.ts'
+import { libDir, seccompVersion } from '../../internal.ts'
 
 function installed(name: string): string | undefined {
   try {

@@ -3,7 +3,8 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } fro
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test as base, describe, expect } from 'vitest'
-import { duplicate, FileInput, type OwnedFd, pipePair, unreadBytes } from '../../../runtime/index.ts'
+import type { OwnedFd } from '../../../runtime/index.ts'
+import { duplicate, FileInput, pipePair, unreadBytes } from '../../../runtime/internal.ts'
 import { offsetOf, setOffset } from '../../../runtime/sys/fd.ts'
 import { until } from '../../support/command.ts'
 

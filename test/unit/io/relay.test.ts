@@ -19,14 +19,14 @@ import { test as base, describe, expect } from 'vitest'
 import {
   discardSink,
   FileSink,
-  mkfifo,
   PipeSink,
   pipePair,
   pipeSource,
   Relay,
   SocketSink,
   unreadBytes,
-} from '../../../runtime/index.ts'
+} from '../../../runtime/internal.ts'
+import { mkfifo } from '../../../runtime/sys/libc.ts'
 import { OutputFifo } from '../../../shim/io/fifo.ts'
 
 const test = base.extend<{ dir: string }>({

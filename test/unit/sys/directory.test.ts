@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { makeDirectories } from '../../../runtime/index.ts'
+import { makeDirectories } from '../../../runtime/sys/directory.ts'
 
 test('a directory is made with its parents, and again without complaint', () => {
   const folder = mkdtempSync(join(tmpdir(), 'directory-'))
