@@ -1,7 +1,7 @@
 /**
- * The second door of the runtime, for the programs of this repository (`shim/` and `runtime/cli/`): what they need
- * besides the public API of index.ts, such as relays, single system calls and fail points. Nothing here is public, and
- * all of it may change. No name is exported by both files.
+ * The second door of the runtime, for the programs of this repository: `shim/` and `runtime/cli/`. It has what they
+ * need besides the public API of index.ts, such as relays, single system calls and fail points. Nothing here is public,
+ * and all of it may change. No name is exported by both files.
  */
 
 // Containers, by what they leave on disk.
@@ -56,5 +56,5 @@ export { exitText } from './sys/words.ts'
 // Logs, and the places at which tests look or kill.
 
 export { failpoint, longTime } from './failpoint.ts'
-export { type Log, openLog, parseLogLevel } from './log.ts'
+export { type Log, logValue, openLog, parseLogLevel } from './log.ts'
 export { probeTurns } from './turns.ts'

@@ -35,8 +35,9 @@ export interface Log extends Logger {
   close(): void
 }
 
-function bare(text: string): boolean {
-  return /^[\w.@/^+-]+$/.test(text)
+/** A value of the text format: ordinary words as they are, all else quoted, so that a record is always one line. */
+export function logValue(text: string): string {
+  return /^[\w.@/^+-]+$/.test(text) ? text : JSON.stringify(text)
 }
 
 function line(format: LogFormat, level: LogLevel, message: string, fields: LogFields): string {
@@ -45,10 +46,7 @@ function line(format: LogFormat, level: LogLevel, message: string, fields: LogFi
     value === undefined ? [] : [[key, typeof value === 'bigint' ? String(value) : value] as const],
   )
   if (format === 'json') return `${JSON.stringify({ level, msg: message, time, ...Object.fromEntries(entries) })}\n`
-  const words = entries.map(([key, value]) => {
-    const text = String(value)
-    return ` ${key}=${bare(text) ? text : JSON.stringify(text)}`
-  })
+  const words = entries.map(([key, value]) => ` ${key}=${logValue(String(value))}`)
   return `time="${time}" level=${level} msg=${JSON.stringify(message)}${words.join('')}\n`
 }
 

@@ -1,6 +1,6 @@
 /**
- * When the shim process ends, and how. Shutdown or a signal tells it to end. It also ends by itself when containerd can
- * no longer reach it:
+ * When the shim process ends, and how. Shutdown or a signal tells it to end. It also ends by itself in two cases, in
+ * which containerd can no longer reach it.
  *
  *   - It has had no container for a minute, as after a `start` whose client failed before its Create.
  *   - A container's bundle is gone, and with it the file `address`, the only place where containerd keeps the shim's

@@ -1,16 +1,19 @@
 /**
- * The shim's log: pino, formatted as the text lines that containerd itself writes (`time=… level=… msg=… key=value`),
- * to fd 2, which is the bundle's `log` fifo. Invariants: a write never blocks (the fifo is non-blocking) and never
- * fails a caller: without a reader or without room the line is dropped, and a descriptor that is broken for good is
- * given up after one attempt. Loading pino takes about 10 ms, more than a container's Start: it is loaded when the
- * first line is to be written, which an ordinary container's life without -debug never does.
+ * The shim's log. pino makes the records, and this file turns them into the text lines that containerd itself writes
+ * (`time=… level=… msg=… key=value`). They go to fd 2, which is the bundle's `log` fifo.
+ *
+ * Loading pino takes about 10 ms, more than a container's Start. It is therefore loaded when the first line is to be
+ * written. The life of an ordinary container without -debug never gets there.
+ *
+ * Invariants: a write never blocks, because the fifo is non-blocking. It never fails a caller: without a reader or
+ * without room the line is dropped. A descriptor that is broken for good is given up after one attempt.
  */
 import { writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import type { LogFields, Logger } from '../runtime/index.ts'
-import { errnoOf } from '../runtime/internal.ts'
+import { errnoOf, logValue } from '../runtime/internal.ts'
 
-/** Lines that wait for pino to be loaded; more than this at once is a flood, and dropped. */
+/** How many lines may wait while pino is being loaded. More are dropped. */
 const MAX_PENDING = 256
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
@@ -23,18 +26,18 @@ const LEVEL_NAMES: Readonly<Record<number, string>> = {
   60: 'fatal',
 }
 
-/** A logger that can be waited for before the process leaves. */
+/** A logger whose lines can be waited for before the process ends. */
 export interface ShimLogger extends Logger {
   /** Resolves when everything that was logged has been handed to the descriptor. */
   flush(): Promise<void>
 }
 
-/** Where lines go; true means that the descriptor is still usable. */
+/** Writes a line; false when the descriptor can no longer be used. */
 export type LineWriter = (line: string) => boolean
 
 type Emit = (level: Level, fields: LogFields, message: string) => void
 
-/** A logger with fixed fields; debug and info lines are written only with `debug`. */
+/** A logger that adds `fields` to every line; debug and info lines are written only with `debug`. */
 export function createLogger(options: { debug: boolean; fields: LogFields; write?: LineWriter }): ShimLogger {
   const write = options.write ?? writeToStderr
   const lowest = LEVELS.indexOf(options.debug ? 'debug' : 'warn')
@@ -45,7 +48,7 @@ export function createLogger(options: { debug: boolean; fields: LogFields; write
   async function load(): Promise<void> {
     const { pino } = await import('pino')
     let usable = true
-    // the base's own level is the lowest: what may pass was decided before
+    // pino passes everything: log() has already compared the levels
     const target = pino(
       {
         level: 'debug',
@@ -71,7 +74,7 @@ export function createLogger(options: { debug: boolean; fields: LogFields; write
     }
     if (pending.length < MAX_PENDING) pending.push({ level, fields, message, at: Date.now() })
     loading ??= load().catch(() => {
-      // without its library the log is silent; the shim's work goes on
+      // without its library the log stays silent, and the shim goes on
       pending.length = 0
     })
   }
@@ -87,7 +90,7 @@ export function createLogger(options: { debug: boolean; fields: LogFields; write
   }
 }
 
-/** JSON has no 64-bit integers: they are logged as their decimal text. */
+/** JSON has no 64-bit integers, so they are logged as decimal text. */
 function plain(fields: LogFields): Record<string, string | number | boolean | undefined> {
   return Object.fromEntries(
     Object.entries(fields).map(([key, value]) => [key, typeof value === 'bigint' ? value.toString() : value]),
@@ -99,19 +102,14 @@ export function formatLine(json: string): string {
   const record: Record<string, unknown> = JSON.parse(json)
   const { level, time, msg, loggedAt, ...fields } = record
   const words = [
-    `time=${quote(String(loggedAt ?? time))}`,
+    `time=${logValue(String(loggedAt ?? time))}`,
     `level=${LEVEL_NAMES[Number(level)] ?? String(level)}`,
-    `msg=${quote(String(msg ?? ''))}`,
+    `msg=${logValue(String(msg ?? ''))}`,
   ]
   for (const [key, value] of Object.entries(fields)) {
-    words.push(`${key}=${quote(typeof value === 'object' ? JSON.stringify(value) : String(value))}`)
+    words.push(`${key}=${logValue(typeof value === 'object' ? JSON.stringify(value) : String(value))}`)
   }
   return `${words.join(' ')}\n`
-}
-
-/** Quotes what the text form cannot hold bare; line breaks become \n, so a record is always one line. */
-function quote(text: string): string {
-  return /^[A-Za-z0-9\-._/@^+]+$/.test(text) ? text : JSON.stringify(text)
 }
 
 function writeToStderr(line: string): boolean {
@@ -119,7 +117,7 @@ function writeToStderr(line: string): boolean {
     writeSync(2, line)
     return true
   } catch (error) {
-    // full, or containerd is down and may come back: this line is lost, the next may pass
+    // The fifo is full, or containerd is down and may come back: this line is lost, and the next one may pass.
     const { EAGAIN, EINTR, EPIPE } = constants.errno
     return [EAGAIN, EINTR, EPIPE].includes(errnoOf(error))
   }

@@ -1,9 +1,9 @@
 /**
  * Unary calls on one connection. Streams are numbered 1, 3, 5, …; responses come in any order.
  *
- * Invariant: every call settles exactly once: by its response, its deadline, its signal, or the end of the connection, which rejects all
- * pending calls with the same error. ttrpc has no cancel frame, so a call that was given up goes on in the server, and its late response
- * is dropped.
+ * Invariant: every call settles exactly once, by its response, its deadline, its signal, or the end of the connection.
+ * The end of the connection rejects all pending calls with the same error. ttrpc has no cancel frame, so a call that
+ * the client gives up goes on in the server; its late response is dropped.
  */
 import { connect } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -17,16 +17,21 @@ import { Code, errorOf, TtrpcError } from './status.ts'
 /** Metadata to send: one value, or several under one key. */
 export type MetadataInput = Readonly<Record<string, string | readonly string[]>>
 
-/** Where a client connects to, and what it says in every call. */
+/**
+ * Where a client connects to, and the metadata of every call. `maxQueuedBytes` is 16 MiB when absent; above it new
+ * calls are refused. Without `connectTimeoutMs` the client waits for the connection as long as the kernel does.
+ */
 export type ClientOptions = ConnectionLimits & {
   readonly metadata?: MetadataInput
 } & ({ readonly path: string; readonly connectTimeoutMs?: number } | { readonly stream: Duplex })
 
 /** How long a call may take. */
 export interface CallOptions {
-  /** Deadline, which the server is told too. */
+  /**
+   * Deadline in milliseconds from the start of the call; the request carries it to the server. No deadline when absent.
+   */
   readonly timeoutMs?: number
-  /** Stops waiting; the server is not told. */
+  /** Aborting it stops the waiting and rejects the call; the server does not learn of it. */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -40,10 +45,10 @@ export type ServiceClient<S extends ServiceDescriptor> = {
 
 const MAX_QUEUED_BYTES = 16 * 1024 * 1024
 const MAX_STREAM_ID = 0xffffffff
-/** Longest delay that a timer takes; a later deadline is only told to the server. */
+/** The longest delay of a timer of Node. A later deadline is sent to the server, but has no timer here. */
 const MAX_TIMER_MS = 0x7fffffff
 
-/** A client that owns one connection; it connects at once and never again. */
+/** A client that owns one connection. It connects at once, and does not connect again when the connection is lost. */
 export class TtrpcClient implements Disposable {
   readonly #connection: Connection
   readonly #metadata: readonly TtrpcKeyValue[]
@@ -62,7 +67,8 @@ export class TtrpcClient implements Disposable {
       onClose: (reason) => this.#end(reason),
     }
     const stream = 'path' in options ? connect(options.path) : options.stream
-    // A client never stops reading: with a server that does, both would wait for each other. It refuses new calls instead.
+    // A client never stops reading. If client and server both stopped, they would wait for each other. The client
+    // refuses new calls instead (#refusal).
     this.#connection = new Connection(stream, owner, { ...options, maxQueuedBytes: Number.POSITIVE_INFINITY })
     if ('path' in options && options.connectTimeoutMs !== undefined)
       this.#limitConnect(stream, options.connectTimeoutMs)
@@ -73,7 +79,10 @@ export class TtrpcClient implements Disposable {
     return this.#closeError !== undefined
   }
 
-  /** Calls a method; @throws TtrpcError with the server's code, or DeadlineExceeded, Canceled, Unavailable, ResourceExhausted, Internal. */
+  /**
+   * Calls a method.
+   * @throws TtrpcError with the server's code, or DeadlineExceeded, Canceled, Unavailable, ResourceExhausted, Internal
+   */
   call<I extends object, O extends object>(
     method: MethodDescriptor<I, O>,
     service: string,
@@ -124,7 +133,7 @@ export class TtrpcClient implements Disposable {
 
   #receive(frame: Frame): void {
     const pending = this.#pending.get(frame.streamId)
-    // A late response to a call that was given up, or nothing that a server may send.
+    // A late response to a call that was given up, or a frame that no server may send.
     if (pending === undefined || (frame.type !== FrameType.RESPONSE && frame.type !== FrameType.DATA)) return
     this.#pending.delete(frame.streamId)
     if (frame.oversizeBytes > 0) {
@@ -166,13 +175,13 @@ export function createClient<S extends ServiceDescriptor>(service: S, client: Tt
   return Object.fromEntries(methods) as ServiceClient<S>
 }
 
-/** What the connection needs of a call, whatever it answers. */
+/** A call without the type of its answer, as the connection sees it. */
 interface PendingCall {
   succeed(response: Buffer): void
   fail(error: TtrpcError): void
 }
 
-/** A call that waits for its response; the client takes it out of its table before it settles it. */
+/** A call that waits for its response. The client removes it from its table before it settles it. */
 class Unary<O extends object> implements PendingCall {
   readonly #output: MessageType<O>
   readonly #resolve: (message: O) => void

@@ -1,9 +1,9 @@
 /**
  * One socket: frames in, frames out, and one reason for its end. It knows nothing of calls.
  *
- * Invariant: memory stays bounded whatever the peer does. While more than `maxQueuedBytes` wait for the peer to read them, nothing is
- * read from it, so it cannot ask for more answers; other connections do not notice. After `onClose`, called exactly once, nothing is
- * delivered and `send` does nothing.
+ * Invariant: memory stays bounded whatever the peer does. While more than `maxQueuedBytes` wait for the peer to read
+ * them, nothing is read from the peer, so it cannot ask for more answers. Other connections are not affected. `onClose`
+ * is called exactly once; after it no frame is delivered, and `send` does nothing.
  */
 import type { Duplex } from 'node:stream'
 import { type Frame, FrameDecoder, MAX_MESSAGE_BYTES } from './frame.ts'
@@ -12,20 +12,22 @@ import { type Frame, FrameDecoder, MAX_MESSAGE_BYTES } from './frame.ts'
 export interface ConnectionLimits {
   /** Largest data of one frame, in both directions; 4 MiB when absent. */
   readonly maxMessageBytes?: number
-  /** Bytes that may wait for the peer before it is not read any more; 1 MiB when absent. */
+  /** Bytes that may wait for the peer before reading from it stops; 1 MiB when absent. */
   readonly maxQueuedBytes?: number
 }
 
-/** Whom a connection reports to. */
+/** The object that a connection reports to. */
 export interface ConnectionOwner {
   onFrame(frame: Frame): void
-  /** The connection is gone; the reason is undefined when the peer closed it between two frames, or we did. */
+  /**
+   * The connection is gone. The reason is undefined after close(), or when the peer has closed it between two frames.
+   */
   onClose(reason: Error | undefined): void
 }
 
 const MAX_QUEUED_BYTES = 1024 * 1024
 
-/** Frames over a duplex stream, which it owns. */
+/** Frames over a duplex stream, which the connection owns. */
 export class Connection {
   readonly maxMessageBytes: number
   readonly #maxQueuedBytes: number
@@ -60,7 +62,9 @@ export class Connection {
     return this.#stream.writableLength
   }
 
-  /** Sends one complete frame; `onSent` is called when the kernel has it, or never. */
+  /**
+   * Sends one complete frame. `onSent` is called when the kernel has it, and never when the connection fails before.
+   */
   send(bytes: Buffer, onSent?: () => void): void {
     if (this.#closed || !this.#stream.writable) return
     if (onSent === undefined) this.#stream.write(bytes)
@@ -71,22 +75,22 @@ export class Connection {
     }
   }
 
-  /** Ends the connection after what is queued; @returns at once. A peer that does not read is cut off after `graceMs`. */
+  /** Ends the connection when what is queued was sent, at most `graceMs` later; does not wait for that. */
   close(graceMs = 0): void {
     if (this.#closed) return
     if (graceMs <= 0 || this.#stream.writableLength === 0) {
-      // Nothing is queued: the kernel has it all, and delivers it after close as well.
+      // Without a queue the kernel has everything, and delivers it after the close as well.
       this.#stream.destroy()
       return
     }
-    // No new frames while the last answers leave.
+    // The peer sends no new requests while the last answers are sent.
     this.#paused = false
     this.#stream.pause()
     this.#stream.end(() => this.#stream.destroy())
     setTimeout(() => this.#stream.destroy(), graceMs).unref()
   }
 
-  /** Ends the connection for a reason of ours. */
+  /** Ends the connection at once; `onClose` gets the reason. */
   abort(reason: Error): void {
     this.#fail(reason)
     this.#stream.destroy()

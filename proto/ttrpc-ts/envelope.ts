@@ -1,6 +1,6 @@
 /**
- * Requests and responses as complete frames. The inner message is written straight into its envelope, and the envelope into its frame,
- * so one call costs one buffer and one write in each direction.
+ * Requests and responses as complete frames. The inner message is written directly into its envelope, and the envelope
+ * into its frame, so a call costs one buffer and one write in each direction.
  */
 
 import { beginFrame, endFrame, FrameType, frameDataBytes } from './frame.ts'
@@ -9,7 +9,9 @@ import type { MessageInput, MessageType } from './service.ts'
 import { Code, type StatusInfo, TtrpcError } from './status.ts'
 import { type Writer, writeInt64, writeMessage } from './wire.ts'
 
-/** Tags of ttrpc.Request and ttrpc.Response; the generated codecs would need the payload encoded beforehand. */
+/**
+ * Tags of ttrpc.Request and ttrpc.Response. The generated codecs are not used: they take the payload as encoded bytes.
+ */
 const REQUEST = { SERVICE: 10, METHOD: 18, PAYLOAD: 26, TIMEOUT_NANO: 32, METADATA: 42 } as const
 const RESPONSE_PAYLOAD = 18
 
@@ -19,12 +21,12 @@ export interface RequestParts<I extends object> {
   readonly method: string
   readonly input: MessageType<I>
   readonly message: MessageInput<I>
-  /** Time that the caller waits; 0 for ever. */
+  /** How long the caller waits, in nanoseconds; 0 is without limit. */
   readonly timeoutNano: bigint
   readonly metadata: readonly TtrpcKeyValue[]
 }
 
-/** Frame of a unary request; @throws TtrpcError ResourceExhausted when it is over the limit. */
+/** The frame of a unary request. @throws TtrpcError, ResourceExhausted, when it is over the limit */
 export function encodeRequest<I extends object>(streamId: number, parts: RequestParts<I>, maxBytes: number): Buffer {
   const writer = beginFrame()
   writer.uint32(REQUEST.SERVICE).string(parts.service)
@@ -36,7 +38,7 @@ export function encodeRequest<I extends object>(streamId: number, parts: Request
   return endFrame(writer, streamId, FrameType.REQUEST, 0)
 }
 
-/** Frame of a successful response; @throws TtrpcError ResourceExhausted when it is over the limit. */
+/** The frame of a successful response. @throws TtrpcError, ResourceExhausted, when it is over the limit */
 export function encodeAnswer<O extends object>(
   streamId: number,
   output: MessageType<O>,
@@ -49,19 +51,22 @@ export function encodeAnswer<O extends object>(
   return endFrame(writer, streamId, FrameType.RESPONSE, 0)
 }
 
-/** Frame of a failed response; an endless message is cut, for a failure must always reach the caller. */
+/**
+ * The frame of a failed response. A failure must reach the caller, so a status over the limit is sent without its
+ * details, and with its message cut.
+ */
 export function encodeFailure(streamId: number, status: StatusInfo, maxBytes: number): Buffer {
   const writer = beginFrame()
   TtrpcResponse.write(writer, { status })
   if (frameDataBytes(writer) <= maxBytes) return endFrame(writer, streamId, FrameType.RESPONSE, 0)
   const short = beginFrame()
-  // A UTF-16 unit takes at most three bytes; 64 are more than the envelopes need.
+  // A UTF-16 unit takes at most three bytes in UTF-8, and the two envelopes take less than 64 bytes.
   const message = status.message.slice(0, Math.max(0, Math.floor((maxBytes - 64) / 3)))
   TtrpcResponse.write(short, { status: { code: status.code, message } })
   return endFrame(short, streamId, FrameType.RESPONSE, 0)
 }
 
-/** An empty message is left out altogether, as the Go implementation does. */
+/** Writes the payload; an empty message is left out altogether, as in the Go implementation. */
 function writePayload<T extends object>(
   writer: Writer,
   tag: number,

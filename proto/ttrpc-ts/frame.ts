@@ -1,11 +1,12 @@
 /**
- * Frames: ten bytes of header, then data. Pure bytes, no I/O, no services.
+ * Frames: ten bytes of header, then data. This file knows bytes, and neither sockets nor services.
  *
  *   offset 0  length of the data, u32 big endian        offset 8  type: 1 request, 2 response, 3 data
  *          4  stream id, u32 big endian                        9  flags: 1 remote closed, 2 remote open, 4 no data
  *
- * Invariant: the decoder holds at most twice the bytes that it was given, never what a header merely announces. A frame that announces
- * more than the limit is skipped byte by byte and reported when it is over, so that its stream can be refused while the others go on.
+ * Invariant: the decoder holds at most twice the bytes that have arrived, and never reserves what a header merely
+ * announces. A frame that announces more than the limit is skipped as it arrives, and reported when it is over. Its
+ * stream can then be refused while the others go on.
  */
 import { takeWriter, type Writer } from './wire.ts'
 
@@ -15,19 +16,19 @@ export const FRAME_HEADER_BYTES = 10
 /** The protocol's limit for the data of one frame. */
 export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
-/** What a frame is. Other numbers may arrive and are ignored. */
+/** The types of frames. Frames with other numbers may arrive and are ignored. */
 export const FrameType = { REQUEST: 1, RESPONSE: 2, DATA: 3 } as const
 
 /** Bits of a frame's flags. */
 export const FrameFlag = { REMOTE_CLOSED: 1, REMOTE_OPEN: 2, NO_DATA: 4 } as const
 
-/** One frame; `data` is a view of the bytes that arrived. */
+/** One frame; `data` is a view of the bytes that have arrived. */
 export interface Frame {
   readonly streamId: number
   readonly type: number
   readonly flags: number
   readonly data: Buffer
-  /** Announced length of the data when it was over the limit; it was skipped then, and `data` is empty. */
+  /** The announced length of data that was over the limit and was skipped; `data` is then empty. Else 0. */
   readonly oversizeBytes: number
 }
 
@@ -38,10 +39,12 @@ const PLACEHOLDER = Buffer.alloc(FRAME_HEADER_BYTES)
 /** Cuts a stream of bytes into frames. */
 export class FrameDecoder {
   readonly #maxMessageBytes: number
-  /** Start of an incomplete frame, in a buffer that may be larger; 0 bytes of it are used between frames. */
+  /**
+   * The beginning of an incomplete frame; the buffer may be larger than the `#used` bytes, which are 0 between frames.
+   */
   #partial = NO_DATA
   #used = 0
-  /** The frame that is being skipped, and how much of it is still to come. */
+  /** The frame that is being skipped, and how many bytes of it are still to come. */
   #skipped: Frame | undefined
   #skipBytes = 0
 
@@ -54,7 +57,9 @@ export class FrameDecoder {
     return this.#used > 0 || this.#skipBytes > 0
   }
 
-  /** Takes the next bytes, which must not be changed afterwards, and returns the frames that are complete now. */
+  /**
+   * Takes the next bytes and returns the frames that are now complete. The caller must not change the bytes afterwards.
+   */
   push(chunk: Buffer): readonly Frame[] {
     let frames: Frame[] | undefined
     let pos = 0
@@ -100,7 +105,7 @@ export class FrameDecoder {
     return frame
   }
 
-  /** Copies what the incomplete frame still lacks, its header first, and returns where the chunk goes on. */
+  /** Copies what the incomplete frame still lacks, its header first; returns the position in the chunk after that. */
   #fill(chunk: Buffer, pos: number): number {
     let wanted = this.#wanted()
     for (;;) {
@@ -109,7 +114,7 @@ export class FrameDecoder {
       chunk.copy(this.#partial, this.#used, pos, pos + step)
       this.#used += step
       pos += step
-      // With the header complete, the frame may want more than it did.
+      // Once the header is complete, its length says how much more the frame needs.
       const next = this.#wanted()
       if (next === wanted || pos === chunk.length) return pos
       wanted = next
@@ -122,7 +127,7 @@ export class FrameDecoder {
     return length > this.#maxMessageBytes ? FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + length
   }
 
-  /** Grows by doubling, so that a peer that sends single bytes costs neither quadratic time nor more than twice the memory. */
+  /** Grows by doubling. A peer that sends single bytes costs neither quadratic time nor more than twice the memory. */
   #reserve(bytes: number, atMost: number): void {
     if (this.#partial.length >= bytes) return
     const larger = Buffer.allocUnsafe(Math.min(atMost, Math.max(bytes, this.#partial.length * 2)))
@@ -142,7 +147,7 @@ export class FrameDecoder {
   }
 }
 
-/** End of the frame that starts at `pos`, or of its header while that is incomplete. */
+/** The end of the frame that starts at `pos`, or the end of its header while that is incomplete. */
 function frameEnd(bytes: Buffer, pos: number): number {
   if (bytes.length - pos < FRAME_HEADER_BYTES) return pos + FRAME_HEADER_BYTES
   return pos + FRAME_HEADER_BYTES + bytes.readUInt32BE(pos)
@@ -158,7 +163,10 @@ function frameAt(bytes: Buffer, pos: number, end: number): Frame {
   }
 }
 
-/** Starts a frame in the process's writer: the caller appends the data and then calls endFrame, without doing anything else between. */
+/**
+ * Starts a frame in the writer that the whole process shares. The caller appends the data and calls endFrame; no other
+ * encoding may come between.
+ */
 export function beginFrame(): Writer {
   return takeWriter().raw(PLACEHOLDER)
 }

@@ -1,6 +1,6 @@
 /**
- * ttrpc for Node: the RPC protocol between containerd and its shims, both sides of it. The messages and services of containerd are in
- * `ttrpc-ts/containerd`.
+ * ttrpc for Node, client and server: the RPC protocol between containerd and its shims. The messages and services of
+ * containerd are in `ttrpc-ts/containerd`.
  */
 export { packAny, typeNameOf, unpackAny } from './any.ts'
 export {

@@ -1,6 +1,6 @@
 /**
- * One call in progress, as its handler and its connection see it. It is answered exactly once: whoever calls `settle` first (handler,
- * deadline, protocol violation, end of the connection) decides, and the others find it settled.
+ * One call in progress, as its handler and its connection see it. It is answered at most once: by its handler, its
+ * deadline, a protocol violation, or not at all because the connection has ended. The first to call `settle` decides.
  */
 import type { TtrpcRequest } from './gen/ttrpc.ts'
 import { Code, TtrpcError } from './status.ts'
@@ -12,14 +12,17 @@ export interface CallContext {
   /** Bare name of the method. */
   readonly method: string
   readonly metadata: ReadonlyMap<string, readonly string[]>
-  /** Aborted when nobody waits for the answer any more: deadline passed, connection gone. The reason is a TtrpcError. */
+  /**
+   * Aborted when the caller no longer waits: the deadline has passed, or the connection is gone. The reason is a
+   * TtrpcError.
+   */
   readonly signal: AbortSignal
-  /** Calls back once the answer is with the kernel, or never when there is nobody to take it. */
+  /** Calls back when the kernel has the answer; never when no answer can be sent. */
   afterReply(callback: () => void): void
 }
 
 const NANOS_PER_MS = 1_000_000n
-/** Longest delay that a timer takes, a good 24 days; a later deadline is as good as none. */
+/** The longest delay of a timer of Node, more than 24 days. A later deadline is ignored. */
 const MAX_TIMER_MS = 0x7fffffffn
 
 /** The server's side of a call. */
@@ -46,7 +49,7 @@ export class ServerCall implements CallContext {
     return this.#request.method
   }
 
-  // Both are made on demand only: most handlers ask for neither.
+  // metadata and signal are made on demand: most handlers use neither
   get metadata(): ReadonlyMap<string, readonly string[]> {
     if (this.#metadata !== undefined) return this.#metadata
     const map = new Map<string, string[]>()
@@ -67,7 +70,7 @@ export class ServerCall implements CallContext {
     return this.#abort.signal
   }
 
-  /** What to call once the answer is sent. */
+  /** The callbacks of afterReply, as one function. */
   get replied(): (() => void) | undefined {
     return this.#afterReply
   }
@@ -80,7 +83,7 @@ export class ServerCall implements CallContext {
     }
   }
 
-  /** Starts the caller's deadline. */
+  /** Starts the timer for the caller's deadline, if the request has one. */
   startDeadline(onExpired: () => void): void {
     const { timeoutNano } = this.#request
     if (timeoutNano === 0n) return
@@ -89,7 +92,7 @@ export class ServerCall implements CallContext {
     this.#timer = setTimeout(onExpired, Math.max(1, Number(timeoutMs)))
   }
 
-  /** Takes the right to answer; false when somebody else had it. */
+  /** Takes the right to answer; false when it was taken before. */
   settle(): boolean {
     if (this.#settled) return false
     this.#settled = true
@@ -97,14 +100,14 @@ export class ServerCall implements CallContext {
     return true
   }
 
-  /** Tells the handler that nobody waits any more. */
+  /** Tells the handler that its caller no longer waits. */
   abort(reason: TtrpcError): void {
     this.#abortReason = reason
     this.#abort?.abort(reason)
   }
 }
 
-/** The error of a call that took too long. */
+/** The error of a call whose deadline has passed. */
 export function deadlineExceeded(): TtrpcError {
   return new TtrpcError(Code.DEADLINE_EXCEEDED, 'deadline exceeded')
 }

@@ -1,13 +1,16 @@
 /**
- * The server's side of one connection: which frames are calls, which are mistakes, and what each is answered.
+ * The server's side of one connection: which frames are calls, which are mistakes, and how each is answered.
  *
- *   request, new odd id      -> run the handler; its answer goes out whenever it is ready
- *   request, other id        -> InvalidArgument     request that does not decode -> InvalidArgument; its payload -> Internal
- *   unknown service, method  -> Unimplemented       data over the limit          -> ResourceExhausted, after it was skipped
- *   data                     -> InvalidArgument, since all our methods are unary; a running call of that id is over with it
- *   response, unknown type   -> ignored
+ *   request, new odd id            -> runs the handler; the answer is sent when it is ready
+ *   request, other id              -> InvalidArgument
+ *   request that does not decode   -> InvalidArgument; when only its payload does not: Internal
+ *   unknown service or method      -> Unimplemented
+ *   frame over the limit           -> ResourceExhausted, after it was skipped
+ *   data                           -> InvalidArgument, because all methods are unary; it ends a call of that id
+ *   response, unknown type         -> ignored
  *
- * Invariant: a mistake of the peer costs it that one stream. A call whose caller is gone runs to its end; only its answer is dropped.
+ * Invariant: a mistake of the peer costs only the stream in which it was made. A call whose caller is gone runs to its
+ * end; only its answer is dropped.
  */
 import type { Duplex } from 'node:stream'
 import { Connection, type ConnectionLimits, type ConnectionOwner } from './connection.ts'
@@ -18,7 +21,7 @@ import { type CallContext, deadlineExceeded, ServerCall } from './server-call.ts
 import type { Answer, MessageType, MethodDescriptor } from './service.ts'
 import { Code, type StatusInfo, TtrpcError } from './status.ts'
 
-/** What a handler or an interceptor yields. */
+/** What a handler or an interceptor returns. */
 export type Outcome = Answer<object> | Promise<Answer<object>>
 
 /** A handler without its types, as the server keeps it. */
@@ -37,7 +40,7 @@ export interface Dispatcher {
 
 /** Bounds of a server's connection. */
 export interface ServerLimits extends ConnectionLimits {
-  /** Calls that may be in progress on one connection; 16384 when absent. */
+  /** How many calls may be in progress on one connection; 16384 when absent. */
   readonly maxCalls?: number
 }
 
@@ -57,12 +60,12 @@ export class ServerConnection implements ConnectionOwner {
     this.#connection = new Connection(stream, this, limits)
   }
 
-  /** Calls that are not answered yet. */
+  /** The number of calls that are not answered yet. */
   get activeCalls(): number {
     return this.#calls.size
   }
 
-  /** Ends the connection once the answers that were given are sent. */
+  /** Ends the connection when the answers that are queued were sent, at most `graceMs` later. */
   close(graceMs: number): void {
     this.#connection.close(graceMs)
   }
@@ -114,7 +117,7 @@ export class ServerConnection implements ConnectionOwner {
     this.#run(call, method, message)
   }
 
-  /** A handler that answers at once costs no promise, no timer and no entry in the table. */
+  /** Runs the handler. One that answers at once costs no promise, no timer and no entry in the table. */
   #run(call: ServerCall, method: Method, message: object): void {
     let outcome: Outcome
     try {

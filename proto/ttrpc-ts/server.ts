@@ -1,6 +1,7 @@
 /**
- * The server: a table of services, the sockets it listens on, and the connections that it serves. Calls run concurrently, on one
- * connection as on many. What goes wrong in a call is answered to its caller; `onError` hears only of what nobody else can.
+ * The server: a table of services, the sockets it listens on, and the connections that it serves. Calls run
+ * concurrently, on one connection as on several. The failure of a call is answered to its caller; `onError` gets the
+ * failures that belong to no call.
  */
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -14,18 +15,20 @@ export type ServiceHandlers<S extends ServiceDescriptor> = {
   readonly [K in keyof S['methods']]: Handler<InputOf<S['methods'][K]>, OutputOf<S['methods'][K]>>
 }
 
-/** Answers a call, at once or later; throws TtrpcError to choose the status. */
+/** Answers a call, at once or by a promise; throws a TtrpcError to choose the status. */
 export type Handler<I, O> = (request: I, context: CallContext) => Answer<O> | Promise<Answer<O>>
 
-/** Runs around every call, whose message is `request`: it calls `next` and returns or changes what that yields. */
+/**
+ * Runs around every call: it calls `next`, and returns what that returns, or something else. `request` is the message.
+ */
 export type Interceptor = (context: CallContext, next: () => Outcome, request: object) => Outcome
 
-/** How a server behaves. */
+/** The options of a server. */
 export interface ServerOptions extends ServerLimits {
-  /** Translates what a handler threw, unless it is a TtrpcError; by default the code is Unknown and the message is kept. */
+  /** Translates what a handler threw, unless that is a TtrpcError. By default the code is Unknown, with the message. */
   readonly mapError?: (error: unknown) => StatusInfo
   readonly around?: Interceptor
-  /** Whether to serve an accepted socket; by default all. */
+  /** Whether to serve a socket that listen() has accepted; by default every one is served. */
   readonly accept?: (socket: Socket) => boolean
   /** A connection or a listener failed. */
   readonly onError?: (error: Error) => void
@@ -50,25 +53,26 @@ export class TtrpcServer {
     }
   }
 
-  /** Open connections. */
+  /** The number of open connections. */
   get connections(): number {
     return this.#connections.size
   }
 
-  /** Calls that are not answered yet, on all connections. */
+  /** The number of calls that are not answered yet, on all connections. */
   get activeCalls(): number {
     let calls = 0
     for (const connection of this.#connections) calls += connection.activeCalls
     return calls
   }
 
-  /** Adds a service; @throws Error when one of that name is there, or a handler is missing. */
+  /** Adds a service. @throws Error when there is one of that name, or a handler is missing */
   register<S extends ServiceDescriptor>(service: S, handlers: ServiceHandlers<S>): this {
     if (this.#services.has(service.typeName)) throw new Error(`service "${service.typeName}" is already registered`)
     const table: object = handlers
     const methods = new Map<string, Method>()
     for (const [key, descriptor] of Object.entries(service.methods)) {
-      // The types of handlers end here: `descriptor` decodes what `handle` takes, as ServiceHandlers has checked.
+      // The table keeps the handlers without their types. ServiceHandlers has checked that `handle` takes what
+      // `descriptor` decodes.
       const handle: Method['handle'] | undefined = Reflect.get(table, key)
       if (handle === undefined) throw new Error(`service "${service.typeName}" has no handler "${key}"`)
       methods.set(descriptor.name, { descriptor, handle: handle.bind(handlers) })
@@ -77,7 +81,7 @@ export class TtrpcServer {
     return this
   }
 
-  /** Serves one connection, which it owns from now on. */
+  /** Serves one connection, which the server owns from now on. */
   serve(stream: Duplex): void {
     if (this.#closing !== undefined) {
       stream.destroy()
@@ -86,7 +90,7 @@ export class TtrpcServer {
     this.#connections.add(new ServerConnection(stream, this.#dispatcher, this.#options))
   }
 
-  /** Accepts connections on an inherited listening socket, or on a new one at a path; resolves when it listens. */
+  /** Accepts connections on an inherited listening socket, or on a new one at a path. Resolves when it listens. */
   listen(target: { readonly fd: number } | { readonly path: string }): Promise<void> {
     const listener = createServer((socket) => {
       if (this.#options.accept?.(socket) ?? true) this.serve(socket)
@@ -104,7 +108,10 @@ export class TtrpcServer {
     })
   }
 
-  /** Stops listening and ends all connections: answers that were given are sent, for at most `graceMs`; calls in progress are aborted. */
+  /**
+   * Stops listening and ends all connections. Answers that are queued are sent, for at most `graceMs` (200 when
+   * absent); calls in progress are aborted. Resolves when no connection is left.
+   */
   close(options: { readonly graceMs?: number } = {}): Promise<void> {
     if (this.#closing === undefined) {
       this.#closing = Promise.withResolvers()

@@ -1,10 +1,11 @@
 /**
- * The shapes that generated bindings fill in: what a message type can do, and what a service consists of. Bindings hold data and codecs
- * only; everything that opens a socket or waits is in client.ts and server.ts, which know services by these types alone.
+ * The types that generated bindings fill in: a message type with its codec, and a service with its methods. Bindings
+ * hold data and codecs only. client.ts and server.ts open the sockets and do the waiting; they know services by these
+ * types alone.
  */
 import type { Reader, Writer } from './wire.ts'
 
-/** What may be encoded as a `T`: every field may be missing, on every level; missing means the default. */
+/** What may be encoded as a `T`: on every level every field may be missing, which means its default. */
 export type MessageInput<T> = { readonly [K in keyof T]?: FieldInput<T[K]> | undefined }
 
 type Scalar = string | number | bigint | boolean | Uint8Array | undefined
@@ -47,5 +48,5 @@ export type InputOf<M> = M extends { readonly input: MessageType<infer I> } ? I 
 export type OutputOf<M> = M extends { readonly output: MessageType<infer O> } ? O : never
 
 /** What a handler may answer for `O`; nothing at all when `O` has no fields. */
-// biome-ignore lint/suspicious/noConfusingVoidType: an async function without a return statement has the type Promise<void>
+// biome-ignore lint/suspicious/noConfusingVoidType: an async function without a return has the type Promise<void>
 export type Answer<O> = [keyof O] extends [never] ? MessageInput<O> | undefined | void : MessageInput<O>

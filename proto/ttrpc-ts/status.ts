@@ -1,6 +1,6 @@
 /**
- * How calls fail: the codes, the one error class of this package, and the translation between it and google.rpc.Status. A peer sees a
- * code and a message, never a stack.
+ * How calls fail: the codes, the one error class of this package, and the translation between it and google.rpc.Status.
+ * A peer gets a code, a message and details, and never a stack.
  */
 import type { Any } from './gen/google-protobuf.ts'
 import type { RpcStatus } from './gen/google-rpc.ts'
@@ -26,16 +26,16 @@ export const Code = {
   UNAUTHENTICATED: 16,
 } as const
 
-/** What a failure is called on the wire. */
+/** A failure as it is sent. */
 export interface StatusInfo {
   readonly code: number
   readonly message: string
   readonly details?: readonly Any[]
 }
 
-/** A failed call: thrown by handlers to choose the answer, and by clients when they got one. */
+/** A failed call. Handlers throw it to choose the answer; clients throw it when they receive one. */
 export class TtrpcError extends Error {
-  /** One of `Code`, or a number that the peer made up. */
+  /** One of `Code`, or another number that the peer has sent. */
   readonly code: number
   readonly details: readonly Any[]
 
@@ -57,7 +57,7 @@ export function codeName(code: number): string {
   return `CODE_${code}`
 }
 
-/** What is sent for a thrown value: a TtrpcError as it is, anything else as Unknown with its message. */
+/** The failure to send for a thrown value: a TtrpcError as it is, anything else as Unknown with its message. */
 export function statusOf(error: unknown): StatusInfo {
   if (error instanceof TtrpcError) return error
   return { code: Code.UNKNOWN, message: error instanceof Error ? error.message : String(error) }

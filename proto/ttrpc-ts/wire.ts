@@ -1,26 +1,26 @@
 /**
- * What generated codecs need beyond protobufjs: exact 64-bit integers as bigint, nested messages that cannot read past their end, and
- * the object around a codec. Encoding uses one writer for the whole process, since no encoding is ever interrupted by another; every
- * result is a copy of exactly its size.
+ * What generated codecs need beyond protobufjs: exact 64-bit integers as bigint, nested messages that cannot read past
+ * their end, and the object around a codec. All encodings of the process share one writer: encoding is synchronous, so
+ * none interrupts another. Every result is a copy of exactly its size.
  */
 import protobuf from 'protobufjs/minimal.js'
 import type { MessageInput, MessageType } from './service.ts'
 
-/** protobufjs's reader; `len` is moved to the end of the message that is being read. */
+/** protobufjs's reader; its `len` is set to the end of the message that is being read. */
 export type Reader = protobuf.Reader
 /** protobufjs's writer. */
 export type Writer = protobuf.Writer
 type Long = Parameters<Writer['uint64']>[0]
 
-/** Default of bytes fields. */
+/** The default of bytes fields. */
 export const EMPTY_BYTES: Uint8Array = Buffer.alloc(0)
 
-/** A writer that grew beyond this is not kept for the next message. */
+/** A writer with a larger buffer is not kept for the next message. */
 const KEPT_WRITER_BYTES = 64 * 1024
 
 let sharedWriter: Writer | undefined
 
-/** The process's writer, emptied: whatever was written to it before is gone. */
+/** The writer that the whole process shares, emptied. */
 export function takeWriter(): Writer {
   if (sharedWriter === undefined || sharedWriter.buf.length > KEPT_WRITER_BYTES) sharedWriter = protobuf.Writer.create()
   // An encoder that threw may have left open length prefixes behind.
@@ -29,14 +29,14 @@ export function takeWriter(): Writer {
   return sharedWriter
 }
 
-/** A reader over bytes; strings are decoded natively only from a Buffer. */
+/** A reader over bytes. It reads from a Buffer, because only that decodes strings natively. */
 export function readerOf(bytes: Uint8Array): Reader {
   return new protobuf.BufferReader(
     Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
   )
 }
 
-/** Makes a message type of its generated parts. */
+/** Makes a message type from its generated parts. */
 export function messageType<T extends object>(
   typeName: string,
   init: () => T,
@@ -57,13 +57,13 @@ export function messageType<T extends object>(
   }
 }
 
-/** Writes an unsigned 64-bit integer; @throws RangeError when it does not fit. */
+/** Writes an unsigned 64-bit integer. @throws RangeError when it does not fit */
 export function writeUint64(writer: Writer, value: bigint): void {
   if (BigInt.asUintN(64, value) !== value) throw new RangeError(`not an unsigned 64-bit integer: ${value}`)
   writeBits(writer, value)
 }
 
-/** Writes a signed 64-bit integer; @throws RangeError when it does not fit. */
+/** Writes a signed 64-bit integer. @throws RangeError when it does not fit */
 export function writeInt64(writer: Writer, value: bigint): void {
   if (BigInt.asIntN(64, value) !== value) throw new RangeError(`not a signed 64-bit integer: ${value}`)
   writeBits(writer, BigInt.asUintN(64, value))
@@ -120,7 +120,7 @@ export function readUint64(reader: Reader): bigint {
   for (let shift = 0; ; shift += 7) {
     if (pos >= len) throw new RangeError('varint ends early')
     const byte = buf[pos++]!
-    // The tenth byte has room for one bit only.
+    // The tenth byte holds one bit only.
     if (shift === 63 && byte > 1) throw new RangeError('varint is longer than 64 bits')
     if (shift < 28) low |= (byte & 127) << shift
     else if (shift === 28) {
@@ -160,7 +160,7 @@ export function readMessage<T extends object>(reader: Reader, type: MessageType<
   return message
 }
 
-/** An empty map of strings; it has no prototype, since its keys come from a peer. */
+/** An empty map of strings. It has no prototype, because its keys come from a peer. */
 export function stringMap(): Record<string, string> {
   return Object.create(null) as Record<string, string>
 }
@@ -180,7 +180,7 @@ export function readStringMapEntry(reader: Reader, into: Record<string, string>)
   reader.len = outer
 }
 
-/** Narrows the reader to a length-delimited field and returns the end to go back to. */
+/** Limits the reader to a length-delimited field; returns the end to restore afterwards. */
 function enter(reader: Reader): number {
   const length = reader.size()
   const outer = reader.len
