@@ -8,6 +8,7 @@
 import { type CallContext, codeName, type Outcome, TtrpcError } from 'ttrpc-ts'
 import { type LogFields, type Logger, RuntimeError } from '../runtime/index.ts'
 import { errnoCode, errnoOf } from '../runtime/internal.ts'
+import { whenSettled } from './outcome.ts'
 import { toTtrpcError } from './status.ts'
 
 /** A call in progress. */
@@ -36,22 +37,10 @@ export class Calls {
   around(context: CallContext, next: () => Outcome, request: object): Outcome {
     const call = { op: context.method, request, began: milliseconds() }
     this.#running.add(call)
-    let outcome: Outcome
-    try {
-      outcome = next()
-    } catch (error) {
-      this.#failed(call, error)
-      throw error
-    }
-    if (!(outcome instanceof Promise)) {
-      this.#succeeded(call)
-      return outcome
-    }
-    outcome.then(
-      () => this.#succeeded(call),
-      (error: unknown) => this.#failed(call, error),
-    )
-    return outcome
+    return whenSettled(next, (failure) => {
+      if (failure === undefined) this.#succeeded(call)
+      else this.#failed(call, failure.error)
+    })
   }
 
   #succeeded(call: Call): void {

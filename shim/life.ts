@@ -15,6 +15,7 @@ import { RuntimeError } from '../runtime/index.ts'
 import { exitNow, longTime } from '../runtime/internal.ts'
 import type { EventQueue } from './events.ts'
 import type { ShimLogger } from './log.ts'
+import { whenSettled } from './outcome.ts'
 import { messageOf } from './status.ts'
 import type { Registry, Task } from './task/registry.ts'
 
@@ -62,20 +63,7 @@ export class Life {
   around(context: CallContext, next: () => Outcome): Outcome {
     // the caller is containerd, which takes events as well
     this.#parts.events.retry()
-    let outcome: Outcome
-    try {
-      outcome = next()
-    } catch (error) {
-      this.#ended(context)
-      throw error
-    }
-    if (!(outcome instanceof Promise)) {
-      this.#ended(context)
-      return outcome
-    }
-    const ended = (): void => this.#ended(context)
-    outcome.then(ended, ended)
-    return outcome
+    return whenSettled(next, () => this.#ended(context))
   }
 
   /**

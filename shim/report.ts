@@ -17,7 +17,7 @@ import type { Shim, Task, TaskProcess } from './task/registry.ts'
 const REPORT_FILE = 'shim-report'
 
 /** A report: log fields, by subject. */
-export interface Report {
+interface Report {
   readonly shim: LogFields
   readonly memory: LogFields
   /** open descriptors, counted by kind or by the path of a file */
@@ -30,7 +30,7 @@ export interface Report {
 }
 
 /** Collects a report. */
-export function makeReport(shim: Shim, calls: Calls): Report {
+function makeReport(shim: Shim, calls: Calls): Report {
   const { registry, events, pid } = shim
   const tasks = [...registry.tasks]
   return {

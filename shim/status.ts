@@ -67,8 +67,9 @@ export function stepFailed(step: string, error: unknown): TtrpcError {
     : new TtrpcError(Code.UNKNOWN, message, { cause: error })
 }
 
-/** The message of anything that was thrown. */
+/** The message of anything that was thrown. When several steps of an undo have failed, it has the message of each. */
 export function messageOf(error: unknown): string {
+  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}; ${messageOf(error.error)}`
   return error instanceof Error ? error.message : String(error)
 }
 

@@ -74,11 +74,12 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   const { id, bundle } = request
   if (request.checkpoint !== '')
     throw new RuntimeError('Unimplemented', `cannot restore the checkpoint "${request.checkpoint}"`)
+  const { namespace, reaper, logger } = shim
   const made = new AsyncDisposableStack()
   try {
     failpoint('task:create')
     const { options, warnings } = await parseOptions(request.options)
-    for (const warning of warnings) shim.logger.warn({ container: id }, warning)
+    for (const warning of warnings) logger.warn({ container: id }, warning)
     const root = stateRoot(options.root, shim.namespace)
     await nextTurn()
     // the first look at the bundle: a folder that is no bundle is refused before anything is written or mounted there
@@ -91,9 +92,11 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     const { stdin, stdout, stderr, terminal } = request
     const stdio = { stdin, stdout, stderr, terminal }
     const io = await ProcessIo.open(stdio, {
-      ...initIo(spec),
-      ...owner(spec, options),
-      ...shimOf(shim),
+      ...streamOwner(spec, options),
+      relayOutput: mustRelay(spec),
+      namespace,
+      reaper,
+      logger,
       id,
       bundle,
       signal,
@@ -106,8 +109,8 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
       bundle,
       spec,
       stdio: io.stdio,
-      reaper: shim.reaper,
-      logger: withFields(shim.logger, { container: id }),
+      reaper,
+      logger: withFields(logger, { container: id }),
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
       signal,
@@ -194,8 +197,8 @@ function withReadOnlyTrees(spec: Spec, { recursiveReadOnly }: ShimOptions): Spec
 }
 
 /** Whether the init's output must be relayed; process-io.ts says why. */
-function initIo(spec: Spec): { relayOutput: boolean } {
-  return { relayOutput: isConfined(spec.process) || !newNamespaces(spec).has('pid') }
+function mustRelay(spec: Spec): boolean {
+  return isConfined(spec.process) || !newNamespaces(spec).has('pid')
 }
 
 /** Whether the process runs under the policy of a security module, which decides about its files. */
@@ -204,13 +207,8 @@ function isConfined(process: OciProcess | undefined): boolean {
   return selinuxLabel !== '' || (apparmorProfile !== '' && apparmorProfile !== 'unconfined')
 }
 
-/** The fields of a Shim that the streams of a process need. */
-export function shimOf({ namespace, reaper, logger }: Shim): Pick<Shim, 'namespace' | 'reaper' | 'logger'> {
-  return { namespace, reaper, logger }
-}
-
 /** The owner of the streams, in ids of the host: the one that the options name, else the process's user. */
-export function owner(spec: Spec, options: ShimOptions, user = spec.process?.user): { uid: number; gid: number } {
+export function streamOwner(spec: Spec, options: ShimOptions, user = spec.process?.user): { uid: number; gid: number } {
   return {
     uid: options.ioUid !== 0 ? options.ioUid : hostUid(spec, user?.uid ?? 0),
     gid: options.ioGid !== 0 ? options.ioGid : hostGid(spec, user?.gid ?? 0),

@@ -87,7 +87,7 @@ async function execsEnded(task: Task): Promise<void> {
 }
 
 /** Publishes one OOM event when the kernel has killed for lack of memory since the last look, however many died. */
-export function checkOom(shim: Shim, task: Task): void {
+function checkOom(shim: Shim, task: Task): void {
   let count: number
   try {
     count = task.container.oomKillCount()

@@ -8,7 +8,7 @@ import { type OciProcess, type RunningProcess, withFields } from '../../runtime/
 import { failpoint } from '../../runtime/internal.ts'
 import { ProcessIo } from '../io/process-io.ts'
 import { classError, stepFailed } from '../status.ts'
-import { owner, shimOf } from './create.ts'
+import { streamOwner } from './create.ts'
 import { watchExit } from './exits.ts'
 import { check } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
@@ -80,8 +80,10 @@ async function run(
   let io: ProcessIo | undefined
   try {
     io = await ProcessIo.open(process.stdio, {
-      ...owner(container.spec, options, spec.user),
-      ...shimOf(shim),
+      ...streamOwner(container.spec, options, spec.user),
+      namespace: shim.namespace,
+      reaper: shim.reaper,
+      logger: shim.logger,
       id: process.execId,
       bundle: task.bundle,
       relayOutput: true,

@@ -2,7 +2,7 @@
 import { Code, TtrpcError } from 'ttrpc-ts'
 import { describe, expect, test } from 'vitest'
 import { RuntimeError, type RuntimeErrorCode } from '../../../runtime/index.ts'
-import { classError, notFound, refused, stepFailed, toTtrpcError } from '../../../shim/status.ts'
+import { classError, messageOf, notFound, refused, stepFailed, toTtrpcError } from '../../../shim/status.ts'
 
 describe('toTtrpcError', () => {
   const codes: [RuntimeErrorCode, number, string][] = [
@@ -76,4 +76,11 @@ describe('stepFailed', () => {
   test('keeps the class of an error that has one already', () => {
     expect(stepFailed('create', classError(Code.ALREADY_EXISTS, 'container "c"'))).toBeInstanceOf(TtrpcError)
   })
+})
+
+test('an undo of which several steps fail tells of each, in their order', async () => {
+  const undo = new AsyncDisposableStack()
+  for (const step of ['unmount', 'close', 'destroy']) undo.defer(() => Promise.reject(new Error(`cannot ${step}`)))
+  const message = await undo.disposeAsync().catch(messageOf)
+  expect(message).toBe('cannot destroy; cannot close; cannot unmount')
 })
