@@ -13,7 +13,7 @@ import {
 } from '../wire.ts'
 import { Any } from './google-protobuf.ts'
 
-/** Level of the daemon's own log; other numbers may occur. */
+/** Level of containerd's own log. Other numbers may occur. */
 export const LogLevel = {
   INFO: 0,
   TRACE: -8,
@@ -24,20 +24,20 @@ export const LogLevel = {
   PANIC: 12,
 } as const
 
-/** All that a shim needs to know to start. */
+/** What a shim needs to know to start. */
 export interface BootstrapParams {
   /** Id of the container, the same as the -id flag. */
   instanceId: string
   namespace: string
   logLevel: number
   containerdVersion: string
-  /** Socket paths of the daemon, without scheme. */
+  /** Paths of containerd's sockets, without scheme. */
   containerdTtrpcAddress: string
   containerdGrpcAddress: string
   containerdBinary: string
   /** Runtime options are one of these. */
   extensions: Extension[]
-  /** Where the shim's socket belongs. */
+  /** Directory for the shim's socket. */
   socketDir: string | undefined
 }
 
@@ -113,7 +113,7 @@ function readBootstrapParams(r: Reader, m: BootstrapParams): BootstrapParams {
   return m
 }
 
-/** A further parameter, told apart by its type. */
+/** A further parameter. The type URL of its value says which one. */
 export interface Extension {
   value: Any | undefined
 }

@@ -295,7 +295,7 @@ function readCgroupV1CPUUsage(r: Reader, m: CgroupV1CPUUsage): CgroupV1CPUUsage 
   return m
 }
 
-/** What the bandwidth limit did; time in nanoseconds. */
+/** Effects of the CPU bandwidth limit; time in nanoseconds. */
 export interface CgroupV1Throttle {
   periods: bigint
   throttledPeriods: bigint

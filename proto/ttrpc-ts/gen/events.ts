@@ -41,7 +41,7 @@ function readForwardRequest(r: Reader, m: ForwardRequest): ForwardRequest {
   return m
 }
 
-/** An event with what subscribers filter by. */
+/** An event with the fields by which subscribers filter. */
 export interface Envelope {
   /** Must not be zero. */
   timestamp: Timestamp | undefined
@@ -98,7 +98,7 @@ function readEnvelope(r: Reader, m: Envelope): Envelope {
   return m
 }
 
-/** Served by the daemon at TTRPC_ADDRESS. */
+/** Served by containerd at TTRPC_ADDRESS. */
 export const EventsService = {
   typeName: 'containerd.services.events.ttrpc.v1.Events',
   methods: {

@@ -3,7 +3,7 @@ import type { MessageInput, MessageType } from '../service.ts'
 import type { Reader, Writer } from '../wire.ts'
 import { messageType } from '../wire.ts'
 
-/** How a container is run; see the same fields of the OCI command line. */
+/** How a container is run. Most fields are like flags of runc's command line. */
 export interface RuncOptions {
   /** Move the root with MS_MOVE and chroot(2) instead of pivot_root(2). */
   noPivotRoot: boolean
@@ -16,12 +16,12 @@ export interface RuncOptions {
   binaryName: string
   /** Directory of the runtime's state. */
   root: string
-  /** Clients of containerd 1.x only. */
+  /** Sent by clients of containerd 1.x only. */
   criuPath: string
   systemdCgroup: boolean
   criuImagePath: string
   criuWorkPath: string
-  /** For the daemon; clients of containerd 2.x only. */
+  /** Sent by clients of containerd 2.x only, for containerd and not for the shim. */
   taskApiAddress: string
   taskApiVersion: number
 }

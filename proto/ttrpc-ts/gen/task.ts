@@ -933,7 +933,7 @@ function readCloseIORequest(r: Reader, m: CloseIORequest): CloseIORequest {
   return m
 }
 
-/** Changes limits of a live container; what is absent stays. */
+/** Changes limits of a live container. Limits that the request leaves out stay as they are. */
 export interface UpdateTaskRequest {
   id: string
   /** The linux.resources section of an OCI spec as JSON. */
@@ -1143,7 +1143,7 @@ function readStatsResponse(r: Reader, m: StatsResponse): StatsResponse {
   return m
 }
 
-/** Asks who serves the container; never fails. */
+/** Asks for the pids of the shim and of the container's init. The answer is never an error. */
 export interface ConnectRequest {
   id: string
 }
@@ -1272,7 +1272,7 @@ function readShutdownRequest(r: Reader, m: ShutdownRequest): ShutdownRequest {
   return m
 }
 
-/** Everything that happens to the processes of a container. An empty exec_id means the container's init process. */
+/** The calls on the processes of a container. An empty exec_id means the container's init process. */
 export const TaskService = {
   typeName: 'containerd.task.v2.Task',
   methods: {

@@ -11,7 +11,7 @@ export interface TtrpcRequest {
   /** Bare name of the method, "Create". */
   method: string
   payload: Uint8Array
-  /** Time that the caller still waits, counted from sending; 0 is forever. */
+  /** How long the caller waits after sending, in nanoseconds; 0 is without limit. */
   timeoutNano: bigint
   metadata: TtrpcKeyValue[]
 }
