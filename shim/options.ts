@@ -50,6 +50,13 @@ interface RawOptions {
   recursiveReadOnly: boolean
 }
 
+/** A key and its value, and the words for the document that they are from. */
+interface ConfigEntry {
+  readonly key: string
+  readonly value: TomlValue
+  readonly where: string
+}
+
 const NONE: Readonly<RawOptions> = {
   noPivotRoot: false,
   noNewKeyring: false,
@@ -126,7 +133,7 @@ async function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: 
   const bytes = inline ? configBody : readRegularFile(configPath, MAX_CONFIG_BYTES, where)
   if (bytes.length === 0) return raw
   for (const [key, value] of Object.entries(await readToml(bytes, where))) {
-    if (!setOption(raw, key, value, where)) warnings.push(`ignoring the key "${key}" of ${where}`)
+    if (!setOption(raw, { key, value, where })) warnings.push(`ignoring the key "${key}" of ${where}`)
   }
   return raw
 }
@@ -135,7 +142,7 @@ async function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: 
  * Sets the option that a key names, in containerd's spelling; false for an unknown key.
  * @throws InvalidArgument for a value of the wrong type; Unimplemented for ShimCgroup
  */
-function setOption(raw: RawOptions, key: string, value: TomlValue, where: string): boolean {
+function setOption(raw: RawOptions, { key, value, where }: ConfigEntry): boolean {
   const expected = (what: string): RuntimeError =>
     new RuntimeError('InvalidArgument', `cannot use the key "${key}" of ${where}: expected ${what}`)
   const flag = (): boolean => {

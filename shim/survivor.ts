@@ -18,7 +18,9 @@ import type { Flags } from './flags.ts'
 
 /** How long a shim may take to answer Connect, which shows that it is not stuck. */
 const ANSWER_MS = 1_000
-/** How long each call may take by which it ends its container. containerd gives the whole of `delete` five seconds. */
+/**
+ * The limit of each call that ends its container (Kill, Wait, Delete). containerd gives `delete` five seconds in all.
+ */
 const END_MS = 2_000
 const DEFAULT_SOCKET_DIR = '/run/containerd/s'
 const SCHEME = 'unix://'

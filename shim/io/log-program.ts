@@ -4,8 +4,9 @@
  * the program's pipes. The program sees the end of the streams when the last writer has gone. At Delete it gets time to
  * write what is left, then SIGTERM, then SIGKILL.
  *
- * Invariants: the program never outlives end() and kill(). Its death neither kills nor blocks the writer, because the
- * shim keeps reading ends of its own. When no other process reads any more, the shim reads and discards.
+ * Invariants: kill() always ends the program, at the latest by SIGKILL after TERM_MS. The program's death neither kills
+ * nor blocks the writer, because the shim keeps reading ends of its own. When no other process reads any more, the shim
+ * reads and discards.
  *
  * The program may have left its work to a child. A lock (flock(2)) on the reading end that the program inherited shows
  * whether that is so: the lock lasts until the last process has closed that open file description.
@@ -122,8 +123,8 @@ export class LogWriter {
   }
 
   /**
-   * The writers are gone: waits until the program has read the rest, then ends it. False when it is still there after
-   * `limitMs`.
+   * The writers are gone: waits until the program has read the rest, then sends SIGTERM. False when it is still there
+   * after `limitMs`.
    */
   async end(limitMs: number): Promise<boolean> {
     this.#ending = true

@@ -121,7 +121,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     init.attach(container.init, io)
     return new Task({ bundle, container, options, init })
   } catch (error) {
-    await undo(shim, request, made, error)
+    await undo(shim, made, { id, bundle, error })
     throw error
   }
 }
@@ -147,9 +147,8 @@ async function createContainer(shim: Shim, options: CreateOptions): Promise<Cont
 
 async function undo(
   shim: Shim,
-  { id, bundle }: CreateTaskRequest,
   made: AsyncDisposableStack,
-  error: unknown,
+  { id, bundle, error }: { id: string; bundle: string; error: unknown },
 ): Promise<void> {
   try {
     await made.disposeAsync()

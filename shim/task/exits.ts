@@ -22,10 +22,10 @@ const OOM_WATCH_DELAY_MS = 100
 export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
   const { running } = process
   if (running === undefined) throw new Error(`process "${process.execId}" of container "${task.id}" is not running`)
-  void running.exited.then((exit) => settle(shim, task, process, exit))
+  void running.exited.then((exit) => settle(shim, task, { process, exit }))
 }
 
-async function settle(shim: Shim, task: Task, process: TaskProcess, exit: Exit): Promise<void> {
+async function settle(shim: Shim, task: Task, { process, exit }: { process: TaskProcess; exit: Exit }): Promise<void> {
   if (process === task.init) task.gone.abort()
   if (process.state.kind === 'starting') await process.state.decided
   failpoint('task:exited')

@@ -10,7 +10,7 @@ import { notFound, refused } from '../status.ts'
 /**
  * Where a process is in its life. The init has its pid from the beginning; an exec that has not run has pid 0.
  *
- *   created    `failed`: an exec whose start has failed, or whose container has ended; a client may start it again
+ *   created    `failed`: an exec whose start has failed, which may be tried again, or whose container has ended
  *   starting   `decided` resolves when the start has succeeded, with its event published, or has failed
  */
 export type ProcessState =
@@ -149,7 +149,7 @@ export function finalExit(state: ProcessState): Exit | undefined {
   return state.kind === 'created' && state.failed ? NEVER_RAN : undefined
 }
 
-/** Whether an exec in this state has an exit to come, or may have one soon. */
+/** Whether an exec in this state runs, or may run soon. */
 export function isLive(state: ProcessState): boolean {
   return state.kind === 'starting' || state.kind === 'running'
 }

@@ -116,8 +116,8 @@ export class TaskProcess {
   }
 
   /**
-   * Runs the work of a start. The work applies `start` and publishes the start event in one go; an exit of the process
-   * is held back until then, and until the work has failed otherwise.
+   * Runs the work of a start. The work applies `start` and publishes the start event without an await between them. An
+   * exit of the process is held back until then, or until the work has failed.
    */
   async launch<T>(work: () => Promise<T>): Promise<T> {
     const decided = Promise.withResolvers<void>()
