@@ -1,4 +1,7 @@
-/** The lists of fail points against the sources: a test that kills at a listed place must not wait for one that is nowhere. */
+/**
+ * The lists of fail points against the sources: a test that kills at a listed place must not wait for one that is
+ * nowhere.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
