@@ -1,7 +1,7 @@
 /*
- * What a hostile container, or a hostile neighbour with a shared volume, does: one static program with a sub-command per attack. Each says
- * "ready" when it is at work, attacks as fast as it can until SIGTERM, and then prints what it achieved as "name count" lines, so that a
- * test can show both that the attack took place and that it got nothing.
+ * What a hostile container does, or a hostile neighbour that shares a volume: one static program, a sub-command per
+ * attack. Each prints "ready" when it is at work, and attacks as fast as it can until SIGTERM. Then it prints its
+ * results as lines of "name count". So a test can show that the attack took place and got nothing.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -66,7 +66,7 @@ static int is_helper_exe(const char *pid) {
     return strstr(target, "ts-init") != NULL;
 }
 
-/* Tries to make what is behind the fd writable by way of procfs, for as long as the process that runs it may need to end. */
+/* Tries to open the file of the fd for writing through procfs, for as long as the process that executes it may live. */
 static int overwrite(int fd) {
     char path[64];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -82,7 +82,7 @@ static int overwrite(int fd) {
     return 0;
 }
 
-/* joiners: every process of the runtime that shows up here is looked at, traced, and its program overwritten */
+/* joiners: looks at every process of the runtime that appears here, traces it, and overwrites its program */
 static int cmd_joiners(char **argv) {
     (void)argv;
     unsigned long seen = 0, looked = 0, traced = 0, opened = 0, exe = 0, written = 0;
@@ -99,7 +99,10 @@ static int cmd_joiners(char **argv) {
                 continue;
             seen += pid != last;
             last = pid;
-            /* the link and the memory change hands in one step of execve: whoever may read it may do everything to the helper */
+            /*
+             * execve gives away the link and the memory in one step: a process that may read the link may do all to
+             * the helper
+             */
             looked += is_helper_exe(entry->d_name) ? 1 : 0;
             if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
                 traced += is_helper_exe(entry->d_name) ? 1 : 0;
@@ -174,7 +177,7 @@ static int cmd_connect(char **argv) {
     return 0;
 }
 
-/* keyring: the name of the session keyring, and whether that is the one of the number given */
+/* keyring NUMBER: the name of the session keyring, and whether it has that serial number */
 static int cmd_keyring(char **argv) {
     char text[256];
     long key = syscall(SYS_keyctl, 0 /* GET_KEYRING_ID */, -3 /* session */, 0);
@@ -187,15 +190,15 @@ static int cmd_keyring(char **argv) {
     return 0;
 }
 
-/* keyring-id: the number of the session keyring */
+/* keyring-id: the serial number of the session keyring */
 static int cmd_keyring_id(char **argv) {
     (void)argv;
     printf("%ld\n", syscall(SYS_keyctl, 0, -3, 0));
     return 0;
 }
 
-/* dirty PROGRAM ARG...: outside the container: executes a program as a careless caller does: with leaked directories of the host as fds
- * 3 to 40, ignored and blocked signals, and a strange umask */
+/* dirty PROGRAM ARG...: outside the container: executes a program as a careless caller does.
+ * Fds 3 to 40 are leaked directories of the host, signals are ignored and blocked, and the umask is strange. */
 static int cmd_dirty(char **argv) {
     int root = open("/", O_RDONLY | O_DIRECTORY);
     for (int fd = 3; fd <= 40; fd++)

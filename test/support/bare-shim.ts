@@ -1,4 +1,7 @@
-/** A shim without a daemon: started from a bundle of the test's making as containerd would start it, and spoken to over its socket. */
+/**
+ * A shim without a daemon: a test makes the bundle, starts the shim as containerd would, and calls it over its
+ * socket.
+ */
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient, type ServiceClient, TtrpcClient } from 'ttrpc-ts'
@@ -15,12 +18,15 @@ export interface BareShim {
   readonly bundle: string
   readonly socket: string
   readonly task: ServiceClient<typeof TaskService>
-  /** Runs the launcher's `delete`, as the daemon does after every container; in the bundle, unless another folder is given. */
+  /**
+   * Runs the launcher's `delete`, as the daemon does after every container. Its working directory is the bundle by
+   * default.
+   */
   delete(folder?: string): Promise<Finished>
   close(): void
 }
 
-/** What `start` is told besides the usual. */
+/** What a test may want of `start`. */
 export interface StartWishes {
   /** makes stdin's bytes from the container's id */
   readonly stdin?: (id: string) => Uint8Array

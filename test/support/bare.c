@@ -1,5 +1,6 @@
 /*
- * A program without a C library, for filters that allow next to nothing: it writes "ran" and ends, and makes no other system call.
+ * A program without a C library, for filters that allow next to nothing.
+ * It writes "ran" and ends, and makes no other system call.
  */
 #include <asm/unistd.h>
 

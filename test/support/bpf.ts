@@ -1,6 +1,6 @@
 /**
- * An interpreter for seccomp programs: classic BPF over struct seccomp_data, as far as the kernel allows it there. Tests run a compiled
- * filter with chosen system calls, without any of them being made.
+ * An interpreter for seccomp programs: the part of classic BPF that the kernel allows over struct seccomp_data.
+ * Tests run a compiled filter on chosen system calls, without making any of these calls.
  */
 
 /** One system call, as a filter sees it. */
@@ -13,7 +13,10 @@ export interface Call {
 
 const MAX_INSTRUCTIONS = 4096
 
-/** Runs a program (struct sock_filter[], little-endian) and returns its SECCOMP_RET_* value; throws where the kernel would refuse it. */
+/**
+ * Runs a program (struct sock_filter[], little-endian) and returns its SECCOMP_RET_* value. @throws where the kernel
+ * refuses it
+ */
 export function runBpf(program: Uint8Array, call: Call): number {
   const data = new DataView(new ArrayBuffer(64))
   data.setInt32(0, call.nr | 0, true)

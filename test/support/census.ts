@@ -1,13 +1,14 @@
 /**
- * The leak census: everything outside a process that a container can leave behind, read before a test and again after it. An item is
- * known by a string, so the difference of two censuses is its own report. What may stay is listed here, each with its reason.
+ * The leak census: everything outside a process that a container can leave behind, read before a test and again after
+ * it. An item is a string, so the difference of two censuses is a report. What may stay is allowed here by name, with
+ * the reason.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SLOWNESS } from './needs.ts'
 
-/** Whose traces a census looks for: those of one private containerd and one of its namespaces. */
+/** Where a census looks: at the traces of one private containerd and one of its namespaces. */
 export interface CensusScope {
   /** The daemon's own folder; its name occurs in the command lines, mounts and environments of all that it starts. */
   readonly folder: string
@@ -20,7 +21,7 @@ export interface CensusScope {
 export type Census = ReadonlySet<string>
 
 const CGROUP_ROOT = '/sys/fs/cgroup'
-/** Every daemon's shims put their sockets here, under a name that is a hash, so that ours are known only by computing it. */
+/** The folder of the sockets of all daemons' shims. A socket's name is a hash, which tells our own from others. */
 const SOCKETS = '/run/containerd/s'
 
 function read(path: string): string {
@@ -97,7 +98,7 @@ function processes(scope: CensusScope, except: ReadonlySet<number>): string[] {
     )
 }
 
-/** Zombies that one of our processes should have reaped. Those left to this machine's init are its to reap. */
+/** Zombies that one of our processes should have reaped. This machine's init reaps its own. */
 function zombies(scope: CensusScope): string[] {
   return allPids().flatMap((pid) => {
     const stat = statOf(pid)
@@ -142,7 +143,7 @@ export function cgroupsOf(namespace: string): string[] {
 }
 
 function cgroups(scope: CensusScope): string[] {
-  // allowed: the namespace's own folder. It is shared by all of its containers, and who makes the last one cannot know that it is
+  // allowed: the namespace's own folder. All of its containers share it, and no delete can tell which is the last
   return cgroupsOf(scope.namespace)
     .filter((path) => !path.endsWith(`/${scope.namespace}`))
     .map((path) => `cgroup ${path}`)
@@ -167,7 +168,7 @@ function files(scope: CensusScope): string[] {
     ...list(task('state')).map((name) => `bundle ${name}`),
     ...list(task('root')).map((name) => `work folder ${name}`),
     ...list(join(scope.folder, 'ts', scope.namespace))
-      // allowed: the cache of compiled seccomp profiles, which exists to outlive containers, and the state folder's lock
+      // allowed: the lock of the state folder, and the cache of compiled seccomp profiles, which outlives containers
       .filter((name) => !name.startsWith('.') && name !== 'seccomp')
       .map((name) => `state folder ${name}`),
     ...list(join('/run/containerd/runc', scope.namespace)).map((name) => `state folder ${name}`),
@@ -175,8 +176,9 @@ function files(scope: CensusScope): string[] {
 }
 
 /**
- * Counts what is there now. `except` are processes that belong to the test itself: the daemon, an event recorder; `mountinfo` is the table
- * of mounts of the namespace where the daemon lives.
+ * Counts what is there now.
+ * `except` are processes of the test itself, such as the daemon and an event recorder.
+ * `mountinfo` is the mount table of the namespace where the daemon lives.
  */
 export function takeCensus(
   scope: CensusScope,
@@ -200,8 +202,9 @@ export function leaks(before: Census, after: Census): string[] {
 }
 
 /**
- * Waits until nothing is left but what was there before, and returns what still is. Orphans of this machine's init stay zombies for some
- * seconds, and a shim ends shortly after its client's answer, so one look is not enough.
+ * Waits until nothing is there that was not there before, and returns what is after the bound.
+ * One look is not enough: this machine's init reaps orphans only after some seconds, and a shim ends after its last
+ * answer.
  */
 export async function settledLeaks(
   before: Census,

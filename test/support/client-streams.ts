@@ -1,6 +1,6 @@
 /**
- * The client's side of a process's streams: fifos made as containerd's clients make them, read and written by programs of their own, which
- * can be stopped, killed and replaced like any client.
+ * The client's side of a process's streams: fifos as containerd's clients make them.
+ * Programs of their own read and write the fifos, so a test can stop, kill and replace them like any client.
  */
 import { closeSync, constants, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -36,12 +36,12 @@ export function reader(path: string, options: StartOptions = {}): Command {
   return untilEnd(startCommand('cat', [path], options))
 }
 
-/** A client that writes a fifo. Its open blocks until somebody can read. */
+/** A client that writes a fifo. Its open blocks until the fifo has a reader. */
 export function writer(path: string): Command {
   return untilEnd(startCommand('sh', ['-c', 'exec cat >"$0"', path], { input: 'open' }))
 }
 
-/** Leaves no room in a fifo until a reader takes some; `letGo` when that has opened it. */
+/** Fills a fifo, so that writers wait until a reader takes some. Call `letGo` when that reader has opened the fifo. */
 export function fillFifo(path: string): { readonly bytes: number; letGo(): void } {
   const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
   let open = true
@@ -87,7 +87,7 @@ export async function untilBlocked(pid: number): Promise<number> {
   return seen
 }
 
-/** Waits until a process uses no processor time for a moment, which one that turns in circles never does. */
+/** Waits until a process uses no processor time for a moment. A process in a busy loop never gets there. */
 export async function untilIdle(pid: number): Promise<void> {
   let seen = -1
   let same = 0

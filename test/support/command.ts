@@ -1,6 +1,6 @@
 /**
- * A started program whose output can be watched while it runs. `until` is the only way that tests wait: for a condition, with a bound,
- * and with a description of what was there instead when the bound passes.
+ * A started program whose output can be watched while it runs.
+ * Tests wait by `until` alone: for a condition, with a bound, and with a description of what was there instead.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -60,7 +60,7 @@ export class Command {
     child.stderr?.on('data', (chunk: Buffer) => {
       this.#stderr += chunk.toString()
     })
-    // a program that ends before it has read its input is no failure of ours
+    // a program may end before it has read its input
     child.stdin?.on('error', () => undefined)
     if (input !== 'open') child.stdin?.end(input ?? '')
     const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000 * SLOWNESS)
@@ -113,8 +113,8 @@ export class Command {
   }
 
   /**
-   * Changes the size until the program in a container has seen it: a client passes the first size on, and listens for changes some time
-   * after that. (`payload winsize` prints both.)
+   * Changes the size until the program in a container has seen it. (`payload winsize` prints each size.)
+   * A client passes the first size on, and starts to listen for changes some time after that.
    */
   async resizedTo(rows: number, columns: number): Promise<void> {
     let turn = 0
@@ -146,7 +146,7 @@ export class Command {
   }
 }
 
-/** Starts a program; it is killed when it outlives its bound. */
+/** Starts a program, and kills it after its bound. */
 export function startCommand(program: string, args: readonly string[], options: StartOptions = {}): Command {
   return new Command(program, args, options)
 }

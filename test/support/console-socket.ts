@@ -16,7 +16,7 @@ function owned(fd: number, what: string): OwnedFd {
   return new OwnedFd(fd)
 }
 
-/** A listening socket. Only somebody who has sent already may be asked for: nothing here waits for long. */
+/** A listening socket. Ask for a descriptor only after the runtime has sent it: nothing here waits for long. */
 export class FdReceiver implements Disposable {
   readonly #listener: OwnedFd
 

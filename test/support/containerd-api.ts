@@ -1,6 +1,6 @@
 /**
- * containerd's own gRPC API, for what `ctr` cannot ask of every release: a container or a task with runtime options of any type, as the
- * CRI and moby give them. The message parts are those that the tests use; names, numbers and types are the same in all releases.
+ * containerd's own gRPC API, for what `ctr` cannot ask of every release: runtime options of any type, as the CRI and
+ * moby give them. The messages have the fields that tests use. Names, numbers and types are the same in all releases.
  */
 import { Client, credentials, Metadata } from '@grpc/grpc-js'
 import protobuf from 'protobufjs'
@@ -45,7 +45,7 @@ export class ContainerdApi implements Disposable {
     this.#metadata.set('containerd-namespace', daemon.namespace)
   }
 
-  /** Makes a container without a task; its options go to every task that has none of its own. @throws as create() */
+  /** Makes a container without a task. A task without options gets the container's. @throws as create() */
   async createContainer(id: string, runtime: { name: string; options?: Any }, spec: string): Promise<void> {
     const container = { id, runtime, spec: { typeUrl: SPEC, value: Buffer.from(spec) } }
     await this.#call('containers.v1.Containers/Create', 'CreateContainer', { container })

@@ -1,6 +1,6 @@
 /**
- * vitest fixtures over a private containerd. One daemon per test file; each test gets a `ct` whose teardown removes what the test left
- * and then demands that nothing is left: the leak census runs after every test, for free.
+ * vitest fixtures over a private containerd: one daemon per test file, and a `ct` for each test.
+ * Its teardown removes what the test left, and then takes the leak census, which must find nothing.
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -38,7 +38,7 @@ export class Containers {
     return id
   }
 
-  /** Has something ended with the test, whether it passed or not. */
+  /** Disposes of something at the end of the test, whether it passed or not. */
   onEnd(ending: () => Promise<void>): void {
     this.#endings.push(ending)
   }
@@ -95,7 +95,7 @@ export class Containers {
     return this.daemon.ctr(['task', 'exec', '--exec-id', this.id(), ...flags, id, ...command])
   }
 
-  /** `ctr task exec -d`. Its fifos lie in the test's folder: the client who would remove them is gone. */
+  /** `ctr task exec -d`. Its fifos lie in the test's folder, since the client ends before it could remove them. */
   execDetached(id: string, execId: string, command: readonly string[]): Promise<Finished> {
     return this.ok(
       'task',
@@ -115,7 +115,10 @@ export class Containers {
     return ['run', '--runtime', RUNTIME, ...flags, '--config', writeSpec(this.folder, command, change), id]
   }
 
-  /** Starts ctr with a terminal of its own (`ctr` refuses -t without one). `resize` and `kill` are the terminal program's. */
+  /**
+   * Starts ctr with a terminal of its own, without which it refuses -t. `resize` and `kill` go to the terminal
+   * program.
+   */
   startOnTerminal(args: readonly string[], options: StartOptions & { rows?: number; columns?: number } = {}): Command {
     const { rows = 24, columns = 80, ...rest } = options
     const ctr = [this.daemon.ctrProgram, ...this.daemon.ctrArgs(args)]

@@ -1,5 +1,6 @@
 /**
- * The messages of the CRI that tests use, with the names, numbers and types of runtime.v1. What is left out here is skipped when it comes.
+ * The messages of the CRI that tests use, with the names, numbers and types of runtime.v1. Fields that are left out
+ * here are skipped.
  */
 import protobuf from 'protobufjs'
 

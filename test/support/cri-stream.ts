@@ -1,6 +1,6 @@
 /**
- * One connection to the daemon's streaming server, as a websocket: the first byte of each message names the channel that the rest is of.
- * Everything that comes is kept, so that a test may look at it when it likes.
+ * One connection to the daemon's streaming server, as a websocket. The first byte of each message names its channel.
+ * Everything that arrives is kept, so a test may look at it at any time.
  */
 import { until } from './command.ts'
 
@@ -36,9 +36,11 @@ export class CriStream implements Disposable {
     })
   }
 
-  /** Opens what a call of the CRI answered, with the newest version that the server has. @throws Error when it refuses */
+  /**
+   * Opens what a call of the CRI answered, with the newest version that the server has. @throws Error when it refuses
+   */
   static async open(url: string): Promise<CriStream> {
-    // one asks for one: older servers take no list
+    // asks for one version at a time: older servers take no list
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const socket = new WebSocket(url.replace(/^http/, 'ws'), ['v5.channel.k8s.io', 'v4.channel.k8s.io'])
     socket.binaryType = 'arraybuffer'
@@ -104,7 +106,7 @@ export class CriStream implements Disposable {
   }
 }
 
-/** What Kubernetes' Status has of use here. */
+/** The part of Kubernetes' Status that is used here. */
 interface StatusMessage {
   readonly status: string
   readonly message?: string

@@ -1,6 +1,6 @@
 /**
- * A small client of the CRI, the API that the kubelet speaks to containerd: pods and their containers, as the kubelet asks for them when
- * nobody asked for anything else. What a test wants differently it says in the words of the API.
+ * A small client of the CRI, the API between the kubelet and containerd. It asks for pods and containers as the
+ * kubelet does by default. A test says what it wants differently in the API's words.
  */
 import { mkdtempSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { SLOWNESS } from './needs.ts'
 
 /** The namespace of the CRI's containers. */
 export const CRI_NAMESPACE = 'k8s.io'
-/** Whose namespace a container gets: its pod's, one of its own, the host's, or another container's. */
+/** The namespace that a container gets: its pod's, one of its own, the host's, or another container's. */
 export const NamespaceMode = { POD: 0, CONTAINER: 1, NODE: 2, TARGET: 3 } as const
 /** The states of a container. */
 export const ContainerState = { CREATED: 0, RUNNING: 1, EXITED: 2 } as const
@@ -23,11 +23,11 @@ const MILLISECONDS = 60_000 * SLOWNESS
 /** A message as protobufjs takes it; what is left out has its default. */
 export type Fields = Readonly<Record<string, unknown>>
 
-/** A pod, and what each of its containers must be told again. */
+/** A pod, and what each call for one of its containers repeats. */
 export interface Pod {
   readonly id: string
   readonly config: Fields
-  /** the container's part of it, for what the kubelet says twice */
+  /** the part of the security context that the kubelet repeats for each container */
   readonly namespaces: Fields
 }
 
@@ -95,7 +95,7 @@ export class Cri implements Disposable {
     this.#client = new Client(`unix://${daemon.address}`, credentials.createInsecure(), options)
   }
 
-  /** Whether the CRI knows its image; it hears of one some time after it was imported. */
+  /** Whether the CRI knows its image, which it learns some time after the import. */
   async knowsImage(): Promise<boolean> {
     const request = { image: { image: this.#image } }
     const answer = await this.call('ImageStatus', 'ImageStatusRequest', 'ImageStatusResponse', request, 'ImageService')
@@ -274,7 +274,7 @@ export class Cri implements Disposable {
     await this.call('RemovePodSandbox', 'PodRequest', 'Nothing', { podSandboxId: pod.id })
   }
 
-  /** Removes what a test left. One that failed may have calls under way, and is not to make more. */
+  /** Removes what a test left. A test that failed may have calls under way, and can make no more. */
   async end(): Promise<void> {
     this.#over = true
     await Promise.allSettled(this.#calls)

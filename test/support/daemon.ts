@@ -1,6 +1,6 @@
 /**
- * A private containerd: the system's daemon with its own root, state, sockets and namespace in a folder of its own, our build first on
- * its PATH. Knows nothing of vitest, so that the benchmarks use it too.
+ * A private containerd: the system's program with its root, state, sockets and namespace in a folder of its own.
+ * Our build is first on its PATH. This file does not import vitest, since the benchmarks use it too.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -14,14 +14,14 @@ import { BIN, CONTAINERD_RELEASE, IMAGE_ARCHIVE, releaseBin } from './places.ts'
 
 /** The CRI, which few tests need; 2.x has split it in three. */
 const CRI = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']
-/** What no test needs and what would touch the machine outside of the daemon's folder. */
+/** Plugins that no test needs, and that would touch the machine outside of the daemon's folder. */
 const DISABLED = [
   'io.containerd.nri.v1.nri',
   'io.containerd.internal.v1.opt',
   'io.containerd.tracing.processor.v1.otlp',
 ]
 
-/** containerd's own bounds, longer where everything takes longer. Format 2 is read by all releases. */
+/** containerd's own time limits, longer where everything takes longer. All releases read format 2. */
 const CONFIG = (folder: string, cri: string, level: string): string => `
 version = 2
 root = "${folder}/root"
@@ -47,7 +47,7 @@ export interface Place {
   readonly enter: readonly string[]
   /** The table of the mounts there. */
   readonly mountinfo: string
-  /** The processes that hold the place, which are nobody's leak. */
+  /** The processes that hold the place. The census ignores them. */
   readonly pids: readonly number[]
 }
 
@@ -112,7 +112,7 @@ export class Daemon {
   readonly namespace: string
   /** All container ids that tests used. */
   readonly ids: string[] = []
-  /** Pids of what runs beside the daemon as long as it does: no test's to end. */
+  /** Pids of processes that run as long as the daemon does. No test ends them. */
   readonly residents = new Set<number>()
   /** Set before the first start. */
   place: Place = MACHINE
@@ -120,13 +120,14 @@ export class Daemon {
   #bin = releaseBin(CONTAINERD_RELEASE)
 
   /**
-   * `cri`: configuration of the CRI, which is switched off without it. `level`: of the log, which shims get as well. `more`: configuration of
-   * anything else.
+   * `cri`: configuration of the CRI, which is off without it.
+   * `level`: the level of the log, of the shims too.
+   * `more`: other configuration.
    */
   constructor(cri: (folder: string) => string = () => '', level: 'debug' | 'info' = 'debug', more = '') {
     // short: unix socket paths end at 108 bytes
     this.folder = mkdtempSync('/tmp/cts-')
-    // passable: the root of a container in a user namespace is another user, who has to reach the bundle
+    // others may pass: in a user namespace the container's root is another user, and has to reach the bundle
     chmodSync(this.folder, 0o711)
     this.namespace = `cts-${randomBytes(3).toString('hex')}`
     writeFileSync(join(this.folder, 'config.toml'), CONFIG(this.folder, cri(this.folder), level) + more)
@@ -214,7 +215,10 @@ export class Daemon {
     return startCommand(program!, words, options)
   }
 
-  /** The whole arguments of ctr. Fifos go to this daemon's folder, since the usual one is shared by all users of the machine. */
+  /**
+   * The whole arguments of ctr. Fifos go to this daemon's folder, since all users of the machine share the default
+   * one.
+   */
   ctrArgs(args: readonly string[]): string[] {
     const verbs = args[0] === 'run' ? 1 : args[0] === 'task' && (args[1] === 'exec' || args[1] === 'start') ? 2 : 0
     const fifos = verbs === 0 || args.includes('--fifo-dir') ? [] : ['--fifo-dir', join(this.folder, 'fifo')]
@@ -243,7 +247,7 @@ export class Daemon {
   async events(): Promise<EventRecorder> {
     const command = this.startCtr(['events'], { timeoutMs: RECORDING_MS })
     const recorder = new EventRecorder(command)
-    // the subscription is made some time after the process is: provoke events until one shows
+    // the subscription starts some time after the process: provoke events until one shows
     let round = 0
     await until('the event subscription', async () => {
       const label = `probe=${round++}`
@@ -253,7 +257,7 @@ export class Daemon {
     return recorder
   }
 
-  /** Removes every task and container of the namespace, with as few calls as there is work: this runs after every test. */
+  /** Removes every task and container of the namespace. It makes few calls, since it runs after every test. */
   async removeAll(): Promise<void> {
     const containers = words((await this.ctr(['container', 'ls', '-q'])).stdout)
     if (containers.length === 0) return

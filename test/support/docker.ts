@@ -1,7 +1,8 @@
 /**
- * A private dockerd over a file's private containerd: the third kind of client besides ctr and the CRI, with options, fifos, hooks and
- * a reconnecting reader of its own. It has a network namespace for itself, since it would otherwise change the machine's (it removes a
- * docker0 that it does not want). Invariant: what it leaves lies in the daemon's folder, its containers in the daemon's namespace.
+ * A private dockerd over a file's private containerd: a third kind of client, besides ctr and the CRI.
+ * It has options, fifos, hooks and a reconnecting reader of its own.
+ * It gets a network namespace of its own: it would change the machine's (it removes a docker0 that it does not want).
+ * Invariant: its files lie in the daemon's folder, and its containers in the daemon's namespace.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -19,7 +20,7 @@ export class Docker {
   #child: ChildProcess | undefined
   #runs = 0
 
-  /** `config`: more of daemon.json; `wrapper`: the program with its arguments that runs dockerd, which has to become it. */
+  /** `config`: more of daemon.json. `wrapper`: a command line that executes dockerd in its own process. */
   constructor(
     daemon: Daemon,
     config: Readonly<Record<string, unknown>> = {},
@@ -89,7 +90,10 @@ export class Docker {
     )
   }
 
-  /** dockerd makes its folder a mount for itself, once it has work there: in the midst of a test, unless it is one already. */
+  /**
+   * Makes dockerd's folder a mount. dockerd would otherwise do that itself with its first work, in the middle of a
+   * test.
+   */
   async #mountData(): Promise<void> {
     const data = join(this.folder, 'data')
     if (existsSync(data)) return
@@ -170,7 +174,7 @@ export class Docker {
     await this.ok('load', '-i', IMAGE_ARCHIVE)
   }
 
-  /** Ends dockerd for good, with what it has mounted. */
+  /** Ends dockerd for good, and unmounts what it has mounted. */
   async stop(): Promise<void> {
     await this.kill('SIGTERM')
     const mounted = readFileSync('/proc/self/mountinfo', 'utf8')

@@ -1,8 +1,9 @@
 /**
- * The daemon's side of events: a ttrpc server for Forward that keeps what shims publish, in the order of arrival, and that can be slow,
- * refuse, or be away when a test says so. Invariant: an event is in `events` exactly once, and exactly if its shim was told that it was
- * taken, or is about to be (while deliveries are held, the event is there and the shim waits). A shim that was not told in time brings the
- * same envelope again, as any shim does, which is how at least once is meant; that is no further event, but it is counted.
+ * The daemon's side of events: a ttrpc server for Forward that keeps what shims publish, in the order of arrival.
+ * On a test's wish it is slow, refuses events, or is away.
+ * Invariant: `events` has each event once, and has it if and only if its shim got the answer that it was taken.
+ * (While deliveries are held, the event is there and the answer is still to come.)
+ * A shim that waits too long for the answer sends the same envelope again. That is no new event, but it is counted.
  */
 import { type MessageType, type ServiceHandlers, TtrpcServer } from 'ttrpc-ts'
 import {
@@ -80,12 +81,12 @@ export class EventSink {
     this.#path = path
   }
 
-  /** How often a shim was told no. */
+  /** How many events were refused. */
   get refused(): number {
     return this.#refused
   }
 
-  /** How often a shim brought what it had brought before: only where an answer takes longer than a shim waits for it. */
+  /** How many events came again, because the answer took longer than a shim waits. */
   get repeated(): number {
     return this.#repeated
   }
@@ -122,13 +123,13 @@ export class EventSink {
     await this.#server.listen({ path: this.#path })
   }
 
-  /** Nobody is at the socket from now on, and every connection ends. */
+  /** Stops listening, and ends every connection. */
   async away(): Promise<void> {
     await this.#server?.close()
     this.#server = undefined
   }
 
-  /** Takes events but does not say so until the returned function is called. */
+  /** Takes events, but does not answer until the returned function is called. */
   hold(): () => void {
     const held = Promise.withResolvers<void>()
     this.#held = held
@@ -157,7 +158,10 @@ export class EventSink {
     )
   }
 
-  /** Resolves with the first event that is it, which may have come already. @throws Error after the bound, with what came instead */
+  /**
+   * Resolves with the first event that matches, also one of the past. @throws Error after the bound, with what came
+   * instead
+   */
   until(what: string, isIt: (event: SinkEvent) => boolean, boundMs = 15_000 * SLOWNESS): Promise<SinkEvent> {
     const found = this.events.find(isIt)
     if (found !== undefined) return Promise.resolve(found)

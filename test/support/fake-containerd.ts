@@ -1,6 +1,7 @@
 /**
- * A containerd without a containerd: it makes bundles, starts shims as the daemon does (the same arguments, environment, log fifo), takes
- * their events, and speaks to their sockets in any order that a test wants, which the real daemon never would. Knows nothing of vitest.
+ * A stand-in for containerd. It makes bundles, and starts shims with the daemon's arguments, environment and log fifo.
+ * It takes their events, and calls them in any order that a test wants, which the real daemon never would.
+ * This file does not import vitest.
  */
 import { randomBytes } from 'node:crypto'
 import {
@@ -55,7 +56,7 @@ export function processAny(args: readonly string[], change: ProcessChange = {}):
   return { typeUrl: PROCESS_URL, value: Buffer.from(JSON.stringify(process)) }
 }
 
-/** A fifo that a process of the test's making waits at until it is let through. */
+/** A fifo at which a process of the test waits until the test opens it. */
 export class Gate {
   readonly path: string
   #writer: Promise<FileHandle> | undefined
@@ -65,12 +66,12 @@ export class Gate {
     mkfifo(path, 0o600)
   }
 
-  /** What has to run for somebody to wait here, on the host. */
+  /** The shell command that waits here, on the host. */
   get command(): string[] {
     return [BUSYBOX, 'sh', '-c', `read line <${this.path}`]
   }
 
-  /** Resolves when somebody waits: a fifo's writing end opens when its reading end is there. */
+  /** Resolves when a process waits: the writing end of a fifo can be opened once it has a reader. */
   async reached(): Promise<void> {
     this.#writer = open(this.path, 'w')
     await this.#writer
@@ -84,7 +85,7 @@ export class Gate {
     await writer?.close()
   }
 
-  /** Ends an open() of ours that nobody came to meet, and lets go. */
+  /** Ends our open() if no process came to the gate, and lets go of the gate. */
   async [Symbol.asyncDispose](): Promise<void> {
     closeSync(openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK))
     const writer = await this.#writer
@@ -210,7 +211,10 @@ export class FakeShim {
     return connection
   }
 
-  /** A container that is not created yet: in this shim's own bundle, or (a pod's further ones) in a bundle of its own. */
+  /**
+   * A container that is not created yet: in this shim's bundle, or in its own bundle for a further container of a
+   * pod.
+   */
   task(command: readonly string[], change?: SpecChange, version: TaskVersion = 'v2', id = this.#daemon.id()): FakeTask {
     const bundle = this.#daemon.bundle(id, command, change)
     return new FakeTask({ id, bundle, client: this.client(version), sink: this.#daemon.sink })
@@ -257,7 +261,7 @@ export class FakeContainerd {
   readonly sink: EventSink
   /** The launcher that is run; another build's, when a test says so. */
   program = join(BIN, 'containerd-shim-ts-v2')
-  /** Words before its command line: what is to run it. */
+  /** Words before its command line: a program that runs it. */
   prefix: readonly string[] = []
   /** More of its environment. */
   readonly env: Record<string, string> = {}
@@ -281,7 +285,7 @@ export class FakeContainerd {
     return join(this.folder, 'c.sock')
   }
 
-  /** The folder that containers have as their root, all the same. */
+  /** The folder that all containers have as their root. */
   get rootfs(): string {
     return this.#rootfs
   }
@@ -360,7 +364,7 @@ export class FakeContainerd {
     return shim
   }
 
-  /** Ends all shims, however they are, and removes what they left, with the launcher's own `delete`. */
+  /** Ends all shims in whatever state, and removes what they left, with the launcher's own `delete`. */
   async removeAll(): Promise<void> {
     for (const shim of this.#shims.splice(0)) {
       shim.close()
@@ -377,7 +381,7 @@ export class FakeContainerd {
     this.sink.events.length = 0
   }
 
-  /** What is there of these containers, and of all that was started from this folder. */
+  /** Takes the census of these containers, and of all that was started from this folder. */
   census(ids: readonly string[] = this.ids): Census {
     return takeCensus({ folder: this.folder, namespace: this.namespace, ids })
   }

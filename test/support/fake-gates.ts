@@ -9,7 +9,7 @@ export async function gates(task: FakeTask, ...names: string[]): Promise<void> {
   await task.delete('gates')
 }
 
-/** Lets whoever waits at a gate, or comes there, through. */
+/** Opens a gate for the process that waits there, or for the next that comes. */
 export async function openGate(task: FakeTask, name: string): Promise<void> {
   const id = `open-${name}`
   await task.run(id, ['sh', '-c', `echo >/dev/shm/${name}`])

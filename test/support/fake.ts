@@ -1,4 +1,4 @@
-/** vitest fixtures over a fake containerd: one per file, and per test a shim, which ends with the test and must leave nothing behind. */
+/** vitest fixtures over a fake containerd: one per file, and a shim per test, which must leave nothing behind. */
 import { test as base, expect } from 'vitest'
 import { settledLeaks } from './census.ts'
 import { FakeContainerd, type FakeShim } from './fake-containerd.ts'

@@ -1,6 +1,6 @@
 /**
- * Makes what the container tests need, once per run and only when it is missing or old: the static programs and the image with
- * one of them. Everything lands in build/test/, so that the guest of the test machine finds it made and needs no compiler.
+ * Makes what the container tests need, if it is missing or old: the static programs, and the image with one of them.
+ * Everything lies in build/test/, so the guest of the test machine finds it there and needs no compiler.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'

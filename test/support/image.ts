@@ -1,6 +1,6 @@
 /**
- * Builds the test image, a docker archive that `ctr image import` takes, from the machine's static busybox: no registry, no docker,
- * no tar program. Tar headers are written by hand with fixed owners and times, so equal inputs give equal bytes and digests.
+ * Builds the test image from the machine's static busybox: a docker archive that `ctr image import` takes.
+ * It needs no registry, no docker and no tar program. Owners and times are fixed, so equal inputs give equal digests.
  */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -38,7 +38,7 @@ function header(entry: TarEntry): Buffer {
 }
 
 /** A tar archive of the entries, in their order. */
-export function tar(entries: readonly TarEntry[]): Buffer {
+function tar(entries: readonly TarEntry[]): Buffer {
   const parts: Buffer[] = []
   for (const entry of entries) {
     parts.push(header(entry))

@@ -1,6 +1,7 @@
 /**
- * Killing whom one likes at a named place of a shim's life: the test build of the shim stops itself there (runtime/failpoint.ts), the
- * test kills, and lets the shim go on if it still can. Invariant: nobody stays stopped.
+ * Kills a process at a named place of a shim's life. The test build of the shim stops itself there
+ * (runtime/failpoint.ts), the test kills, and the shim goes on if it still lives.
+ * Invariant: no process stays stopped.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,16 +14,19 @@ import { until } from './command.ts'
 import type { Containers } from './containerd.ts'
 import { ROOT } from './places.ts'
 
-/** Who is killed, unless it is a process of the test's making. */
+/** The process that is killed, unless the test has made one for that. */
 export type Victim = 'containerd' | 'shim' | 'ts-init'
 
-/** Builds the test build; for beforeAll. Another test file may want it at the same time: one builds, the other finds it built. */
+/** Makes the test build; for beforeAll. Of two test files at the same time, one builds and the other finds it built. */
 export function buildFailing(): void {
   const build = [process.execPath, join(ROOT, 'scripts/build.ts'), '--failpoints']
   execFileSync('flock', [join(ROOT, 'build'), ...build], { stdio: 'pipe' })
 }
 
-/** The file through which the shims of this test file are told where to stop; made before the daemon, whose environment they inherit. */
+/**
+ * The file that tells the shims of a test file where to stop. Make it before the daemon, whose environment they
+ * inherit.
+ */
 export class StopFile {
   readonly #folder = mkdtempSync(join(tmpdir(), 'stop-'))
   readonly path = join(this.#folder, 'order')
@@ -37,7 +41,7 @@ export class StopFile {
     writeFileSync(this.path, place)
   }
 
-  /** Whether nobody has passed the place yet. */
+  /** Whether no process has passed the place yet. */
   get pending(): boolean {
     return existsSync(this.path)
   }
@@ -76,7 +80,7 @@ function statusOf(pid: number): string {
   }
 }
 
-/** Kills the victim while the shim is stopped, and lets what is left of them go on; a killed daemon is started again. */
+/** Kills the victim while the shim is stopped, and continues what is left. A killed daemon is started again. */
 export async function killAt(ct: Containers, shim: number, victim: Victim | number): Promise<void> {
   if (victim === 'shim') {
     process.kill(shim, 'SIGKILL')

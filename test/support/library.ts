@@ -1,6 +1,6 @@
 /**
- * The runtime used as a library, inside the test's own process: where ts-init is, the one reaper, and streams that end in files. Every
- * container lives below the root of a Runts, so that its teardown sees what a test left behind.
+ * The runtime as a library in the test's own process: its one reaper, and streams that end in files.
+ * Every container lives below the root of a Runts, whose teardown finds what a test left behind.
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
@@ -39,7 +39,7 @@ export class Library implements Disposable {
   readonly reaper = new Reaper()
 
   constructor() {
-    // a subreaper would take the exits of the commands that a test runs beside
+    // a subreaper would reap the commands that a test runs beside
     this.reaper.start({ subreaper: false })
   }
 
@@ -77,7 +77,7 @@ export class FdListener implements AsyncDisposable {
     return listener
   }
 
-  /** The message of the first peer, which has sent it already. */
+  /** The message of the first peer. Ask only after it was sent. */
   async receive(): Promise<Received> {
     const socket = await this.#arrived
     const handle: unknown = Reflect.get(socket, '_handle')

@@ -1,4 +1,7 @@
-/** Log programs (`binary://`) as operators write them: shell scripts, whose pid and files a test can look at. */
+/**
+ * Log programs (`binary://`) as operators write them: shell scripts that leave their pid and files for a test to
+ * read.
+ */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
@@ -22,7 +25,7 @@ export interface TestLogProgram {
   readonly pid: number | undefined
 }
 
-/** Writes a log program. It is killed with the test, whatever became of its shim. */
+/** Writes a log program. The end of the test kills it, also if its shim is gone. */
 export function logProgram(
   folder: string,
   script: string,

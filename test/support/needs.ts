@@ -1,6 +1,6 @@
 /**
- * What a test needs of the machine. A test that cannot run here is skipped with the missing thing in its name's place, never silently;
- * with REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
+ * What a test needs of the machine. A test that cannot run here is skipped, and the report names the missing thing.
+ * With REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
  */
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism, release } from 'node:os'
@@ -101,7 +101,7 @@ const CHECKS = {
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
   'Linux 6.5': () => isKernel(6, 5),
-  // whose milliseconds are those of the machine
+  // a processor that is not emulated: times have a meaning
   'a real processor': () => process.env['TESTVM'] !== '1',
   '/dev/kvm': () => existsSync('/dev/kvm'),
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
@@ -110,8 +110,8 @@ const CHECKS = {
 /** A thing of the machine that a test may need. */
 export type Need = keyof typeof CHECKS
 
-// A host is one or the other, a run is of one runtime, the guest's processor is emulated, and few virtual machines have a /dev/kvm: these are
-// alternatives, not something that a machine should have.
+// No machine can have all of these: a host has one version of cgroups, and a run tests one runtime.
+// The guest's processor is emulated, and few virtual machines have a /dev/kvm.
 const ALTERNATIVES: readonly Need[] = [
   'cgroup1',
   'cgroup2',
@@ -141,10 +141,10 @@ export function needs(...list: readonly Need[]): { skip: boolean; meta: { missin
   return { skip: true, meta: { missing: `${lacking}${which}` } }
 }
 
-/** Vitest options of a test that runc fails: with RUNTIME=runc it is skipped, and the reason takes the missing thing's place. */
+/** Vitest options of a test that runc fails: with RUNTIME=runc it is skipped, and the report gives the reason. */
 export function notRunc(reason: string, ...list: readonly Need[]): { skip: boolean; meta: { missing?: string } } {
   return IS_RUNC ? { skip: true, meta: { missing: `runc: ${reason}` } } : needs(...list)
 }
 
-/** How much longer things may take here: the guest of the test machine is an emulated processor. */
+/** How much longer things may take here: the guest of the test machine has an emulated processor. */
 export const SLOWNESS = process.env['TESTVM'] === '1' ? 10 : 1

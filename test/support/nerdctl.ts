@@ -1,6 +1,7 @@
 /**
- * vitest fixtures over nerdctl and a private containerd on a private host: `nerd` runs it as a user would. After every test all of its
- * containers are removed with nerdctl itself, and nothing may be left: what containers leave, what networks leave, what nerdctl keeps.
+ * vitest fixtures over nerdctl and a private containerd on a private host: `nerd` runs nerdctl as a user would. After
+ * every test nerdctl itself removes all containers. Then nothing may be left of containers, networks and nerdctl's
+ * files.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
@@ -26,7 +27,7 @@ export const NERDCTL_NEEDS = [
 
 /** Where Debian has the network plugins. */
 const PLUGINS = '/usr/lib/cni'
-/** The restart policies' loop, ten seconds by default. */
+/** How often containerd looks at restart policies, by default every ten seconds. */
 const RESTARTS = '\n[plugins."io.containerd.internal.v1.restart"]\n  interval = "1s"\n'
 
 /** What one test does with nerdctl. */
@@ -69,7 +70,7 @@ export class Nerdctl {
       CONTAINERD_NAMESPACE: this.daemon.namespace,
       CNI_PATH: PLUGINS,
       NETCONFPATH: join(this.daemon.folder, 'networks'),
-      // nothing of the machine's own users
+      // without the configuration of the machine's own users
       NERDCTL_TOML: join(this.daemon.folder, 'nerdctl.toml'),
       DOCKER_CONFIG: join(this.daemon.folder, 'docker'),
     }
@@ -129,7 +130,7 @@ export class Nerdctl {
     return name
   }
 
-  /** `nerdctl exec -d`. It leaves its fifos: the client who would remove them is gone. */
+  /** `nerdctl exec -d`. Its fifos stay, since the client ends before it could remove them. */
   async execDetached(name: string, command: readonly string[]): Promise<void> {
     this.#leftFifos = true
     await this.ok('exec', '-d', name, ...command)

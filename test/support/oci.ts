@@ -1,7 +1,7 @@
 /**
- * The OCI command line in the three ways in which it is used: by root, by root with a user namespace for the container, and by an
- * unprivileged user with subordinate ids. The same test body runs in each; a bundle is made to fit. The unprivileged user exists only
- * in a mount namespace of each command, so that the machine's own users stay as they are.
+ * The OCI command line in three modes: by root, by root with a user namespace, and by an unprivileged user with
+ * subordinate ids. The same test body runs in each mode, on a bundle that fits it. The unprivileged user exists only
+ * in a mount namespace of each command, so the machine's own users stay as they are.
  */
 import { chmodSync, lchownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -40,7 +40,7 @@ const MAPPINGS: Readonly<Record<Mode, readonly TestMapping[]>> = {
   ],
 }
 
-/** Runs a command as the user, who is known only there. $0: folder with the user's entries and its runtime folder. */
+/** Runs a command as the unprivileged user. $0: the folder with the user's entries and runtime folder. */
 const AS_USER = `for file in passwd subuid subgid; do
   [ -e /etc/$file ] || : >/etc/$file
   mount --bind "$0/$file" /etc/$file || exit 1
@@ -130,7 +130,7 @@ export class OciHost extends Runts {
     return finished.stdout
   }
 
-  /** Leaves a container running that does nothing. */
+  /** Starts a container that does nothing, and leaves it running. */
   sleeper(id: string, change?: SpecChange): void {
     this.leave('run', '-d', '-b', this.bundle(['sleep', '1000'], change), id)
   }

@@ -1,6 +1,7 @@
 /*
- * The program that tests run inside containers (and, for `pty`, outside): one static binary, one sub-command per thing to observe.
- * Each prints what it saw in a form that a test compares whole, and exits with a status of its own when it could not do its part.
+ * The program that tests run inside containers (and, for `pty`, outside): one static binary, a sub-command per thing
+ * to observe. Each prints what it saw in a form that a test compares whole. It exits with a status of its own if it
+ * cannot do its part.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -104,7 +105,7 @@ static int cmd_pour(char **argv) {
     return 0;
 }
 
-/* orphans COUNT: children whose parent leaves them at once and that end at once; then "done", and wait for the end of input */
+/* orphans COUNT: makes children that lose their parent and end at once; then "done", and waits for the end of input */
 static int cmd_orphans(char **argv) {
     int count = atoi(argv[0]);
     for (int i = 0; i < count; i++) {
@@ -249,8 +250,11 @@ static int cmd_winsize(char **argv) {
     }
 }
 
-/* pty ROWS COLS -- PROGRAM ARG...: outside the container: runs a program on a terminal of that size; stdin and stdout are relayed,
- * and every line "ROWS COLS" on fd 3 resizes it. Ends with the program's status when the terminal's output has ended. */
+/*
+ * pty ROWS COLS -- PROGRAM ARG...: outside the container: runs a program on a terminal of that size, and relays stdin
+ * and stdout. Every line "ROWS COLS" on fd 3 resizes the terminal. Ends with the program's status after the end of
+ * the output.
+ */
 static int on_terminal(char **argv, int stock) {
     struct winsize size = {.ws_row = (unsigned short)atoi(argv[0]), .ws_col = (unsigned short)atoi(argv[1])};
     int control = fcntl(3, F_GETFD) < 0 ? -1 : 3;
@@ -258,7 +262,7 @@ static int on_terminal(char **argv, int stock) {
     if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0)
         return fail("posix_openpt");
     ioctl(master, TIOCSWINSZ, &size);
-    /* without output processing: what comes out is what the inner terminal made, not made up twice */
+    /* no output processing: the inner terminal has done it */
     struct termios modes;
     if (tcgetattr(master, &modes) < 0)
         return fail("tcgetattr");
@@ -327,12 +331,14 @@ static int cmd_pty(char **argv) {
     return on_terminal(argv, 0);
 }
 
-/* terminal ROWS COLUMNS -- COMMAND...: the same on a terminal as a person has it: a newline comes out as "\r\n" */
+/* terminal ROWS COLUMNS -- COMMAND...: the same on a terminal with output processing: a newline comes out as "\r\n" */
 static int cmd_terminal(char **argv) {
     return on_terminal(argv, 1);
 }
 
-/* notify TEXT...: each TEXT as a datagram to $NOTIFY_SOCKET, as sd_notify(3) sends it; then sleeps until it is killed */
+/*
+ * notify TEXT...: each TEXT as a datagram to $NOTIFY_SOCKET, as sd_notify(3) sends it; then sleeps until it is killed
+ */
 static int cmd_notify(char **argv) {
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -349,7 +355,7 @@ static int cmd_notify(char **argv) {
         pause();
 }
 
-/* crowd COUNT: that many children; then "ready", and all of them sleep until they are killed */
+/* crowd COUNT: makes that many children, prints "ready", and all sleep until they are killed */
 static int cmd_crowd(char **argv) {
     for (int left = atoi(argv[0]); left > 0; left--) {
         pid_t pid = fork();
@@ -364,7 +370,7 @@ static int cmd_crowd(char **argv) {
         pause();
 }
 
-/* reaper: what the first process of a pid namespace has to be to its orphans, until the end of input */
+/* reaper: reaps orphans, as the first process of a pid namespace has to, until the end of input */
 static int cmd_reaper(char **argv) {
     (void)argv;
     signal(SIGCHLD, SIG_IGN);

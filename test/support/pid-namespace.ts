@@ -1,6 +1,6 @@
 /**
- * A pid namespace of a test's own, with a procfs that shows it. A test can choose the number of the next process in it
- * (pid_namespaces(7), /proc/sys/kernel/ns_last_pid), and so knows who has which. Nobody in it outlives the test.
+ * A pid namespace of a test's own, with a procfs that shows it. No process in it outlives the test.
+ * A test can choose the number of the next process (pid_namespaces(7), /proc/sys/kernel/ns_last_pid).
  */
 import { readFileSync } from 'node:fs'
 import { descendants } from './census.ts'
@@ -46,7 +46,9 @@ export class PidNamespace implements Place, AsyncDisposable {
     return startCommand(enter!, words)
   }
 
-  /** Starts a program inside, whose own processes and threads have numbers from there on; its own number is another. */
+  /**
+   * Starts a program inside whose child processes and threads have numbers from there on. Its own number is another.
+   */
   startFrom(pid: number, program: string, args: readonly string[]): Command {
     return this.start('sh', ['-c', FROM, String(pid - 1), program, ...args])
   }
@@ -84,7 +86,7 @@ export class Strangers {
     return strangers
   }
 
-  /** The numbers of those who live, in order. */
+  /** The numbers of the processes that live, in order. */
   numbers(): number[] {
     const numbers = descendants(this.#parent.pid).map(({ pid }) => {
       const status = readFileSync(`/proc/${pid}/status`, 'utf8')

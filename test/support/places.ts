@@ -22,13 +22,15 @@ export const IMAGE = 'test.local/busybox:1'
 export const BUSYBOX = existsSync('/bin/busybox') ? '/bin/busybox' : '/usr/bin/busybox'
 /** The programs under test. */
 export const BIN = join(ROOT, 'build/bin')
-/** What they are made of: bundles, ts-init. */
+/** The bundles and ts-init, which those programs are made of. */
 export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 /** The runtime that kills itself where RUNTS_FAIL_AT says; made by the test that uses it. */
 export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 /** The shim of the same build. */
 export const FAILING_SHIM = join(ROOT, 'build/failpoints/bin/containerd-shim-ts-v2')
-/** The release of containerd that the tests use: one that scripts/containerds has fetched ("1.7", "2"), or none for the machine's own. */
+/**
+ * The release of containerd that tests use: one of scripts/containerds ("1.7", "2"), or empty for the machine's own.
+ */
 export const CONTAINERD_RELEASE = process.env['CONTAINERD'] ?? ''
 /** Where the programs of a release are; empty when they are on the PATH. */
 export function releaseBin(release: string): string {
@@ -42,9 +44,9 @@ export const NERDCTL = join(ROOT, 'build/nerdctl/nerdctl')
 export const CRICTL = join(ROOT, 'build/crictl/crictl')
 /** The daemon of the release under test. */
 export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
-/** The runtime under test. With another one the tests test themselves: what runc fails, suspect the test. */
+/** The runtime under test. With another one the tests test themselves: if runc fails a test, suspect the test. */
 export const RUNTIME = process.env['RUNTIME'] ?? 'io.containerd.ts.v2'
 /** The OCI command line under test: ours, or the one that RUNTIME=runc or OCI_RUNTIME=/path names. */
 export const OCI_RUNTIME = process.env['OCI_RUNTIME'] ?? (RUNTIME === 'runc' ? 'runc' : join(BIN, 'runts'))
-/** Whether that is ours; only tests of what ours does on purpose differently may ask. */
+/** Whether that is ours. Only tests of differences that are on purpose may ask. */
 export const IS_OURS = !RUNTIME.includes('runc')

@@ -1,7 +1,7 @@
 /**
- * vitest fixtures over a private containerd with its CRI: one daemon per file, with a handler for the runtime under test and a network of
- * CNI's bridge plugin. The bridge is the file's own, has no address of the host's and no rules, so nothing outside changes. After each test
- * its pods are removed, and then nothing may be left of them.
+ * vitest fixtures over a private containerd with its CRI: one daemon per file, with a handler for the runtime under
+ * test. Its network is made by CNI's bridge plugin. The bridge belongs to the file, without an address of the host or
+ * firewall rules. After each test its pods are removed, and then nothing may be left of them.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -20,7 +20,7 @@ export const POD_IMAGE = 'test.local/pod:1'
 /** Where Debian has CNI's plugins. */
 const PLUGINS = '/usr/lib/cni'
 
-/** The CRI's part of the daemon's configuration. Format 2 is read by all releases. */
+/** The CRI's part of the daemon's configuration. All releases read format 2. */
 const configuration = (folder: string, handlers: string): string => {
   const cri = '[plugins."io.containerd.grpc.v1.cri"'
   return `
@@ -68,7 +68,7 @@ function addresses(daemon: Daemon): string[] {
   return existsSync(folder) ? readdirSync(folder).filter((name) => isIPv4(name)) : []
 }
 
-/** What the pods of a daemon can leave: files of the CRI's namespace besides the rest, in which other daemons may have processes. */
+/** Takes the census of a daemon's pods: of the CRI's namespace, in which other daemons may have processes too. */
 function census(daemon: Daemon, cri: Cri): Census {
   const files = takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids: cri.ids })
   return new Set([
@@ -78,7 +78,7 @@ function census(daemon: Daemon, cri: Cri): Census {
   ])
 }
 
-/** vitest's test with a private containerd and its CRI; `handlers` are more handlers of the configuration, in TOML. */
+/** vitest's test with a private containerd and its CRI. `handlers` are more handlers for its configuration, in TOML. */
 export function podTest(handlers: (folder: string) => string = () => '') {
   return base.extend<{ $file: { daemon: Daemon }; $test: { cri: Cri } }>({
     daemon: [

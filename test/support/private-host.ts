@@ -1,14 +1,14 @@
 /**
- * A place on this machine with a network and mounts of its own: bridges, firewall rules and what clients keep below /run/containerd and
- * /var/lib/cni belong to one test file, so files of several runs can use the same names, and nothing has to be cleaned up on the machine.
- * Mounts of the machine still arrive in it; its own stay inside.
+ * A place on this machine with a network and mounts of its own, for one test file.
+ * Bridges, firewall rules and what clients keep below /run/containerd and /var/lib/cni are not those of the machine.
+ * So several runs can use the same names. Mounts of the machine still arrive here; mounts of this place stay inside.
  */
 import { mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Command, type Finished, startCommand } from './command.ts'
 import type { Place } from './daemon.ts'
 
-/** What clients of containerd cannot be told to keep elsewhere, and the folder's part that takes its place. */
+/** Folders whose place clients of containerd cannot change, and what takes their place here. */
 const FOLDERS = { '/run/containerd': 'run', '/var/lib/cni': 'cni' } as const
 
 /** A mount namespace and a network namespace, held by a process that ends with the tests. */
@@ -55,7 +55,7 @@ export class PrivateHost implements Place {
     return startCommand(enter!, words).finished
   }
 
-  /** What containers have left of the network and of their clients' files, an item each. */
+  /** What containers have left in the network and in the clients' files, an item each. */
   async traces(): Promise<string[]> {
     const links = (await this.run('ip', '-brief', 'link')).stdout.split('\n').map((line) => line.split(/\s/)[0]!)
     const rules = (await this.run('iptables-save')).stdout.split('\n')

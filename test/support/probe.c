@@ -1,6 +1,7 @@
 /*
- * What the tests of the OCI command line need besides payload.c: inside a container it prints what only system calls tell (one line per
- * fact), outside it is the other end of the sockets that a runtime connects to: console, pidfd and seccomp agent.
+ * What the tests of the OCI command line need besides payload.c.
+ * Inside a container it prints facts that only system calls tell, a line each.
+ * Outside it is the other end of the sockets that a runtime connects to: console, pidfd and seccomp agent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -44,7 +45,7 @@ static int cmd_syscall(char **argv) {
     return 0;
 }
 
-/* privileges: the two lines of the process's own status that a set-uid program changes, or may not */
+/* privileges: the two lines of the process's own status that a set-uid program may change */
 static int cmd_privileges(char **argv) {
     (void)argv;
     char line[256];
@@ -135,7 +136,7 @@ static int listen_at(const char *path) {
     return fd;
 }
 
-/* Whether a text that starts an object has its end: peers may keep the connection open. Other texts are whole as they come. */
+/* Whether a JSON object is complete: peers may keep the connection open. Any other text counts as complete. */
 static int is_whole(const char *text, size_t size) {
     int depth = 0, quoted = 0;
     if (size == 0 || text[0] != '{')
@@ -268,7 +269,7 @@ static void serve(int listener, int error, pid_t agent) {
     }
 }
 
-/* agent SOCKET ERRNO: prints each state document that comes, and answers the calls of its listener; until it is killed */
+/* agent SOCKET ERRNO: prints each state document, and answers the calls of its listener, until it is killed */
 static int cmd_agent(char **argv) {
     static char text[1 << 20];
     int listener = listen_at(argv[0]);

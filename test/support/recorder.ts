@@ -1,6 +1,6 @@
 /**
- * Looks over containerd's shoulder: a runtime that writes down how the daemon ran it (words, environment, folder, stdin) and what was
- * answered, and lets our launcher do the work. Each call is a folder that appears under its final name when the call has ended.
+ * A runtime that records how the daemon ran it (words, environment, folder, stdin) and the answer; our launcher does
+ * the work. Each call is a folder, which gets its final name when the call has ended.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * Writes the counts of a run to $COUNTS_FILE as one JSON object, so that scripts/test can sum the parts of a run that has several,
- * the names of skipped tests with what the machine lacked, and those of failed ones with what they said first.
+ * Writes the counts of a run to $COUNTS_FILE as one JSON object, so that scripts/test can add up the parts of a run.
+ * The object also names the skipped tests with what the machine lacks, and the failed tests with their first line.
  */
 import { writeFileSync } from 'node:fs'
 import type { Reporter, TestModule } from 'vitest/node'

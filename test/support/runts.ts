@@ -1,6 +1,7 @@
 /**
- * The OCI command line under test: the real `runts` (or another one: places.ts) on throw-away bundles below a root of
- * the test's own. Teardown deletes what a test left by force and then asserts that no container, process or cgroup of it remains.
+ * The OCI command line under test: `runts` (or another one: places.ts) on throw-away bundles below a root of the
+ * test's own. Teardown deletes by force what a test left, and then demands that no container, process or cgroup of it
+ * remains.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import {
@@ -24,14 +25,14 @@ import { LIB, OCI_RUNTIME } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 import type { Outcomes } from './starter.ts'
 
-/** How a command ended that may have left a container behind. */
+/** How a command ended that may leave a container behind. */
 export interface Ended {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
   readonly stderr: string
 }
 
-/** What `leaving` may do otherwise. */
+/** Options of `leaving`. */
 export interface Leaving {
   /** instead of the runtime under test */
   readonly program?: string
@@ -63,7 +64,7 @@ export class Runts {
     return bundle
   }
 
-  /** Further bundles with the root of one that is there, in whose config.json `word` is another one in each. */
+  /** More bundles with the root of an existing one. In each config.json another word takes the place of `word`. */
   variants(bundle: string, word: string, others: readonly string[]): string[] {
     const config = readFileSync(join(bundle, 'config.json'), 'utf8')
     return others.map((other, number) => {
@@ -92,7 +93,10 @@ export class Runts {
     return finished
   }
 
-  /** Runs a command that leaves a container behind, which would keep a pipe of ours open: its streams are /dev/null and a file. */
+  /**
+   * Runs a command that leaves a container behind. Its streams are /dev/null and a file: the container would keep a
+   * pipe open.
+   */
   leave(...args: string[]): void {
     const [program, ...rest] = this.commandLine(args)
     const errors = join(this.folder, 'stderr')
@@ -115,7 +119,9 @@ export class Runts {
     return JSON.parse(stdout) as Outcomes
   }
 
-  /** Starts a command that may leave a container behind, as `leave` does; resolves when it has ended, however that was. */
+  /**
+   * Starts a command that may leave a container behind, as `leave` does. Resolves when it has ended, with any status.
+   */
   leaving(args: readonly string[], { program, env = {} }: Leaving = {}): Promise<Ended> {
     const [runtime, ...rest] = this.commandLine(args)
     const errors = join(this.folder, `stderr${this.#starts++}`)
@@ -137,7 +143,7 @@ export class Runts {
     await until(`${id} to be ${status}`, async () => (await this.state(id))['status'] === status)
   }
 
-  /** The state folders there are; what starts with a dot is the runtime's own. */
+  /** The names of the state folders. Those that start with a dot are the runtime's own. */
   #states(): string[] {
     return existsSync(this.root) ? readdirSync(this.root).filter((name) => !name.startsWith('.')) : []
   }

@@ -1,11 +1,14 @@
-/** A mount namespace that stands for a host on which all mounts are shared, so that the machine's own stay as they are. */
+/**
+ * A mount namespace that stands for a host on which all mounts are shared, so that the machine's own stay as they
+ * are.
+ */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { expect } from 'vitest'
 import type { OciHost } from './oci.ts'
 
-/** A process in a mount namespace in which every mount is shared, with nobody outside of it. */
+/** A process in a mount namespace in which every mount is shared, with no peer outside of it. */
 export class SharedHost {
   readonly #process: ChildProcess
 
@@ -13,7 +16,10 @@ export class SharedHost {
     this.#process = process
   }
 
-  /** `inside` starts a program in a mount namespace of its own: without it one that is nobody's peer and has all its mounts shared. */
+  /**
+   * `inside` starts a program in a mount namespace. By default that is a new one, whose mounts become shared without a
+   * peer. A given `inside` shares its mounts itself.
+   */
   static async start(inside: readonly string[] = ['unshare', '--mount']): Promise<SharedHost> {
     const share = inside.length > 2 ? '' : 'mount --make-rshared / &&'
     const [program = '', ...args] = [...inside, 'sh', '-c', `${share} echo up && exec sleep 1000`]
@@ -44,7 +50,10 @@ export class SharedHost {
     this.run('sh', '-c', `mkdir -p ${place} && mount -t tmpfs tmpfs ${place} && : >${place}/mark && mkdir ${place}/sub`)
   }
 
-  /** Runs the runtime among these mounts with arguments that leave the container `c` running, and answers its process. */
+  /**
+   * Runs the runtime among these mounts, with arguments that leave the container `c` running. Answers the pid of its
+   * process.
+   */
   async leave(runts: OciHost, ...args: string[]): Promise<unknown> {
     const [program, ...rest] = this.command(...runts.commandOf(...args))
     // the container keeps the streams, so no pipe is among them
@@ -53,8 +62,8 @@ export class SharedHost {
   }
 
   /**
-   * Its mounts below a folder, and those that lie directly on /, without the numbers that differ from one look to the other. Others of the
-   * machine go when their folders do.
+   * Its mounts below a folder, and those directly on /, without the numbers that differ from one look to the next.
+   * Other mounts of the machine may go at any time.
    */
   table(folder: string): string[] {
     const lines = readFileSync(`/proc/${this.#process.pid}/mountinfo`, 'utf8').trimEnd().split('\n')

@@ -1,4 +1,7 @@
-/** A whole config.json for `ctr run --config` and for bundles: what containerd's default is, made small enough to change by hand. */
+/**
+ * A whole config.json for `ctr run --config` and for bundles: containerd's default, made small enough to change by
+ * hand.
+ */
 import { chmodSync, existsSync, linkSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { busyboxRoot } from './image.ts'
@@ -133,7 +136,7 @@ function defaultSpec(command: readonly string[], root: string): TestSpec {
   }
 }
 
-/** Read once; it takes a start of busybox. */
+/** The files of a root with busybox. Made once, since this takes a start of busybox. */
 let entries: ReturnType<typeof busyboxRoot> | undefined
 
 /** A root folder of busybox and the payload program below `folder`; made once. */
@@ -157,7 +160,7 @@ export function rootfsFolder(folder: string): string {
   return root
 }
 
-/** Writes a changed spec below `folder` and answers its path; its root is below there too, unless it is given. */
+/** Writes a changed spec below `folder` and answers its path. By default its root is below the folder too. */
 export function writeSpec(
   folder: string,
   command: readonly string[],

@@ -1,7 +1,7 @@
 /**
- * Not a test: a program that starts containers in one process as fast as it can, for attacks that need many tries or many at once.
- * Reads {root, bundles, rounds, together} from stdin, starts each bundle in turn (or all at the same time) that often, and prints every
- * outcome once, with how often it came, as JSON. An outcome is "error: MESSAGE" or "STATUS OUTPUT".
+ * A program that starts containers in one process as fast as it can, for attacks that need many tries or many at once.
+ * It reads {root, bundles, rounds, together} from stdin. In each round it starts the bundles, in turn or all together.
+ * It prints every outcome once, with its count, as JSON. An outcome is "error: MESSAGE" or "STATUS OUTPUT".
  */
 import { closeSync, openSync, readFileSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'

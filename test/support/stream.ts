@@ -1,10 +1,12 @@
-/** The byte stream of `payload bytes`, computed here too, so that a test knows the digest of what has to arrive. */
+/** The byte stream of `payload bytes`, computed here too, so that a test knows the digest of the whole stream. */
 import { createHash } from 'node:crypto'
 
 const CHUNK = 65536
 const LETTERS = 26
 
-/** sha256 of the first `count` bytes; `text` as in payload.c, with `terminal` each newline as the terminal's CR LF. */
+/**
+ * sha256 of the first `count` bytes. `text` is as in payload.c; with `terminal` each newline is the terminal's CR LF.
+ */
 export function expectedSha256(count: number, form: 'binary' | 'text' | 'terminal' = 'binary'): string {
   const hash = createHash('sha256')
   const wordsOfChunk = new Uint32Array(CHUNK / 4)

@@ -1,9 +1,12 @@
-/** Our own ttrpc client of a container's shim, for what `ctr` cannot ask: Update, Shutdown, unknown ids, options of any type. */
+/**
+ * Our own ttrpc client of a container's shim, for what `ctr` cannot ask: Update, Shutdown, unknown ids, options of
+ * any type.
+ */
 import { createClient, TtrpcClient } from 'ttrpc-ts'
 import { TaskService, TaskV3Service } from 'ttrpc-ts/containerd'
 import type { Containers } from './containerd.ts'
 
-/** One connection to a shim, its calls about one container unless another id is given. */
+/** One connection to a shim. Its calls are about one container, unless they give another id. */
 export interface ShimClient {
   state(id?: string): Promise<{ id: string; pid: number; status: number; exitStatus: number }>
   kill(signal: number, id?: string): Promise<void>

@@ -1,6 +1,7 @@
 /**
- * How long each call of containerd holds a shim's event loop: a large container of the fake containerd, its calls one after the other, and
- * the longest turn of each, as the test build of the shim notes it (runtime/turns.ts says what counts).
+ * How long each call of containerd holds a shim's event loop. The fake containerd makes a large container and calls
+ * one after the other. The test build of the shim notes the longest turn of each call (runtime/turns.ts says what
+ * counts).
  */
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -10,7 +11,7 @@ import { type FakeContainerd, processAny } from './fake-containerd.ts'
 import type { SpecChange } from './spec.ts'
 
 const SIGCONT = 18
-/** A call's own work goes on for a moment after its answer: the relays, the reaping, the garbage. */
+/** The work of a call goes on for a moment after its answer: relays, reaping, garbage collection. */
 const AFTERWARDS_MS = 20
 const CROWD_BOUND_MS = 60_000
 
@@ -27,7 +28,7 @@ export interface Turn {
   readonly place: string
 }
 
-/** Plays the life of one such container; the longest turn of each call, by name. */
+/** Plays the life of one such container. Answers the longest turn of each call, by name. */
 export async function longestTurns(
   fake: FakeContainerd,
   { processes, mounts, change }: Crowd,
@@ -95,7 +96,7 @@ function longest(lines: string): Turn {
   return most
 }
 
-/** The same of several rounds: of each call the best, since whatever else the machine does can only make a turn longer. */
+/** The best of several rounds for each call: other work of the machine can only make a turn longer. */
 export function bestTurns(rounds: readonly ReadonlyMap<string, Turn>[]): Map<string, Turn> {
   const best = new Map<string, Turn>()
   for (const round of rounds) {
