@@ -1,8 +1,8 @@
 /**
- * Builds everything that a running shim needs into build/, in the layout that scripts/install copies: the C programs through make,
- * one CommonJS bundle per entry point through esbuild, koffi's native addon beside them, and the files that are made from those.
- * Every step looks at time stamps first, so that a build with nothing to do takes well under a second. With --failpoints the same goes
- * to build/failpoints/, for the tests that kill it.
+ * Builds everything that a running shim needs into build/, in the layout that scripts/install copies. make builds the
+ * C programs, and esbuild one CommonJS bundle per entry point. koffi's native addon lies beside the bundles. Every
+ * step looks at time stamps first, so a build with nothing to do takes well under a second. With --failpoints the
+ * output goes to build/failpoints/, for tests that kill the programs at chosen places.
  */
 import { spawnSync } from 'node:child_process'
 import {
@@ -20,11 +20,13 @@ import {
 } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
-import { build, type Plugin } from 'esbuild'
+import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { RuntimeInfo } from 'ttrpc-ts/containerd'
 
 const ROOT = join(import.meta.dirname, '..')
-/** a second build beside the product, whose programs kill themselves where RUNTS_FAIL_AT says (runtime/failpoint.ts) */
+/**
+ * True for the second build, whose programs stop or kill themselves where RUNTS_FAIL_AT says (runtime/failpoint.ts).
+ */
 const FAILPOINTS = process.argv.includes('--failpoints')
 const OUT = join(ROOT, FAILPOINTS ? 'build/failpoints' : 'build')
 const BIN = join(OUT, 'bin')
@@ -33,9 +35,9 @@ const META = join(OUT, 'meta')
 const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features'
 
 /**
- * The script finds Node and the bundle from its own place, so that a copied tree works anywhere; where it works it starts no other program,
- * since that would cost as much as all of its own work. V8's helper threads would not live long enough to help: one (0 would be
- * one for every processor).
+ * The command `runts`. It finds Node and the bundle from its own place, so a copied tree works anywhere. In the
+ * common case it starts no program but Node: a second program would cost as much as all the work of this script. Node
+ * gets one helper thread of V8, since most commands end before more threads help. (0 means one for every processor.)
  */
 const RUNTS = `#!/bin/sh
 # The OCI command line, run by the Node that was installed with it. Variables have names that no caller exports: hooks inherit the rest.
@@ -49,22 +51,22 @@ lost() {
   exit 1
 }
 if [ -n "\${SHIM_TS_LIB-}" ]; then
-  # a relative one would mean whatever folder we are called in
+  # a relative path would depend on the working directory of the caller
   case $runts_lib in /*) [ -e "$runts_lib/runts.cjs" ] ;; *) false ;; esac ||
     lost "SHIM_TS_LIB is \\"$SHIM_TS_LIB\\", where no such folder is"
 elif [ ! -e "$runts_lib/runts.cjs" ]; then
-  # scripts/install ends this file with the folder's name: a copy elsewhere has it too
+  # scripts/install writes the folder's name into the last line of this file, so a copy elsewhere has it too
   runts_recorded=$(command -p sed -n '$s/^#lib=//p' "$runts_self")
   [ -n "$runts_recorded" ] && [ -e "$runts_recorded/runts.cjs" ] ||
     lost "\\"$runts_lib\\"\${runts_recorded:+ or \\"$runts_recorded\\"} is missing"
   runts_lib=$runts_recorded
 fi
-# what a user has set for programs of their own must not change how this one runs; hooks inherit it (sys/environment.ts)
+# A user sets these variables for programs of their own. They must not change this one; hooks inherit them (sys/environment.ts).
 for runts_name in NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE; do
   eval "[ -z \\"\\\${$runts_name+x}\\" ] || export RUNTS_OUTER_$runts_name=\\"\\$$runts_name\\""
   unset $runts_name
 done
-# Node raises its limit of open files; containers are to have the one that we were given
+# Node raises its limit of open files; containers get the limit that this script was given
 RUNTS_SOFT_NOFILE=$(ulimit -Sn)
 export RUNTS_SOFT_NOFILE
 runts_node=$runts_lib/node
@@ -103,8 +105,8 @@ function writeIfChanged(path: string, content: string, mode: number): boolean {
 }
 
 /**
- * koffi's own loader looks at the ELF header of the running Node and at several folders before it loads its addon, and wraps it in
- * deprecated aliases. An installed shim has exactly one addon, beside the bundle: load that and nothing else.
+ * Replaces koffi's own loader by one that loads the addon beside the bundle, which is the only one of an installed
+ * shim. koffi's loader reads the ELF header of Node, searches several folders, and adds deprecated aliases.
  */
 function koffiBesideTheBundle(version: string): Plugin {
   const contents = `
@@ -121,8 +123,8 @@ function koffiBesideTheBundle(version: string): Plugin {
 }
 
 /**
- * pino can hand its lines to worker threads; nothing here may start one, and the modules for it cost a tenth of a cold start. Whoever
- * asked for a transport anyway would be told by this.
+ * Leaves out the part of pino that hands lines to worker threads. No code here may start a thread.
+ * The modules for it would cost a tenth of a cold start. A transport that is asked for anyway throws.
  */
 const noWorkerThreads: Plugin = {
   name: 'no-worker-threads',
@@ -138,7 +140,10 @@ const noWorkerThreads: Plugin = {
   },
 }
 
-/** What a shim hardly ever needs is a file of its own, so that the others neither read nor keep it. */
+/**
+ * Modules that a shim hardly ever needs. Each is a file of its own, so that other shims neither read it nor hold it
+ * in memory.
+ */
 const APART = [{ module: 'smol-toml', name: 'toml' }] as const
 const apartFromTheBundle: Plugin = {
   name: 'apart-from-the-bundle',
@@ -185,10 +190,19 @@ function bundleIsFresh(out: string, meta: string): boolean {
   }
 }
 
-/** What bundle-loader.cjs runs is one function's text already in its file: putting it together at a start would hold it in memory twice. */
+/**
+ * Makes the file of a bundle the text of one function. bundle-loader.cjs would otherwise add these lines to a copy in
+ * memory.
+ */
 const AS_FUNCTION = { banner: { js: '(function (require, __filename, __dirname) {' }, footer: { js: '})' } }
 
-async function bundle(entry: string, name: string, koffiVersion: string, form = {}): Promise<boolean> {
+interface BundleOptions {
+  readonly koffiVersion: string
+  /** more options of esbuild */
+  readonly form?: BuildOptions
+}
+
+async function bundle(entry: string, name: string, { koffiVersion, form = {} }: BundleOptions): Promise<boolean> {
   const out = join(LIB, `${name}.js`)
   const meta = join(META, `${name}.json`)
   if (bundleIsFresh(out, meta)) return false
@@ -201,7 +215,7 @@ async function bundle(entry: string, name: string, koffiVersion: string, form = 
     target: 'node24',
     format: 'cjs',
     metafile: true,
-    // names stay readable in stack traces; what goes is what the parser would only have to skip
+    // names stay readable in stack traces; only what the parser would skip is removed
     minifyWhitespace: true,
     minifySyntax: true,
     charset: 'ascii',
@@ -220,14 +234,14 @@ async function bundle(entry: string, name: string, koffiVersion: string, form = 
   })
   mkdirSync(META, { recursive: true })
   writeFileSync(meta, JSON.stringify(result.metafile))
-  // V8 knows a cache of another source by its length alone, and runs one that fits: an old cache must never meet a new bundle
+  // V8 tells the cache of another source by its length alone, so an old cache must never lie beside a new bundle
   rmSync(join(LIB, `${name}.v8cache`), { force: true })
   renameSync(`${out}.tmp`, out)
   say(`bundled ${entry} -> ${relative(ROOT, out)}`)
   return true
 }
 
-/** The code cache of a bundle, made by running it. */
+/** Makes the code cache of a bundle, unless the cache is newer than all that it depends on. */
 function codeCache(name: string): void {
   const out = join(LIB, `${name}.v8cache`)
   if (
@@ -268,14 +282,14 @@ function linkNode(): void {
   symlinkSync(target, link)
 }
 
-/** What `runts --version` calls the commit: only a tree that git knows has one. */
+/** Writes the commit that `runts --version` prints. A tree without git has none. */
 function writeCommit(): void {
   const { status, stdout } = spawnSync('git', ['-C', ROOT, 'rev-parse', 'HEAD'], { encoding: 'utf8' })
   if (status === 0) writeIfChanged(join(LIB, 'COMMIT'), stdout, 0o644)
   else rmSync(join(LIB, 'COMMIT'), { force: true })
 }
 
-/** The launcher answers -info with this file, so it never starts Node for it. */
+/** Writes the answer of the launcher to `-info`, so that the launcher need not start Node for it. */
 function writeRuntimeInfo(version: string): void {
   const out = join(LIB, 'runtime-info')
   if (mtime(out) >= Math.max(mtime(join(LIB, 'runts.js')), mtime(join(LIB, 'VERSION')))) return
@@ -287,7 +301,9 @@ function writeRuntimeInfo(version: string): void {
   renameSync(`${out}.tmp`, out)
 }
 
-/** The library's types for whoever is not of this tree: declarations, since the sources need this tree's settings to be understood. */
+/**
+ * Writes the declarations of the library for other packages, which lack the compiler settings that the sources need.
+ */
 function writeTypes(): void {
   const stamp = join(META, 'types')
   const sources = readdirSync(join(ROOT, 'runtime'), { recursive: true, encoding: 'utf8' })
@@ -321,15 +337,15 @@ async function main(): Promise<void> {
     renameSync(`${addon}.tmp`, addon)
   }
   make()
-  for (const { module, name } of APART) await bundle(module, name, koffi.version)
+  for (const { module, name } of APART) await bundle(module, name, { koffiVersion: koffi.version })
   for (const { entry, name } of BUNDLES) {
     writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
-    await bundle(entry, name, koffi.version, AS_FUNCTION)
+    await bundle(entry, name, { koffiVersion: koffi.version, form: AS_FUNCTION })
     codeCache(name)
   }
-  // the library for whoever is not of this tree: node takes no TypeScript from node_modules
+  // the library for other packages: Node runs no TypeScript from node_modules
   writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
-  await bundle('runtime/index.ts', 'runtime', koffi.version)
+  await bundle('runtime/index.ts', 'runtime', { koffiVersion: koffi.version })
   if (!FAILPOINTS) writeTypes()
   writeRuntimeInfo(version)
   say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)

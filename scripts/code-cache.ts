@@ -1,7 +1,8 @@
 /**
- * Makes the V8 code cache of a bundle by running it: `code-cache.ts LIB NAME` runs LIB/NAME.js the way bundle-loader.cjs does, in a child
- * that is given some work, so that the functions of a start are in the cache and not only the outermost ones. The cache holds for one
- * exact Node; bundle-loader.cjs does without it when V8 refuses it.
+ * Makes the V8 code cache of a bundle by running it: `code-cache.ts LIB NAME` runs LIB/NAME.js as bundle-loader.cjs
+ * does. V8 puts into a cache the functions that have run. So the bundle runs in a child process and does the work of
+ * a container's life. The cache is valid for one exact Node. Where V8 refuses it, bundle-loader.cjs compiles the
+ * bundle.
  */
 import { spawn } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,7 +13,10 @@ import { EventsService, TaskService } from 'ttrpc-ts/containerd'
 import { declare, mkfifo } from '../runtime/sys/libc.ts'
 import { nodeFlags } from './node-flags.ts'
 
-/** In the child: run the server, and on a line of standard input write the cache. It leaves by SIGKILL: the bundle owns its exits. */
+/**
+ * In the child: runs the server, and writes the cache at the first input. SIGKILL ends it, since the bundle handles
+ * its own exits.
+ */
 const SERVER = `
   const { writeFileSync } = require('node:fs')
   const [loader, out] = process.argv.splice(1, 2)
@@ -26,8 +30,9 @@ const SERVER = `
 `
 
 /**
- * In the child: run the program once per command line of a container's life, each in the same process, so that one cache holds what all
- * of them compile. A program ends by _exit(2), which koffi calls for it: in its place the next one is started.
+ * In the child: runs the command once per command line of a container's life, all in one process, so that one cache
+ * serves all. A command ends by _exit(2), which it calls through koffi. Here that call starts the next command
+ * instead.
  */
 const PROGRAM = `
   const { writeFileSync } = require('node:fs')
@@ -50,12 +55,12 @@ const PROGRAM = `
     const exits = (library) => ({ func: (text) => (/_exit/.test(text) ? () => setImmediate(next) : library.func(text)) })
     return { ...native, load: (path) => (path === null ? exits(native.load(path)) : native.load(path)) }
   }
-  // an _exit that returns is a fault, which the program has not been written for
+  // the command does not expect an _exit that returns: what fails after it is ignored
   process.on('unhandledRejection', () => {})
   next()
 `
 
-/** A container of the common kind. Its program is our own static helper, which ends at once because it is given no plan. */
+/** A common container. Its program is ts-init itself, which is static and ends at once, since it gets no plan. */
 const SPEC = {
   ociVersion: '1.0.2',
   root: { path: 'rootfs' },
@@ -104,8 +109,8 @@ function ids(dir: string): [string, string] {
 }
 
 /**
- * A container's life, twice, since a function is only worth keeping when it has run: created, joined by an exec, started, deleted. As
- * another user than root, or where containers cannot be made, it ends at the first failure, and the cache holds less.
+ * Makes the calls of two containers' lives: create, exec, start, delete. Only functions that run get into the cache.
+ * Without root, or where the host cannot make containers, this ends at the first failure, and the cache holds less.
  */
 async function warmShim(socket: string, dir: string): Promise<void> {
   const client = new TtrpcClient({ path: socket })
@@ -137,7 +142,7 @@ async function warmShim(socket: string, dir: string): Promise<void> {
   }
 }
 
-/** The command lines of a container's life, for `runts`; one that fails here leaves less in the cache. */
+/** The command lines of a container's life, for `runts`. One that fails leaves less in the cache. */
 function life(dir: string): string[][] {
   const log = join(dir, 'log')
   const [first, second] = ids(dir)
@@ -159,7 +164,7 @@ const socket = declare('int socket(int domain, int type, int protocol)')
 const bind = declare('int bind(int fd, void *address, unsigned int length)')
 const listen = declare('int listen(int fd, int backlog)')
 
-/** A listening unix socket that this process never accepts from, as a Node server would. */
+/** A listening unix socket. A server of Node would accept connections here; this socket is for the child alone. */
 function listenUnix(path: string): number {
   const address = Buffer.alloc(110)
   address.writeUInt16LE(1, 0)
@@ -187,7 +192,7 @@ try {
     process.execPath,
     [...nodeFlags(), '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
     {
-      // what goes wrong in a warm-up is no failure: a program of no plan, a host where containers cannot be made
+      // errors of a warm-up are expected, and not shown: ts-init has no plan, and some hosts cannot make containers
       stdio: ['pipe', 'ignore', isServer ? 'inherit' : 'ignore', fd],
       env: { CONTAINERD_SHIM_TS_ROOT: join(work, 'state') },
     },

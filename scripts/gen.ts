@@ -1,7 +1,8 @@
 /**
- * Writes every generated file of the repository: c/init/plan.gen.h, c/init/ops.gen.h and proto/plan-hash.gen.ts from proto/init-plan.ts, and
- * proto/ttrpc-ts/gen/*.ts from proto/*.proto.
- * The output is a pure function of those sources, so `--check` can compare it with what is on disk, byte by byte.
+ * Writes every generated file of the repository.
+ * - From proto/init-plan.ts: c/init/plan.gen.h, c/init/ops.gen.h and proto/plan-hash.gen.ts.
+ * - From proto/*.proto: proto/ttrpc-ts/gen/*.ts.
+ * The output depends on these sources alone, so `--check` can compare it with the files on disk, byte by byte.
  *
  *   node scripts/gen.ts            write what differs, remove generated files that nothing generates any more
  *   node scripts/gen.ts --check    write nothing; exit 1 and name the files that differ

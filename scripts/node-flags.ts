@@ -1,4 +1,4 @@
-/** The V8 options that the launcher gives Node, read from the header that it is compiled with, so that they are written once. */
+/** The V8 options that the launcher gives to Node, read from the header that the launcher is compiled with. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 

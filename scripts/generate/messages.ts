@@ -1,6 +1,7 @@
 /**
- * proto/ttrpc-ts/gen/*.ts: one module per .proto file with an interface, a codec and a descriptor for each message, and a method table
- * for each service. The code is straight-line and static; what all messages share is in proto/ttrpc-ts/wire.ts.
+ * Generates proto/ttrpc-ts/gen/*.ts: one module per .proto file.
+ * A module has an interface, a codec and a descriptor for each message, and a method table for each service.
+ * The code of a codec is straight-line; what all messages share is in proto/ttrpc-ts/wire.ts.
  */
 import type { Definition, Enum, Field, Message, ProtoFile, ScalarType, Service } from './proto-model.ts'
 
@@ -16,10 +17,12 @@ interface Scalar {
 }
 
 const truthy = (value: string) => value
-const method = (ts: string, initial: string, wireType: number, name: string, isSet = truthy): Scalar => ({
-  ts,
-  initial,
-  wireType,
+/** A scalar for which protobufjs has a method of the reader and of the writer, both of the same name. */
+const method = (
+  name: string,
+  { isSet = truthy, ...rest }: Pick<Scalar, 'ts' | 'initial' | 'wireType'> & { isSet?: Scalar['isSet'] },
+): Scalar => ({
+  ...rest,
   write: (tag, value) => `w.uint32(${tag}).${name}(${value})`,
   read: `r.${name}()`,
   isSet,
@@ -34,13 +37,23 @@ const wide = (name: string): Scalar => ({
 })
 
 const SCALARS: Readonly<Record<ScalarType, Scalar>> = {
-  string: method('string', "''", 2, 'string'),
-  bytes: method('Uint8Array', 'EMPTY_BYTES', 2, 'bytes', (value) => `${value}?.length`),
-  bool: method('boolean', 'false', 0, 'bool'),
-  uint32: method('number', '0', 0, 'uint32'),
-  int32: method('number', '0', 0, 'int32'),
+  string: method('string', { ts: 'string', initial: "''", wireType: 2 }),
+  bytes: method('bytes', {
+    ts: 'Uint8Array',
+    initial: 'EMPTY_BYTES',
+    wireType: 2,
+    isSet: (value) => `${value}?.length`,
+  }),
+  bool: method('bool', { ts: 'boolean', initial: 'false', wireType: 0 }),
+  uint32: method('uint32', { ts: 'number', initial: '0', wireType: 0 }),
+  int32: method('int32', { ts: 'number', initial: '0', wireType: 0 }),
   // NaN is falsy too, and not the default.
-  double: method('number', '0', 1, 'double', (value) => `${value} !== undefined && ${value} !== 0`),
+  double: method('double', {
+    ts: 'number',
+    initial: '0',
+    wireType: 1,
+    isSet: (value) => `${value} !== undefined && ${value} !== 0`,
+  }),
   uint64: wide('Uint64'),
   int64: wide('Int64'),
 }

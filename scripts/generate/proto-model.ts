@@ -1,6 +1,6 @@
 /**
- * What the message generator works from: our .proto files, parsed by protobufjs and reduced to plain data with every name resolved.
- * Anything in a .proto file that the generator would not translate faithfully is an error here, never left out in silence.
+ * The input of the message generator: our .proto files, parsed by protobufjs and reduced to plain data with names
+ * resolved. A feature of .proto files that the generator cannot translate faithfully is an error here.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
