@@ -1,0 +1,75 @@
+/**
+ * Rules about the rules: a place that matches no file is a finding, and so is an exception that nothing needs any
+ * more.
+ */
+import { functionsOf } from './functions.ts'
+import {
+  C_BUDGETS,
+  HELD,
+  IMPORT_RULES,
+  LIMITS,
+  LONG_FILES,
+  LONG_FUNCTIONS,
+  MANY_PARAMETERS,
+  PUBLIC,
+  PURE,
+  SAYS_THE_WORDS,
+  SLEEPS,
+  TEXTS,
+  WORDS,
+} from './rules.ts'
+import { type Finding, linesOfCode, type Source } from './source.ts'
+import { sleepsOf } from './words.ts'
+
+/** Where the tables of rules are written. */
+const RULES = 'scripts/check/rules.ts'
+
+/** Patterns and folders of rules that match none of the paths. */
+export function checkPlaces(
+  paths: readonly string[],
+  places: readonly RegExp[] = [
+    ...[...IMPORT_RULES, ...WORDS, ...TEXTS].map(({ place }) => place),
+    ...C_BUDGETS.map(({ files }) => files),
+    ...PURE,
+    ...PUBLIC,
+    ...SAYS_THE_WORDS,
+  ],
+  folders: readonly string[] = Object.values(HELD).flat(),
+): Finding[] {
+  const stale = [
+    ...places.filter((place) => !paths.some((path) => place.test(path))).map(String),
+    ...folders.filter((folder) => !paths.some((path) => path.startsWith(folder))),
+  ]
+  return stale.map((place) => ({ path: RULES, line: 1, what: `${place} matches no file of the tree` }))
+}
+
+/** Exceptions for what is not there, or keeps the rule by now. */
+export function checkExceptions(sources: ReadonlyMap<string, Source>): Finding[] {
+  const named = (source: Source, name = ''): ReturnType<typeof functionsOf> =>
+    functionsOf(source).filter((found) => found.name === name)
+  const tables = [
+    { list: LONG_FILES, needed: (source: Source) => linesOfCode(source) > LIMITS.fileLines },
+    {
+      list: LONG_FUNCTIONS,
+      needed: (source: Source, name?: string) => named(source, name).some(({ lines }) => lines > LIMITS.functionLines),
+    },
+    {
+      list: MANY_PARAMETERS,
+      needed: (source: Source, name?: string) =>
+        named(source, name).some(({ parameters }) => parameters > LIMITS.parameters),
+    },
+    { list: SLEEPS, needed: (source: Source, name?: string) => sleepsOf(source).some(({ test }) => test === name) },
+  ]
+  return tables.flatMap(({ list, needed }) =>
+    list
+      .filter(({ path, name }) => {
+        const source = sources.get(path)
+        return source === undefined || !needed(source, name)
+      })
+      .map(({ path, name = 'the file' }) => ({
+        path: RULES,
+        line: 1,
+        what: `the exception for ${name} of ${path} has become needless`,
+      })),
+  )
+}
