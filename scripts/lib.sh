@@ -1,4 +1,4 @@
-# Shared by the scripts of this folder: where things are, what a machine must have, how it gets it. Sourced by bash, never run.
+# Shared by the scripts of this folder: where things are, what a machine must have, and how it gets it. Sourced by bash, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 NODE=$ROOT/node_modules/node/bin/node
@@ -16,12 +16,22 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "this needs root, since it starts containers: try  sudo $0${*:+ $*}"
 }
 
-# What each Debian package is for, as "package:how to see that it is not needed".
+# The Debian packages, as "package:program". A package is installed where its program is missing.
 BUILD_PACKAGES=(make:make gcc:gcc musl-tools:musl-gcc)
 RUN_PACKAGES=(containerd:containerd busybox-static:busybox)
-TEST_PACKAGES=(uidmap:newuidmap iproute2:ip strace:strace containernetworking-plugins:/usr/lib/cni/bridge qemu-system-x86:qemu-system-x86_64
-  e2fsprogs:mkfs.ext4 fuse3:mount.fuse3 fuse-overlayfs:fuse-overlayfs)
-TEST_PACKAGES+=(iptables:iptables procps:ps)
+TEST_PACKAGES=(
+  uidmap:newuidmap                                    # containers of a user without privileges
+  iproute2:ip                                         # network namespaces and devices
+  strace:strace                                       # which system calls really happen
+  procps:ps                                           # runts ps
+  containernetworking-plugins:/usr/lib/cni/bridge     # networks of pods and of nerdctl
+  iptables:iptables                                   # the same: published ports of nerdctl
+  tini:tini-static                                    # nerdctl run --init
+  e2fsprogs:mkfs.ext4                                 # a root file system in a loop device
+  fuse3:mount.fuse3 fuse-overlayfs:fuse-overlayfs     # a root file system that a mount program makes
+  qemu-system-x86:qemu-system-x86_64                  # a virtual machine monitor as the container's process
+)
+# Go is no package here: nerdctl and crictl need 1.21 or newer, and Debian 12 has 1.19 (need_go).
 
 missing_packages() {
   local entry
@@ -36,8 +46,8 @@ missing_packages() {
   ldconfig -p 2>/dev/null | grep -q 'libseccomp\.so\.2' || echo libseccomp2
 }
 
-# Debian starts the service of a package that it installs. Nobody asked for a system-wide containerd here, so for the length of this
-# one installation the packages' scripts are told not to: the way that Debian documents for it. A policy of the machine's own stays.
+# Debian starts the service of a package that it installs. These scripts want no system-wide containerd.
+# So a policy-rc.d, which Debian documents for this, forbids it during this one installation. A policy of the machine's own stays.
 apt_install() {
   local policy=/usr/sbin/policy-rc.d ours=
   if [ ! -e "$policy" ]; then
@@ -49,7 +59,7 @@ apt_install() {
   return "$status"
 }
 
-# install_packages ENTRY...: of the packages, those that are missing.
+# install_packages ENTRY...: installs those packages that are missing.
 install_packages() {
   local missing
   mapfile -t missing < <(missing_packages "$@")
@@ -64,8 +74,9 @@ install_packages() {
     die "cannot install ${missing[*]}: see ${TMPDIR:-/tmp}/containerd-shim-ts-apt.log"
 }
 
-# with_a_recent_node COMMAND...: npm leaves out an optional package that the Node it runs on is too old for, and native parts of the
-# tests are such packages. Debian 12's Node is: then our own is fetched first, by itself, and npm runs on that.
+# with_a_recent_node COMMAND...: runs npm on a Node that is new enough.
+# npm leaves out an optional package if its own Node is too old for it, and native parts of the tests are such packages.
+# Debian 12's Node is too old. Then our own Node is fetched first, and npm runs on that.
 with_a_recent_node() {
   local major version boot status=0
   major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)
@@ -81,7 +92,7 @@ with_a_recent_node() {
   return "$status"
 }
 
-# The packages of package-lock.json, our Node among them: Debian's npm (or any other) only fetches. Again only when the lock changed.
+# Fetches the packages of package-lock.json, our Node among them, if the lock has changed since the last time. Any npm will do.
 install_modules() {
   local stamp=$ROOT/node_modules/.installed-lock
   cmp -s "$ROOT/package-lock.json" "$stamp" && [ -x "$NODE" ] && return 0
@@ -99,7 +110,14 @@ build() {
   PATH=$ROOT/node_modules/.bin:$PATH "$NODE" "$ROOT/scripts/build.ts" || die "the build failed"
 }
 
-# prepare ENTRY...: from whatever this machine has to a finished build.
+# need_go WHAT: a Go that can build WHAT. From 1.21 on, Go fetches the release that a module asks for.
+need_go() {
+  local minor
+  minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  [ "${minor:-0}" -ge 21 ] || die "cannot build $1: Go 1.21 or newer is missing (Debian 13 and newer: package golang-go)"
+}
+
+# prepare ENTRY...: makes a finished build on any Debian machine.
 prepare() {
   [ "$(uname -s)" = Linux ] || die "this needs Linux"
   install_packages "$@"

@@ -18,7 +18,7 @@ export class SharedHost {
 
   /**
    * `inside` starts a program in a mount namespace. By default that is a new one, whose mounts become shared without a
-   * peer. A given `inside` shares its mounts itself.
+   * peer. A given `inside` decides about its mounts itself.
    */
   static async start(inside: readonly string[] = ['unshare', '--mount']): Promise<SharedHost> {
     const share = inside.length > 2 ? '' : 'mount --make-rshared / &&'

@@ -131,8 +131,8 @@ describe('`nerdctl run`', needs(...NERDCTL_NEEDS), () => {
     expect(result).toMatchObject({ code: 1, stderr: expect.stringContaining('Operation not supported') })
   })
 
-  test('--init puts an init before the process', needs('tini'), async ({ nerd }) => {
-    const result = await nerd.output(['--init'], ['sh', '-c', 'cat /proc/1/comm'])
+  test('--init puts an init before the process', needs('tini-static'), async ({ nerd }) => {
+    const result = await nerd.output(['--init', '--init-binary', 'tini-static'], ['sh', '-c', 'cat /proc/1/comm'])
     expect(result).toContain('tini')
   })
 
