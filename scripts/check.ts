@@ -91,7 +91,7 @@ const findings = [
   ...checkCycles(sources),
   ...checkFolderCycles(sources),
   ...checkReadmes(),
-  ...checkPlaces(files),
+  ...checkPlaces([...files, ...all.flatMap(({ imports }) => imports.map(({ target }) => target))]),
   ...checkExceptions(sources),
   ...graded.flatMap((part) => part.findings),
   ...budgets.filter(({ exceeded }) => exceeded).map(({ what }) => ({ path: 'c', line: 1, what })),

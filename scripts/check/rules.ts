@@ -10,44 +10,28 @@ export const SOURCE_FOLDERS = ['proto', 'runtime', 'shim', 'scripts', 'test', 'c
 
 /** True of a module of Node, with its prefix or without. */
 export const isNode = (target: string): boolean => target.startsWith('node:') || builtinModules.includes(target)
-const below =
-  (folder: string) =>
-  (target: string): boolean =>
-    target.startsWith(`${folder}/`)
-const among =
-  (...names: readonly string[]) =>
-  (target: string): boolean =>
-    names.includes(target)
 
-/** What the programs of this repository may import of `runtime/`: its public API, and the part that is theirs alone. */
-const DOORS = ['runtime/index.ts', 'runtime/internal.ts'] as const
+const NODE = /^node:/
+const TTRPC = /^ttrpc-ts(\/containerd)?$/
+/** What the programs may import of `runtime/`: its public face, and the part that is for them alone. */
+const DOORS = /^runtime\/(index|internal)\.ts$/
 
-/** Who may import what. The first row whose place matches decides. */
-export const IMPORT_RULES: readonly {
-  readonly place: RegExp
-  readonly may: readonly ((target: string) => boolean)[]
-}[] = [
-  { place: /^proto\/ttrpc-ts\//, may: [isNode, below('proto/ttrpc-ts'), (t) => t.startsWith('protobufjs')] },
+/** Who may import what: patterns of paths and of packages. The first row whose place matches decides. */
+export const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly RegExp[] }[] = [
+  { place: /^proto\/ttrpc-ts\//, may: [NODE, /^proto\/ttrpc-ts\//, /^protobufjs/] },
   { place: /^proto\/(init-plan|plan-hash\.gen)\.ts$/, may: [] },
   {
     place: /^runtime\/sys\//,
-    may: [isNode, below('runtime/sys'), among('koffi', 'runtime/errors.ts', 'runtime/logger.ts')],
+    may: [NODE, /^runtime\/sys\//, /^koffi$/, /^runtime\/errors\.ts$/, /^runtime\/logger\.ts$/],
   },
-  { place: /^runtime\/cli\//, may: [isNode, below('runtime/cli'), among(...DOORS)] },
+  { place: /^runtime\/cli\//, may: [NODE, /^runtime\/cli\//, DOORS] },
   {
     place: /^runtime\//,
-    may: [
-      isNode,
-      (t) => below('runtime')(t) && !below('runtime/cli')(t),
-      among('proto/init-plan.ts', 'proto/plan-hash.gen.ts'),
-    ],
+    may: [NODE, /^runtime\/(?!cli\/)/, /^proto\/init-plan\.ts$/, /^proto\/plan-hash\.gen\.ts$/],
   },
-  {
-    place: /^shim\/log\.ts$/,
-    may: [isNode, below('shim'), among(...DOORS, 'ttrpc-ts', 'ttrpc-ts/containerd', 'pino')],
-  },
-  { place: /^shim\/options-toml\.ts$/, may: [among(...DOORS, 'smol-toml')] },
-  { place: /^shim\//, may: [isNode, below('shim'), among(...DOORS, 'ttrpc-ts', 'ttrpc-ts/containerd')] },
+  { place: /^shim\/log\.ts$/, may: [NODE, /^shim\//, DOORS, TTRPC, /^pino$/] },
+  { place: /^shim\/options-toml\.ts$/, may: [DOORS, /^smol-toml$/] },
+  { place: /^shim\//, may: [NODE, /^shim\//, DOORS, TTRPC] },
 ]
 
 /** Files that decide and do nothing. They reach no module of Node and no native code, through whatever they import. */

@@ -24,11 +24,12 @@ import { sleepsOf } from './words.ts'
 /** Where the tables of rules are written. */
 const RULES = 'scripts/check/rules.ts'
 
-/** Patterns and folders of rules that match none of the paths. */
+/** Patterns and folders of rules that match no name: `names` are the paths of the tree, and what its files import. */
 export function checkPlaces(
-  paths: readonly string[],
+  names: readonly string[],
   places: readonly RegExp[] = [
     ...[...IMPORT_RULES, ...WORDS, ...TEXTS].map(({ place }) => place),
+    ...IMPORT_RULES.flatMap(({ may }) => may),
     ...C_BUDGETS.map(({ files }) => files),
     ...PURE,
     ...PUBLIC,
@@ -37,8 +38,8 @@ export function checkPlaces(
   folders: readonly string[] = Object.values(HELD).flat(),
 ): Finding[] {
   const stale = [
-    ...places.filter((place) => !paths.some((path) => place.test(path))).map(String),
-    ...folders.filter((folder) => !paths.some((path) => path.startsWith(folder))),
+    ...places.filter((place) => !names.some((name) => place.test(name))).map(String),
+    ...folders.filter((folder) => !names.some((name) => name.startsWith(folder))),
   ]
   return stale.map((place) => ({ path: RULES, line: 1, what: `${place} matches no file of the tree` }))
 }

@@ -66,6 +66,16 @@ describe('runts exec', needs('root', 'busybox'), () => {
     })
   })
 
+  test('ends with 255 for a file that the kernel refuses to execute', async ({ runts }) => {
+    const bundle = runts.bundle(SLEEP)
+    writeFileSync(join(bundle, 'rootfs/garbage'), 'no program', { mode: 0o755 })
+    runts.leave('run', '-d', '-b', bundle, 'c')
+    expect(await runts.run('exec', 'c', '/garbage')).toMatchObject({
+      code: 255,
+      stderr: 'runts: error: exec /garbage: exec format error\n',
+    })
+  })
+
   test('refuses a user that is no number, a stopped container and one that is not there', async ({ runts }) => {
     await runts.ok('run', '--keep', '-b', runts.bundle(['true']), 'stopped')
     expect(await runts.run('exec', '--user', '0abc', 'stopped', 'id')).toMatchObject({

@@ -1,6 +1,6 @@
-/** What the project's README gives to copy is true: containerd reads its configuration, and its commands for looking at a shim's runtime exist. */
+/** The README is true: containerd reads its configuration, its commands exist, and so do the files and tests that it names. */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { packAny } from 'ttrpc-ts'
@@ -66,6 +66,43 @@ describe("the README's configuration of Docker", needs('docker'), () => {
     const words = ['--validate', '--userland-proxy=false', '--config-file', join(folder, 'daemon.json')]
     const { status, stderr } = spawnSync(join(DOCKER_BIN, 'dockerd'), words, { encoding: 'utf8' })
     expect({ status, stderr }).toEqual({ status: 0, stderr: 'configuration OK\n' })
+  })
+})
+
+describe("the README's words", () => {
+  test.each(['README.md', 'CONTRIBUTING.md', 'SECURITY.md'])(
+    'and those of the other pages: %s names files that are there',
+    (page) => {
+      const text = readFileSync(join(ROOT, page), 'utf8')
+      const names = text.matchAll(/`((?:c|runtime|shim|proto|scripts|test)\/[\w./-]*)[^`]*`|\]\(([\w./-]+)\)/g)
+      const paths = [...names]
+        .map(([, path, link]) => path ?? link ?? '')
+        .filter((path) => !/[A-Z]{4}\.ts|_$/.test(path))
+      expect(paths.length).toBeGreaterThan(3)
+      expect(paths.filter((path) => !existsSync(join(ROOT, path)))).toEqual([])
+    },
+  )
+
+  test('name a test for each difference from runc', () => {
+    const rows = README.slice(README.indexOf('Different from runc'), README.indexOf('## Numbers')).split('\n')
+    const tests = rows.flatMap((row) => /\| `((?:cli|oci)\/[\w-]+)` \|$/.exec(row)?.[1] ?? [])
+    expect(tests.length).toBe(rows.filter((row) => row.startsWith('|')).length - 2)
+    expect(tests.filter((name) => !existsSync(join(ROOT, 'test', `${name}.test.ts`)))).toEqual([])
+  })
+
+  test('refuse what the features document does not have', needs('the built shim'), () => {
+    const refused = README.slice(README.indexOf('| refused, with'), README.indexOf('`runts features` prints'))
+    for (const word of ['systemd cgroup driver', 'Intel RDT', 'checkpoint', '`remount`'])
+      expect(refused).toContain(word)
+    const { mountOptions, linux, annotations } = JSON.parse(
+      spawnSync(join(BIN, 'runts'), ['features'], { encoding: 'utf8' }).stdout,
+    )
+    const { cgroup, ...rest } = linux
+    expect(mountOptions).not.toContain('remount')
+    expect(annotations).toMatchObject({ 'runts.checkpoint.enabled': 'false' })
+    expect(cgroup).toMatchObject({ v1: true, v2: true, systemd: false, systemdUser: false })
+    const off = Object.entries<{ enabled?: boolean }>(rest).filter(([, { enabled }]) => enabled === false)
+    expect(off.map(([name]) => name)).toEqual(['intelRdt'])
   })
 })
 
