@@ -78,7 +78,10 @@ const written = all.filter(({ path }) => !isGenerated(path))
 
 const graded = [
   heldPart('comments', written.flatMap(checkProse)),
-  heldPart('parameters', written.flatMap(checkParameters)),
+  heldPart(
+    'parameters',
+    written.flatMap((source) => checkParameters(source)),
+  ),
   heldPart('functions', written.flatMap(checkFunctionLength)),
   heldPart('exports', checkExports(sources)),
 ]
@@ -87,6 +90,7 @@ const findings = [
   ...all.flatMap((source) =>
     [checkImports, checkDocumentation, checkWords, checkFileLength, checkSleeps].flatMap((check) => check(source)),
   ),
+  ...written.flatMap((source) => checkParameters(source, LIMITS.mostParameters)),
   ...checkPurity(sources),
   ...checkCycles(sources),
   ...checkFolderCycles(sources),

@@ -98,7 +98,7 @@ export const C_BUDGETS: readonly { readonly program: string; readonly files: Reg
 /**
  * The most lines of code of a file of the product, lines of a function, positional parameters, and lines of a README.
  */
-export const LIMITS = { fileLines: 400, functionLines: 80, parameters: 3, readmeLines: 60 } as const
+export const LIMITS = { fileLines: 400, functionLines: 80, parameters: 3, mostParameters: 5, readmeLines: 60 } as const
 
 /** A file or a function that may be longer, or take more, than the limit. */
 export interface Exception {
@@ -192,5 +192,5 @@ export const HELD: Readonly<Record<'comments' | 'parameters' | 'functions' | 'ex
   comments: ['scripts/', 'test/support/'],
   parameters: ['scripts/', 'test/support/'],
   functions: ['proto/', 'shim/', 'scripts/', 'test/support/', 'c/'],
-  exports: ['scripts/', 'test/support/'],
+  exports: ['scripts/', 'test/'],
 }

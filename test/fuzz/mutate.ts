@@ -44,7 +44,7 @@ export function toNode(value: unknown): Node {
 }
 
 /** The text of a tree. */
-export function toText(node: Node): string {
+function toText(node: Node): string {
   if (node.kind === 'leaf') return node.text
   if (node.kind === 'list') return `[${node.items.map(toText).join(',')}]`
   return `{${node.entries.map(([key, value]) => `${key}:${toText(value)}`).join(',')}}`
