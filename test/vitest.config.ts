@@ -1,7 +1,7 @@
 /**
- * One configuration for all suites, as projects: what needs no privilege runs in parallel, what starts containers two files at a time:
- * every file has a root, a daemon, a cgroup folder and a census of its own, and most of its time it waits. `npm test -- --project unit`
- * selects one, a path works too.
+ * One configuration for all suites, as projects. `npm test -- --project unit` selects one, and a path works too.
+ * Tests without privilege run in parallel. Tests that start containers run two files at a time.
+ * Each such file has a root, a daemon, a cgroup folder and a census of its own, and waits most of its time.
  */
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -12,12 +12,17 @@ import { CountsReporter } from './support/reporter.ts'
 const root = join(import.meta.dirname, '..')
 const slowness = process.env['TESTVM'] === '1' ? 10 : 1
 
-/** Releases of containerd besides the machine's own, as scripts/containerds knows them; the last takes Go, so it runs where it was built. */
+/**
+ * Releases of containerd besides the machine's own, as scripts/containerds knows them; the last takes Go, so it runs
+ * where it was built.
+ */
 const RELEASES = ['1.7', '2', ...(existsSync(join(root, 'build/containerd/2.3')) ? ['2.3'] : [])]
 /** What runs against them: the checklist, or with MATRIX=full all that runs against the machine's own. */
 const CHECKLIST = 'test/containerd/conformance/*.test.ts'
 const MATRIX = process.env['MATRIX'] === 'full' ? 'test/containerd/**/*.test.ts' : CHECKLIST
-/** nerdctl's tests run against the newest of Debian's, for which that nerdctl was made; with MATRIX=full against all. */
+/**
+ * nerdctl's tests run against the newest of Debian's, for which that nerdctl was made; with MATRIX=full against all.
+ */
 const NERDCTL = 'test/containerd/nerdctl/*.test.ts'
 /** Another release, or another runtime, asked for by name: then only that. */
 const CHOSEN = process.env['CONTAINERD'] !== undefined || process.env['RUNTIME'] !== undefined || slowness > 1

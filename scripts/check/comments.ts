@@ -11,7 +11,7 @@ const HIDDEN_SUBJECT = /\bwhoever\b|\bsomebody\b|\bnobody who\b|\bwho is none\b|
 /** A line that starts something new: an item of a list, a tag, or a label such as `Attacker:`. */
 const STARTS_ANEW = /^(?:[-*•] |\d+[.)] |@\w+|[A-Z]\w*(?: \w+){0,4}: )/
 /** A drawing, a table, or a line of code: no prose. */
-const DRAWN = /[│─┌└├┐┘▼▲]|--+>|<--+|==+>|\S {3,}\S|^\s*\||^ {4,}|[{};]$/
+const DRAWN = /[│─┌└├┐┘▼▲]|--+>|<--+|==+>|\S {3,}\S|^\s*\||^ {3,}|[{};]$/
 /** A word of prose, in contrast to a name of the code, a path, a number or an operator. */
 const PROSE_WORD = /^["'“‘(]*[A-Za-z][A-Za-z'’-]*["'”’).,:;!?]*$/
 const SENTENCE_END = /[.!?]["'”’)]*$/

@@ -3,7 +3,10 @@ import { readdirSync, readFileSync } from 'node:fs'
 
 /** In KiB. */
 export interface MemoryOfOne {
-  /** What the process alone causes: anonymous pages that nobody shares, its page tables, the kernel stacks of its threads. */
+  /**
+   * What the process alone causes: anonymous pages that nobody shares, its page tables, the kernel stacks of its
+   * threads.
+   */
   readonly own: number
   readonly rss: number
   readonly pss: number

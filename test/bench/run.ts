@@ -1,9 +1,9 @@
 /**
- * Our shim against containerd-shim-runc-v2 with runc: the same `ctr` commands on one private containerd, the two runtimes alternated in
- * every round so that both see the same machine, warm-up rounds thrown away; and below containerd, our runtime against runc (oci.ts).
- * Prints medians, the best and ratios; nothing is asserted. `--only oci` leaves containerd out, `--only streams` all but the throughput of
- * output.
- *   run.ts [--rounds N] [--idle N] [--json FILE] [--only oci|streams]
+ * Our shim against containerd-shim-runc-v2 with runc: the same `ctr` commands on one private containerd.
+ * The two runtimes alternate in every round, so that both see the same machine, after rounds of warm-up.
+ * Below containerd, our runtime against runc (oci.ts). It prints medians, the best and ratios, and asserts nothing.
+ * `--only oci` leaves containerd out, `--only streams` all but the throughput of output.
+ *    run.ts [--rounds N] [--idle N] [--json FILE] [--only oci|streams]
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'

@@ -1,6 +1,7 @@
 /**
- * How fast a container's output reaches the `ctr` that reads it. The writer itself takes the time, from its first write to its last:
- * the start of a container is another case, and what the fifos still hold at the end is nothing against what went through.
+ * How fast a container's output reaches the `ctr` that reads it. The writer takes the time, from its first write to
+ * its last. So the start of a container does not count. What the fifos still hold at the end is little beside the
+ * whole.
  */
 import { spawn } from 'node:child_process'
 import type { Daemon } from '../support/daemon.ts'

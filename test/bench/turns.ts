@@ -1,7 +1,7 @@
 /**
- * How long each call of containerd holds a shim's event loop, with a container of many processes and mounts: the longest turn of each call,
- * the best of the rounds. Nothing is asserted here; test/shim/turns.test.ts does.
- *   turns.ts [PROCESSES [MOUNTS [ROUNDS]]]
+ * How long each call of containerd holds a shim's event loop, with a container of many processes and mounts.
+ * It prints the longest turn of each call, the best of some rounds. It asserts nothing: test/shim/turns.test.ts does.
+ *    turns.ts [PROCESSES [MOUNTS [ROUNDS]]]
  */
 import { FakeContainerd } from '../support/fake-containerd.ts'
 import { setup } from '../support/global-setup.ts'

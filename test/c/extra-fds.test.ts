@@ -1,4 +1,7 @@
-/** The fds that a program gets besides its standard streams, and that it gets no others, whatever the runtime's process had open. */
+/**
+ * The fds that a program gets besides its standard streams, and that it gets no others, whatever the runtime's
+ * process had open.
+ */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -60,7 +63,8 @@ describe('a program', needs('root', 'busybox', 'make', 'gcc'), () => {
   test('has exactly those, and nothing else that was inherited', async () => {
     // stays open in the helper's parent without close-on-exec
     const leak = ['sh', '-c', 'exec 9</etc/passwd; exec "$0"']
-    expect(await output(plan('exec busybox ls /proc/self/fd', 2), files(2), leak)).toBe('0\n1\n2\n3\n4\n5\n') // 5 is ls itself
+    // the last number of each is the fd of ls itself
+    expect(await output(plan('exec busybox ls /proc/self/fd', 2), files(2), leak)).toBe('0\n1\n2\n3\n4\n5\n')
     expect(await output(plan('exec busybox ls /proc/self/fd', 0), [], leak)).toBe('0\n1\n2\n3\n')
   })
 

@@ -1,4 +1,7 @@
-/** The fail points of ts-init's test build: a process dies where it is told to, without last words; the product knows nothing of them. */
+/**
+ * The fail points of ts-init's test build: a process dies where it is told to, without last words; the product knows
+ * nothing of them.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'

@@ -1,4 +1,7 @@
-/** Hooks that ts-init runs itself: what they are given, when they run, and what is left of those that fail, hang or talk too much. */
+/**
+ * Hooks that ts-init runs itself: what they are given, when they run, and what is left of those that fail, hang or
+ * talk too much.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'

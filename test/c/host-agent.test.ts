@@ -1,4 +1,7 @@
-/** The host agent: mounts whose source only the host may open, mapped ids, the clocks of others. Its socket in the network is in net-devices.test.ts. */
+/**
+ * The host agent: mounts whose source only the host may open, mapped ids, the clocks of others. Its socket in the
+ * network is in net-devices.test.ts.
+ */
 import { spawn, spawnSync } from 'node:child_process'
 import { chownSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

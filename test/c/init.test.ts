@@ -1,6 +1,6 @@
 /**
- * The way through a whole plan, as root on this machine: the container that ts-init makes of it, seen from inside, and its conversation with
- * the runtime on the status socket.
+ * A whole plan from start to end, as root on this machine: the container that ts-init makes, seen from inside.
+ * Also the conversation of ts-init with the runtime on the status socket.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'

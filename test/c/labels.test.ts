@@ -1,6 +1,7 @@
 /**
- * The writes of LSM labels into procfs, attacked while the helper stands still right before them. The kernel need not have the LSM: what
- * is tested is which file the write reaches, and one that reaches the real file is answered by the kernel itself.
+ * The writes of LSM labels into procfs, attacked while the helper stands still right before them. The kernel need not
+ * have the LSM: what is tested is which file the write reaches, and one that reaches the real file is answered by the
+ * kernel itself.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'

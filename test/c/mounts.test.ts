@@ -1,4 +1,7 @@
-/** The files that a container sees, as ts-init puts them together: mounts, the root that they are below, and device nodes. */
+/**
+ * The files that a container sees, as ts-init puts them together: mounts, the root that they are below, and device
+ * nodes.
+ */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, existsSync, lutimesSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** Where ts-init puts a container process: a user namespace of its own, the namespaces of others that it joins, and cgroups. */
+/**
+ * Where ts-init puts a container process: a user namespace of its own, the namespaces of others that it joins, and
+ * cgroups.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'

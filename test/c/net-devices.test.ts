@@ -1,6 +1,6 @@
 /**
- * Network devices that move into a container: the helper hands over a socket of its network namespace, and the runtime moves them by it.
- * All with real devices in real namespaces; one stands for the host's.
+ * Network devices that move into a container: the helper hands over a socket of its network namespace, and the
+ * runtime moves them by it. All with real devices in real namespaces; one stands for the host's.
  */
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readlinkSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** The wire form of the plan: what the encoder writes is what the C reader sees, and no damaged plan makes the reader misbehave. */
+/**
+ * The wire form of the plan: what the encoder writes is what the C reader sees, and no damaged plan makes the reader
+ * misbehave.
+ */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,9 +1,10 @@
 /*
- * Shows a plan as the helper reads it, and tries to break the reader. Linked with c/init/plan_read.c only, and built with the sanitizers, so
- * that a read outside of the plan or an overflow ends the program. Invariant: each candidate lies in an allocation of exactly its size.
+ * Shows a plan as the helper reads it, and tries to break the reader. Linked with c/init/plan_read.c only, and built
+ * with the sanitizers: a read outside of the plan or an overflow ends it.
+ * Invariant: each candidate lies in an allocation of exactly its size.
  *
- *   plan_dump FILE      one line per operation: name, then the arguments in wire order; or "refused: why" and exit status 2
- *   plan_dump -f FILE   every truncation, every value of every byte, and random mutations of FILE: each is refused or valid
+ *   plan_dump FILE      a line per operation: name and arguments in wire order; or "refused: why" and exit status 2
+ *   plan_dump -f FILE   each truncation, each value of each byte, random mutations of FILE: all are refused or valid
  *   plan_dump -s        the same with a plan that holds every operation of the schema once
  */
 #include "plan_read.h"

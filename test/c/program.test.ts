@@ -1,4 +1,7 @@
-/** The program that a container runs: how it is found and executed, the filter and the privileges that it gets, and its terminal. */
+/**
+ * The program that a container runs: how it is found and executed, the filter and the privileges that it gets, and
+ * its terminal.
+ */
 import { readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'

@@ -1,7 +1,7 @@
 /**
- * Starts the real ts-init with a plan, as the runtime does, and keeps what it says. Invariant: every process that a run made is dead when
- * its `using` scope ends. The container process is our child (CLONE_PARENT), but one that Node does not know of: its exit status is read
- * from the zombie.
+ * Starts the real ts-init with a plan, as the runtime does, and keeps what it says. Invariant: every process that a
+ * run made is dead when its `using` scope ends. The container process is our child (CLONE_PARENT), but one that Node
+ * does not know of: its exit status is read from the zombie.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
@@ -106,7 +106,9 @@ export class Run {
   #pending = Buffer.alloc(0)
   #waiters: { type: string; resolve: () => void }[] = []
 
-  /** `enter` is a command that executes the one behind it, in another namespace say; `extra` are fds for the program. */
+  /**
+   * `enter` is a command that executes the one behind it, in another namespace say; `extra` are fds for the program.
+   */
   constructor(
     plan: readonly Op[] | Uint8Array,
     consoleFd?: number,

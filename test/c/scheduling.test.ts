@@ -1,4 +1,7 @@
-/** The container process's share of the machine, as ts-init sets it and the kernel shows it: scheduler, i/o, memory nodes, processors. */
+/**
+ * The container process's share of the machine, as ts-init sets it and the kernel shows it: scheduler, i/o, memory
+ * nodes, processors.
+ */
 import { execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { describe, expect, test } from 'vitest'

@@ -111,7 +111,10 @@ describe('a seccomp listener', needs('root', 'busybox', 'make', 'gcc'), () => {
   describe('leaves the process undumpable', () => {
     const without = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace']
 
-    /** Who owns the files of /proc/PID while the listener is taken, and when the program is about to run: its user where it is dumpable, else root. */
+    /**
+     * Who owns the files of /proc/PID while the listener is taken, and when the program is about to run: its user
+     * where it is dumpable, else root.
+     */
     async function owners(enter: readonly string[], start: boolean): Promise<number[]> {
       using own = new Rootfs()
       const path = own.fifo()

@@ -1,4 +1,7 @@
-/** One root file system for the containers of a test file that leave it as it is, and what comes of a container in it: output, or a failure. */
+/**
+ * One root file system for the containers of a test file that leave it as it is, and what comes of a container in it:
+ * output, or a failure.
+ */
 import { afterAll, beforeAll, expect } from 'vitest'
 import { containerPlan, make, type Parts, Rootfs, Run, TS_INIT } from './run.ts'
 

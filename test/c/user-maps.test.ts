@@ -1,4 +1,6 @@
-/** A user namespace whose maps are written by somebody else, which is how a user without privileges gets one; and time namespaces in it. */
+/**
+ * A user namespace whose maps another process writes, as a user without privileges gets one; and time namespaces in it.
+ */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'

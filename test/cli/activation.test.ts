@@ -1,4 +1,7 @@
-/** What a service manager gives to runts and expects of it: open sockets (LISTEN_FDS), further descriptors, a word when it is ready. */
+/**
+ * What a service manager gives to runts and expects of it: open sockets (LISTEN_FDS), further descriptors, a word
+ * when it is ready.
+ */
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,7 @@
 /**
- * Ways in which a config.json can be wrong: the JSON pointer that the error must name, words that it must hold, and the change that
- * breaks a good document. The first part never gets past the reader, the second is about a whole container on this host.
+ * Ways in which a config.json can be wrong: the JSON pointer that the error must name, words that it must hold, and
+ * the change that breaks a good document. The first part never gets past the reader, the second is about a whole
+ * container on this host.
  */
 import type { Document } from '../unit/spec/fixture.ts'
 
@@ -211,7 +212,10 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   ['/linux/resources/blockIO/weight', 'out of range', resources({ blockIO: { weight: 70000 } })],
 ]
 
-/** Documents that cannot be carried out: refused by the plan, by this host, or by the kernel, with the pointer all the same. */
+/**
+ * Documents that cannot be carried out: refused by the plan, by this host, or by the kernel, with the pointer all the
+ * same.
+ */
 export const BAD_CONTAINERS: readonly BadConfig[] = [
   ['/root/path', 'ENOENT', (s) => (s.root.path = 'nowhere')],
   ['/root/path', 'is not a directory', (s) => (s.root.path = 'config.json')],

@@ -1,6 +1,7 @@
 /**
- * Wrong input, from a user's side: each broken document and each broken command line gives one line on stderr that names the field or the
- * option, the exit status of a failure, and leaves nothing on the machine. The documents are in bad-config.ts.
+ * Wrong input, as a user sees it. Each broken document and command line gives one line on stderr that names the field
+ * or the option, and the exit status of a failure. Nothing is left on the machine. The documents are in
+ * bad-config.ts.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * linux.cgroupsPath as text: the form of a path never chooses the driver. What systemd's driver would read as "slice:prefix:name" is a
- * folder's name without the option, and runc, on the same bundle, says which.
+ * linux.cgroupsPath as text: the form of a path never chooses the driver. What systemd's driver would read as
+ * "slice:prefix:name" is a folder's name without the option, and runc, on the same bundle, says which.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'

@@ -1,7 +1,8 @@
 /**
- * The cgroup class against the kernel's own files: v1 with the v2 tree beside it on a hybrid host, v2 on a pure one. A hybrid host runs
- * this file a second time inside a private view (its own mount and cgroup namespace) in which the v2 tree is all there is. Every cgroup
- * is below one uniquely named parent, and the last check is that nothing of it is left.
+ * The cgroup class against the kernel's own files: v1 with the v2 tree beside it on a hybrid host, v2 on a pure one.
+ * A hybrid host runs this file a second time inside a private view (its own mount and cgroup namespace) in which the
+ * v2 tree is all there is. Every cgroup is below one uniquely named parent, and the last check is that nothing of it
+ * is left.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * Two commands on one container at once: one wins, the other waits for it or says clearly what it found. Each pair is started at the same
- * moment, several times, so that the moments differ.
+ * Two commands on one container at once: one wins, the other waits for it or says clearly what it found. Each pair is
+ * started at the same moment, several times, so that the moments differ.
  */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

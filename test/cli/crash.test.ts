@@ -1,6 +1,7 @@
 /**
- * kill -9 at every step: of `runts` at the places that runtime/failpoint.ts names, of the init helper before and after each operation of
- * its plan. What is left then must be gone after one `delete --force`: no process, no cgroup, no state, no mount.
+ * kill -9 at every step: of `runts` at the places that runtime/failpoint.ts names, of the init helper before and
+ * after each operation of its plan. What is left then must be gone after one `delete --force`: no process, no cgroup,
+ * no state, no mount.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

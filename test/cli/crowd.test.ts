@@ -1,6 +1,7 @@
 /**
- * A container with more processes than the buffer for their list has room for, beside strangers: they have every number
- * that could come of a list that was cut within a line. The test chooses the numbers, in a pid namespace of its own.
+ * A container with more processes than the buffer for their list has room for.
+ * If the list were cut within a line, each number that could come of that would belong to a stranger.
+ * The test chooses the numbers, in a pid namespace of its own.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,7 @@
 /**
- * The words by which engines and users tell failures apart: containerd's go-runc, Docker, podman and CRI-O look for them in what a runtime
- * prints. Each row is run by runc too, so that the words are those of a real runtime and not of our memory.
+ * The words by which engines and users tell failures apart: containerd's go-runc, Docker, podman and CRI-O look for
+ * them in what a runtime prints. Each row is run by runc too, so that the words are those of a real runtime and not
+ * of our memory.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -314,7 +315,7 @@ describe('a process that its own filter kills before its program', needs('root',
   })
 })
 
-/** The lines of a log, as whoever reads it takes them. */
+/** The lines of a log, as a program that reads logs takes them. */
 function logged(path: string): Record<string, unknown>[] {
   const text = readFileSync(path, 'utf8')
   return text

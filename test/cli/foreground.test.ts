@@ -1,6 +1,6 @@
 /**
- * A process in the foreground and its caller's own files, pipes and terminal: the container never has them, they stay as they were, and
- * still every byte goes through, in order, as if nothing stood in between.
+ * A process in the foreground, and the files, pipes and terminal of its caller.
+ * The container never has these, and they stay as they were. Still every byte goes through in order, as if directly.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

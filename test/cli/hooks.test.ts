@@ -1,4 +1,7 @@
-/** Hooks of all six kinds through the command line: when they run, what they are told, and what becomes of the container when one fails. */
+/**
+ * Hooks of all six kinds through the command line: when they run, what they are told, and what becomes of the
+ * container when one fails.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,7 @@
 /**
- * Where the programs find what they are made of: beside themselves, where a link leads, where scripts/install has recorded it for copies,
- * where SHIM_TS_LIB says; and what they say when it is nowhere. The installation is a real one, in a folder of the test's own.
+ * Where the programs find their installation: beside themselves, where a link leads, where scripts/install recorded
+ * it for copies, or where SHIM_TS_LIB says. Also what they print if it is nowhere. The installation is a real one, in
+ * a folder of the test's own.
  */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * One layout, two runtimes: runc looks at our containers, signals and deletes them, and we do the same with runc's. The other runtime is
- * the real one of this machine.
+ * One layout, two runtimes: runc looks at our containers, signals and deletes them, and we do the same with runc's.
+ * The other runtime is the real one of this machine.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** `delete`: answered from the record that the shim left, by Node where there is none, and the socket is removed that belongs to the shim. */
+/**
+ * `delete`: answered from the record that the shim left, by Node where there is none, and the socket is removed that
+ * belongs to the shim.
+ */
 import { existsSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'

@@ -1,4 +1,7 @@
-/** The flags: those that only ask (`-info`, `-v`, `-h`), how they are written, and the command lines that cannot be understood. */
+/**
+ * The flags: those that only ask (`-info`, `-v`, `-h`), how they are written, and the command lines that cannot be
+ * understood.
+ */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Any, BootstrapParams, DeleteResponse, RuntimeInfo } from 'ttrpc-ts/containerd'

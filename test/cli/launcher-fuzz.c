@@ -1,7 +1,7 @@
 /*
- * Throws bytes at the launcher's reader of stdin: random ones, and real messages that were cut or changed in a few places.
- * Built with the sanitizers; each input lies in memory of exactly its size, so that one byte too far is seen. Prints how
- * many inputs were understood, so that the test can tell that the interesting paths were reached.
+ * Throws bytes at the launcher's reader of stdin: random ones, and real messages that were cut or changed in a few
+ * places. Built with the sanitizers; each input lies in memory of exactly its size, so that one byte too far is seen.
+ * Prints how many inputs were understood, so that the test can tell that the interesting paths were reached.
  */
 #include "launcher.h"
 
@@ -46,7 +46,8 @@ static size_t random_bytes(uint8_t *bytes)
 static size_t real_message(uint8_t *bytes)
 {
     static const char *const types[] = {"containerd.runc.v1.Options", "host/containerd.linux.runc.CreateOptions", "c1", "other"};
-    static const uint8_t log_level[] = {0x18, 0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}; /* field 3: -4 */
+    /* field 3: -4 */
+    static const uint8_t log_level[] = {0x18, 0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01};
     struct message options = {0}, any = {0}, extension = {0}, params = {0};
 
     put_text(&options, below(2) ? 3 : 9, "/group");

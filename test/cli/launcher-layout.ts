@@ -1,7 +1,7 @@
 /**
- * The launcher alone: the real binary in a folder layout of its own, with a small C program in Node's place that writes down what it was
- * given (launcher-stand-in.c). What the shim does with all that is tested elsewhere, with the real Node.
- * Teardown ends whatever still runs from the layout.
+ * The launcher alone: the real binary in a folder layout of its own, with a small C program in Node's place that
+ * writes down what it was given (launcher-stand-in.c). What the shim does with all that is tested elsewhere, with the
+ * real Node. Teardown ends whatever still runs from the layout.
  */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

@@ -1,7 +1,8 @@
 /*
- * Stands in for Node where only the launcher is tested: it writes down everything that the launcher gave it (arguments,
- * environment, open files, signals, umask, score, cgroups) as "key value" lines, in a file `record` beside itself, and
- * then answers `delete`, or stays like a shim that does not serve yet: the launcher's socket goes on listening in it.
+ * Stands in for Node where only the launcher is tested. It writes down all that the launcher gave it, as "key value"
+ * lines in a file `record` beside itself: arguments, environment, open files, signals, umask, score and cgroups. Then
+ * it answers `delete`, or stays like a shim that does not serve yet. In that case the launcher's socket goes on
+ * listening.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

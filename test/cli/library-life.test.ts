@@ -1,4 +1,7 @@
-/** The runtime as a library: statuses and what they refuse, limits that are kept, giving up, and what is recorded of a container. */
+/**
+ * The runtime as a library: statuses and what they refuse, limits that are kept, giving up, and what is recorded of a
+ * container.
+ */
 import { chmodSync, existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'

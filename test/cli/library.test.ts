@@ -1,4 +1,7 @@
-/** The runtime as a library in a warm Node: one container from create to destroy, and everything that a process of it can be given. */
+/**
+ * The runtime as a library in a warm Node: one container from create to destroy, and everything that a process of it
+ * can be given.
+ */
 import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect } from 'vitest'
@@ -93,7 +96,8 @@ describe('a container as an object', needs('root'), () => {
       }),
     )
     using output = new Streams(runts.folder, 'exec')
-    // the kernel may look for a second victim while the first still gives its memory back: not the container's own process
+    // the kernel may look for a second victim while the first still gives its memory back: not the container's own
+    // process
     const eat = (args: readonly string[]) =>
       container.exec({
         process: { ...container.spec.process, args, oomScoreAdj: 1000 },

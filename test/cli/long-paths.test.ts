@@ -1,4 +1,7 @@
-/** Unix sockets whose paths are longer than an address of the kernel (108 bytes), or count from a folder with such a path. */
+/**
+ * Unix sockets whose paths are longer than an address of the kernel (108 bytes), or count from a folder with such a
+ * path.
+ */
 import { mkdirSync, mkdtempSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'

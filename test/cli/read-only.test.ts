@@ -1,4 +1,7 @@
-/** Commands on a state root that cannot be written any more: each that cannot do its work says so in one line with its reason. */
+/**
+ * Commands on a state root that cannot be written any more: each that cannot do its work says so in one line with its
+ * reason.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

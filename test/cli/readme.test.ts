@@ -1,4 +1,7 @@
-/** The README is true: containerd reads its configuration, its commands exist, and so do the files and tests that it names. */
+/**
+ * The README is true: containerd reads its configuration, its commands exist, and so do the files and tests that it
+ * names.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,7 @@
-/** runts create and run: the life of a container, its exits and errors, seen from outside as a user of runc would see them. */
+/**
+ * runts create and run: the life of a container, its exits and errors, seen from outside as a user of runc would see
+ * them.
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'

@@ -1,4 +1,7 @@
-/** Containers whose state on disk is damaged, or as large as it can be: the latter work as any other, the former can be removed with all that is theirs. */
+/**
+ * Containers whose state on disk is damaged, or as large as it can be: the latter work as any other, the former can
+ * be removed with all that is theirs.
+ */
 import { spawnSync } from 'node:child_process'
 import {
   existsSync,

@@ -1,4 +1,7 @@
-/** Terminals of containers: in the foreground ours and theirs are one, a detached one goes to whoever listens on the console socket. */
+/**
+ * Terminals of containers. In the foreground, runts joins the container's terminal with ours.
+ * The terminal of a detached container goes to the program that listens on the console socket.
+ */
 import { readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
@@ -19,7 +22,10 @@ function onTerminal(runts: Runts, ...args: string[]): Command {
   return startCommand(PAYLOAD, ['pty', '24', '80', '--', ...command], { input: 'open', control: true })
 }
 
-/** What a terminal shows until it has shown `text`. The master is read without a wait for more than the program writes. */
+/**
+ * What a terminal shows until it has shown `text`. The master is read without a wait for more than the program
+ * writes.
+ */
 async function untilShown(master: number, text: string): Promise<string> {
   let shown = ''
   const buffer = Buffer.alloc(4096)

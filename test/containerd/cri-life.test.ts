@@ -1,6 +1,6 @@
 /**
- * The life of a pod's containers as the kubelet drives it: crash loops, ends with and without grace, lack of memory, changed limits, logs that
- * are rotated, statistics, and a daemon that is killed and comes back.
+ * The life of a pod's containers as the kubelet drives it: crash loops, ends with and without grace, lack of memory.
+ * Also changed limits, rotated logs, statistics, and a daemon that is killed and comes back.
  */
 import { mkdtempSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * What the containers of a pod share and what they do not: its network, which CNI made, System V's objects, the host's name, and processes
- * in each of the ways that the kubelet asks for. Also what a pod's security context means inside.
+ * What the containers of a pod share: the network that CNI made, System V objects, and the host's name.
+ * Processes are shared in each of the ways that the kubelet asks for. Also the effects of a pod's security context.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
@@ -136,7 +136,7 @@ describe('the containers of a pod', NEEDS, () => {
     await until('the trap to be set', () => cri.logOf(target).length > 0)
     await cri.stopContainer(debug, 0)
     expect((await cri.status(target)).state).toBe(1)
-    // the other way round the kernel takes whoever has joined
+    // the other way round the kernel kills the processes that have joined
     const again = await cri.runContainer(pod, SLEEP, { namespaces: { pid: TARGET, targetId: target } })
     await cri.stopContainer(target, 10)
     expect((await cri.status(target)).exitCode).toBe(7)

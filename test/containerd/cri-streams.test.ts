@@ -1,6 +1,6 @@
 /**
- * Programs in a pod's containers and their streams, as `kubectl exec`, `attach`, `cp` and `port-forward`, and as probes use them: over the
- * streaming server of containerd's CRI, and as one call that waits for the end.
+ * Programs in a pod's containers and their streams, as probes and as `kubectl exec`, `attach`, `cp` and `port-forward`.
+ * They go over the streaming server of containerd's CRI, or are one call that waits for the end.
  */
 import { createHash } from 'node:crypto'
 import { describe } from 'vitest'

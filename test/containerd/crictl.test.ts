@@ -1,6 +1,6 @@
 /**
- * crictl, as an operator types it on a node: a pod, its containers, commands in them, logs, figures, and the end of each. The same session
- * with runc's shim must look the same, word for word, but for ids and figures.
+ * crictl, as an operator types it on a node: a pod, its containers, commands in them, logs, figures, and the end of
+ * each. The same session with runc's shim must look the same, word for word, but for ids and figures.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * A container of thousands of processes, in a pid namespace of the daemon's own, where strangers have every number that
- * could come of a list of its processes that was cut within a line.
+ * A container of thousands of processes, in a pid namespace of the daemon's own.
+ * If the list of its processes were cut within a line, each number that could come of that would belong to a stranger.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

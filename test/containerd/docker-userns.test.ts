@@ -1,4 +1,7 @@
-/** Docker with `userns-remap`: its containers' root is a user of the host without rights, and dockerd has left them their files. */
+/**
+ * Docker with `userns-remap`: its containers' root is a user of the host without rights, and dockerd has left them
+ * their files.
+ */
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * Docker with our shim: dockerd is a client of containerd that brings its own fifos, hooks, options and way to come back after a crash.
- * (`docker run --runtime io.containerd.ts.v2`, or an entry of `runtimes` in its daemon.json.)
+ * Docker with our shim: dockerd is a client of containerd that brings its own fifos, hooks, options and way to come
+ * back after a crash. (`docker run --runtime io.containerd.ts.v2`, or an entry of `runtimes` in its daemon.json.)
  */
 import { mkdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,7 @@
-/** Every flag of Debian's `ctr run` that reaches a runtime, and through --config what it has no flag for; resources are in limits.test.ts. */
+/**
+ * Every flag of Debian's `ctr run` that reaches a runtime, and through --config what it has no flag for; resources
+ * are in limits.test.ts.
+ */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'

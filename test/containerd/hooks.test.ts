@@ -1,4 +1,7 @@
-/** Hooks below containerd: each kind runs at its point of a task's life, also when the shim has crashed, and a failing one reaches the client. */
+/**
+ * Hooks below containerd: each kind runs at its point of a task's life, also when the shim has crashed, and a failing
+ * one reaches the client.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'

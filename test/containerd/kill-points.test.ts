@@ -1,6 +1,7 @@
 /**
- * kill -9 of containerd, of the shim, of the init helper, of a log program, at each named place of a container's life: afterwards containerd can delete the
- * container, and nothing is left. The census after each test does the looking. FULL=1 tries every place, else a few of each kind.
+ * kill -9 of containerd, the shim, the init helper or a log program, at each named place of a container's life.
+ * Afterwards containerd can delete the container, and nothing is left: the census after each test looks for that.
+ * FULL=1 tries every place, otherwise a few of each kind.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

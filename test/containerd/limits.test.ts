@@ -1,4 +1,7 @@
-/** What `ctr run` limits and allows: cgroup files, where the cgroup lies, what a container sees of it, and which devices it may use. */
+/**
+ * What `ctr run` limits and allows: cgroup files, where the cgroup lies, what a container sees of it, and which
+ * devices it may use.
+ */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'

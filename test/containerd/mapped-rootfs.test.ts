@@ -1,6 +1,6 @@
 /**
- * Root file systems whose ids are mapped by the shim, as containerd 2.x asks for with uidmap= and gidmap= when a container has a user
- * namespace: the files of the image belong to the host's root, and to the container's.
+ * Root file systems whose ids the shim maps. containerd 2.x asks for that with uidmap= and gidmap= if a container has a
+ * user namespace. The files of the image then belong to the host's root outside, and to the container's root inside.
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,7 +1,7 @@
 /**
- * Byte-exact output, through fifos and terminals, in amounts that no buffer holds. ctr closes its streams as soon as it hears of the exit,
- * whatever it has not read yet (with every runtime; test/shim has clients that read to the end), so that a program whose every
- * byte is wanted waits here for the client to have them.
+ * Byte-exact output through fifos and terminals, in amounts that no buffer holds.
+ * ctr closes its streams at the exit, even if it has not read everything, with every runtime.
+ * So a program here waits for the client to have all its bytes. (test/shim has clients that read to the end.)
  */
 import { join } from 'node:path'
 import { describe } from 'vitest'

@@ -1,4 +1,7 @@
-/** Crashes: of the daemon, which must not hurt a container, and of the shim, after which the daemon must be able to clean up. */
+/**
+ * Crashes: of the daemon, which must not hurt a container, and of the shim, after which the daemon must be able to
+ * clean up.
+ */
 import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient, TtrpcClient } from 'ttrpc-ts'
@@ -77,14 +80,14 @@ describe('what happens while containerd is away', needs('root', 'containerd', 'b
     await task.pause({ id })
     await task.resume({ id })
     expected.push('paused ', 'resumed ')
-    // back, but for now not where the shim brings its events, so that none comes before somebody listens
+    // back, but for now not where the shim brings its events, so that none comes before a listener
     writeFileSync(config, text.replace(`"${usual}"`, `"${elsewhere}"`))
     await ct.daemon.start()
     writeFileSync(config, text)
     const events = await ct.daemon.events()
     rmSync(usual, { force: true })
     symlinkSync(elsewhere, usual)
-    // whoever asks the shim shows it that there is a daemon again
+    // a call shows the shim that there is a daemon again
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
     const seen = await events.until(id, '/tasks/resumed')
     const lines = seen.map(({ topic, body }) => {

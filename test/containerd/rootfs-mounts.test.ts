@@ -1,6 +1,7 @@
 /**
- * Root file systems that are neither a folder nor an overlay of the kernel's: an image file through a loop device, and a file system that
- * a program serves. containerd before 2.2 leaves both to the shim, as some snapshotters of others do today.
+ * Root file systems that are neither a folder nor an overlay of the kernel's: an image file through a loop device,
+ * and a file system that a program serves. containerd before 2.2 leaves both to the shim, as some snapshotters of
+ * others do today.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** runts in runc's place below the shim of others: containerd's runc shim calls it with runc's command line, for every call of a task. */
+/**
+ * runts in runc's place below the shim of others: containerd's runc shim calls it with runc's command line, for every
+ * call of a task.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'

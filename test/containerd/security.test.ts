@@ -1,4 +1,7 @@
-/** Attacks on the shim: its socket from inside a container that shares the host's network, and its folders from outside. */
+/**
+ * Attacks on the shim: its socket from inside a container that shares the host's network, and its folders from
+ * outside.
+ */
 import { chmodSync, copyFileSync, existsSync, lstatSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe } from 'vitest'

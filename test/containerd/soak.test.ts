@@ -1,6 +1,7 @@
 /**
- * The same thing many times, eight at a time: nothing may fail, grow, get lost or change places. The leak census after each test does most
- * of the looking, `ctr events` the rest. FULL=1 does it as often as a week on a busy host would, with the machine's own containerd.
+ * The same thing many times, eight at a time: nothing may fail, grow, get lost or change places. The leak census
+ * after each test does most of the looking, `ctr events` the rest. FULL=1 does it as often as a week on a busy host
+ * would, with the machine's own containerd.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe } from 'vitest'
@@ -18,7 +19,10 @@ const WARM_UP = FULL ? 1_000 : 40
 const FAILING = SLOWNESS > 1 ? 3 : 30
 const IN_FLIGHT = 8
 const MIB_PER_1000_EXECS = 2
-/** What a heap may be larger at one look than at another, without anything having been kept: much, where the looks are close. */
+/**
+ * What a heap may be larger at one look than at another, without anything having been kept: much, where the looks are
+ * close.
+ */
 const HEAP_SWING_MIB = FULL ? 0 : 8
 
 /** Does a thing `count` times, so many at once. */

@@ -1,4 +1,6 @@
-/** `ctr task …`: everything that is done to a container which already runs, and our own client for what ctr cannot do. */
+/**
+ * `ctr task …`: everything that is done to a container which already runs, and our own client for what ctr cannot do.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'vitest'
@@ -20,7 +22,10 @@ async function pidsOf(ct: Containers, id: string): Promise<number[]> {
     .map((line) => Number(line.split(/\s+/)[0]))
 }
 
-/** No pid namespace of its own: the kernel does not end the other processes with the first, and orphans are the shim's. */
+/**
+ * No pid namespace of its own: the kernel does not end the other processes with the first, and orphans are the
+ * shim's.
+ */
 const hostPids: SpecChange = (spec) => {
   spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
 }

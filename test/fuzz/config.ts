@@ -1,9 +1,10 @@
 /**
- * Fuzzes the way from a config.json to the bytes of a plan: whatever the text, the answer is a plan or one RuntimeError of one line, soon,
- * and nothing is kept of it. The inputs follow from a seed and their number alone, so each can be made again:
- *   node test/fuzz/config.ts [--seconds N] [--seed N] [--only NUMBER] [--plans FOLDER]
- * The inputs are tried on a thread, so that one that never ends can be named. With --plans some of the plans are left in that folder, for
- * the helper's own reader to agree.
+ * Fuzzes the way from a config.json to the bytes of a plan.
+ * For any text, the answer is a plan or a RuntimeError of one line. It comes soon, and no memory is kept for it.
+ * An input follows from a seed and its number alone, so each can be made again:
+ *    node test/fuzz/config.ts [--seconds N] [--seed N] [--only NUMBER] [--plans FOLDER]
+ * The inputs are tried on a thread, so that one that never ends can be named.
+ * With --plans some plans are left in that folder, for the helper's own reader.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,7 @@
 /**
- * What the fuzzers start from: documents that between them have every field of config.json, each valid, so that a mutation of one gets
- * as deep into the readers as can be. Invariant: every one of them becomes a plan (seeds.ts fails otherwise).
+ * What the fuzzers start from: documents that between them have every field of config.json, each valid, so that a
+ * mutation of one gets as deep into the readers as can be. Invariant: every one of them becomes a plan (seeds.ts
+ * fails otherwise).
  */
 import type { HostFacts } from '../../runtime/host/facts.ts'
 import type { CreateInput } from '../../runtime/plan/build.ts'

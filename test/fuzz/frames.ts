@@ -1,6 +1,7 @@
 /**
- * What a client without manners sends to a shim's socket: requests of every kind that are nearly right (odd values, fields of another
- * message, bytes changed, cut or doubled), frames that are not, and noise. Made from a seed alone. Pure: nothing is sent here.
+ * What a client that breaks every rule sends to a shim's socket, made from a seed alone. Pure: nothing is sent here.
+ * There are requests of every kind that are nearly right: odd values, fields of another message, bytes that are
+ * changed, cut or doubled. There are broken frames, and noise.
  */
 import { encodeFrame, FrameFlag, FrameType, type MessageInput, type MessageType, type MethodDescriptor } from 'ttrpc-ts'
 import {
@@ -66,7 +67,10 @@ const STRINGS = [
   '%2e',
 ]
 const TYPE_URLS = ['', 'x', 'containerd.runc.v1.Options', 'types.containerd.io/opencontainers/runtime-spec/1/Process']
-/** A varint, a fixed 64, a length, a group's begin and end, a fixed 32, with small and large field numbers; and what is none. */
+/**
+ * A varint, a fixed 64, a length, a group's begin and end, a fixed 32, with small and large field numbers; and what
+ * is none.
+ */
 const TAGS = [
   0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0f, 0x07, 0x00, 0x12, 0x1a, 0x22, 0x32, 0x3a, 0x52, 0xf8, 0xfa, 0xff,
 ]

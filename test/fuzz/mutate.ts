@@ -1,7 +1,8 @@
 /**
- * Mutations of a JSON document that know its structure. A document is a tree whose leaves are JSON texts, so that it can hold what no
- * JavaScript value can: the same key twice, a number of 400 digits, half a surrogate pair. Invariant: a Random with the same seed makes
- * the same mutations of the same document.
+ * Mutations of a JSON document that know its structure. A document is a tree whose leaves are JSON texts, so that it
+ * can hold what no
+ * JavaScript value can: the same key twice, a number of 400 digits, half a surrogate pair. Invariant: a Random with
+ * the same seed makes the same mutations of the same document.
  */
 
 /** JSON that may be more than one value can hold, or no JSON at all. */

@@ -1,9 +1,10 @@
 /*
- * The fuzz target of the plan reader: one input is one plan. Invariant that it checks: plan_parse refuses with a reason, or what it hands
- * out can be read to the last byte and holds what the operations rely on. Under the sanitizers a read outside of the plan ends the program.
+ * The fuzz target of the plan reader: one input is one plan.
+ * It checks an invariant: plan_parse refuses a plan with a reason, or its result can be read to the last byte and
+ * holds what the operations rely on. Under the sanitizers a read outside of the plan ends the program.
  *
- * Built with clang's -fsanitize=fuzzer, which chooses the inputs by what they reach; or, where that is missing, with -DSTANDALONE by any
- * compiler: plan_fuzz SECONDS SEED FILE..., a loop of mutations of the given plans.
+ * Built with clang's -fsanitize=fuzzer, which chooses inputs by the code that they reach. Without clang, any compiler
+ * builds it with -DSTANDALONE, as a loop of mutations: plan_fuzz SECONDS SEED FILE...
  */
 #include "plan_read.h"
 

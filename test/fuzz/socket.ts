@@ -1,9 +1,10 @@
 /**
- * Fuzzes the socket of a live shim: whatever is sent there, a shim answers an error or closes that connection, and goes on serving the
- * others; it logs no bug, and keeps neither memory nor descriptors of it. Needs root. The inputs follow from a seed and their number alone:
- *   node test/fuzz/socket.ts [--seconds N] [--seed N] [--only NUMBER]
- * What the shim does of an input depends on those before it, too: --only is for those that need no company.
- * The shim runs in a mount namespace of its own, in which all but its own folders is read-only: an input may name any path.
+ * Fuzzes the socket of a live shim. It needs root.
+ * To any input the shim answers an error or closes that connection, and it goes on serving the others.
+ * It logs no bug, and keeps neither memory nor descriptors for the input. An input follows from a seed and its number:
+ *    node test/fuzz/socket.ts [--seconds N] [--seed N] [--only NUMBER]
+ * What the shim does may depend on the inputs before. --only is for inputs that fail alone.
+ * The shim runs in a mount namespace in which all but its own folders is read-only, since an input may name any path.
  */
 import { once } from 'node:events'
 import { mkdirSync, readdirSync } from 'node:fs'
@@ -27,7 +28,10 @@ const LAST_STREAM = 0xffff_ffff
 const ROUND = 128
 /** Connections at the same time. */
 const TOGETHER = 8
-/** What may be left after all inputs, beyond what was left after the first rounds: a heap that has room for the largest of them, no more. */
+/**
+ * What may be left after all inputs, beyond what was left after the first rounds: a heap that has room for the
+ * largest of them, no more.
+ */
 const GROWTH_KIB = 96 * 1024
 const WARM_ROUNDS = 6
 const SOCKETS = '/run/containerd/s'
@@ -83,7 +87,8 @@ async function send(path: string, pieces: readonly Buffer[], random: Random): Pr
     socket.write(piece)
     if (pieces.length > 1) await new Promise((resolve) => setImmediate(resolve))
   }
-  // most say a last sound word and wait for its answer, which does not come when the input ended inside a frame; some vanish at once
+  // most say a last sound word and wait for its answer, which does not come when the input ended inside a frame; some
+  // vanish at once
   const manner = random.below(8)
   if (manner > 1) socket.write(lastWord())
   else if (manner === 1) socket.end()

@@ -1,6 +1,8 @@
 /**
- * The flags of a bind mount, by those of its source and the words of its entry: a table, for each kind of privilege and of file system.
- * Words name all flags: what they do not name is cleared, unless no word names any. In a user namespace what the source brings is locked.
+ * The flags of a bind mount, by those of its source and the words of its entry: a table, for each kind of privilege
+ * and of file system.
+ * Words name all flags: what they do not name is cleared, unless no word names any. In a user namespace what the
+ * source brings is locked.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Mounts of a container without a mount namespace: they are made among its caller's, below its root, and its delete takes them away and
- * nothing else, whatever is shared with whom. All of it in a mount namespace that stands for the host.
+ * Mounts of a container without a mount namespace: they are among the caller's mounts, below the container's root.
+ * Its delete removes them and nothing else, whatever is shared. All in a mount namespace that stands for the host.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** The five capability sets and no_new_privileges, of the first process and of an exec, as /proc/self/status shows them. */
+/**
+ * The five capability sets and no_new_privileges, of the first process and of an exec, as /proc/self/status shows
+ * them.
+ */
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { inModes, MODES } from '../support/oci.ts'

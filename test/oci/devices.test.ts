@@ -1,4 +1,7 @@
-/** Device nodes of a container: the default ones, those of the config, and what the device cgroup lets it do with them. */
+/**
+ * Device nodes of a container: the default ones, those of the config, and what the device cgroup lets it do with
+ * them.
+ */
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { inModes, MODES, RUNTIME_NAME } from '../support/oci.ts'

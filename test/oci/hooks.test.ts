@@ -19,7 +19,7 @@ function script(text: string, more: Partial<TestHook> = {}): TestHook {
 const named = (name: string, index: number): string =>
   RUNTIME_NAME === 'runc' ? `error running hook #${index}` : `error running ${name} hook #${index}`
 
-/** A file that hooks write to, whoever they are. */
+/** A file that hooks of any user can write to. */
 function journal(runts: OciHost): string {
   const path = join(runts.folder, 'journal')
   writeFileSync(path, '')

@@ -1,4 +1,6 @@
-/** Id-mapped bind mounts: whose a file is seen to be, per mount, with and without a user namespace, recursive or not. */
+/**
+ * Id-mapped bind mounts: whose a file is seen to be, per mount, with and without a user namespace, recursive or not.
+ */
 import { chownSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'

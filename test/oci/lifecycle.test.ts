@@ -1,4 +1,7 @@
-/** A container's life on the command line: create, start, state, list, ps, pause, kill, delete, and the files that are left beside it. */
+/**
+ * A container's life on the command line: create, start, state, list, ps, pause, kill, delete, and the files that are
+ * left beside it.
+ */
 import {
   chmodSync,
   chownSync,

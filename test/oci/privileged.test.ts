@@ -1,4 +1,7 @@
-/** What takes CAP_SYS_RESOURCE, which a machine that is a container itself may lack: limits above the caller's own, a lower out-of-memory score. */
+/**
+ * What takes CAP_SYS_RESOURCE, which a machine that is a container itself may lack: limits above the caller's own, a
+ * lower out-of-memory score.
+ */
 import { readFileSync } from 'node:fs'
 import { expect } from 'vitest'
 import { needs, notRunc } from '../support/needs.ts'

@@ -1,4 +1,7 @@
-/** What `process` of config.json gives a program: its environment, folder, limits, mask, scheduling, personality and NUMA policy. */
+/**
+ * What `process` of config.json gives a program: its environment, folder, limits, mask, scheduling, personality and
+ * NUMA policy.
+ */
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * Which mounts reach whom, after a container was made: the host's the container and the container's the host, for its root and for its
- * volumes, with each word that there is. A mount namespace of the test's own, whose mounts are all shared, stands for the host.
+ * Which mounts propagate after a container was made, from the host to the container and back.
+ * Each word is tried, for the root and for volumes. The host is a mount namespace of the test, whose mounts are shared.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'

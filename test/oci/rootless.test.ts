@@ -1,4 +1,7 @@
-/** Containers of a user who is not root, with subordinate ids or his own alone, and of root in a user namespace of his: no permission for cgroups, devices or ids. */
+/**
+ * Containers of a user without privileges, with subordinate ids or with one id alone, and of root in a user namespace.
+ * There is no permission for cgroups, devices or other ids.
+ */
 import { spawnSync } from 'node:child_process'
 import { chownSync, mkdirSync, rmdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,7 @@
-/** Seccomp's NOTIFY action: the listener reaches the agent with the state, the agent decides, and what happens without one. */
+/**
+ * Seccomp's NOTIFY action: the listener reaches the agent with the state, the agent decides, and what happens without
+ * one.
+ */
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { type Command, startCommand } from '../support/command.ts'

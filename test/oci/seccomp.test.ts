@@ -1,4 +1,7 @@
-/** Seccomp profiles: what a filtered call answers in the first process, in an exec and in a hook, and which profiles are refused. */
+/**
+ * Seccomp profiles: what a filtered call answers in the first process, in an exec and in a hook, and which profiles
+ * are refused.
+ */
 import { expect } from 'vitest'
 import { notRunc } from '../support/needs.ts'
 import { inModes, MODES } from '../support/oci.ts'

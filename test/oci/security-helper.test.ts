@@ -1,6 +1,6 @@
 /**
- * Attacks on the process that becomes the container's program: its executable, its descriptors, what it inherits from a careless caller,
- * and what a container can see of it while it joins.
+ * Attacks on the process that becomes the container's program: on its executable, and on its descriptors.
+ * Also what it inherits from a careless caller, and what a container can see of it while it joins.
  */
 import { createHash } from 'node:crypto'
 import { closeSync, copyFileSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
@@ -54,7 +54,10 @@ async function countsOf(runts: Runts, attacker: Command): Promise<Record<string,
   return Object.fromEntries([...stdout.matchAll(/^(\w+) (\d+)$/gm)].map(([, name, count]) => [name, Number(count)]))
 }
 
-/** `runts` as a program with leaked descriptors, signals that are ignored and blocked, and a umask of 0777 would start it. */
+/**
+ * `runts` as a program with leaked descriptors, signals that are ignored and blocked, and a umask of 0777 would start
+ * it.
+ */
 async function runDirty(runts: Runts, ...args: string[]): Promise<string> {
   const { stdout, stderr, code } = await startCommand(ATTACK, [
     'dirty',

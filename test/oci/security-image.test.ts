@@ -1,6 +1,7 @@
 /**
- * Attacks by the image and by the words of a spec: symlinks that lead to the host, a /dev or /proc that is not what it seems, ids and
- * lengths that do not fit. Each test puts a decoy on the host where the attack would do its damage, and looks at that.
+ * Attacks by the image and by the words of a spec: symlinks that lead to the host, and a false /dev or /proc. Also
+ * ids and lengths that do not fit. Each test puts a decoy on the host where the attack would do its damage, and looks
+ * at the decoy.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

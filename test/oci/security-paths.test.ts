@@ -1,7 +1,8 @@
 /**
- * What system calls really happen, by strace: while a container is made, a path that an image can shape is resolved by openat2 inside the
- * root or by a single name below an fd, never as a path of the host; and nothing at all is opened in /proc by path once the container's
- * own mounts are there. And nobody is let at the process while it holds what leads to the host.
+ * The system calls that really happen, by strace. While a container is made, the image can shape some paths.
+ * Such a path is resolved by openat2 inside the root, or is a single name below an fd. It is never a path of the host.
+ * Once the container's own mounts are there, nothing in /proc is opened by its path.
+ * No other process may trace the helper while it holds an fd that leads to the host.
  */
 import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -66,11 +67,13 @@ describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
     expect(rootfs).toBeGreaterThan(-1)
     expect(pivot).toBeGreaterThan(rootfs + 50)
 
-    // from the moment that the root is known until it is "/": the host's paths are still in reach, so this is where it matters
+    // from the moment that the root is known until it is "/": the host's paths are still in reach, so this is where
+    // it matters
     const outside = calls.slice(rootfs + 1, pivot)
     const careless = outside.filter(({ name, text }) => {
       if (name === 'openat2') return !/RESOLVE_(IN_ROOT|BENEATH)/.test(text)
-      // mounting is by fds alone: an empty path, or (the source of a bind, which the spec gives as a path of the host) open_tree
+      // mounting is by fds alone: an empty path, or (the source of a bind, which the spec gives as a path of the
+      // host) open_tree
       if (['mount_setattr', 'move_mount', 'fsopen', 'fsmount'].includes(name)) return text.includes('AT_FDCWD')
       if (name === 'open_tree') return !/^open_tree\((\d+, "",|AT_FDCWD, "(\/etc\/hostname|[^"]*\/volume)")/.test(text)
       if (name === 'mount') return true
@@ -83,7 +86,8 @@ describe('ts-init', needs('our shim', 'root', 'busybox', 'strace'), () => {
     })
     expect(careless.map(({ text }) => text)).toEqual([])
 
-    // behind the pivot "/" is the container's, but procfs must not be believed: files of it are reached through held fds
+    // behind the pivot "/" is the container's, but procfs must not be believed: files of it are reached through held
+    // fds
     const exec = calls.findIndex(
       ({ name, text }, index) => index > pivot && name === 'execve' && !text.includes('/proc/self/fd'),
     )

@@ -1,7 +1,7 @@
 /**
- * Attacks that turn the runtime's own writes against the host: mounts over files of procfs that it is about to write, a control group tree
- * that a container should not reach, and a hook that talks without end. The writes of LSM labels, for which this takes a stopped helper,
- * are attacked in test/c/labels.test.ts.
+ * Attacks that turn the runtime's own writes against the host: mounts over files of procfs that it is about to write.
+ * Also a cgroup tree that a container should not reach, and a hook whose output never ends.
+ * The writes of LSM labels need a stopped helper: test/c/labels.test.ts attacks them.
  */
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -63,7 +63,7 @@ describe('a write of the runtime', needs('our shim', 'root', 'busybox'), () => {
 })
 
 describe('the cgroup tree', needs('our shim', 'root', 'busybox'), () => {
-  // the classic ways out: a program of the host's, a device, a process of somebody else's, a cgroup of one's own
+  // the classic ways out: a program of the host's, a device, a process outside, a cgroup of one's own
   const look = [
     'cd /sys/fs/cgroup || exit 1',
     'for f in $(find . -name release_agent -o -name devices.allow -o -name cgroup.procs)',

@@ -1,7 +1,7 @@
 /**
- * Attacks by somebody who changes a shared volume while a container is being made: a racing process exchanges a directory with a symlink
- * to the host as fast as it can, many containers are started over that, and the host is searched for damage. RACES sets the number of
- * starts; the default is what fits into a usual test run, 10000 is what a release should have seen.
+ * Attacks by a process that changes a shared volume while a container is being made. The process exchanges a
+ * directory with a symlink to the host as fast as it can. Many containers start meanwhile, and the test looks for
+ * damage on the host. RACES sets the number of starts; the default suits a usual run, and a release needs 10000.
  */
 import { copyFileSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,7 @@
-/** Attacks on what the runtime keeps and says: its folders and state files, the pids in them, its log and its messages. */
+/**
+ * Attacks on what the runtime keeps and says: its folders and state files, the pids in them, its log and its
+ * messages.
+ */
 import {
   chmodSync,
   closeSync,
@@ -96,7 +99,7 @@ describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc')
     expect(await runts.state('broken')).toMatchObject({ status: 'stopped' })
 
     runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
-    // somebody else's byte is not init's word
+    // a byte of another process is not the answer of init
     const other = openSync(join(runts.root, 'c/exec.fifo'), constants.O_RDWR)
     expect(readSync(other, Buffer.alloc(65536))).toBeGreaterThan(0)
     closeSync(other)

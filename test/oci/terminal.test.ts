@@ -7,7 +7,7 @@ import { notRunc } from '../support/needs.ts'
 import { inModes, MODES, type OciHost } from '../support/oci.ts'
 import { PAYLOAD, PROBE } from '../support/places.ts'
 
-/** Somebody who waits for a terminal, as a container manager does. */
+/** A program that waits for a terminal, as a container manager does. */
 async function console_(runts: OciHost, name: string): Promise<{ socket: string; peer: Command }> {
   const socket = join(runts.folder, name)
   const peer = startCommand(PROBE, ['console', socket], { input: 'open' })

@@ -1,4 +1,7 @@
-/** User namespaces: maps, what the host's files look like, sources of mounts that the container's root could not reach itself. */
+/**
+ * User namespaces: maps, what the host's files look like, sources of mounts that the container's root could not reach
+ * itself.
+ */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,7 +1,7 @@
 /**
- * A virtual machine monitor as the container's process: qemu with a machine of the microvm type and a guest kernel of a few bytes
- * (support/vm-kernel.S), which speaks on the serial port. To the runtime it is a program like any other, and that is what is tested: the
- * whole life, the exit status, and the two devices that such programs are given.
+ * A virtual machine monitor as the container's process: qemu, with a machine of the microvm type.
+ * Its guest kernel of a few bytes (support/vm-kernel.S) speaks on the serial port. For the runtime it is an ordinary
+ * program. The test covers its whole life, its exit status, and the two devices that such programs get.
  */
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
@@ -32,7 +32,10 @@ function qemu({ accelerator = 'tcg', serial, more = [] }: Machine): string[] {
   return ['/usr/bin/qemu-system-x86_64', ...machine, ...nothingElse, ...off, '-serial', serial, ...more]
 }
 
-/** A bundle that runs the machine's own qemu: its program, libraries and firmware are the host's /usr, bound read-only. */
+/**
+ * A bundle that runs the machine's own qemu: its program, libraries and firmware are the host's /usr, bound
+ * read-only.
+ */
 function bundleOf(runts: Runts, machine: Machine, change: (spec: TestSpec) => void = () => undefined): string {
   const bundle = runts.bundle(qemu(machine), (spec) => {
     spec.mounts.push({ destination: '/usr', type: 'bind', source: '/usr', options: ['rbind', 'ro', 'nosuid', 'nodev'] })

@@ -1,4 +1,6 @@
-/** Every call of the Task service, under both of its names, on containers that run: what it answers and what it does. */
+/**
+ * Every call of the Task service, under both of its names, on containers that run: what it answers and what it does.
+ */
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { packAny } from 'ttrpc-ts'

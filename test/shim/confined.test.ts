@@ -1,4 +1,7 @@
-/** The streams of processes that a security module confines: its policy speaks of files, and the client's fifos are files of the host. */
+/**
+ * The streams of processes that a security module confines: its policy speaks of files, and the client's fifos are
+ * files of the host.
+ */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, onTestFinished } from 'vitest'

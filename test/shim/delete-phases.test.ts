@@ -1,7 +1,8 @@
 /**
- * Every call of containerd against every phase of the Delete of a container: the test build stops itself at the phase, the calls are put
- * into its sockets, and it goes on. Until the container is gone it has stopped: whoever asks meanwhile hears that, and never that there is
- * none, which containerd would take for a container that never stopped.
+ * Every call of containerd in every phase of the Delete of a container.
+ * The test build stops itself at the phase, the calls are put into its sockets, and it goes on.
+ * Until the container is gone, each answer is that it has stopped. An answer that there is no container would be wrong:
+ * containerd would then believe that the container never stopped.
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import { TaskStatus } from 'ttrpc-ts/containerd'

@@ -1,4 +1,7 @@
-/** Descriptors of the shim: none is left behind, whatever a client's streams are and however their process's start ends. */
+/**
+ * Descriptors of the shim: none is left behind, whatever a client's streams are and however their process's start
+ * ends.
+ */
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { describe } from 'vitest'

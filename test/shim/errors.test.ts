@@ -1,4 +1,7 @@
-/** What each call is answered when it cannot be done: codes and texts that clients branch on, in every state, under both service names. */
+/**
+ * What each call is answered when it cannot be done: codes and texts that clients branch on, in every state, under
+ * both service names.
+ */
 import { packAny } from 'ttrpc-ts'
 import { RuncOptions, RuntimeOptions, TaskService, TaskStatus, TaskV3Service } from 'ttrpc-ts/containerd'
 import { describe } from 'vitest'

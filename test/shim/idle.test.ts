@@ -1,4 +1,7 @@
-/** A container that does nothing costs nothing: its shim does not wake up at all, once V8 has tidied up after the last call. */
+/**
+ * A container that does nothing costs nothing: its shim does not wake up at all, once V8 has tidied up after the last
+ * call.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe } from 'vitest'
 import { until } from '../support/command.ts'

@@ -9,7 +9,10 @@ import type { FakeContainerd, FakeShim } from '../support/fake-containerd.ts'
 import { needs } from '../support/needs.ts'
 
 const MIB = 1024 * 1024
-/** What may lie between a writer and a program that does not read: a fifo, a pipe and a chunk in our hands, and the write that is under way. */
+/**
+ * What may lie between a writer and a program that does not read: a fifo, a pipe and a chunk in our hands, and the
+ * write that is under way.
+ */
 const BETWEEN = 4 * 64 * 1024
 const SIGCONT = 18
 const SIGSTOP = 19

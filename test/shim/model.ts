@@ -1,7 +1,8 @@
 /**
- * What a shim may answer: a model of one container and its execs, and a search for an order of calls that explains a history. A call takes
- * effect at one moment between when it was sent and when it was answered; between calls processes die and are told of. A history is right
- * if such moments exist for all calls. Pure: it knows nothing of shims.
+ * What a shim may answer: a model of one container and its execs, and a search for an order of calls that explains a
+ * history. A call takes effect at one moment between when it was sent and when it was answered; between calls
+ * processes die and are told of. A history is right if such moments exist for all calls. Pure: it knows nothing of
+ * shims.
  */
 
 /** The init is the process without a name. */
@@ -120,7 +121,10 @@ function byItself(state: State, lives: Lives): State[] {
   return found
 }
 
-/** What a call does some time before it has taken effect: Pause freezes, Delete kills a container that was never started. */
+/**
+ * What a call does some time before it has taken effect: Pause freezes, Delete kills a container that was never
+ * started.
+ */
 function begins(state: State, begun: readonly Call[]): State[] {
   const init = state.processes[INIT]
   if (init?.phase === 'running') {

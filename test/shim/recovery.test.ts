@@ -1,6 +1,7 @@
 /**
- * `delete` of the shim's program, however it finds things: the shim lives, hangs or is gone, the bundle is there or not, the state is of
- * another version, of another boot, or not readable at all; and the new beginning of a container that left something behind.
+ * `delete` of the shim's program in every situation: the shim lives, hangs or is gone, and the bundle is there or not.
+ * The state is of another version or of another boot, or cannot be read.
+ * Also a new start of a container that left something behind.
  */
 import {
   cpSync,

@@ -10,7 +10,10 @@ import { expectedSha256 } from '../support/stream.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 16 * MIB
-/** What may lie between a writer and a reader who does not read: two pipes and a chunk in our hands, and the write that is under way. */
+/**
+ * What may lie between a writer and a reader who does not read: two pipes and a chunk in our hands, and the write
+ * that is under way.
+ */
 const BETWEEN = 4 * 64 * 1024
 
 const fd = (pid: number, number: number): string => readlinkSync(`/proc/${pid}/fd/${number}`)
@@ -238,7 +241,7 @@ describe('streams', needs('root', 'busybox'), () => {
     for (const id of ['p', 't']) expect(await task.wait(id)).toMatchObject({ exitStatus: 0 })
     for (const gate of ['g1', 'g2']) await openGate(task, gate)
     await Promise.all([out.untilOutput('late'), terminal.untilOutput('late')])
-    // somebody in the container still has both: the time that Delete gives them passes, and no more
+    // a process of the container still has both: the time that Delete gives them passes, and no more
     await Promise.all(['p', 't'].map((id) => task.delete(id)))
     expect((await out.finished).stdout).toBe('done\nlate\n')
     expect((await terminal.finished).stdout).toBe('done\r\nlate\r\n')

@@ -1,7 +1,8 @@
 /**
- * No call may hold the event loop for long, however large the container is: whoever asks meanwhile would wait, or come too late. A turn's
- * length is what it worked and what it slept in system calls, without its wait for a processor; what else the machine does still makes it
- * longer, never shorter, so of each call the best of some rounds counts, and the first rounds that are good are enough.
+ * No call may hold the event loop for long, however large the container is: other calls would wait, or come too late.
+ * The length of a turn is its work and its sleep in system calls, without the wait for a processor.
+ * Other work of the machine can only make a turn longer. So the best of some rounds counts for each call, and the first
+ * good rounds are enough.
  */
 import { beforeAll, describe } from 'vitest'
 import { expect, test } from '../support/fake.ts'

@@ -1,4 +1,7 @@
-/** The judge of the house rules, judged: each rule finds what breaks it and leaves the rest, and its tables name what is there. */
+/**
+ * The judge of the house rules, judged: each rule finds what breaks it and leaves the rest, and its tables name what
+ * is there.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * Both directions against the Go implementation: our client calls the events service of a private containerd, and `ctr shim` calls a
- * Task service of ours.
+ * Both directions against the Go implementation: our client calls the events service of a private containerd, and
+ * `ctr shim` calls a Task service of ours.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'

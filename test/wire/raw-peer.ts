@@ -1,6 +1,6 @@
 /**
- * The other end of a connection, with no manners: it sends whatever bytes a test wants and shows what came back, frame by frame. What it
- * gets is cut into frames by the decoder under test, which test/unit/proto covers on its own.
+ * The other end of a connection, with no manners: it sends whatever bytes a test wants and shows what came back,
+ * frame by frame. What it gets is cut into frames by the decoder under test, which test/unit/proto covers on its own.
  */
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'

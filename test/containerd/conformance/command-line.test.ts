@@ -1,6 +1,6 @@
 /**
- * The conformance checklist, part one: how a daemon runs the shim's program, and what it finds afterwards. Runs against every release of
- * containerd that is at hand; where releases differ, the difference is what the test says.
+ * The conformance checklist, part one: how a daemon runs the shim's program, and what it finds afterwards. Runs
+ * against every release of containerd that is at hand; where releases differ, the difference is what the test says.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'

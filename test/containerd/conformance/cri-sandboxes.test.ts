@@ -1,6 +1,7 @@
 /**
- * The conformance checklist, part six: the sandbox service, which 1.7 has where it is switched on, and 2.x always, where all other tests of pods go
- * through it. A pod is a task like any other to us; a handler whose shim is to be more than that is refused.
+ * The conformance checklist, part six: the sandbox service, which 1.7 has where it is switched on, and 2.x always,
+ * where all other tests of pods go through it. A pod is a task like any other to us; a handler whose shim is to be
+ * more than that is refused.
  */
 import { describe } from 'vitest'
 import { until } from '../../support/command.ts'
@@ -41,7 +42,7 @@ describe('the sandbox service', NEEDS, () => {
   })
 
   test('is told that our shim does not make pods by itself', async ({ daemon, cri }) => {
-    // 1.6 has none, and 2.1 ends for want of a pointer before it asks
+    // 1.6 has none, and 2.1 crashes on a nil pointer before it asks
     if (daemon.version !== '1.7' && !daemon.isAtLeast(2, 3)) return
     await expect(cri.runPod({ handler: 'ts-sandbox' })).rejects.toMatchObject({
       code: UNIMPLEMENTED,

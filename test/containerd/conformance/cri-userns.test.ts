@@ -1,6 +1,7 @@
 /**
- * The conformance checklist, part five: pods in a user namespace, with root of the container as an ordinary user of the host; and what a daemon
- * tells the kubelet that our handlers can do, which it asks our program for. 1.6 has neither, 1.7 not yet the latter and mapped volumes.
+ * The conformance checklist, part five: pods in a user namespace, whose root is an ordinary user of the host.
+ * Also what a daemon tells the kubelet about our handlers, which it learns from our program.
+ * 1.6 has neither. 1.7 has pods in user namespaces, but without mapped volumes, and tells the kubelet nothing.
  */
 import { chownSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -21,7 +22,10 @@ const NAMESPACES = {
   usernsOptions: { mode: NamespaceMode.POD, uids: MAPPING, gids: MAPPING },
 }
 
-/** The way in which every 2.x knows what the runtime can: only handlers of runc's type are asked before 2.2.7 and 2.3.4. */
+/**
+ * The way in which every 2.x knows what the runtime can: only handlers of runc's type are asked before 2.2.7 and
+ * 2.3.4.
+ */
 const test = podTest(
   () => `
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ts-runc]

@@ -1,6 +1,7 @@
 /**
- * The conformance checklist, part four: pods. The daemon's own CRI runs them with runtime handlers as an operator would configure them, in the
- * host's network; a container has its own shim, and the handler's options arrive in the form that the release gives them.
+ * The conformance checklist, part four: pods. The daemon's own CRI runs them in the host's network, with runtime
+ * handlers as an operator would configure them. A container has its own shim. The handler's options have the form of
+ * the release.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

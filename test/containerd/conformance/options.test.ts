@@ -1,6 +1,7 @@
 /**
- * The conformance checklist, part two: runtime options in every form in which a client can send them, through the daemon's own API, which
- * hands them to `start` on stdin and to Create; and the bootstrap parameters of 2.3 and newer, on the same stdin.
+ * The conformance checklist, part two: runtime options in every form that a client can send through the daemon's own
+ * API. The daemon hands them to `start` on stdin, and to Create. Also the bootstrap parameters of 2.3 and newer on
+ * stdin.
  */
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -18,7 +19,9 @@ import { writeSpec } from '../../support/spec.ts'
 
 const NEEDS = needs('root', 'containerd', 'busybox', 'the built shim', 'our shim')
 
-/** How options travel: with the container, as from the CRI, or with the task alone, as from clients that decide late. */
+/**
+ * How options travel: with the container, as from the CRI, or with the task alone, as from clients that decide late.
+ */
 type Way = { readonly container?: Any; readonly task?: Any }
 
 /** A container without a task; answers its id. */
@@ -74,7 +77,9 @@ function configFile(ct: Containers, body: string): Any {
   return packAny(RuntimeOptions, { configPath })
 }
 
-/** The same wish in each form. Releases differ in the way that they let a form take, not in the forms that can arrive. */
+/**
+ * The same wish in each form. Releases differ in the way that they let a form take, not in the forms that can arrive.
+ */
 const FORMS: readonly [string, (ct: Containers, uid: number) => Way][] = [
   ['containerd.runc.v1.Options', (_, ioUid) => ({ task: packAny(RuncOptions, { ioUid, ioGid: ioUid }) })],
   ['runtimeoptions.v1.Options with a body', (_, uid) => ({ container: toml(`IoUid = ${uid}\nIoGid = ${uid}\n`) })],

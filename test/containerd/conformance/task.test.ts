@@ -1,6 +1,7 @@
 /**
- * The conformance checklist, part three: the socket, the Task service, events, streams, recovery and measurements, one test per line, as the
- * daemon of each release and its own `ctr` see them. The depth of each line is tested in the files beside this folder.
+ * The conformance checklist, part three: the socket, the Task service, events, streams, recovery and measurements,
+ * one test per line, as the daemon of each release and its own `ctr` see them. The depth of each line is tested in
+ * the files beside this folder.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -192,7 +193,10 @@ describe('containers of one pod', NEEDS, () => {
   })
 })
 
-/** A running container with a pod's annotations; with a pid, in the user, network, ipc and uts namespaces of that process. */
+/**
+ * A running container with a pod's annotations; with a pid, in the user, network, ipc and uts namespaces of that
+ * process.
+ */
 async function inPod(
   ct: Containers,
   role: 'sandbox' | 'container',

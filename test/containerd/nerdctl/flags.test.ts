@@ -7,7 +7,10 @@ import { expect, NERDCTL_NEEDS, test } from '../../support/nerdctl.ts'
 
 const SIZE_OF = (path: string): string => `df -k ${path} | tail -1 | tr -s " " | cut -d " " -f 2`
 
-/** Containers: what each flag of one makes a script print. Flags that have nothing to do with each other share a container. */
+/**
+ * Containers: what each flag of one makes a script print. Flags that have nothing to do with each other share a
+ * container.
+ */
 const CONTAINERS: readonly Readonly<Record<string, readonly [script: string, output: string]>>[] = [
   {
     '--read-only': ['touch /file 2>&1', 'touch: /file: Read-only file system\n'],

@@ -92,7 +92,8 @@ describe('a container of nerdctl', needs(...NERDCTL_NEEDS), () => {
   test('is started again as its restart policy says', async ({ nerd, skip }) => {
     // 1.6 can only start again always, whatever was stopped
     if (!nerd.daemon.isAtLeast(1, 7)) skip('restart policies')
-    // given once they run: of one that `nerdctl run` is still starting, the daemon's loop may make the task first, with any runtime
+    // given once they run: of one that `nerdctl run` is still starting, the daemon's loop may make the task first,
+    // with any runtime
     const policed = async (policy: string, script: string): Promise<string> => {
       const name = await nerd.detached([], sh(script))
       await nerd.ok('update', '--restart', policy, name)

@@ -1,6 +1,6 @@
 /**
- * The log of a container: nerdctl is its own `binary://` log program, and has to see everything. It leaves at the end of a container, whatever
- * it has still to read, so containers here run on until their log was looked at.
+ * The log of a container: nerdctl is its own `binary://` log program, and has to see everything. It leaves at the end
+ * of a container, whatever it has still to read, so containers here run on until their log was looked at.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -37,7 +37,8 @@ describe('`nerdctl logs`', needs(...NERDCTL_NEEDS), () => {
     'right after a run in the foreground are what it showed, as with runc',
     needs('our shim', 'the runc shim'),
     async ({ nerd }) => {
-      // the end waits until all was logged: at the end of a container nerdctl's log program leaves what it has not read yet
+      // the end waits until all was logged: at the end of a container nerdctl's log program leaves what it has not
+      // read yet
       const script = `seq 1 ${LINES}; echo oops >&2; until [ -e /shared/$0 ]; do sleep 0.05; done; exit 4`
       const session = async (runtime: string) => {
         const name = nerd.name()

@@ -1,6 +1,6 @@
 /**
- * nerdctl's networks: it is its own createRuntime and poststop hook, and what those made (addresses, ports, firewall rules) has to be gone
- * with the container, whatever became of its shim.
+ * nerdctl's networks: it is its own createRuntime and poststop hook, and what those made (addresses, ports, firewall
+ * rules) has to be gone with the container, whatever became of its shim.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

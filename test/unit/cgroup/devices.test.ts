@@ -1,6 +1,6 @@
 /**
- * Device rules: the policy that a rule list folds into, the v1 writes that lead to it, and the eBPF program, which is run here in a small
- * interpreter against the policy over every device and access that a rule mentions.
+ * Device rules: the policy that a list of rules folds into, the v1 writes that lead to it, and the eBPF program.
+ * A small interpreter runs that program against the policy, for every device and access that a rule mentions.
  */
 import { describe, expect, test } from 'vitest'
 import {

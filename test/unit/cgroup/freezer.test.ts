@@ -1,4 +1,6 @@
-/** What the freezer's files say, on plain files: the cgroup's own wish counts, and whether everybody has stopped yet. */
+/**
+ * What the freezer's files say, on plain files: the cgroup's own wish counts, and whether everybody has stopped yet.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

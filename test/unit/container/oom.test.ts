@@ -1,4 +1,7 @@
-/** OOM kills as the holder of a container sees them: each is put down to one process, and a stream of counts that ends. */
+/**
+ * OOM kills as the holder of a container sees them: each is put down to one process, and a stream of counts that
+ * ends.
+ */
 import { getEventListeners } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,6 @@
 /**
- * The runtime's half of the conversation with ts-init, over a real socket whose other end a test holds: what a helper that is killed, or
- * gone mad, may say. What a sane one says is seen by everything else that starts a container.
+ * The runtime's half of the conversation with ts-init, over a real socket whose other end a test holds: what a helper
+ * that is killed, or gone mad, may say. What a sane one says is seen by everything else that starts a container.
  */
 import { closeSync, readSync, writeSync } from 'node:fs'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -52,7 +52,8 @@ class Conversation {
   /** Waits until the runtime has nothing more to say. */
   async hungUp(): Promise<void> {
     const until = performance.now() + 10_000
-    // a read of a socket whose peer has shut down is at its end at once; before that it would wait, so it is asked by a poll
+    // a read of a socket whose peer has shut down is at its end at once; before that it would wait, so it is asked by
+    // a poll
     while ((await pollReadable([this.#helper], 100)).length === 0)
       if (performance.now() > until) throw new Error('the runtime does not hang up')
     expect(readSync(this.#helper, Buffer.alloc(1))).toBe(0)

@@ -1,4 +1,7 @@
-/** Copying between streams, with real pipes and fifos: nothing is lost, a slow reader stops the writer, nobody waits for ever. */
+/**
+ * Copying between streams, with real pipes and fifos: nothing is lost, a slow reader stops the writer, nobody waits
+ * for ever.
+ */
 import { createHash } from 'node:crypto'
 import {
   closeSync,

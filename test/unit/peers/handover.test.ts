@@ -1,4 +1,7 @@
-/** Handing fds over by a unix socket: a pidfd that names the right process, and an agent's document however long it is. */
+/**
+ * Handing fds over by a unix socket: a pidfd that names the right process, and an agent's document however long it
+ * is.
+ */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,7 @@
-/** Host hooks as real programs: what they get, how their failures read, and that none of them can hang or bloat the runtime. */
+/**
+ * Host hooks as real programs: what they get, how their failures read, and that none of them can hang or bloat the
+ * runtime.
+ */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

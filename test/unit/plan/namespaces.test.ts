@@ -1,4 +1,7 @@
-/** Namespaces in a plan: which are opened and joined, which are made and when, and ids that a user namespace does not map. */
+/**
+ * Namespaces in a plan: which are opened and joined, which are made and when, and ids that a user namespace does not
+ * map.
+ */
 import { describe, expect, test } from 'vitest'
 import { addUserNamespace, type Document } from '../spec/fixture.ts'
 import { createPlan, described, opNames, refusal, setNamespaces } from './support.ts'

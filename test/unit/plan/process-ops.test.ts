@@ -1,4 +1,7 @@
-/** The process in a plan, one feature at a time: that of a container, and that of an exec, which takes from the container what it leaves out. */
+/**
+ * The process in a plan, one feature at a time: that of a container, and that of an exec, which takes from the
+ * container what it leaves out.
+ */
 import { describe, expect, test } from 'vitest'
 import { addUserNamespace, type Document } from '../spec/fixture.ts'
 import { chrooted, createPlan, described, execPlan, HOST_V1, opNames, refusal } from './support.ts'

@@ -1,6 +1,6 @@
 /**
- * Every generated codec against protobufjs's own reflection on the same .proto files: an independent reading of the schema, with samples
- * in which every field of every message is set.
+ * Every generated codec against protobufjs's own reflection on the same .proto files: an independent reading of the
+ * schema, with samples in which every field of every message is set.
  */
 import { join } from 'node:path'
 import protobuf from 'protobufjs'

@@ -1,6 +1,6 @@
 /**
- * Profiles compiled by the host's libseccomp, run call by call and compared with what the profile says. The reference below reads the
- * profile directly: it shares nothing with the compiler but the numbers of the system calls.
+ * Profiles compiled by the host's libseccomp, run call by call and compared with what the profile says. The reference
+ * below reads the profile directly: it shares nothing with the compiler but the numbers of the system calls.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -63,7 +63,10 @@ function holds({ index, value, valueTwo, op }: SeccompArg, args: readonly bigint
   }
 }
 
-/** What a profile of ALLOW and ERRNO rules says about a call on one architecture; conditions of a rule are on different arguments. */
+/**
+ * What a profile of ALLOW and ERRNO rules says about a call on one architecture; conditions of a rule are on
+ * different arguments.
+ */
 function expected(profile: LinuxSeccomp, token: number): (nr: number, args: readonly bigint[]) => number {
   const byNumber = new Map<number, { result: number; args: readonly SeccompArg[] }[]>()
   for (const { names, action, errnoRet, args } of profile.syscalls) {

@@ -1,6 +1,6 @@
 /**
- * A profile of the shape that container engines give by default: everything refused, a long list of harmless calls allowed, and a few
- * with conditions on their arguments, for three architectures.
+ * A profile of the shape that container engines give by default, for three architectures.
+ * It refuses all calls but a long list of harmless ones, and a few with conditions on their arguments.
  */
 
 const ALLOWED = `

@@ -1,4 +1,7 @@
-/** The state machine of a process: every pair of state and event, every pair of state and action, against tables written out by hand. */
+/**
+ * The state machine of a process: every pair of state and event, every pair of state and action, against tables
+ * written out by hand.
+ */
 
 import { TaskStatus } from 'ttrpc-ts/containerd'
 import { describe, expect, test } from 'vitest'

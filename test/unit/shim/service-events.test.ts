@@ -1,4 +1,7 @@
-/** What happens by itself as processes end: the order of the events that tell of it, and what the shim does at the end of an init. */
+/**
+ * What happens by itself as processes end: the order of the events that tell of it, and what the shim does at the end
+ * of an init.
+ */
 import { describe, expect } from 'vitest'
 import { readExit } from '../../../shim/bundle.ts'
 import { callers, FakeProcess, failure, KILLED, stop, test, turn } from './service-world.ts'

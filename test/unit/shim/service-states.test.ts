@@ -1,4 +1,7 @@
-/** What the Task service answers in the states of a container that do not suit a call, or where there is no container: codes and texts. */
+/**
+ * What the Task service answers in the states of a container that do not suit a call, or where there is no container:
+ * codes and texts.
+ */
 import { TaskStatus } from 'ttrpc-ts/containerd'
 import { describe, expect } from 'vitest'
 import { callers, failure, KILLED, stop, test } from './service-world.ts'

@@ -1,6 +1,6 @@
 /**
- * The Task service over a container that does what the test says: a world of fakes around the real handlers, each call with what a client
- * would send, and ways to look at what came of it. Nothing here needs a privilege.
+ * The Task service over a container that does what the test says: the real handlers, and fakes around them.
+ * Each call has what a client would send, and the test can look at all that it leads to. It needs no privilege.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

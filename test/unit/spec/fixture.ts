@@ -1,4 +1,6 @@
-/** A config.json as containerd makes it for `ctr run` of a plain image: the base that tests change in one place each. */
+/**
+ * A config.json as containerd makes it for `ctr run` of a plain image: the base that tests change in one place each.
+ */
 import { expect } from 'vitest'
 import { RuntimeError } from '../../../runtime/errors.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'

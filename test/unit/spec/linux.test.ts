@@ -1,4 +1,7 @@
-/** Every refusal of the linux section of a config.json, but for its seccomp profile: namespaces, id maps, hidden paths, devices and the rest. */
+/**
+ * Every refusal of the linux section of a config.json, but for its seccomp profile: namespaces, id maps, hidden
+ * paths, devices and the rest.
+ */
 import { describe, test } from 'vitest'
 import { addUserNamespace, expectRefusal, type RefusedCase, without } from './fixture.ts'
 

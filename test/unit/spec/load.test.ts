@@ -1,6 +1,7 @@
 /**
- * A config.json as a whole: the file, what is accepted and filled in, what this runtime does not support, and every refusal that is neither
- * of its process nor of its linux section: what is wrong, the words of the message, and the pointer to the field.
+ * A config.json as a whole: the file, what is accepted and filled in, and what this runtime does not support. Also
+ * every refusal outside of the process and linux sections, with the words of its message and the pointer to the
+ * field.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'

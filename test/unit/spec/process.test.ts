@@ -1,4 +1,7 @@
-/** The process of a config.json, and the document of an exec, which is one: every refusal, and where its pointer leads. */
+/**
+ * The process of a config.json, and the document of an exec, which is one: every refusal, and where its pointer
+ * leads.
+ */
 import { describe, expect, test } from 'vitest'
 import { parseProcess } from '../../../runtime/spec/load.ts'
 import { expectRefusal, type RefusedCase, refusal } from './fixture.ts'

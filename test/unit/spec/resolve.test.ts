@@ -1,4 +1,7 @@
-/** What a spec means on this host, and what is said about it in a log: joined namespaces, and requests that are left out. */
+/**
+ * What a spec means on this host, and what is said about it in a log: joined namespaces, and requests that are left
+ * out.
+ */
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { describe, expect, test, vi } from 'vitest'
@@ -19,7 +22,7 @@ const join = (type: string, path: string, linux: Document = {}) => {
 const read = (change: (spec: Document) => void): Spec => parseSpec(specText(change), 'test')
 const refused = (change: (spec: Document) => void) => refusal('', () => resolveOnHost(read(change)))
 
-/** How often somebody went through all processes. */
+/** How often the code under test went through all processes. */
 const scans = vi.hoisted(() => ({ count: 0 }))
 vi.mock('node:fs', async (original) => {
   const fs = await original<typeof import('node:fs')>()

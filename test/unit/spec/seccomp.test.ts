@@ -1,4 +1,7 @@
-/** Every refusal of the seccomp profile of a config.json: its actions, flags and architectures, and its rules one by one. */
+/**
+ * Every refusal of the seccomp profile of a config.json: its actions, flags and architectures, and its rules one by
+ * one.
+ */
 import { describe, expect, test } from 'vitest'
 import { type Document, expectRefusal, type RefusedCase, refusal, specText } from './fixture.ts'
 

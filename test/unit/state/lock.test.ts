@@ -33,7 +33,7 @@ const test = base.extend<Fixtures>({
   },
 })
 
-/** Somebody else's lock, and the wait for it of one with a signal. */
+/** A lock that another holder has, and a wait for it with a signal. */
 async function waiting(root: string, options: { timeoutMs?: number } = {}) {
   const held = await lockContainer(root, ID, 'exclusive')
   const controller = new AbortController()
