@@ -1,7 +1,6 @@
 /**
- * Not a bench by itself: a warm Node with the library in it, for oci.ts. For each line on stdin it makes, starts,
- * awaits and destroys one container of the bundle that is its argument, and answers with the milliseconds that this
- * took.
+ * A part of oci.ts: a warm Node that has loaded the library. Its argument is a bundle. For each line on stdin it
+ * makes, starts, awaits and destroys one container, and prints the milliseconds that this took.
  */
 import { closeSync, openSync } from 'node:fs'
 import { createInterface } from 'node:readline'

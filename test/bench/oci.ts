@@ -1,8 +1,8 @@
 /**
- * One whole container below containerd: `runts run` of `true` and the same by the library in a warm Node, against
- * `runc run`, all three in every round on bundles with the same spec. Node's boot is in the first number, and not in
- * the second. All have pipes as streams, as in a script's `$(…)`. And how fast the output of `run` in the foreground
- * reaches a pipe and a file, as the writer itself sees it.
+ * One whole container below containerd: `runts run` of `true`, the library in a warm Node, and `runc run`.
+ * All three alternate in every round, on bundles with the same spec. Only the first number contains Node's boot.
+ * All have pipes as streams, as in a script's `$(…)`.
+ * Also how fast the output of `run` in the foreground reaches a pipe and a file, as the writer sees it.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Every process of a run ends when those that it waits for do, whatever it waits in: nobody is left to be ended by
- * hand. The processes of a run are told by an environment variable, which all of them have until the program runs.
+ * Every process of a run ends when the processes that it waits for end, wherever it waits. None has to be killed.
+ * The processes of a run have an environment variable that tells them from others, until the program runs.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test, vi } from 'vitest'

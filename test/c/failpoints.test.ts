@@ -1,7 +1,4 @@
-/**
- * The fail points of ts-init's test build: a process dies where it is told to, without last words; the product knows
- * nothing of them.
- */
+/** The fail points of ts-init's test build: a process dies at a named place, without a report. The product has none. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'

@@ -1,7 +1,6 @@
 /**
- * The writes of LSM labels into procfs, attacked while the helper stands still right before them. The kernel need not
- * have the LSM: what is tested is which file the write reaches, and one that reaches the real file is answered by the
- * kernel itself.
+ * Attacks on the writes of LSM labels into procfs, while the helper is stopped right before the write. The kernel
+ * need not have the LSM. The test looks at which file the write reaches; the kernel answers for the real file.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'

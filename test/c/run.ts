@@ -1,7 +1,7 @@
 /**
- * Starts the real ts-init with a plan, as the runtime does, and keeps what it says. Invariant: every process that a
- * run made is dead when its `using` scope ends. The container process is our child (CLONE_PARENT), but one that Node
- * does not know of: its exit status is read from the zombie.
+ * Starts the real ts-init with a plan, as the runtime does, and keeps what it reports.
+ * Invariant: every process that a run made is dead when its `using` scope ends.
+ * The container process is our child (CLONE_PARENT), but not one of Node's, so its zombie gives the exit status.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {

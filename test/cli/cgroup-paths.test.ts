@@ -1,6 +1,6 @@
 /**
- * linux.cgroupsPath as text: the form of a path never chooses the driver. What systemd's driver would read as
- * "slice:prefix:name" is a folder's name without the option, and runc, on the same bundle, says which.
+ * linux.cgroupsPath as text: the form of a path never chooses the driver.
+ * Without the option, a path like "slice:prefix:name" is the name of a folder. runc does the same with the same bundle.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'

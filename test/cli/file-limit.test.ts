@@ -1,6 +1,6 @@
 /**
- * The soft limit of open files: Node raises its own at its start, and what a container gets is nevertheless what the
- * runtime's caller had. (Programs that use select(2), or that close every number up to the limit, depend on it.)
+ * The soft limit of open files: Node raises its own at its start, but a container gets the limit of the runtime's
+ * caller. (Programs that use select(2), or that close every number up to the limit, depend on it.)
  */
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

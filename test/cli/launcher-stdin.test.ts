@@ -1,6 +1,6 @@
 /**
- * What `start` reads from stdin: bootstrap parameters, or options with the cgroup of the shim; and that no bytes lead
- * its reader astray.
+ * What `start` reads from stdin: bootstrap parameters, or options with the cgroup of the shim. No bytes may break its
+ * reader.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Containers whose state on disk is damaged, or as large as it can be: the latter work as any other, the former can
- * be removed with all that is theirs.
+ * Containers whose state on disk is damaged can be removed with all that is theirs.
+ * Containers whose state is as large as it can be work as any other.
  */
 import { spawnSync } from 'node:child_process'
 import {

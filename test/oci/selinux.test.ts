@@ -1,6 +1,6 @@
 /**
- * SELinux: the labels of processes and of what is mounted. The kernel of a guest with a policy is asked; it need not
- * enforce, since only what was asked of it is looked at.
+ * SELinux: the labels of processes and of what is mounted, in a guest with a policy.
+ * The guest's kernel need not enforce the policy, since the tests only look at the labels that it was asked to set.
  */
 import { expect } from 'vitest'
 import { missing, needs } from '../support/needs.ts'

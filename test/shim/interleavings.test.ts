@@ -1,7 +1,7 @@
 /**
- * Containers whose calls meet at random: some are sent together, some after what was seen. Each answer and each event
- * must be what the model of a container allows, whatever the order in which the shim came to them. A failure prints
- * its seed; INTERLEAVINGS=1 SEED=N has it again.
+ * Containers whose calls overlap at random: some are sent together, some after an answer. Each answer and each event
+ * must be one that the model of a container allows, for any order in which the shim took the calls. A failure prints
+ * its seed, and INTERLEAVINGS=1 SEED=N repeats it.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'

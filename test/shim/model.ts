@@ -1,8 +1,7 @@
 /**
  * What a shim may answer: a model of one container and its execs, and a search for an order of calls that explains a
- * history. A call takes effect at one moment between when it was sent and when it was answered; between calls
- * processes die and are told of. A history is right if such moments exist for all calls. Pure: it knows nothing of
- * shims.
+ * history. A call takes effect at one moment between its sending and its answer. Between calls, processes die and are
+ * reaped. A history is right if such moments exist for all calls. Pure: it does not know the shim.
  */
 
 /** The init is the process without a name. */

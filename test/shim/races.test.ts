@@ -1,6 +1,6 @@
 /**
- * Calls that meet: held at a gate where they can be held, sent in one go where not, and ordered by what is seen,
- * never by time. Each test is a trap that a shim has fallen into.
+ * Calls that overlap: held at a gate where that is possible, otherwise sent together. What is seen orders them, never
+ * time. Each test is a fault that a shim once had.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
 /**
- * What the freezer's files say, on plain files: the cgroup's own wish counts, and whether everybody has stopped yet.
+ * What the freezer's files say, on plain files: whether the cgroup itself is to be frozen, and whether all have
+ * stopped.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,4 @@
-/** Whose a container's cgroup becomes: its user's exactly where the container may write it and sees nothing above. */
+/** The owner of a container's cgroup: its user, exactly if the container may write there and sees nothing above. */
 import { expect, test } from 'vitest'
 import { cgroupOwner } from '../../../runtime/host/ids.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'

@@ -1,6 +1,6 @@
 /**
- * The runtime's half of the conversation with ts-init, over a real socket whose other end a test holds: what a helper
- * that is killed, or gone mad, may say. What a sane one says is seen by everything else that starts a container.
+ * The runtime's half of the conversation with ts-init, over a real socket whose other end is the test.
+ * It tries what a killed or broken helper may send. All other tests that start containers cover a sane one.
  */
 import { closeSync, readSync, writeSync } from 'node:fs'
 import { describe, expect, onTestFinished, test } from 'vitest'

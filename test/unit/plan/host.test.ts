@@ -1,4 +1,4 @@
-/** The facts about the host that a plan depends on, where the real machine cannot show them all. */
+/** The facts about the host that a plan depends on, including those that this machine does not have. */
 import { readFileSync } from 'node:fs'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 

@@ -1,4 +1,4 @@
-/** The log's text form, and what happens to lines that nobody can take. */
+/** The log's text form, and what happens to lines that cannot be written. */
 import { describe, expect, test } from 'vitest'
 import { createLogger, formatLine } from '../../../shim/log.ts'
 

@@ -1,4 +1,4 @@
-/** Failures as containerd sees them. */
+/** The errors of the runtime as containerd sees them. */
 import { Code, TtrpcError } from 'ttrpc-ts'
 import { describe, expect, test } from 'vitest'
 import { RuntimeError, type RuntimeErrorCode } from '../../../runtime/index.ts'
