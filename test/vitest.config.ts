@@ -27,7 +27,7 @@ const NERDCTL = 'test/containerd/nerdctl/*.test.ts'
 /** Another release, or another runtime, asked for by name: then only that. */
 const CHOSEN = process.env['CONTAINERD'] !== undefined || process.env['RUNTIME'] !== undefined || slowness > 1
 
-/** Looks at how long the shim sleeps in system calls, which depends on who else keeps the kernel busy: runs when all others are done. */
+/** Runs when all other tests are done: how long a system call takes depends on what else keeps the kernel busy. */
 const ALONE = 'test/shim/turns.test.ts'
 
 const inPairs = {
