@@ -1,10 +1,11 @@
 /**
- * Mutual exclusion between processes that work on one container: flock(2) on its folder, so that there is no file to make or to leave
- * behind, and a killed command lets go by dying. Exclusive: create (from the claim to state.json), start, pause, set, delete. Shared:
- * exec and resume, since a process that joined a paused container ends its exec only when it is resumed. Looking and signalling take none.
- * Invariant: whoever holds the lock holds the folder that the path names now, not one that was deleted meanwhile.
+ * Mutual exclusion between commands that work on one container, by flock(2) on its folder. There is no lock file to
+ * make or to leave behind, and the kernel releases the lock of a command that is killed.
+ * - Exclusive: create (from the claim to state.json), start, pause, set, delete.
+ * - Shared: exec and resume, since an exec into a paused container ends only when that is resumed.
+ * - No lock: looking and signalling.
+ * Invariant: the locked folder is the one that the path names now, not one that was deleted meanwhile.
  */
-
 import { constants, fstatSync, openSync, statSync } from 'node:fs'
 import { abortError } from '../abort.ts'
 import { RuntimeError } from '../errors.ts'
@@ -16,12 +17,14 @@ import { notFound, stateDir } from './store.ts'
 
 export type { LockMode } from '../sys/flock.ts'
 
-/** How long a command waits for another one; only hooks take longer. */
+/** How long a command waits for another one. Only a command that runs hooks should take longer. */
 const WAIT_MS = 10_000
 
-/** How long to wait for a lock, and what ends the waiting early; the lock itself is not lost by either. */
+/** How long to wait for a lock. Neither option ends a lock that is held. */
 export interface LockOptions {
+  /** default: ten seconds */
   readonly timeoutMs?: number
+  /** aborting ends the wait */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -41,7 +44,10 @@ function isCurrent(root: string, id: string, fd: number): boolean {
   return now !== undefined && now.ino === held.ino && now.dev === held.dev
 }
 
-/** Locks a container's folder; the caller owns the lock, which ends when it is closed. @throws NotFound, Unavailable when another command holds it too long */
+/**
+ * Locks a container's folder. The caller owns the returned fd; closing it releases the lock.
+ * @throws NotFound; Unavailable after `timeoutMs`; Canceled or DeadlineExceeded by the signal
+ */
 export async function lockContainer(
   root: string,
   id: string,
@@ -52,12 +58,12 @@ export async function lockContainer(
     const folder = open(root, id)
     if (!tryLock(folder.fd, mode)) await wait(folder, mode, id, options)
     if (isCurrent(root, id, folder.fd)) return folder
-    // deleted while we waited: the next look says that there is none, or finds a new container of that name
+    // deleted meanwhile: the next open throws NotFound, or opens the folder of a new container of that id
     folder.close()
   }
 }
 
-/** Takes the lock only if nobody stands in the way; undefined otherwise. @throws NotFound */
+/** Takes the lock only if no other command holds it; undefined otherwise. @throws NotFound */
 export function tryLockContainer(root: string, id: string, mode: LockMode): OwnedFd | undefined {
   const folder = open(root, id)
   if (tryLock(folder.fd, mode) && isCurrent(root, id, folder.fd)) return folder
@@ -77,7 +83,7 @@ export async function locked<T>(
   return await work()
 }
 
-/** Waits for the kernel to give the lock; who gives up leaves the folder to be closed at that moment. */
+/** Waits for the kernel to grant the lock. After a timeout or an abort, the folder is closed once it is granted. */
 async function wait(folder: OwnedFd, mode: LockMode, id: string, options: LockOptions): Promise<void> {
   const { timeoutMs = WAIT_MS, signal } = options
   const granted = waitLock(folder.fd, mode)

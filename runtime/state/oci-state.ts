@@ -1,21 +1,24 @@
-/** The state document of the OCI specification: what hooks and the seccomp agent are told, and the core of what `state` prints. Pure. */
+/**
+ * The state document of the OCI specification: what hooks and the seccomp agent receive, and the core of what `runts
+ * state` prints. Pure.
+ */
 import type { Spec } from '../spec/types.ts'
 
-/** The statuses of the specification, and the two about the freezer, which runc's users know. */
+/** The statuses of the specification, and runc's two of a frozen container. */
 export type OciStatus = 'creating' | 'created' | 'running' | 'pausing' | 'paused' | 'stopped'
 
-/** The document. */
+/** The state document. */
 export interface OciState {
   readonly ociVersion: string
   readonly id: string
   readonly status: OciStatus
-  /** of init on the host; left out once it has stopped */
+  /** pid of init on the host; left out once the container has stopped */
   readonly pid?: number
   readonly bundle: string
   readonly annotations?: Readonly<Record<string, string>>
 }
 
-/** What the document is made from. */
+/** The facts that the document is made from. */
 export interface OciStateFacts {
   readonly id: string
   readonly bundle: string
@@ -23,7 +26,7 @@ export interface OciStateFacts {
   readonly pid: number
 }
 
-/** The document for a status. */
+/** Makes the document for a status. */
 export function ociState({ id, bundle, spec, pid }: OciStateFacts, status: OciStatus): OciState {
   return {
     ociVersion: spec.ociVersion,

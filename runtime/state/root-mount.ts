@@ -1,6 +1,8 @@
 /**
- * The mounts of a container without a mount namespace: they are among its caller's, all below its root directory, which
- * is bound on itself for them. Invariant: only those are taken away, never one that was at the place before, or that came on top later.
+ * The mounts of a container without a mount namespace. They are made in the caller's mount namespace, all below the
+ * container's root, which is bind-mounted on itself for them. Invariant: no mount is removed that was at that path
+ * before or, once the create is complete, that another program put on top. Of an interrupted create the ids are not
+ * known: there, every mount that was added counts as the container's.
  */
 
 import { constants, openSync } from 'node:fs'
@@ -11,20 +13,21 @@ import { OwnedFd } from '../sys/fd.ts'
 import { O_PATH } from '../sys/linux.ts'
 import { detachTree, mountIdOf, mountIdsAt } from '../sys/mount.ts'
 
-// Linux's, which Node does not name
-
-/** The mounts at the root, a cover and on it the tree: by their numbers, or before they are made by those that were there. */
+/**
+ * The mounts at the root: a cover, and the tree on top of it. They are known by their mount ids; before they are made,
+ * by the ids of the mounts that were there already.
+ */
 export type RootMount = { readonly path: string } & (
   | { readonly ids: readonly number[] }
   | { readonly before: readonly number[] }
 )
 
-/** What to write down before the mount is made; undefined for a container that makes none. */
+/** The record before the mount is made; undefined for a container that makes none. */
 export function futureRootMount(spec: Spec, path: string): RootMount | undefined {
   return mountsAmongCallers(spec) ? { path, before: mountIdsAt(path) } : undefined
 }
 
-/** The mount that is the root of a process, and the one that it lies on. */
+/** The record after the mount was made: the root mount of a process, and the one below it. */
 export function rootMountOf(pid: number, path: string): RootMount {
   using root = new OwnedFd(openSync(`/proc/${pid}/root`, O_PATH | constants.O_DIRECTORY))
   const ids = mountIdsAt(path)
@@ -32,7 +35,7 @@ export function rootMountOf(pid: number, path: string): RootMount {
   return { path, ids: ids.slice(Math.max(tree - 1, 0), tree + 1) }
 }
 
-/** Reads what was written down; undefined for what is no such thing. */
+/** Reads a record back; undefined for a value of any other shape. */
 export function readRootMount(value: unknown): RootMount | undefined {
   if (typeof value !== 'object' || value === null) return undefined
   const { path, ids, before }: Record<string, unknown> = { ...value }
@@ -42,7 +45,10 @@ export function readRootMount(value: unknown): RootMount | undefined {
   return Array.isArray(before) ? { path, before: numbers(before) } : undefined
 }
 
-/** Takes the mounts away with all below them, once no process of the container is left; none, or one that is gone, is fine. */
+/**
+ * Removes the mounts with all below them, once the container has no process left. It is no error when there is no
+ * record, or when the mounts have gone.
+ */
 export function removeRootMount(mount: RootMount | undefined, logger: Logger): void {
   if (mount === undefined) return
   const { path } = mount

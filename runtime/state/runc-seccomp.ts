@@ -1,7 +1,7 @@
 /**
- * A seccomp profile in the words of runc's state.json, from which `runc exec` makes the filter of a process that it adds to a container.
- * Without it such a process would run unfiltered. Invariant: what runc cannot be told in its words is told in ours, so that it refuses
- * rather than lets through.
+ * A seccomp profile in the terms of runc's state.json. `runc exec` makes the filter of a process that it adds to one of
+ * this runtime's containers from it; without it that process would run unfiltered. Invariant: an architecture that runc
+ * has no term for is passed on by its own name, so that runc refuses the profile instead of ignoring a part of it.
  */
 import { stringifyNumber } from '../spec/stringify.ts'
 import type { LinuxSeccomp, SeccompAction, SeccompOperator } from '../spec/types.ts'
@@ -28,10 +28,10 @@ const OPERATORS: Readonly<Record<SeccompOperator, number>> = {
   SCMP_CMP_MASKED_EQ: 7,
 }
 
-/** Where runc's name is not ours in small letters. */
+/** runc's names, where they are not the profile's name in lower case. */
 const ARCHITECTURES: Readonly<Record<string, string>> = { x86_64: 'amd64', aarch64: 'arm64', loongarch64: 'loong64' }
 
-/** The profile. */
+/** Converts a profile. */
 export function runcSeccomp(profile: LinuxSeccomp): Record<string, unknown> {
   const { defaultAction, defaultErrnoRet, architectures, flags, listenerPath, listenerMetadata } = profile
   return {

@@ -1,7 +1,8 @@
 /**
- * The `config` of a state.json as runc writes and reads it: enough of it for runc to list, signal and delete our containers, and for us
- * to do the same with runc's. Only facts that those need are kept, and what runc would add a process without; the rest is in config.json.
- * Invariant: what was read from another program's file is checked before it is used, and a field of the wrong type counts as absent.
+ * The `config` of a state.json in runc's format. With it, runc can list, signal and delete this runtime's containers,
+ * and this runtime can do the same with runc's. It holds only what those commands need, and what `runc exec` gives to a
+ * process that it adds. The rest is in config.json. Invariant: fields of another program's file are checked before they
+ * are used, and a field of the wrong type counts as absent.
  */
 
 import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
@@ -14,7 +15,7 @@ const BUNDLE_LABEL = 'bundle='
 /** runc's names of the namespaces. */
 const NAMESPACE_NAMES = new Map<NamespaceType, string>(NAMESPACES.map(({ type, name }) => [type, name]))
 
-/** Our facts in runc's words. */
+/** Converts a spec to runc's config. */
 export function runcConfig(
   spec: Spec,
   { bundle, rootfs, rootless }: { readonly bundle: string; readonly rootfs: string; readonly rootless: boolean },
@@ -27,12 +28,12 @@ export function runcConfig(
     readonlyfs: spec.root.readonly,
     hostname: spec.hostname ?? '',
     namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES.get(type), path: path ?? '' })),
-    // runc takes a cgroup without any of its limits for none
+    // runc takes a cgroup that has no field of its limits for no cgroup: hence the empty `devices`
     cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '', devices: [] },
     uid_mappings: runcMappings(linux.uidMappings),
     gid_mappings: runcMappings(linux.gidMappings),
     Hooks: { poststop: spec.hooks.poststop.map(runcHook) },
-    // what runc gives to a process that it adds, whatever the bundle says by then
+    // what `runc exec` gives to a process that it adds: the bundle may have changed since
     ...(linux.seccomp === undefined ? {} : { seccomp: runcSeccomp(linux.seccomp) }),
     ...(umask === undefined ? {} : { umask }),
     ...(oomScoreAdj === undefined ? {} : { oom_score_adj: oomScoreAdj }),
@@ -50,15 +51,15 @@ function runcMappings(mappings: readonly IdMapping[]): Record<string, number>[] 
 
 function runcHook({ path, args, env, timeout }: Hook): Record<string, unknown> {
   const limit = timeout === undefined ? {} : { timeout: timeout * NANOS_PER_SECOND }
-  // null is what makes it inherit
+  // null makes the hook inherit runc's environment
   return { path, args, env: env ?? null, dir: '', ...limit }
 }
 
-/** What runc's config says about a container. */
+/** The facts about a container in runc's config. */
 export interface RuncFacts {
   readonly bundle: string
   readonly rootfs: string
-  /** a config.json that is enough to look at the container, signal it and delete it, not to run a process in it */
+  /** text of a config.json that is enough to look at the container, to signal and to delete it, but not for exec */
   readonly document: string
 }
 
@@ -85,7 +86,7 @@ export function readRuncConfig(value: unknown): RuncFacts {
   const document = {
     ociVersion: text(config['version']),
     root: { path: rootfs },
-    // nothing is ever run by this document; but a config.json without a program is none
+    // never executed: the parser refuses a document without a program
     process: { args: ['unknown'], cwd: '/' },
     annotations: Object.fromEntries(
       labels.filter((label) => !label.startsWith(BUNDLE_LABEL)).map((label) => label.split(/=(.*)/s, 2)),

@@ -1,7 +1,7 @@
 /**
- * The spec and the cgroup of a container that is read from disk. Ours keep their spec in their folder. One of runc's does not: there the
- * bundle still has it as a rule, and where that is gone or not for us, what runc's state tells must do, which is enough for everything
- * but running a process.
+ * The spec and the cgroup of a container that is loaded from disk. This runtime keeps the spec in the container's
+ * folder. runc does not, but the bundle usually still has it. Where it cannot be read there, the facts in runc's state
+ * are used, which are enough for everything but exec.
  */
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
@@ -10,13 +10,14 @@ import type { Spec } from '../spec/types.ts'
 import { damagedFile } from './state-file.ts'
 import { readConfig, type SavedState, stateDir } from './store.ts'
 
-/** A spec, and why it is not the whole one, if it is not. */
+/** The spec of a loaded container. */
 export interface SavedSpec {
   readonly spec: Spec
+  /** why only a part of the spec is known; the error of exec */
   readonly lacking?: RuntimeError
 }
 
-/** Reads the spec of a container. @throws NotFound, Internal */
+/** Reads the spec of a container. @throws NotFound; Internal when it is missing or damaged */
 export function readSavedSpec(root: string, state: SavedState): SavedSpec {
   if (state.foreign === undefined) return { spec: parseKept(root, state.id) }
   try {
@@ -39,7 +40,7 @@ function parseKept(root: string, id: string): Spec {
   }
 }
 
-/** The cgroup that a state names. @throws Internal for paths that are no container's */
+/** The cgroup that a state names. @throws Internal for paths that cannot be those of a container's cgroup */
 export function readSavedCgroup(root: string, { id, cgroupPaths }: SavedState): Cgroup {
   try {
     return Cgroup.load(cgroupPaths)

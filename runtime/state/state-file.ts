@@ -1,9 +1,8 @@
 /**
- * Reading what lies in a container's state folder. The folder belongs to the runtime, but its content decides which process is signalled
- * and which folders are removed; so nothing that could have been put in its place is believed. Invariant: what is read is a regular file
- * of bounded size, in a folder that is one, and no symlink was followed to either.
+ * Reads the files of a container's state folder. The folder belongs to the runtime, but its content decides which
+ * process is signalled and which folders are removed. So a file is not trusted if it could be a substitute.
+ * Invariant: only a regular file of bounded size is read, its folder is a directory, and neither is a symlink.
  */
-
 import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
@@ -11,16 +10,19 @@ import { errnoOf, reasonOf } from '../sys/errno.ts'
 import { ELOOP, ENOENT } from '../sys/linux.ts'
 
 /**
- * How large a file of a state folder may be. Four times the largest config.json: a spec that was read can be longer than the text that it
- * came from. Whoever writes is held to it before anything is made.
+ * The largest file of a state folder. It is four times the largest config.json, since a parsed spec can be longer than
+ * its text. Create checks this limit before it makes anything.
  */
 export const MAX_STATE_BYTES = 64 * 1024 * 1024
-/** Of a file that is no state, more than this is not looked at: what matters stands at its beginning. */
+/** Of a larger file only so much is read: the fields that matter stand at its beginning. */
 const HEAD_BYTES = 1024 * 1024
-/** Non-blocking: a fifo in its place must not make us wait. */
+/** O_NONBLOCK: opening a fifo in place of the file must not block. */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY
 
-/** The text of a state file, or undefined when it (or its folder) is not there. @throws Internal when it is no such file or too large */
+/**
+ * The text of a state file; undefined when the file or its folder does not exist.
+ * @throws Internal when it is no regular file, too large, or unreadable
+ */
 export function readStateFile(folder: string, name: string): string | undefined {
   requireFolder(folder)
   let fd: number
@@ -40,14 +42,17 @@ export function readStateFile(folder: string, name: string): string | undefined 
   }
 }
 
-/** What can be read of a state file, however it looks: of one that is too large the beginning, of one that is none nothing. @throws Internal when the folder is none */
+/**
+ * What can be read of a state file in any condition. Of one that is too large, that is the beginning; of one that
+ * cannot be read or is no regular file, it is ''. @throws Internal when the folder is no directory
+ */
 export function readWhatIsThere(folder: string, name: string): string {
   requireFolder(folder)
   let fd: number
   try {
     fd = openSync(join(folder, name), FLAGS)
   } catch {
-    // missing, a link, not to be read: nothing is known then
+    // missing, a symlink or unreadable: the caller has other sources
     return ''
   }
   try {
@@ -57,14 +62,14 @@ export function readWhatIsThere(folder: string, name: string): string {
     const head = Buffer.alloc(HEAD_BYTES)
     return head.toString('utf8', 0, readSync(fd, head))
   } catch {
-    // a disk that fails: nothing is known then either
+    // the disk fails: the caller has other sources
     return ''
   } finally {
     closeSync(fd)
   }
 }
 
-/** The error of a state file that cannot be used; it says what to do, since no other command can help. */
+/** The error for a state file that cannot be used. It names `delete --force`, the only command that helps. */
 export function damagedFile(folder: string, name: string, why: string, cause?: unknown): RuntimeError {
   const advice = `\`delete --force ${basename(folder)}\` removes the container`
   const message = `cannot read "${join(folder, name)}": ${why}; ${advice}`

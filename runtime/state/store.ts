@@ -1,7 +1,10 @@
 /**
- * A container's state on disk: <root>/<id>/ with state.json (the fields that runc writes, and ours), config.json (the spec it was made
- * from) and exec.fifo (there until the program was started). A folder that runc made is read too. Invariant: state.json appears by rename, so a reader sees a whole one
- * or none, and a state of an earlier boot is never taken for a live container.
+ * A container's state on disk, in the folder <root>/<id>/:
+ * - state.json: runc's fields and this runtime's own; it marks a complete container.
+ * - config.json: the spec that the container was made from, with the limits that were set since.
+ * - exec.fifo: there until the program was started.
+ * A folder that runc made can be read too. Invariants: state.json appears by rename, so a reader sees a whole one or
+ * none; a state of an earlier boot is never taken for a live container.
  */
 import {
   chmodSync,
@@ -29,12 +32,12 @@ import { damagedFile, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
-/** a folder is called that: NAME_MAX */
+/** an id is the name of a folder: NAME_MAX */
 const MAX_ID_BYTES = 255
-/** PID_MAX_LIMIT of the kernel */
+/** the kernel's PID_MAX_LIMIT */
 const MAX_PID = 2 ** 22
 
-/** How a container was made. */
+/** How a container was made: what its create options and the creating process leave in its state. */
 export interface MadeHow {
   /** the process that made it */
   readonly monitor?: { readonly pid: number; readonly startTime: bigint }
@@ -43,13 +46,13 @@ export interface MadeHow {
   readonly monitorCgroup?: string
   /** feature gates that were off */
   readonly featuresOff?: readonly string[]
-  /** without a mount namespace: what its mounts are below */
+  /** of a container without a mount namespace: the mounts at its root */
   readonly rootMount?: RootMount
-  /** what init's standard streams were, by number: for whoever has to find them again */
+  /** targets of the links in /proc/self/fd for init's streams 0, 1 and 2; kept for programs that look for them */
   readonly streams?: readonly string[]
 }
 
-/** What is kept about a container between processes. */
+/** The state of a container, as processes that work on it share it. */
 export interface SavedState {
   readonly id: string
   readonly pid: number
@@ -60,14 +63,14 @@ export interface SavedState {
   readonly rootfs: string
   readonly cgroupPaths: Readonly<Record<string, string>>
   readonly namespacePaths: Readonly<Record<string, string>>
-  /** it is a user's, not root's */
+  /** the runtime was not root of the machine when it made the container */
   readonly rootless: boolean
   readonly made: MadeHow
-  /** the container is of another program that uses this layout: the spec that its state tells, not all of the real one */
+  /** set for a container of another runtime with this layout: a config.json made from its state, not its whole spec */
   readonly foreign?: string
 }
 
-/** Refuses an id that could name anything but one folder below the root. @throws InvalidArgument */
+/** Refuses an id that could name anything but a folder directly below the root. @throws InvalidArgument */
 export function checkId(id: string): void {
   if (id.length === 0 || id.length > MAX_ID_BYTES || !ID_PATTERN.test(id) || id.startsWith('.')) {
     throw new RuntimeError('InvalidArgument', `invalid container ID format: "${id}"`)
@@ -100,7 +103,7 @@ export function fifoPath(root: string, id: string): string {
 
 let bootIdText: string | undefined
 
-/** The kernel's name for this boot: what was written down before is about other processes. */
+/** The kernel's id of this boot. A pid in a state of another boot does not name a process of this one. */
 export function bootId(): string {
   bootIdText ??= readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
   return bootIdText
@@ -108,20 +111,20 @@ export function bootId(): string {
 
 function makeRoot(root: string): void {
   makeDirectories(root, 0o700)
-  // not mkdir's mode, which the umask would cut. A user's runtime folder is swept now and then: the sticky bit says "leave this"
+  // the umask masks the mode of mkdir(2). Old files below XDG_RUNTIME_DIR may be removed unless the sticky bit is set
   chmodSync(root, hostFacts().rootless ? 0o1700 : 0o700)
 }
 
 /**
- * Claims an id: makes its folder. The mkdir is the arbiter between two creators.
- * @throws AlreadyExists, or what errnoCode says where the root cannot be made or written
+ * Claims an id by making its folder, whose path it returns. Of two creators only one succeeds in mkdir(2).
+ * @throws AlreadyExists; what errnoCode says where the root cannot be made or written
  */
 export function claimState(root: string, id: string): string {
   const dir = stateDir(root, id)
   try {
     if (!existsSync(root)) makeRoot(root)
     mkdirSync(dir, { mode: 0o700 })
-    // what the umask took
+    // the umask has masked the mode of mkdir(2)
     chmodSync(dir, 0o700)
   } catch (error) {
     const errno = errnoOf(error)
@@ -137,18 +140,18 @@ export function claimState(root: string, id: string): string {
   return dir
 }
 
-/** The texts that are kept of a spec: known before anything is made, and short enough to be read again. */
+/** The texts of a spec that the state folder keeps. They are made before anything else, and short enough to be read. */
 export interface KeptSpec {
-  /** config.json */
+  /** text of config.json */
   readonly config: string
-  /** what state.json says of it, for runc */
+  /** text of state.json's field `config`, for runc */
   readonly facts: string
 }
 
-/** What a state says besides its spec: paths, identities. */
+/** Room for the fields of state.json other than `config`: paths and identities. */
 const ROOM_BYTES = 1024 * 1024
 
-/** The texts of a spec that is to be kept. @throws InvalidArgument for one that is too large to be read again */
+/** Makes the texts to keep of a spec. @throws InvalidArgument for one that is too large to be read back */
 export function keepSpec(id: string, spec: Spec, where: Pick<SavedState, 'bundle' | 'rootfs' | 'rootless'>): KeptSpec {
   const kept = { config: stringifyJson(spec), facts: JSON.stringify(runcConfig(spec, where)) }
   const largest = Math.max(...Object.values(kept).map((text) => Buffer.byteLength(text)))
@@ -160,7 +163,7 @@ export function keepSpec(id: string, spec: Spec, where: Pick<SavedState, 'bundle
   )
 }
 
-/** Writes the state and the spec. */
+/** Writes the spec, then the state. @throws what writing met */
 export function saveState(root: string, state: SavedState, { config, facts }: KeptSpec): void {
   const dir = stateDir(root, state.id)
   const json = JSON.stringify({
@@ -182,17 +185,17 @@ export function saveState(root: string, state: SavedState, { config, facts }: Ke
   stageFile(dir, 'state.json', `${json.slice(0, -1)},"config":${facts}}`).commit()
 }
 
-/** Text that is on disk, and not yet what readers see; disposed before it is committed, it is gone. */
+/** A text on disk that readers see once it is committed. Disposing it without a commit removes it. */
 export interface StagedFile extends Disposable {
   commit(): void
 }
 
-/** Writes the spec of a container that is there, whose limits change, beside the one that holds until the commit. @throws InvalidArgument, and what writing met */
+/** Stages a changed spec of a complete container. @throws InvalidArgument when it is too large; what writing met */
 export function stageSpec(root: string, id: string, spec: Spec): StagedFile {
   return stageFile(stateDir(root, id), 'config.json', stringifyJson(spec))
 }
 
-/** By rename: a reader sees the old text or the new one. Under the lock, so that nobody else writes the same. */
+/** The commit is a rename: a reader sees the old text or the new one. The caller's lock excludes a second writer. */
 function stageFile(dir: string, name: string, text: string): StagedFile {
   const bytes = Buffer.byteLength(text)
   const path = join(dir, name)
@@ -217,12 +220,12 @@ function stageFile(dir: string, name: string, text: string): StagedFile {
   }
 }
 
-/** The one sentence for a container that is not there, with a reason where there is more to say. */
+/** The error for a container that does not exist, with the reason if there is more to say. */
 export function notFound(id: string, reason?: string): RuntimeError {
   return new RuntimeError('NotFound', `container does not exist: "${id}"${reason === undefined ? '' : `: ${reason}`}`)
 }
 
-/** Whether a container is made: its state is on disk. */
+/** Whether a container is complete: its state is on disk. */
 export function hasState(root: string, id: string): boolean {
   return existsSync(join(stateDir(root, id), 'state.json'))
 }
@@ -232,7 +235,7 @@ function record(value: unknown): Record<string, string> {
   return Object.fromEntries(entries.filter((e): e is [string, string] => typeof e[1] === 'string'))
 }
 
-/** Reads the state of a container. @throws NotFound when there is none, Internal when it is damaged */
+/** Reads the state of a container. @throws NotFound when there is none; Internal when it is damaged */
 export function readState(root: string, id: string): SavedState {
   const text = readStateFile(stateDir(root, id), 'state.json')
   if (text === undefined) throw notFound(id)
@@ -246,7 +249,7 @@ export function readState(root: string, id: string): SavedState {
   if (typeof json !== 'object' || json === null) throw damaged('it is not an object')
   const fields: Record<string, unknown> = { ...json }
   const { version, init_process_pid: pid, init_process_start: start, created } = fields
-  // without a version it is runc's own; everything that this program ever wrote has one
+  // runc writes no version; this runtime has always written one
   const foreign = version === undefined ? readRuncConfig(fields['config']) : undefined
   if (foreign === undefined && version !== STATE_VERSION) {
     throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
@@ -263,7 +266,7 @@ export function readState(root: string, id: string): SavedState {
     created: typeof created === 'string' ? created : '',
     bundle: typeof bundle === 'string' ? bundle : '',
     rootfs: typeof rootfs === 'string' ? rootfs : '',
-    // no cgroup outlives its boot: what has this name now is somebody else's
+    // no cgroup outlives its boot: one of this name would be another program's
     cgroupPaths: stale ? {} : record(fields['cgroup_paths']),
     namespacePaths: record(fields['namespace_paths']),
     rootless: fields['rootless'] === true,
@@ -272,12 +275,12 @@ export function readState(root: string, id: string): SavedState {
   }
 }
 
-/** Whether two fields can be the number of a process and the time of its start; runc writes 0 for a container without one. */
+/** Whether two fields can be a pid and a start time. runc writes pid 0 for a container without a process. */
 export function isProcess(pid: unknown, start: unknown): boolean {
   return Number.isSafeInteger(pid) && Number.isSafeInteger(start) && Number(pid) <= MAX_PID && Number(start) >= 0
 }
 
-/** As state.json has it: the first field by runc's name for it. */
+/** As fields of state.json. `external_descriptors` is runc's name. */
 function madeFields({
   monitor,
   consoleSocket,
@@ -321,16 +324,16 @@ function readMade(fields: Readonly<Record<string, unknown>>, stale: boolean): Ma
   })
 }
 
-/** Text of the spec that a container was made from. @throws NotFound, Internal when the spec alone is missing */
+/** The text of the kept spec. @throws NotFound; Internal when only the spec is missing */
 export function readConfig(root: string, id: string): string {
   const text = readStateFile(stateDir(root, id), 'config.json')
   if (text !== undefined) return text
-  // a removal begins with the state
+  // removeState removes the state first: the container is being removed
   if (!hasState(root, id)) throw notFound(id)
   throw damagedFile(stateDir(root, id), 'config.json', 'it is missing')
 }
 
-/** Name of the user who owns a container's folder, "#" and the number for one without a name, "" when the folder is gone. */
+/** Name of the user who owns a container's folder; "#" and the uid for one without a name; "" without a folder. */
 export function ownerOf(root: string, id: string): string {
   const uid = statSync(stateDir(root, id), { throwIfNoEntry: false })?.uid
   if (uid === undefined) return ''
@@ -339,15 +342,15 @@ export function ownerOf(root: string, id: string): string {
     const line = new RegExp(`^([^:]*):[^:]*:${uid}:`, 'm').exec(readFileSync('/etc/passwd', 'utf8'))
     return line?.[1] ?? `#${uid}`
   } catch {
-    // a host without the file has no names
+    // without the file no user has a name
     return `#${uid}`
   }
 }
 
-/** Removes a container's folder; nothing there is fine. @throws what the system says, with the path that stayed */
+/** Removes a container's folder, if it exists. @throws what the kernel says, with the path that stays */
 export function removeState(root: string, id: string): void {
   try {
-    // first, so that what a removal leaves that is cut short is no container that runs without its spec
+    // first, so that an interrupted removal does not leave a complete container without its spec
     removeTree(join(stateDir(root, id), 'state.json'))
     removeTree(stateDir(root, id))
   } catch (error) {
@@ -357,7 +360,7 @@ export function removeState(root: string, id: string): void {
   }
 }
 
-/** Ids that have a folder below the root, sorted, finished or not; an absent root has none. */
+/** The ids with a folder below the root, sorted, complete or not. A root that does not exist has none. */
 export function listIds(root: string): string[] {
   try {
     return readdirSync(root, { withFileTypes: true })
