@@ -1,16 +1,16 @@
-/** Device nodes of this host as entries of `linux.devices`, for whoever gives a container some of them, or all. */
+/** Device nodes of this host as entries of `linux.devices`, for callers that give a container some of them, or all. */
 import { lstatSync, readdirSync, type Stats } from 'node:fs'
 import { join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import type { Device } from '../spec/types.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 
-/** Folders of /dev that are file systems of their own, which a container has too. */
+/** Folders of /dev that are left out: each container has its own, or they belong to a container manager or to udev. */
 const NOT_DEVICES = new Set(['pts', 'shm', 'fd', 'mqueue', '.lxc', '.lxd-mounts', '.udev'])
-/** The host's console is not for containers. */
+/** The host's console, which is left out: a container gets its own. */
 const CONSOLE = '/dev/console'
 
-/** The entry of a device node. @throws NotFound, InvalidArgument when it is no device */
+/** The entry of a device node. @throws NotFound; InvalidArgument when it is no device; PermissionDenied */
 export function deviceFromPath(path: string): Device {
   let found: Stats
   try {
@@ -27,7 +27,7 @@ export function deviceFromPath(path: string): Device {
   return device
 }
 
-/** The entries of every device node below /dev. @throws PermissionDenied */
+/** The entries of every device node below /dev. @throws Node's error for a folder that cannot be read */
 export function hostDevices(folder = '/dev'): readonly Device[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name)

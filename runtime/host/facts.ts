@@ -1,8 +1,8 @@
 /**
- * What the plan needs to know about the machine: mounted cgroup hierarchies, security modules, the last capability. Read at the first
- * use and kept, since none of it changes while a process lives.
+ * Facts about the host that shape a plan: mounted cgroup hierarchies, security modules, the last capability. They are
+ * read at the first use and kept, since none of them changes while this process lives. The functions at the end look at
+ * the namespaces of one process, at each call.
  */
-
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
@@ -13,26 +13,26 @@ import { NAMESPACES } from '../sys/linux.ts'
 export interface CgroupMount {
   readonly controllers: readonly string[]
   readonly mountpoint: string
-  /** path of this process's own cgroup in it */
+  /** path of this process's cgroup, from the mount point */
   readonly ownPath: string
 }
 
-/** Facts about the host that shape a plan. */
+/** The host's facts. */
 export interface HostFacts {
-  /** true when /sys/fs/cgroup itself is the v2 hierarchy */
+  /** /sys/fs/cgroup itself is the v2 hierarchy */
   readonly cgroup2: boolean
   readonly cgroupMounts: readonly CgroupMount[]
   readonly apparmor: boolean
   readonly selinux: boolean
   /** /proc/kcore exists */
   readonly kcore: boolean
-  /** not root of the machine: another user, or root of a user namespace; mknod and much else is impossible */
+  /** not root of the machine, but another user or root of a user namespace: mknod(2) and much else is impossible */
   readonly rootless: boolean
-  /** not even root of a user namespace: id maps of a new one are written by newuidmap(1), or hold one id */
+  /** not even root of a user namespace: newuidmap(1) writes the id maps of a new one, unless they hold one id */
   readonly unprivileged: boolean
   /** setgroups(2) may be called; it may not where /proc/self/setgroups says deny (user_namespaces(7)) */
   readonly setgroups: boolean
-  /** the limit of open files of processes whose document has none; left out: ours */
+  /** limit of open files for processes whose document has none; left out: they inherit the runtime's */
   readonly fileLimit?: FileLimit
   /** number of the highest capability that the kernel knows */
   readonly lastCap: number
@@ -47,7 +47,7 @@ function readOptional(path: string): string | undefined {
   }
 }
 
-/** A parameter that may not be read is there: the module is taken as enabled, so that a profile fails rather than being left out. */
+/** AppArmor counts as enabled when its parameter may not be read: then a profile fails, rather than being left out. */
 function appArmor(): boolean {
   try {
     return readFileSync('/sys/module/apparmor/parameters/enabled', 'latin1').startsWith('Y')
@@ -63,14 +63,14 @@ export function allowsSetgroups(pid: number | 'self'): boolean {
   return readOptional(`/proc/${pid}/setgroups`)?.trim() !== 'deny'
 }
 
-/** The initial user namespace maps every id to itself (user_namespaces(7)). */
+/** Only the initial user namespace maps every id to itself with one line (user_namespaces(7)). */
 function inUserNamespace(): boolean {
   return !/^\s*0\s+0\s+4294967295\s*$/.test(readOptional('/proc/self/uid_map') ?? '')
 }
 
 let facts: HostFacts | undefined
 
-/** The host's facts. */
+/** Reads the host's facts, once for this process. */
 export function hostFacts(): HostFacts {
   if (facts === undefined) {
     const mode = detectMode()
@@ -79,7 +79,7 @@ export function hostFacts(): HostFacts {
     facts = {
       cgroup2: mode === 'v2',
       cgroupMounts: readHierarchies(mode).map(({ controllers, mountpoint, ownPath }) => ({
-        // the v2 tree is known by having no controllers of its own
+        // UNIFIED is only this runtime's name for the v2 tree
         controllers: controllers.filter((name) => name !== UNIFIED),
         mountpoint,
         ownPath,
@@ -97,13 +97,13 @@ export function hostFacts(): HostFacts {
   return facts
 }
 
-/** The processes in the pid namespace of a process, that one first; those that we may not look at are left out. */
+/** The processes in the pid namespace of a process, that one first. Those that may not be looked at are left out. */
 export function namespaceProcesses(pid: number): number[] {
   const namespaceOf = (name: string | number): string | undefined => {
     try {
       return readlinkSync(`/proc/${name}/ns/pid`)
     } catch {
-      // gone meanwhile, or somebody else's
+      // it has ended, or belongs to another user
       return undefined
     }
   }
@@ -112,7 +112,7 @@ export function namespaceProcesses(pid: number): number[] {
   return own === undefined ? [pid] : [pid, ...others.filter((name) => namespaceOf(name) === own).map(Number)]
 }
 
-/** CLONE_NEW* flags of the namespaces in which a process differs from this one. */
+/** CLONE_NEW* flags of the namespaces in which a process differs from this one. @throws Node's error when it is gone */
 export function foreignNamespaces(pid: number): number {
   let flags = 0
   for (const { file, flag } of NAMESPACES) {

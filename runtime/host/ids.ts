@@ -1,7 +1,7 @@
-/** Small facts read off a spec: which namespaces it makes new, and which host ids its container ids are. Pure. */
+/** Facts that follow from a spec: which namespaces are new, and which host ids the container's ids are. Pure. */
 import type { IdMapping, Spec } from '../spec/types.ts'
 
-/** The kinds of namespaces that the spec creates (lists without a path). */
+/** The kinds of namespaces that the spec makes new: those without a path. */
 export function newNamespaces(spec: Spec): ReadonlySet<string> {
   return new Set(spec.linux.namespaces.filter((ns) => ns.path === undefined).map((ns) => ns.type))
 }
@@ -14,19 +14,20 @@ function mapId(mappings: readonly IdMapping[], id: number): number {
   return 65534
 }
 
-/** The host's uid for a uid of the container; an unmapped one is the overflow id 65534. */
+/** The host's uid for a uid of the container; for an unmapped one the kernel's overflow id, 65534. */
 export function hostUid(spec: Spec, uid: number): number {
   return mapId(spec.linux.uidMappings, uid)
 }
 
-/** The host's gid for a gid of the container. */
+/** The host's gid for a gid of the container; for an unmapped one the kernel's overflow id, 65534. */
 export function hostGid(spec: Spec, gid: number): number {
   return mapId(spec.linux.gidMappings, gid)
 }
 
 /**
- * The host's uid of the process's user, where the container may manage its cgroup itself: its spec mounts that for writing and hides, by a
- * new cgroup namespace, all that is above.
+ * The host's uid that is to own the container's cgroup, where the container may manage it; else undefined. It may where
+ * its spec mounts the cgroup for writing, and a new cgroup namespace hides all cgroups above. The owner is the user of
+ * the container's process.
  */
 export function cgroupOwner(spec: Spec): number | undefined {
   const writable = spec.mounts.some(

@@ -1,7 +1,7 @@
 /**
- * The runtime's half of the conversation with ts-init: status records become typed facts, in the order of the diagram in
- * proto/init-plan.ts. Invariant: whatever the helper does, each of `ready` and `executed` settles exactly once; end of file settles
- * what is still open.
+ * The runtime's half of the conversation with ts-init, which proto/init-plan.ts draws as a diagram. Status records of
+ * the helper become typed facts. Invariant: whatever the helper does, `ready` and `executed` settle at most once each.
+ * When the helper fails or ends before it is ready, both reject.
  */
 import { Socket } from 'node:net'
 import { type Op, RECORDS, SYNC_POINTS } from '../../proto/init-plan.ts'
@@ -15,15 +15,18 @@ const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks'> = new Map([
   [SYNC_POINTS.RUNTIME_HOOKS, 'onRuntimeHooks'],
 ])
 
-/** A point at which the container side waits for us. */
+/** A point at which the container side waits for the runtime. */
 export interface StopPoint {
-  /** the container process, on the host */
+  /** host pid of the container process */
   readonly pid: number
-  /** aborted when the container side is gone or given up */
+  /** aborted when the container side has gone or is given up */
   readonly signal: AbortSignal
 }
 
-/** What happens at these points; the container side goes on when the promise resolves, and when one rejects all is over. */
+/**
+ * The runtime's work at these points. The container side goes on when the promise resolves. A rejection ends the
+ * handshake with that error.
+ */
 export interface StopHandlers {
   /** a new user namespace of the process waits for its id maps */
   readonly onIdMaps?: (at: StopPoint) => Promise<void>
@@ -35,13 +38,15 @@ export interface StopHandlers {
   readonly onListener?: (at: StopPoint, fd: number) => Promise<void>
 }
 
-/** What the handshake tells its owner while it goes on. */
+/** Callbacks of the handshake to its owner. */
 export interface HandshakeEvents extends StopHandlers {
+  /** stage 0 has named the container process, which has not executed anything yet */
   readonly onChild: (pid: number) => void
-  /** whether the process was reaped: then its pid may be another's already */
+  /** whether the process was reaped: then its pid may have been reused */
   readonly isReaped: () => boolean
+  /** the terminal's master has been sent */
   readonly onConsole: () => void
-  /** the connection is over: every process that held the other end has exited or executed the program */
+  /** the connection has ended: every process that held the other end has exited or executed the program */
   readonly onClosed: () => void
 }
 
@@ -55,7 +60,7 @@ class Deferred {
       this.resolve = resolve
       this.reject = reject
     })
-    // whoever awaits it sees the rejection; nobody awaiting it is no fault
+    // a rejection that no caller awaits must not count as unhandled
     this.promise.catch(() => {})
   }
 }
@@ -84,27 +89,27 @@ export class Handshake {
     this.#socket = new Socket({ fd: status.take(), readable: true, writable: true })
     this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk))
     this.#socket.on('error', () => {
-      // ECONNRESET when the other side died with an answer of ours unread: the close that follows tells all there is
+      // ECONNRESET: the helper died before it read an answer; `close` follows and settles what is open
     })
     this.#socket.on('close', () => this.#closed())
   }
 
-  /** Settles when the container is created. */
+  /** Resolves when the container is created, or its program was executed. */
   get ready(): Promise<void> {
     return this.#ready.promise
   }
 
-  /** Settles when the program has been executed; never for a container, whose start has a conversation of its own. */
+  /** Resolves when the program has been executed. For a created container it does not: its exec fifo reports that. */
   get executed(): Promise<void> {
     return this.#executed.promise
   }
 
-  /** What went wrong, if anything has been reported. */
+  /** The first failure, if there was one. */
   get failure(): Error | undefined {
     return this.#failure
   }
 
-  /** Whether the helper has left without a word of what went wrong. */
+  /** Whether the helper ended early without a `failed` record. */
   get silent(): boolean {
     return this.#silent
   }
@@ -114,13 +119,13 @@ export class Handshake {
     this.#socket.write('c')
   }
 
-  /** Gives up: a container side that waits for an answer sees end of file; records that are still on their way are read. */
+  /** Gives up: a container side that waits for an answer sees end of file. Records that are still to come are read. */
   abandon(): void {
     this.#over.abort()
     this.#socket.end()
   }
 
-  /** Hangs up: a container that is created goes on without us. */
+  /** Closes the connection. A created container goes on without it. */
   release(): void {
     this.#socket.destroy()
   }
@@ -176,7 +181,7 @@ export class Handshake {
     }
   }
 
-  /** The other side waits: lets the handler do its part, then answers. */
+  /** Runs the handler of a point, then answers the waiting container side. */
   #stop(name: keyof StopHandlers | undefined, fd = -1): void {
     const handler = name === undefined ? undefined : this.#events[name]
     if (handler === undefined || this.#pid === undefined) {
@@ -185,7 +190,7 @@ export class Handshake {
       )
       return
     }
-    // it was killed, and this was said before; stage 0 may wait for us in its name
+    // the process was killed after it sent this record; stage 0 may wait for the answer on its behalf
     if (this.#events.isReaped()) {
       this.abandon()
       return
@@ -196,12 +201,12 @@ export class Handshake {
     )
   }
 
-  /** Settles when no handler of a stop is at work any more. */
+  /** Settles when no handler of a point is at work any more. */
   get idle(): Promise<void> {
     return this.#stopping
   }
 
-  /** Ends the conversation for a reason of our side; the container side sees end of file. */
+  /** Ends the conversation for a failure of the runtime; the container side sees end of file. */
   fail(error: Error): void {
     this.#fail(error)
     this.abandon()

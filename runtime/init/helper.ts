@@ -1,8 +1,8 @@
 /**
- * The init helper as an executable that no container can alter: ts-init is copied once per process into a sealed memory file and
- * always started from that, so that a container which reaches the file behind /proc/<pid>/exe finds it unwritable (CVE-2019-5736).
+ * The init helper as an executable that no container can alter. The runtime copies ts-init once per process into a
+ * sealed memory file and always starts that. A container that reaches the file behind /proc/<pid>/exe cannot write it
+ * (CVE-2019-5736).
  */
-
 import { accessSync, constants, readFileSync, writeSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
@@ -11,13 +11,13 @@ import { fcntl, memfdCreate } from '../sys/libc.ts'
 import { F_ADD_SEALS } from '../sys/linux.ts'
 import { helperPath } from '../sys/paths.ts'
 
-/** What its memory file is called, and so what /proc/<pid>/exe of a process says that has not executed its program yet. */
+/** Name of the memory file. /proc/<pid>/exe shows it for a process that has not executed its program yet. */
 export const HELPER_NAME = 'ts-init'
 const MFD_ALLOW_SEALING = 2
 const MFD_EXEC = 16
 /** F_SEAL_SEAL, SHRINK, GROW and WRITE (fcntl(2)). */
 const SEALS = 1 | 2 | 4 | 8
-/** Nobody changes the executable bits (fcntl(2)). */
+/** No process can change the executable bits (fcntl(2)). */
 const F_SEAL_EXEC = 32
 
 const sealed = new Map<string, OwnedFd>()
@@ -33,7 +33,10 @@ function createFile(): { file: OwnedFd; seals: number } {
   }
 }
 
-/** Path of the sealed helper for posix_spawn; the memory file lives as long as this process. @throws NotFound when it is not there, PermissionDenied when it is no program */
+/**
+ * Path of the sealed helper for posix_spawn(3). The memory file is kept as long as this process lives.
+ * @throws NotFound when the helper does not exist; PermissionDenied when it is not executable
+ */
 export function sealedHelper(path = helperPath()): string {
   let file = sealed.get(path)
   if (file === undefined) {
@@ -45,7 +48,7 @@ export function sealedHelper(path = helperPath()): string {
 
 function readHelper(path: string): Buffer {
   try {
-    // the memory file would be executable whatever this is
+    // checked here, since the memory file is executable in any case
     accessSync(path, constants.X_OK)
     return readFileSync(path)
   } catch (error) {

@@ -1,9 +1,8 @@
 /**
- * The id maps of a user namespace that a container joins and that nobody may live in: managers of pods make one, keep a mount of it, and
- * start the pod's processes later. The maps can only be read of a process in it, so one goes there for that moment, in the same way as the
- * container will.
+ * The id maps of a user namespace that a container joins and that may have no process. A pod manager makes one, keeps a
+ * bind mount of it, and starts the pod's processes later. The kernel shows the maps only through a process in the
+ * namespace. So a temporary process joins it, in the same way as the container will.
  */
-
 import { SYNC_POINTS } from '../../proto/init-plan.ts'
 import { CLONE_FLAGS } from '../plan/namespaces.ts'
 import { type IdMaps, type JoinedNamespace, readIdMaps } from '../spec/resolve.ts'

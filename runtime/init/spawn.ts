@@ -1,6 +1,7 @@
 /**
- * Starting ts-init with a plan: the fds it expects (init-plan.ts), the handshake, and the container process that it makes for us as our
- * own child. Invariant: when runPlan rejects or its handshake fails, `abort` leaves no process behind.
+ * Starts ts-init with a plan: the fds that it expects (init-plan.ts), the handshake, and the container process, which
+ * ts-init makes as a child of this process. Invariant: when the constructor throws, nothing was started; afterwards
+ * `abort` leaves no process behind.
  */
 import { writeSync } from 'node:fs'
 import { FDS, LIMITS, type Op } from '../../proto/init-plan.ts'
@@ -18,8 +19,8 @@ import { sealedHelper } from './helper.ts'
 import { ENDED_EARLY } from './records.ts'
 
 /**
- * Where the standard streams of a container process come from; all fds are borrowed and duplicated into the process. It can open again
- * what is behind them, with more rights than they have: processPipes() makes some that are nobody else's.
+ * The standard streams of a container process. All fds are borrowed and duplicated into the process. The process can
+ * open the files behind them again, even with more rights than the fds have; processPipes() makes streams of its own.
  */
 export type Stdio =
   | { readonly kind: 'fds'; readonly stdin: number; readonly stdout: number; readonly stderr: number }
@@ -27,38 +28,38 @@ export type Stdio =
       readonly kind: 'terminal'
       readonly width?: number
       readonly height?: number
-      /** newlines go out as the program writes them, without carriage returns: for a caller that relays to a terminal of its own */
+      /** the terminal adds no carriage returns: for a caller that relays to a terminal of its own; default: false */
       readonly bareNewlines?: boolean
-      /** a connected unix socket that receives the master instead of us (OCI console socket) */
+      /** connected unix socket that receives the master instead of the runtime (OCI console socket) */
       readonly socket?: number
     }
 
 /** What to run. */
 export interface PlanRun {
   readonly ops: readonly Op[]
-  /** the same as bytes, from whoever has made them in a turn of their own */
+  /** `ops` as bytes, if the caller encoded them already */
   readonly encoded?: Uint8Array
   readonly stdio: Stdio
   readonly reaper: Reaper
-  /** for what the helper says */
+  /** logs the helper's messages */
   readonly logger: Logger
-  /** the process exists; it has not executed anything yet */
+  /** called when the container process exists; it has not executed anything yet */
   readonly onChild?: ((pid: number) => void) | undefined
   readonly stops?: StopHandlers
   /** fds that the program gets as 3, 4, …: as many as the exec op says; borrowed and duplicated */
   readonly extraFds?: readonly number[]
-  /** the helper, instead of the installed one */
+  /** path of the helper; default: the installed one */
   readonly helper?: string | undefined
 }
 
-/** A helper at work, and the process that it makes. */
+/** A running helper, and the container process that it makes. */
 export class PlanProcess {
   readonly handshake: Handshake
-  /** for what the container side says */
+  /** logs the helper's messages */
   readonly logger: Logger
   /** the container process, known from the `child` record on */
   child: Child | undefined
-  /** the terminal's master, ours until somebody takes it */
+  /** the terminal's master, owned by this object until a caller takes it */
   console: OwnedFd | undefined
   readonly #stage0: Child
   readonly #closed: Promise<void>
@@ -155,26 +156,26 @@ export class PlanProcess {
     if (this.handshake.failure !== undefined) throw this.handshake.failure
   }
 
-  /** The same failure; of a process that left without a word, and was reaped, it says how it ended. */
+  /** The error, or a better one: of a process that ended without a message and was reaped, it says how it ended. */
   explained(error: unknown): unknown {
     const exit = this.child?.exit
     if (!this.handshake.silent || exit === undefined) return error
     return new RuntimeError('FailedPrecondition', `${ENDED_EARLY}: ${exitText(exit)}`, { cause: error })
   }
 
-  /** Lets go of a process that is created or executed. */
+  /** Closes the connection to a process that is created or executed, which goes on. */
   release(): void {
     this.handshake.release()
     this.console?.close()
   }
 
-  /** Kills what was started and waits until it is reaped. */
+  /** Kills helper and container process, and waits until both are reaped. */
   async abort(): Promise<void> {
     this.#aborting = true
     this.#stage0.kill(9)
     this.child?.kill(9)
     this.handshake.abandon()
-    // a child that stage 0 made but had not named yet is named by a record that is still to be read
+    // stage 0 may have made a child whose record is still to be read
     await this.#closed
     await this.handshake.idle
     await this.#stage0.exited

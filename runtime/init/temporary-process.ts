@@ -1,6 +1,7 @@
 /**
- * A process that lives only to be looked at: what belongs to a namespace (its id maps, a handle of it) can be had of a process in it alone.
- * ts-init is started with a plan whose process stops at a point where it waits for an answer, and is ended there instead of being answered.
+ * A process that lives only to be looked at: the kernel shows the id maps of a namespace, and a handle of it, only
+ * through a process in it. The runtime starts ts-init with a plan whose process stops at a point and waits for an
+ * answer. There the runtime looks at it, and ends it instead of answering.
  * Invariant: when the promise settles, the process is gone.
  */
 import { once } from 'node:events'
@@ -11,15 +12,18 @@ import { type Logger, silentLogger } from '../logger.ts'
 import type { Reaper } from '../sys/reaper.ts'
 import { PlanProcess } from './spawn.ts'
 
-/** Who starts the process, and hears what it says. */
+/** What starts the process and logs its messages. */
 export interface PassingHelpers {
   readonly reaper: Reaper
   readonly logger?: Logger | undefined
-  /** the helper, instead of the installed one */
+  /** path of the helper; default: the installed one */
   readonly helper?: string | undefined
 }
 
-/** Has the operations make a process, looks at it where it stops, and ends it. @throws what the operations met, and what `look` throws */
+/**
+ * Makes a process with the operations, looks at it at the point where it stops, and ends it.
+ * @throws what the operations met; what `look` throws
+ */
 export async function lookAtProcess<T>(
   ops: readonly Op[],
   stop: 'onIdMaps' | 'onRuntimeHooks',
@@ -30,7 +34,7 @@ export async function lookAtProcess<T>(
   const nowhere = openSync('/dev/null', constants.O_RDWR)
   try {
     const waiting = new PlanProcess({
-      // nobody lets it come as far as a program
+      // never reached: a plan must end with a program
       ops: [...ops, { op: 'program', args: ['/nothing'], env: [], uid: 0 }, { op: 'exec', fds: 0 }],
       stdio: { kind: 'fds', stdin: nowhere, stdout: nowhere, stderr: nowhere },
       reaper,
@@ -39,7 +43,7 @@ export async function lookAtProcess<T>(
       stops: {
         [stop]: async ({ pid, signal }: { pid: number; signal: AbortSignal }) => {
           seen.resolve(look(pid))
-          // it waits for an answer, and is ended instead
+          // no answer is sent: the process waits until `abort` below ends it
           if (!signal.aborted) await once(signal, 'abort')
           throw new RuntimeError('Canceled', 'what it was made for has been seen')
         },
