@@ -1,7 +1,7 @@
 /**
- * One mount in fstab terms, with the two options that no mount program knows: uidmap=CONTAINER:HOST:SIZE[,…] and gidmap=…, which say how
- * the ids of the files appear. The maps have to come from a user namespace, and a namespace from a process, which is given up as soon as
- * they are written.
+ * Mounts one entry in fstab terms on the host. Two options are of this runtime alone: uidmap=CONTAINER:HOST:SIZE[,…]
+ * and gidmap=…, which say how the ids of the files appear. mount_setattr(2) takes the maps from a user namespace, and
+ * only a process can make one. So a temporary process is started, its maps are written, and it is ended.
  */
 import { constants, openSync, writeFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
@@ -15,10 +15,13 @@ import { isMountedByProgram, mountByProgram } from './mount-program.ts'
 
 const ID_LIMIT = 2 ** 32
 
-/** Who starts what has to be started, and hears what it says. */
+/** What starts and logs the temporary process or the mount program. */
 export type MountHelpers = PassingHelpers
 
-/** Mounts one entry, with mapped ids where its options say so. @throws InvalidArgument, and what the mount met; nothing is left then */
+/**
+ * Mounts one entry, with mapped ids where its options say so. When it throws, nothing is mounted.
+ * @throws InvalidArgument for a bad option; what the mount met
+ */
 export async function mountEntry(entry: FsMount, helpers: MountHelpers): Promise<void> {
   const uid = mapsOf(entry, 'uidmap')
   const gid = mapsOf(entry, 'gidmap')
@@ -48,7 +51,7 @@ function mapsOf({ options, target }: FsMount, name: 'uidmap' | 'gidmap'): IdMapp
   })
 }
 
-/** A user namespace with these maps, and nobody in it. */
+/** Makes a user namespace with these maps and without a process; the caller owns the fd. */
 async function openUserNamespace(
   uid: readonly IdMapping[],
   gid: readonly IdMapping[],

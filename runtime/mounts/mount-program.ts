@@ -1,6 +1,7 @@
 /**
- * File systems that a program mounts and serves: the types fuse.NAME and fuse3.NAME, through mount.fuse and mount.fuse3 of libfuse, called
- * as mount(8) would. The program that serves lives as long as the mount does, on the host's side, and belongs to nobody's container.
+ * File systems that a program mounts and serves: the types fuse.NAME and fuse3.NAME. The runtime calls mount.fuse and
+ * mount.fuse3 of libfuse as mount(8) would. The serving program runs on the host as long as the mount exists, and
+ * belongs to no container.
  */
 import { delimiter } from 'node:path'
 import { RuntimeError } from '../errors.ts'
@@ -10,18 +11,21 @@ import { findProgram, searchFolders } from '../sys/path-search.ts'
 import type { Reaper } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 
-/** Where mount(8) has its helpers, besides the PATH. */
+/** Folders where mount(8) looks for its helpers, searched after PATH. */
 const HELPER_FOLDERS = ['/sbin', '/usr/sbin']
-/** A file system that is not there by then is waiting for something that does not come. */
+/** How long mounting may take. */
 const TIMEOUT_MS = 60_000
 const OUTPUT_BYTES = 2048
 
-/** Whether an entry is of that kind. */
+/** Whether an entry's type is fuse.NAME or fuse3.NAME. */
 export function isMountedByProgram({ type }: FsMount): boolean {
   return /^fuse3?\../.test(type)
 }
 
-/** Mounts one entry through its program. @throws Unimplemented when the program is missing, Internal with what it said when it failed */
+/**
+ * Mounts one entry through its program.
+ * @throws Unimplemented when the program is missing; DeadlineExceeded; Internal with the program's output
+ */
 export async function mountByProgram({ type, source, target, options }: FsMount, reaper: Reaper): Promise<void> {
   const [kind = '', name = ''] = [type.slice(0, type.indexOf('.')), type.slice(type.indexOf('.') + 1)]
   const what = `cannot mount "${source}" on "${target}"`

@@ -1,9 +1,8 @@
 /**
- * Taking fds out of a new process, and handing fds to somebody who listens on a unix socket: a pidfd of the process, the listener of its
- * seccomp filter. The connection is made before the process is, so that nobody listening is an error before there is anything to undo, and
- * is closed after its one message.
+ * Takes fds out of a new process, and passes fds to programs that listen on unix sockets. Such an fd is a pidfd of the
+ * process, its terminal's master, or the listener of its seccomp filter. Each connection is made before the process, so
+ * that a missing listener is an error before there is a process to undo. It is closed after its one message.
  */
-
 import { Socket } from 'node:net'
 import { resolve } from 'node:path'
 import { RuntimeError } from '../errors.ts'
@@ -15,12 +14,15 @@ import { SECCOMP_FILTER_FLAG_NEW_LISTENER } from '../sys/linux.ts'
 import { copyFdOf, openChild } from '../sys/pids.ts'
 import { connectUnix, sendFd } from '../sys/socket.ts'
 
-/** Connects to the socket that is to receive a pidfd. @throws InvalidArgument with the path */
+/** Connects to the socket that will receive a pidfd. @throws InvalidArgument with the path */
 export function connectPidfdSocket(path: string): OwnedFd {
   return connectTo(path, `cannot use the pidfd socket "${path}"`)
 }
 
-/** Connects to the socket that is to receive a terminal's master, if there is one. @throws InvalidArgument without a terminal, and what connecting met */
+/**
+ * Connects to the socket that will receive a terminal's master, if the caller named one.
+ * @throws InvalidArgument without a terminal; what connecting met
+ */
 export function connectConsole(options: {
   readonly stdio: Stdio
   readonly consoleSocket?: string
@@ -32,8 +34,8 @@ export function connectConsole(options: {
 }
 
 /**
- * Connects to the agent of a filter that has a listener; undefined for one that has not. A relative path counts from the bundle,
- * where its author is. @throws InvalidArgument when nobody listens
+ * Connects to the agent of a seccomp filter with a listener; undefined for a filter without one. A relative path counts
+ * from the bundle, as its author means it. @throws InvalidArgument when no program listens
  */
 export function connectAgent(
   profile: LinuxSeccomp | undefined,
@@ -54,7 +56,10 @@ function connectTo(path: string, what: string): OwnedFd {
   }
 }
 
-/** Sends a pidfd of a child that is not reaped yet; `word` is what the message says: "standard" for init, "setns" for an exec. */
+/**
+ * Sends a pidfd of a child that is not reaped yet, and closes the socket. `word` is the text of the message: "standard"
+ * for init, "setns" for an exec. @throws FailedPrecondition when the child has ended
+ */
 export function sendPidfd(socket: OwnedFd, pid: number, word: 'standard' | 'setns'): void {
   using pidfd = openChild(pid)
   if (pidfd === undefined) throw new RuntimeError('FailedPrecondition', `process ${pid} has already ended`)
@@ -62,28 +67,31 @@ export function sendPidfd(socket: OwnedFd, pid: number, word: 'standard' | 'setn
   socket.close()
 }
 
-/** A copy of an fd of a child that is not reaped yet; its own stays open. */
+/** Copies an fd of a child that is not reaped yet; the child keeps its own. @throws FailedPrecondition when it ended */
 export function takeFd(pid: number, fd: number): OwnedFd {
   using pidfd = openChild(pid)
   if (pidfd === undefined) throw new RuntimeError('FailedPrecondition', `process ${pid} has already ended`)
   return copyFdOf(pidfd.fd, fd)
 }
 
-/** What the agent is told about the process (ContainerProcessState of the specification). */
+/** The facts for the agent's message (ContainerProcessState of the OCI runtime spec). */
 export interface ListenerFacts {
   readonly id: string
   readonly bundle: string
   readonly spec: Spec
-  /** the process that loaded the filter, on the host */
+  /** host pid of the process that loaded the filter */
   readonly pid: number
   /** number of the listener in that process */
   readonly fd: number
-  /** the container's init */
+  /** host pid of the container's init */
   readonly init: number
   readonly status: OciStatus
 }
 
-/** Takes the listener out of the process and sends it to the agent; resolves when all was sent. Takes over the socket. */
+/**
+ * Takes the listener out of the process and sends it to the agent; resolves when all was sent. Takes ownership of the
+ * socket. @throws what sending met; aborting the signal ends the wait for a slow agent
+ */
 export async function sendListener(
   socket: OwnedFd | undefined,
   { id, bundle, spec, pid, fd, init, status }: ListenerFacts,
@@ -108,7 +116,7 @@ export async function sendListener(
     socket.close()
     return
   }
-  // a state with annotations can be longer than what the socket takes at once
+  // a document with many annotations can be longer than the socket's buffer
   const rest = new Socket({ fd: socket.take() })
   const giveUp = (): void => void rest.destroy(new Error('the seccomp agent did not read its message'))
   signal.addEventListener('abort', giveUp, { once: true })

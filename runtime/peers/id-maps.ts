@@ -1,7 +1,8 @@
 /**
- * The id maps of a new user namespace when we are no root: a user may map his own id alone, and everything else only through the setuid
- * programs newuidmap(1) and newgidmap(1), which look at /etc/subuid and /etc/subgid. A user who maps his own group must first give up
- * setgroups(2) for the namespace (user_namespaces(7)). Root leaves all of this to the helper, which writes the maps by itself.
+ * The id maps of a new user namespace of an unprivileged runtime. A user may map only the user's own id. All other ids
+ * need the setuid programs newuidmap(1) and newgidmap(1), which check /etc/subuid and /etc/subgid. A user who maps only
+ * the user's own group must first give up setgroups(2) for the namespace (user_namespaces(7)). When the runtime is
+ * root, the init helper writes the maps instead.
  */
 import { writeFileSync } from 'node:fs'
 import { RuntimeError, specError } from '../errors.ts'
@@ -15,18 +16,18 @@ import type { Reaper } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 import { runProgram } from './program.ts'
 
-/** How much of what a mapping program says is kept for the error. */
+/** How much of a mapping program's output is kept for the error. */
 const OUTPUT_BYTES = 1024
 
 /** One of the two maps. */
 interface IdMap {
   readonly kind: 'uid' | 'gid'
   readonly mappings: readonly IdMapping[]
-  /** path of the program that writes it; left out: it holds our own id alone, and we write it */
+  /** path of the program that writes it; left out: it maps only the user's own id, and the runtime writes it */
   readonly program?: string
 }
 
-/** How the maps of a container are written by us. */
+/** How an unprivileged runtime writes the maps of a container. */
 export interface IdMapPlan {
   readonly uid: IdMap
   readonly gid: IdMap
@@ -34,7 +35,11 @@ export interface IdMapPlan {
   readonly setgroups: boolean
 }
 
-/** How to write the id maps of a spec; undefined where that is not for us to do. Finds the programs before anything is started. @throws InvalidArgument, FailedPrecondition */
+/**
+ * Plans the id maps of a spec; undefined where the init helper writes them, or where there is no new user namespace.
+ * The programs are looked for here, before anything is started.
+ * @throws InvalidArgument without a user namespace; FailedPrecondition when a program is missing
+ */
 export function planIdMaps(spec: Spec): IdMapPlan | undefined {
   if (!hostFacts().unprivileged) return undefined
   if (!spec.linux.namespaces.some(({ type }) => type === 'user')) {
@@ -61,16 +66,16 @@ function mapProgram(name: string): string {
   )
 }
 
-/** A process that waits in its new user namespace. */
+/** A process that waits for its maps in a new user namespace. */
 export interface MapTarget {
   readonly pid: number
   /** starts the programs */
   readonly reaper: Reaper
-  /** aborted when nobody waits any more */
+  /** aborted when the process has gone or is given up */
   readonly signal: AbortSignal
 }
 
-/** Writes the maps of a process that waits for them. @throws PermissionDenied, FailedPrecondition with what the program said */
+/** Writes the maps of a waiting process. @throws PermissionDenied; FailedPrecondition with what the program printed */
 export async function writeIdMaps(plan: IdMapPlan, target: MapTarget): Promise<void> {
   if (plan.gid.program === undefined) write(`/proc/${target.pid}/setgroups`, 'deny')
   await writeMap(plan.gid, target)

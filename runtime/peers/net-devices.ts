@@ -1,8 +1,10 @@
 /**
- * Network devices that move into the container's network namespace (`linux.netDevices`): by rtnetlink, with the rights of the host, over
- * one socket here and one that ts-init has opened there. Invariant: all that can be known to fail is known before a device is touched; what
- * is saved is saved before the kernel forgets it; and moving and renaming is one request. A device that was moved is not moved back when a
- * later step fails: it goes where it goes when the container ends.
+ * Moves network devices into the container's network namespace (`linux.netDevices`). The runtime does it by rtnetlink,
+ * with the rights of the host, over one socket of its own and one that ts-init has opened in that namespace.
+ * Invariants: of each device, all checks come before it is changed. Its addresses are saved before the kernel drops
+ * them. Moving and renaming is one request.
+ * A device that was moved is not moved back when a later step fails. The kernel decides where it goes when the
+ * namespace ends.
  */
 
 import { setImmediate } from 'node:timers/promises'
@@ -32,7 +34,7 @@ const RTM_GETADDR = 22
 const NLM_F_EXCL = 0x200
 const NLM_F_CREATE = 0x400
 
-/** struct ifinfomsg: family u8, padding u8, type u16, index i32, flags u32, mask of the flags to be changed u32. */
+/** struct ifinfomsg: family u8, padding u8, type u16, index i32, flags u32, mask of the changed flags u32. */
 const LINK_BYTES = 16
 const IFLA_IFNAME = 3
 const IFLA_NET_NS_FD = 28
@@ -47,24 +49,28 @@ const IFA_BROADCAST = 4
 const IFA_FLAGS = 8
 const RT_SCOPE_UNIVERSE = 0
 const IFA_F_PERMANENT = 0x80
-/** IFA_F_NODAD and IFA_F_NOPREFIXROUTE: what somebody has asked for; the others tell what became of the address. */
+/** IFA_F_NODAD and IFA_F_NOPREFIXROUTE, which an administrator sets; the other flags are the kernel's own. */
 const KEPT_FLAGS = 0x202
 
 const MAX_ADDRESSES = 64
 const MAX_INDEX_TRIES = 256
 
-/** A device, its name in the container if that is another one, and where it is moved from and to: connected sockets, borrowed. */
+/** One device to move. */
 export interface NetDeviceMove {
   readonly name: string
+  /** its name in the container; left out: the same */
   readonly newName?: string | undefined
+  /** rtnetlink socket in the namespace that the device is in; borrowed */
   readonly home: number
+  /** connected rtnetlink socket in the container's network namespace; borrowed */
   readonly there: number
 }
 
 /**
- * Moves the devices of a spec, by the socket that the container process waits with: until it is answered, no code of an image runs there.
- * Devices go where the socket is from, whatever the process may have entered since; anything but a netlink socket is refused unused.
- * The kernel may take a while for each: others of the process get their turn between two.
+ * Moves the devices of a spec. `fd` is the number of a netlink socket in the container process `pid`, which waits until
+ * it is answered; until then it runs no code of the image. Devices go to the namespace of that socket, even if the
+ * process has entered another one since. Anything but a netlink socket is refused unused.
+ * A move can take long in the kernel: other work of this process has its turn after each.
  * @throws what the kernel says, with the device's pointer; the signal's reason
  */
 export async function moveNetDevices(
@@ -84,14 +90,14 @@ export async function moveNetDevices(
   }
 }
 
-/** Moves one device with its permanent global addresses, and brings it up. @throws what the kernel says, with the device's pointer */
+/** Moves one device and its permanent global addresses, and brings it up. @throws what the kernel says, at its pointer */
 export function moveNetDevice({ name, newName, home, there }: NetDeviceMove): void {
   let doing = ''
   try {
     const index = requireIndex(home, name)
     doing = ': its name in the container'
     if (findIndex(there, newName ?? name) !== undefined) throw failure(EEXIST)
-    // first: the kernel takes those of IPv6 from a link that goes down
+    // before the device goes down, since the kernel then drops its IPv6 addresses
     doing = ': read its addresses'
     const addresses = savedAddresses(home, index)
     doing = ': take it down'
@@ -110,7 +116,7 @@ export function moveNetDevice({ name, newName, home, there }: NetDeviceMove): vo
   }
 }
 
-/** As a failure of the helper reads: what was being done, the errno by its name for people, in words for tools that look for them. */
+/** An error that reads like a helper's failure: the step, then the errno by name for people and in words for tools. */
 function moveError(step: string, pointer: string, error: unknown): unknown {
   const errno = errnoOf(error)
   if (errno === 0) return error
@@ -176,7 +182,10 @@ function setUp(fd: number, index: number, up: boolean): void {
   change(fd, { type: RTM_NEWLINK, body: linkBody(index, [], up ? IFF_UP : 0, IFF_UP) })
 }
 
-/** The index that the device has in its new home: its old one, or if that is taken the next free one; so that we know it by that. */
+/**
+ * Moves the device and returns its index in the container: the old one or, if that is taken, the next free one. The
+ * request names the index, so that the runtime knows the device there.
+ */
 function moveLink({
   home,
   there,
@@ -202,7 +211,7 @@ function moveLink({
   throw failure(EBUSY)
 }
 
-/** The kernel is asked for this device alone: while others come and go, a list of all may have an entry twice, or miss one. */
+/** Asks the kernel for this device alone: while others come and go, a list of all may repeat an entry or miss one. */
 function savedAddresses(fd: number, index: number): Buffer[] {
   const wanted = Buffer.alloc(ADDRESS_BYTES)
   wanted.writeUInt32LE(index, 4)
@@ -212,7 +221,10 @@ function savedAddresses(fd: number, index: number): Buffer[] {
   return saved
 }
 
-/** One address of the list, as the request that makes it again. Those that the kernel or a lease gave, or of a link only, are left out. */
+/**
+ * One address of the list, as the body of the request that makes it again. Addresses that are not permanent (of a DHCP
+ * lease, or made by the kernel) or not global are left out.
+ */
 function keptAddress({ type, body }: RouteMessage, index: number): Buffer | undefined {
   if (type !== RTM_NEWADDR || body.length < ADDRESS_BYTES) return undefined
   let flags = body.readUInt8(2)

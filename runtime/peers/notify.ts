@@ -1,7 +1,8 @@
 /**
- * Readiness for a service manager (sd_notify(3)): the manager's socket is on the host, so the container gets one of its own, below
- * /run/notify, and whoever starts the container passes its READY=1 on, together with the pid that the manager is to watch. Nothing else
- * that a program may tell its manager gets through. The folder is bind-mounted at create, the socket in it is made at start.
+ * Readiness for a service manager (sd_notify(3)). The manager's socket is on the host, so the container gets a socket
+ * of its own below /run/notify. The command that starts the container passes the program's READY=1 on to the manager,
+ * with the pid that the manager shall watch. No other message of the program gets through. The folder is bind-mounted
+ * at create; the socket in it is made at start.
  */
 import { chmodSync, existsSync, mkdirSync, writeSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -17,12 +18,12 @@ import { sendFd } from '../sys/socket.ts'
 
 const FOLDER = '/run/notify'
 const SOCKET = 'notify.sock'
-/** sd_notify's own bound of a message */
+/** systemd's own bound for a message */
 const MAX_BYTES = 4096
-/** How long a service manager may take to see what was sent, as sd_notify_barrier(3) is used elsewhere. */
+/** How long a service manager may take to read the message (sd_notify_barrier(3)). */
 const BARRIER_MS = 30_000
 
-/** What identifies a process; its number alone can be another's by now. */
+/** A process. Its pid alone could have been reused. */
 interface ProcessIdentity {
   readonly pid: number
   readonly startTime: bigint
@@ -36,11 +37,11 @@ function hostFolder(root: string, id: string): string {
 export function makeNotifyFolder(root: string, id: string): void {
   const source = hostFolder(root, id)
   mkdirSync(source)
-  // the umask may have taken away what a container's user needs to reach the socket
+  // the umask may have masked the rights that the container's user needs to reach the socket
   chmodSync(source, 0o755)
 }
 
-/** The spec that shows that folder to the program. */
+/** Adds the mount of that folder, and NOTIFY_SOCKET, to a spec. */
 export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
   const options = ['bind', 'nosuid', 'noexec', 'nodev', 'ro']
   const source = hostFolder(root, id)
@@ -49,7 +50,7 @@ export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
   return { ...spec, mounts: [...spec.mounts, mount], process: { ...spec.process, env } }
 }
 
-/** The host's end of a container's notify socket. */
+/** The host's end of a container's notify socket, which it owns. */
 export class NotifySocket implements Disposable {
   readonly #fd: OwnedFd
 
@@ -57,12 +58,12 @@ export class NotifySocket implements Disposable {
     this.#fd = fd
   }
 
-  /** Listens; undefined when the container was created without one. */
+  /** Starts to listen; undefined when the container was created without this folder. @throws what the kernel says */
   static open(root: string, id: string): NotifySocket | undefined {
     const folder = hostFolder(root, id)
     if (!existsSync(folder)) return undefined
     const path = join(folder, SOCKET)
-    // of an earlier start that failed
+    // an earlier start that failed may have left one
     removeFile(path)
     const socket = new NotifySocket(bindDatagram(path))
     chmodSync(path, 0o777)
@@ -70,8 +71,9 @@ export class NotifySocket implements Disposable {
   }
 
   /**
-   * Waits until the program (the process `init`) is ready or has ended, and tells the manager that listens on `address`
-   * of the former: READY=1, and that `mainPid` is to be watched. @throws Unavailable when the manager cannot be reached
+   * Waits until the program (the process `init`) is ready or has ended. If it is ready, sends READY=1 to the manager
+   * that listens on `address`, with `mainPid` as the pid to watch.
+   * @throws Unavailable when the manager cannot be reached; DeadlineExceeded when it does not read the message
    */
   async relay(address: string, init: ProcessIdentity, mainPid: number, logger: Logger): Promise<void> {
     using pidfd = openProcess(init.pid, init.startTime)
@@ -98,7 +100,7 @@ async function tell(address: string, ready: string, mainPid: number): Promise<vo
   try {
     using manager = connectDatagram(address)
     writeSync(manager.fd, `${ready}\nMAINPID=${mainPid}\n`)
-    // the manager looks the sender up when it reads: wait for that, since this process may end next (sd_notify_barrier(3))
+    // the manager looks the sender up when it reads, and this process may end next: wait for the read
     const { read, write } = pipePair()
     using seen = read
     {

@@ -1,9 +1,9 @@
 /**
- * Running a program of somebody else to its end: a hook, a helper of the system. Its input is a memory file, so that nothing is lost or
- * waited for when it reads none of it; its output is drained all the time and only the end of it is kept. Invariants: when the promise
- * settles, the program has been reaped; a child that it leaves behind with our pipe in its hands keeps nobody waiting.
+ * Runs another program until it ends: a hook, or a helper of the system. Its input is a memory file, so that the
+ * runtime never waits for a program that does not read. Its output is drained as it comes; only the last part is kept.
+ * Invariants: when the promise settles, the program has been reaped. A child that the program leaves behind may hold
+ * the output pipe open; the runtime does not wait for it.
  */
-
 import { constants, openSync, readSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { OwnedFd, pipePair } from '../sys/fd.ts'
@@ -11,34 +11,34 @@ import { memfdCreate } from '../sys/libc.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import type { Exit, Reaper } from '../sys/reaper.ts'
 
-/** What a pipe can hold (pipe(7)): no more than this was written before the program ended. */
+/** The capacity of a pipe (pipe(7)): once the program has ended, at most this much of its output is still unread. */
 const PIPE_BYTES = 65536
 
 /** What to run. */
 export interface ProgramOptions {
   readonly reaper: Reaper
-  /** absolute */
+  /** absolute path */
   readonly path: string
-  /** all of it, the first word included */
+  /** all arguments, argv[0] included */
   readonly argv: readonly string[]
-  /** all of it */
+  /** the whole environment */
   readonly env: readonly string[]
   readonly cwd: string
-  /** its standard input; left out: /dev/null */
+  /** text of its standard input; left out: /dev/null */
   readonly input?: string
-  /** what /proc calls the file of that input: by it the program is found where nobody knows its pid */
+  /** name of the input's memory file in /proc, which identifies the program while its pid is not recorded */
   readonly inputName?: string | undefined
   /** how much of the end of each output stream is kept */
   readonly outputBytes: number
-  /** the program and its process group are killed then; left out: no bound */
+  /** after this time the program and its process group are killed; left out: no bound */
   readonly timeoutMs?: number
-  /** it has been started */
+  /** called when the program has been started */
   readonly onStart?: ((pid: number) => void) | undefined
   /** aborting kills the program and its process group */
   readonly signal?: AbortSignal | undefined
 }
 
-/** How it ended and the last of what it said. */
+/** How the program ended, and the end of its output. */
 export interface ProgramResult {
   readonly exit: Exit
   readonly stdout: string
@@ -46,12 +46,12 @@ export interface ProgramResult {
   readonly timedOut: boolean
 }
 
-/** The end of a stream. */
+/** Drains an output stream and keeps its end. */
 class Tail {
   readonly #limit: number
   readonly #fd: number
   readonly #socket: Socket
-  /** What is read goes through this one, however much it is: buffers of Node's own would pile up until a collection. */
+  /** the one buffer for all reads: buffers that Node makes would pile up until a garbage collection */
   readonly #chunk = Buffer.allocUnsafeSlow(PIPE_BYTES)
   #kept: Buffer = Buffer.alloc(0)
 
@@ -69,7 +69,7 @@ class Tail {
       onread: { buffer: this.#chunk, callback },
     })
     this.#socket.on('error', () => {
-      // a pipe whose other end was closed; what was read is kept
+      // the pipe broke; what was read until then is kept
     })
     this.#socket.resume()
   }
@@ -77,11 +77,11 @@ class Tail {
   #keep(chunk: Buffer): void {
     const last = chunk.subarray(-this.#limit)
     const room = this.#limit - last.length
-    // a copy, since the next thing that is read takes the chunk's place
+    // a copy: the next read overwrites the chunk
     this.#kept = Buffer.concat([room > 0 ? this.#kept.subarray(-room) : Buffer.alloc(0), last])
   }
 
-  /** The program has ended: takes what is still in the pipe and lets go of it. */
+  /** Reads what is still in the pipe after the program ended, and closes it. */
   end(): string {
     if (!this.#socket.destroyed) {
       try {
@@ -92,7 +92,7 @@ class Tail {
           left -= count
         }
       } catch {
-        // EAGAIN: it is empty, and somebody else still has the other end
+        // EAGAIN: the pipe is empty, and another process still holds the other end
       }
       this.#socket.destroy()
     }
@@ -100,7 +100,7 @@ class Tail {
   }
 }
 
-/** Runs a program to its end. @throws what posix_spawn met, before anything was started */
+/** Runs a program until it ends. @throws what posix_spawn(3) met; the reason of a signal that was aborted before */
 export async function runProgram(options: ProgramOptions): Promise<ProgramResult> {
   const { reaper, path, argv, env, cwd, outputBytes, timeoutMs, signal } = options
   signal?.throwIfAborted()

@@ -1,7 +1,8 @@
 /**
- * The hooks that run on the host's side: prestart and createRuntime while a container is made, poststart and poststop. They run one
- * after the other in the order of the list; one without an environment inherits ours. Invariant: the first hook that fails ends its list, but for poststop: there the
- * container is gone already, so a failure is a warning and the next one still runs.
+ * The hooks that run on the host: prestart and createRuntime while a container is made, then poststart and poststop.
+ * They run one after the other in the order of the list. A hook without an environment inherits the runtime's.
+ * Invariant: the first hook that fails ends its list. The exception is poststop: the container has gone already, so a
+ * failure is a warning and the next hook still runs.
  */
 import { existsSync } from 'node:fs'
 import { LIMITS } from '../../proto/init-plan.ts'
@@ -14,16 +15,17 @@ import { Reaper } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 import { type ProgramResult, runProgram } from './program.ts'
 
-/** What a timer of Node can hold: 24 days. */
+/** The longest timer of Node: 24 days. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
-/** The hooks of this side, by name. */
+/** The names of the hooks that run on the host. */
 export type HostHookName = Exclude<HookName, 'createContainer' | 'startContainer'>
 
-/** Told of each hook before it is there, so that none can go on that nobody knows of. */
+/** Records each hook before it exists, so that a later command can end one whose runtime was killed. */
 export interface HookJournal {
-  /** a hook is about to be started; returns a name for the file that is its standard input */
+  /** called before a hook is started; returns a name for the file of its standard input */
   readonly willStart: () => string
+  /** called when the hook has been started */
   readonly started: (pid: number) => void
 }
 
@@ -31,20 +33,20 @@ export interface HookJournal {
 export interface HookRun {
   readonly name: HostHookName
   readonly hooks: readonly Hook[]
-  /** the document on their standard input */
+  /** the document that each hook gets on its standard input */
   readonly state: OciState
   readonly logger: Logger
-  /** keeps an account of each hook, for whoever must end it when we cannot */
+  /** records each hook; left out: none is recorded */
   readonly journal?: HookJournal | undefined
-  /** aborting kills the hook that runs */
+  /** aborting kills the running hook */
   readonly signal?: AbortSignal | undefined
 }
 
-/** Runs hooks; nothing to do costs nothing. @throws Internal for the first that fails, except for poststop */
+/** Runs a list of hooks; an empty list costs nothing. @throws Internal for the first that fails, except for poststop */
 export async function runHooks({ name, hooks, state, logger, signal, journal }: HookRun): Promise<void> {
   if (hooks.length === 0) return
   const input = JSON.stringify(state)
-  // the working directory of runc's hooks, as long as it is there
+  // runc runs hooks in the bundle, too
   const cwd = existsSync(state.bundle) ? state.bundle : '/'
   for (const [index, hook] of hooks.entries()) {
     try {
@@ -107,7 +109,7 @@ function ending({ exit, timedOut }: ProgramResult, timeout: number | undefined):
   return exit.status === 0 ? undefined : exitText(exit)
 }
 
-/** Whatever a hook prints, the error stays one line. */
+/** Escapes control characters, so that the error stays one line whatever a hook prints. */
 function printable(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, (control) => (control === '\n' ? '\\n' : encodeURIComponent(control)))
 }
