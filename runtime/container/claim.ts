@@ -1,7 +1,10 @@
 /**
- * An id from the moment it is claimed until its state is on disk. The claim is the folder, locked; in it a record of what is about to
- * exist, one JSON object per line, each written before the thing it names, so that a create that was killed at any point can be cleaned
- * up. Invariant: the record names nothing that was there before: no cgroup that somebody else made, no process that is not ours.
+ * An id from the moment it is claimed until its state is on disk. The claim is the container's folder, locked by its
+ * creator. A record in the folder lists what the create makes, one JSON object per line. A later command can therefore
+ * clean up a create that was killed at any point. Each line is written before the thing that it names exists. A pid is
+ * known only afterwards; init ends with its creator, and a hook is named by its input first.
+ * Invariant: until the create is complete, the record names only what this create made: no cgroup that existed before,
+ * no process of another program.
  */
 import { closeSync, constants, existsSync, openSync, renameSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -28,7 +31,7 @@ export class Claim {
     this.#lock = lock
   }
 
-  /** Claims an id. @throws AlreadyExists */
+  /** Claims an id. @throws AlreadyExists; what errnoCode says where the folder cannot be made */
   static async take(root: string, id: string): Promise<Claim> {
     const dir = claimState(root, id)
     failpoint('create:claimed')
@@ -37,19 +40,19 @@ export class Claim {
     return new Claim(join(dir, RECORD), lock)
   }
 
-  /** Directories that will be made as the container's cgroup; one that is there already is not ours to remove. */
+  /** Records the cgroup directories that will be made. One that exists already is left out: it must not be removed. */
   willMakeCgroup(paths: Readonly<Record<string, string>>, bundle: string): void {
     const ours = Object.entries(paths).filter(([, path]) => !existsSync(path))
     this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours) })
     failpoint('create:recorded')
   }
 
-  /** The mount that will be made on the root among our own, or was. */
+  /** Records the mount on the root in the caller's mount namespace, before or after it is made. */
   willMountRoot(mount: RootMount | undefined): void {
     if (mount !== undefined) this.#write({ root_mount: mount })
   }
 
-  /** The process that becomes the container's init; it waits for us, and ends when we do. */
+  /** Records the process that becomes the container's init. It waits for its creator and ends when the creator does. */
   madeProcess(pid: number): void {
     const start = processStat(pid)?.startTime
     if (start !== undefined) this.#write({ pid, start: Number(start) })
@@ -57,13 +60,14 @@ export class Claim {
   }
 
   /**
-   * The hooks, which do not end with us: whoever removes what we left ends the one that runs. Its pid is known only when it runs already,
-   * so until that is written down it is known by the name of its input; our lock, which a child holds until it executes its program,
-   * keeps others from looking too early. What a hook leaves behind may have that input too, and is none of ours.
+   * Records each hook. A hook does not end with its creator, so the command that cleans up must end it. Its pid is
+   * known only once it runs; until the pid is recorded, the name of its input file identifies it. A child holds the
+   * lock until it executes its program, so no other command looks before the hook has that input. Processes that a hook
+   * leaves behind may have the same input; they are left alone.
    */
   readonly hooks: HookJournal = {
     willStart: () => {
-      // no other of this boot is called so, and of another boot nothing is looked for
+      // unique within a boot; no process of an earlier boot is ever looked for
       const name = `hook-${getpid()}-${process.hrtime.bigint()}`
       this.#write({ hook_pid: null, hook_start: null, hook_input: name })
       return name
@@ -82,7 +86,10 @@ export class Claim {
     writeSync(this.#record, `${JSON.stringify(line)}\n`)
   }
 
-  /** The state is on disk. The record stays, under a name that says so: it is short, and tells what to remove should the state be damaged. */
+  /**
+   * Notes that the state is on disk. The record is kept under another name: should the state be damaged, it still says
+   * what to remove.
+   */
   complete({ pid, startTime, cgroupPaths, bundle, made }: SavedState): void {
     const hook = { hook_pid: null, hook_start: null, hook_input: null }
     this.willMountRoot(made.rootMount)
@@ -90,7 +97,7 @@ export class Claim {
     renameSync(this.#path, join(dirname(this.#path), MADE))
   }
 
-  /** Lets others at the container. */
+  /** Releases the lock. */
   [Symbol.dispose](): void {
     if (this.#record >= 0) closeSync(this.#record)
     this.#record = -1
@@ -98,7 +105,10 @@ export class Claim {
   }
 }
 
-/** Why a container has no state: it is not there, it is just being made, its create was interrupted, or it was lost; and then what to do. */
+/**
+ * The error for a container without a state: it does not exist, is being made, was interrupted, or lost its state.
+ * The last two say what to do.
+ */
 export function explainMissing(root: string, id: string): RuntimeError {
   if (!existsSync(stateDir(root, id))) return notFound(id)
   using free = tryLockContainer(root, id, 'shared')
@@ -106,7 +116,7 @@ export function explainMissing(root: string, id: string): RuntimeError {
   return new RuntimeError('Unavailable', `container "${id}" is not made yet: another command is working on it`)
 }
 
-/** The refusal of what an interrupted create, or the loss of its state, has left. */
+/** The error for what an interrupted create left, or for a container that lost its state. */
 export function unfinished(root: string, id: string): RuntimeError {
   if (isMade(root, id)) return damagedFile(stateDir(root, id), 'state.json', 'it is missing')
   return notFound(id, `its create was interrupted; \`delete --force ${id}\` removes what it left`)

@@ -1,7 +1,7 @@
 /**
- * A container from create to delete: its cgroup, its init process, its state on disk. The order of the code below is the order of a
- * container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing behind;
- * the status is derived from facts (freezer, process, fifo), never stored.
+ * A container from create to delete: its cgroup, its init process, its state on disk. The methods stand in the order of
+ * a container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing
+ * behind; the status is derived from facts (freezer, process, fifo) and never stored.
  */
 
 import { existsSync } from 'node:fs'
@@ -58,16 +58,16 @@ export class Container {
   readonly bundle: string
   readonly cgroup: Cgroup
   readonly init: RunningProcess
-  /** absolute path of its root file system on the host */
+  /** absolute path of the root file system on the host */
   readonly rootfs: string
   /** RFC 3339 time of creation */
   readonly created: string
   readonly #logger: Logger
   readonly #state: ContainerState
   #spec: Spec
-  /** the helper that made init; undefined for a container that was loaded from its state, and once we have let go of it */
+  /** the helper that made init; undefined for a container that was loaded from its state, and once released */
   #run: PlanProcess | undefined
-  /** why no process can be run in it: its spec is not known to the end */
+  /** why no process can be run in it: only a part of its spec is known */
   readonly #lacking: RuntimeError | undefined
   #started = false
   /** SIGKILL was sent to init */
@@ -103,7 +103,10 @@ export class Container {
     this.#lacking = parts.lacking
   }
 
-  /** Creates a container and its init process, which waits for `start`. @throws AlreadyExists, InvalidArgument, and what the set-up met */
+  /**
+   * Creates a container and its init process, which waits for `start`.
+   * @throws AlreadyExists, InvalidArgument, ResourceExhausted, and what the set-up met
+   */
   static async create(options: CreateOptions): Promise<Container> {
     const { state, spec, cgroup, run } = await createParts(options)
     const { root, logger = silentLogger } = options
@@ -112,7 +115,7 @@ export class Container {
     const { pidFile } = state.made
     if (pidFile === undefined) return container
     try {
-      // whoever reads it finds the process where it belongs
+      // a reader of the file may rely on the process being in all its cgroups
       await container.settled()
       createPidFile(pidFile, state.pid)
       return container
@@ -122,7 +125,10 @@ export class Container {
     }
   }
 
-  /** Creates a container and starts its program; a container whose program cannot be started is removed again. @throws as create and start do */
+  /**
+   * Creates a container and starts its program. A container whose program cannot be started is removed again.
+   * @throws what create and start throw
+   */
   static async run(options: CreateOptions): Promise<Container> {
     const container = await Container.create(options)
     try {
@@ -134,7 +140,10 @@ export class Container {
     }
   }
 
-  /** A container that another process created. @throws NotFound, Unavailable while it is being made */
+  /**
+   * Loads a container that another process created.
+   * @throws NotFound; Unavailable while it is being made; Internal when its state is damaged
+   */
   static load(root: string, id: string, logger: Logger = silentLogger): Container {
     if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
@@ -144,22 +153,22 @@ export class Container {
     return new Container({ root, state, ...saved, cgroup, logger, init })
   }
 
-  /** Ids of the containers below a root; an entry may vanish at any time. */
+  /** The ids of the containers below a root. A container may vanish before the caller looks at it. */
   static list(root: string): string[] {
     return listIds(root)
   }
 
-  /** What it was made from, with the limits that were set since; plain data that nobody changes. */
+  /** The document it was made from, with the limits that were set since. Never changed in place. */
   get spec(): Spec {
     return this.#spec
   }
 
-  /** Resolves when the helper's own work is over: for a caller that exits after it. */
+  /** Resolves when the helper's own work is over: init is in all its cgroups. @throws what the helper reported */
   async settled(): Promise<void> {
     await this.#run?.settled()
   }
 
-  /** The status, from facts. */
+  /** The status, derived at each call. */
   status(): Status {
     return statusOf({
       alive: this.init.alive,
@@ -169,17 +178,17 @@ export class Container {
     })
   }
 
-  /** What is kept about it on disk: the facts that do not change. */
+  /** The facts that are kept on disk. They do not change. */
   state(): ContainerState {
     return this.#state
   }
 
-  /** Its facts that never change, in one record. */
+  /** The unchanging facts as one record for wrappers and monitors. */
   info(): ContainerInfo {
     return containerInfo(this.root, this.#state, this.#spec)
   }
 
-  /** The state document of the OCI specification, with what runc's users expect besides (the root file system, the time of creation, the owner), and who waits for init, if he is there. */
+  /** The state document of the OCI specification, with runc's fields (rootfs, created, owner) and the monitor's pid. */
   ociState(): ToldState {
     const { id, bundle, spec, rootfs, created, root } = this
     const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
@@ -187,13 +196,13 @@ export class Container {
   }
 
   /**
-   * Lets init execute the program and runs the poststart hooks; resolves when both are done. When the promise rejects because the program
-   * cannot be executed, the container has stopped; because of a hook, it is destroyed, as the specification asks.
-   * @throws FailedPrecondition unless the container is created
+   * Lets init execute the program and runs the poststart hooks; resolves when both are done. When the program cannot be
+   * executed, the container has stopped. When a hook fails, the container is destroyed (OCI runtime spec, lifecycle).
+   * @throws FailedPrecondition unless the container is created; what init met; Internal for a hook that failed
    */
   async start(): Promise<void> {
     await this.#locked('exclusive', () => this.#start())
-    // not under the lock: a hook may use the container
+    // outside the lock: a hook may run commands on this container
     try {
       await this.#runHooks('poststart', 'running')
     } catch (error) {
@@ -217,7 +226,10 @@ export class Container {
     logger.debug({ pid: this.init.pid }, 'init: executes its program')
   }
 
-  /** Runs a further process in the container; resolves when its program was executed. @throws FailedPrecondition when stopped or paused */
+  /**
+   * Runs a further process in the container; resolves when its program was executed.
+   * @throws FailedPrecondition when stopped or paused, and what the set-up met
+   */
   async exec(options: ExecOptions): Promise<RunningProcess> {
     if (this.#lacking !== undefined) throw this.#lacking
     const { id, root, bundle, spec, rootfs, cgroup, init } = this
@@ -231,7 +243,8 @@ export class Container {
   }
 
   /**
-   * Signals init. SIGKILL reaches every process: by the end of init's own pid namespace, or else, init gone or not, by the cgroup.
+   * Signals init. SIGKILL reaches every process: the end of init's own pid namespace kills them all. Without such a
+   * namespace the cgroup lists them, even after init has gone.
    * @throws NotFound when nothing is left to signal
    */
   async signal(signal: number): Promise<void> {
@@ -239,20 +252,21 @@ export class Container {
     await signalContainer(this, signal)
   }
 
-  /** Signals every process of the container; none left is fine. */
+  /** Signals every process of the container. It is no error when none is left. */
   async signalAll(signal: number): Promise<void> {
     if (signal === SIGKILL && (await this.cgroup.listProcesses()).includes(this.init.pid)) this.#killed = true
     if (this.cgroup.exists) await this.cgroup.killAll(signal)
     else if (this.init.alive) await this.signal(signal)
   }
 
-  /** Whether init has ended or is bound to: it was killed through us, or the kernel is taking it down. Nothing new can run beside it. */
+  /** Whether init has ended or will: this object killed it, or the kernel is ending it. No new process can join. */
   get ending(): boolean {
     return this.#killed || !this.init.alive || processStat(this.init.pid)?.exiting !== false
   }
 
   /**
-   * Freezes every process; resolves when all have stopped, and meanwhile the status is "pausing". Not strict: a paused one is fine.
+   * Freezes every process; resolves when all have stopped. Until then the status is "pausing". With `strict: false` a
+   * container that is paused already is no error.
    * @throws FailedPrecondition unless created or running, and when it was killed meanwhile
    */
   async pause({ strict = true }: { readonly strict?: boolean } = {}): Promise<void> {
@@ -262,16 +276,16 @@ export class Container {
       if (status === 'stopped' || status === 'paused')
         throw refusal(status, `cannot pause a ${status} container: container not running`)
       if (!this.#killed) await this.cgroup.freeze()
-      // v1 would keep it frozen, its death pending
+      // a frozen v1 cgroup would keep the killed process from ending
       if (!this.#killed) return
       await this.cgroup.thaw()
       throw refusal('stopped', 'cannot pause a container that was killed')
     })
   }
 
-  /** Thaws. Not strict: one that runs is fine. @throws FailedPrecondition unless paused */
+  /** Thaws. With `strict: false` a running container is no error. @throws FailedPrecondition unless paused */
   async resume({ strict = true }: { readonly strict?: boolean } = {}): Promise<void> {
-    // shared: an exec into the paused container holds the lock until we let it run
+    // shared: an exec into the paused container holds the lock until the resume lets it run
     await this.#locked('shared', () => {
       const status = this.status()
       if (status === 'paused' || status === 'pausing') return this.cgroup.thaw()
@@ -281,19 +295,20 @@ export class Container {
   }
 
   /**
-   * Changes resource limits; what the argument leaves out stays. They are kept in the state: `spec` tells them, to others too. When one is
-   * refused, the old ones hold. @throws FailedPrecondition when stopped
+   * Changes resource limits; limits that the argument leaves out stay. The new limits are kept on disk, so that `spec`
+   * has them in other processes too. When one is refused, the old ones hold.
+   * @throws FailedPrecondition when stopped; InvalidArgument, and what writing them met
    */
   async set(resources: LinuxResources): Promise<void> {
     await this.#locked('exclusive', async () => {
       if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
-      // whoever has set some meanwhile has written them down
+      // read again: another command may have set limits since this container was loaded
       const { foreign } = this.#state
       const saved = foreign === undefined ? readSavedSpec(this.root, this.#state).spec : this.#spec
       const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
-      // what another runtime wrote is not ours to change; what cannot be kept is not set
+      // limits that cannot be kept are not set; a document that another runtime wrote is never changed
       using staged = foreign === undefined ? stageSpec(this.root, this.id, spec) : undefined
-      // a spec may be long: others have their turn between its writing and the limits
+      // writing a long spec takes time: other work has its turn before the limits are set
       await nextTurn()
       this.cgroup.set(resources)
       staged?.commit()
@@ -301,24 +316,24 @@ export class Container {
     })
   }
 
-  /** Counters of the container's cgroups. */
+  /** The counters of the container's cgroups. */
   stats(): CgroupStats {
     return this.cgroup.stats()
   }
 
-  /** Host pids of all processes, init among them from its birth on; unless it is paused, some may be gone when they are looked at. */
+  /** Host pids of all processes, init included. Unless the container is paused, a process may end at any time. */
   processes(): number[] {
-    // without a cgroup, the pid namespace says who belongs to it
+    // without a cgroup, the pid namespace shows which processes belong to the container
     if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)
     return this.#withInit(this.cgroup.procs())
   }
 
-  /** The same, without holding the event loop while the kernel lists thousands. */
+  /** As processes(), without holding the event loop while the kernel lists thousands. */
   async listProcesses(): Promise<number[]> {
     return this.cgroup.exists ? this.#withInit(await this.cgroup.listProcesses()) : this.processes()
   }
 
-  /** It may have moved itself to a cgroup elsewhere. */
+  /** Adds init, which may have moved itself to a cgroup elsewhere. */
   #withInit(pids: number[]): number[] {
     if (this.init.alive && !pids.includes(this.init.pid)) pids.unshift(this.init.pid)
     return pids
@@ -329,12 +344,15 @@ export class Container {
     return this.cgroup.oomKillCount()
   }
 
-  /** That count after each growth from now on, until no process is left or the signal is aborted. Keeps no process alive. */
+  /**
+   * Yields oomKillCount() each time it has grown, until no process is left or the signal is aborted. Waiting does not
+   * keep this process alive.
+   */
   notifyOom(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<number, void, void> {
     return oomCounts(this.cgroup, options.signal)
   }
 
-  /** Calls back when that count grew. */
+  /** Calls back when oomKillCount() has grown. */
   watchOom(onOom: () => void): Disposable {
     return this.cgroup.watchOom(onOom)
   }
@@ -345,8 +363,9 @@ export class Container {
   }
 
   /**
-   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first, with force any other too; what this
-   * process has removed already is fine. @throws FailedPrecondition when it still runs, NotFound when another process has removed it
+   * Removes cgroup and state, then runs the poststop hooks. A created container is killed first; with force any other
+   * too. A second call on this object does nothing.
+   * @throws FailedPrecondition when it still runs; NotFound when another process has removed it
    */
   destroy(options: { readonly force?: boolean } = {}): Promise<void> {
     const work = (): Promise<void> => this.#destroy(options.force === true)
@@ -355,12 +374,12 @@ export class Container {
     return result
   }
 
-  /** Destroys by force after a failure that the caller is to hear of: what goes wrong here is only logged. */
+  /** Destroys by force after a failure. The caller reports that failure, so a second one here is only logged. */
   async abandon(): Promise<void> {
     try {
       await this.destroy({ force: true })
     } catch (error) {
-      // a hook may have removed it
+      // a hook may have removed the container
       if (error instanceof RuntimeError && error.code === 'NotFound') return
       const reason = error instanceof Error ? error.message : String(error)
       this.#logger.warn({ container: this.id, reason }, 'cannot remove a container that has failed')
@@ -369,7 +388,7 @@ export class Container {
 
   async #destroy(force: boolean): Promise<void> {
     if (this.#destroyed) return
-    // a command that holds the lock may wait for this very process: force does not wait for it
+    // before the lock is taken: its holder may be waiting for this very process to end
     if (force && this.init.alive) await endContainer(this)
     if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
     else {
@@ -390,7 +409,7 @@ export class Container {
       await endContainer(this)
     }
     failpoint('delete:killed')
-    // what init left behind: without a pid namespace of its own, or moved into sub-cgroups
+    // processes that outlive init: without a pid namespace of its own, or moved into sub-cgroups
     if ((await this.cgroup.listProcesses()).length > 0) await this.cgroup.killAll(SIGKILL)
     await this.cgroup.remove()
     failpoint('delete:cgroup')
@@ -402,15 +421,15 @@ export class Container {
     await this.#runHooks('poststop', 'stopped')
   }
 
-  /** Whether the folder on disk is still about this container, and not about a later one of the same id. */
+  /** Whether the folder on disk still belongs to this container, and not to a later one of the same id. */
   #isCurrent(): boolean {
     const init = initOf(this.root, this.id)
-    // whatever has become of its files: who has made it, and finds a folder that names nobody else, removes his own
+    // the files may be damaged; a folder that names no other process belongs to the container that this object made
     if (init === undefined) return this.#run !== undefined || hasState(this.root, this.id)
     return init.pid === this.init.pid && init.startTime === this.#state.startTime
   }
 
-  /** Lets go of what this process holds of it; the container itself stays as it is, and can be loaded again. Idempotent. */
+  /** Closes what this process holds open for it. The container itself stays as it is and can be loaded. Idempotent. */
   async release(): Promise<void> {
     this.#run?.release()
     this.#run = undefined
@@ -428,7 +447,7 @@ export class Container {
     await runHooks({ name, hooks, state, logger: this.#logger })
   }
 
-  /** Runs `work` while no other command works on the container. */
+  /** Runs `work` under the container's lock. */
   #locked<T>(mode: LockMode, work: () => T | Promise<T>): Promise<T> {
     return locked(this.root, this.id, mode, work)
   }

@@ -1,6 +1,6 @@
 /**
- * Making a container: everything between its options and an init that waits at the exec fifo. Invariant: it either succeeds or leaves
- * nothing behind: no process, no cgroup, no folder.
+ * Makes a container: everything from the caller's options to an init that waits at the exec fifo. Invariant: it either
+ * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
 import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -50,7 +50,7 @@ import {
   withConsole,
 } from './prepare.ts'
 
-/** What a new container consists of. */
+/** The parts of a new container. */
 export interface CreatedParts {
   readonly state: SavedState
   readonly spec: Spec
@@ -58,7 +58,11 @@ export interface CreatedParts {
   readonly run: PlanProcess
 }
 
-/** Makes a container whose init waits for its start. @throws AlreadyExists, InvalidArgument, and what the set-up met */
+/**
+ * Makes a container whose init waits for its start.
+ * @throws AlreadyExists, InvalidArgument, Canceled or DeadlineExceeded by the signal, ResourceExhausted when init was
+ * OOM-killed, and what the set-up met
+ */
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
   const { root, id, reaper, extraFds = [] } = options
   const logger = options.logger ?? silentLogger
@@ -78,7 +82,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const idMaps = planIdMaps(spec)
   const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
   refuseAborted(options.signal, what)
-  // nobody there is found out before there is anything to undo
+  // a missing listener is found before there is anything to undo
   using consoleSocket = connectConsole(options)
   using claim = await Claim.take(root, id)
   const futureMount = futureRootMount(spec, rootfs)
@@ -89,7 +93,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
-    // the claim may have been waited for
+    // the signal may have fired while the claim waited for the lock
     refuseAborted(options.signal, what)
     const fifo = makeFifo(root, id)
     if (options.notify === true) makeNotifyFolder(root, id)
@@ -107,13 +111,13 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     failpoint('create:cgroup')
     if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
     const owner = cgroupOwner(spec)
-    // who has no privileges owns what he may give away, and no more
+    // an unprivileged runtime cannot give files to another owner
     if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
     warnOfSurvivors(cgroup, spec, logger)
     const seccomp = await seccompInTurns(spec, logger, root)
     agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
     if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
-    // a spec may be long: others have their turn between the steps of what follows
+    // a long spec takes time: other work has its turn between the steps that follow
     await nextTurn()
     const ops = buildCreatePlan({
       id,
@@ -132,7 +136,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await nextTurn()
     const encoded = encodePlan(ops)
     await nextTurn()
-    // nobody told us of an abort in these turns; from here on there are none until the listener is in place
+    // nothing listened for an abort during these turns; from here to the listener there is no further turn
     refuseAborted(options.signal, what)
     claim.willMountRoot(futureMount)
     run = new PlanProcess({
@@ -191,10 +195,10 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     failpoint('create:done')
     return { state, spec, cgroup, run }
   } catch (error) {
-    // asked before anything else is waited for: what we do now is not the caller's wish
+    // read before anything is awaited: an abort during the undo does not explain the failure
     const aborted = options.signal?.aborted === true ? abortError(options.signal, what) : undefined
     const oom = aborted === undefined && cgroup !== undefined && run !== undefined && oomKilled(cgroup)
-    // each for itself, and the caller hears what made them necessary
+    // one failed undo does not stop the next; the caller gets the error that made them necessary
     const unmount = () => (run === undefined ? undefined : removeRootMount(futureMount, logger))
     for (const undo of [() => run?.abort(), () => cgroup?.remove(), unmount, () => removeState(root, id)]) {
       try {
@@ -204,7 +208,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
         logger.warn({ container: id, reason }, 'cannot undo all of a create that has failed')
       }
     }
-    // what the hooks of a container that came into being have set up, those of its end take down
+    // the poststop hooks take down what hooks that ran have set up
     if (run !== undefined) {
       await runHooks({
         name: 'poststop',
@@ -226,13 +230,13 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   }
 }
 
-/** The document with its process put in place of by the caller, and checked like one that came with it. */
+/** The document with the process that `transformProcess` made, checked like any other. */
 function transformed({ spec, transformProcess }: CreateOptions, bundle: string): Spec {
   if (transformProcess === undefined) return spec
   return { ...spec, process: parseProcess(stringifyJson(transformProcess(spec, bundle))) }
 }
 
-/** What is kept of how it was made; paths count from the working directory of this moment. */
+/** How the container is made, for its state. Relative paths count from the current working directory. */
 function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: CreateOptions): MadeHow {
   const pid = getpid()
   const startTime = processStat(pid)?.startTime
@@ -249,12 +253,12 @@ function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: Create
   })
 }
 
-/** Whether we may do without a cgroup: asked for, or not root of the machine. */
+/** Whether a cgroup that cannot be made is done without: as the caller says, or unless this is root of the machine. */
 function isTolerant({ rootless = 'auto' }: CreateOptions): boolean {
   return rootless === 'auto' ? hostFacts().rootless : rootless
 }
 
-/** Neither a pid namespace nor a cgroup tells which processes are the container's: those that init leaves behind cannot be killed. */
+/** Warns where neither a pid namespace nor a cgroup lists the processes: those that outlive init cannot be killed. */
 function warnOfSurvivors(cgroup: Cgroup, spec: Spec, logger: Logger): void {
   if (cgroup.exists || newNamespaces(spec).has('pid')) return
   logger.warn(
@@ -267,7 +271,7 @@ function oomKilled(cgroup: Cgroup): boolean {
   try {
     return cgroup.oomKillCount() > 0
   } catch {
-    // the count is only for a better message; the failure that brought us here is reported anyway
+    // the count only improves the message; the failure is reported anyway
     return false
   }
 }

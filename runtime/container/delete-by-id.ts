@@ -1,6 +1,7 @@
 /**
- * Deleting by id, whatever is there: a container, one that another command is just making, or what an interrupted create left. Without
- * force only what has stopped (or never started) is removed; with force it is killed first, and a missing one is fine.
+ * Deletes by id, in whatever state the container is: complete, being made by another command, or left by an interrupted
+ * create. Without force, only a container that has stopped or never started is removed. With force it is killed first,
+ * and a missing one is no error.
  */
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
@@ -14,14 +15,17 @@ import { killClaimed, removeRemains } from './remains.ts'
 /** How a container is deleted. */
 export interface DeleteOptions {
   /**
-   * kill it first if it runs; a missing one is fine, and so is one whose state is damaged or of another version: the owner wants it gone,
-   * with all of it that can still be found
+   * kill a running container first, and accept a missing one. One whose state is damaged or of another version is
+   * removed with all of it that can still be found. Default: false
    */
   readonly force?: boolean
   readonly logger?: Logger
 }
 
-/** Removes a container by id; the host pid of its init, 0 where that is not known. @throws NotFound, FailedPrecondition, Unavailable; NotFound never with force */
+/**
+ * Removes a container by id; resolves with the host pid of its init, 0 where that is not known.
+ * @throws NotFound (never with force); FailedPrecondition when it still runs; Unavailable when another command holds it
+ */
 export async function deleteContainer(root: string, id: string, options: DeleteOptions = {}): Promise<number> {
   const { force = false, logger = silentLogger } = options
   try {
@@ -40,19 +44,22 @@ export async function deleteContainer(root: string, id: string, options: DeleteO
   }
 }
 
-/** The container, or with force undefined for one whose state cannot be understood. */
+/** Loads the container; with force, undefined for one whose state cannot be read. */
 function load(root: string, id: string, force: boolean, logger: Logger): Container | undefined {
   try {
     return Container.load(root, id, logger)
   } catch (error) {
-    // one that is just being removed is no such thing; a state without its spec is
+    // without a state there is nothing to misread: another command is removing the container
     if (!force || !(error instanceof RuntimeError) || !hasState(root, id)) throw error
     logger.warn({ container: id, error: error.message }, 'deleting a container without understanding its state')
     return undefined
   }
 }
 
-/** Waits for a command that is at work on it; undefined when there is a container to load after all. @throws NotFound without force, saying what to do */
+/**
+ * Removes what is left once no other command works on it; undefined when there is a container to load after all.
+ * @throws NotFound or Internal without force, saying what to do
+ */
 async function removeUnloadable(root: string, id: string, force: boolean, logger: Logger): Promise<number | undefined> {
   if (force) killClaimed(root, id)
   return locked(root, id, 'exclusive', async () => {

@@ -1,6 +1,7 @@
 /**
- * A further process in a running container: its plan from the container's facts and its own document, and the helper that carries it
- * out. Invariant: it resolves when the program was executed; when it rejects, no process of it is left.
+ * Runs a further process in a container. Its plan follows from the container's facts and the process's own document;
+ * the init helper carries the plan out. Invariant: execIn resolves when the program was executed; when it rejects, the
+ * process has been killed and reaped.
  */
 import { resolve } from 'node:path'
 import { abortError, refuseAborted } from '../abort.ts'
@@ -22,39 +23,43 @@ import { containerSide, hasBareNewlines, keyringName, seccompInTurns, sized, wit
 import { OwnProcess, type RunningProcess } from './running-process.ts'
 import { refusal } from './status.ts'
 
-/** What is known of the container that the process joins. */
+/** The container that the process joins. */
 export interface ExecTarget {
   readonly id: string
-  /** where the state of containers is kept */
+  /** folder that holds the state of many containers */
   readonly root: string
   readonly bundle: string
   readonly spec: Spec
   readonly rootfs: string
   readonly cgroup: Cgroup
   readonly init: RunningProcess
-  /** of init, in clock ticks since boot */
+  /** start time of init, in clock ticks since boot */
   readonly startTime: bigint
-  /** CLONE_NEW* flags of the namespaces in which init differs from us */
+  /** CLONE_NEW* flags of the namespaces in which init differs from this process */
   readonly namespaces: () => number
   readonly logger: Logger
-  /** whether the kernel has killed one more process for want of memory */
+  /** asked once for a killed process: whether the kernel's OOM killer has killed one more of the container */
   readonly oomKilled: () => boolean
 }
 
-/** The host's facts, as they are in the user namespace that the process joins. */
+/** The host's facts as they hold in the user namespace that the process joins. */
 function execFacts({ linux }: Spec, pid: number): HostFacts {
   const facts = hostFacts()
   const foreign = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
   return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
 }
 
-/** The whole document of a process of which the caller says only what is not the container's. */
+/** Completes the caller's document with the container's own process. */
 function completed(container: OciProcess, { process, stdio }: ExecOptions): OciProcess {
   const whole = { ...container, ...process }
   return process.terminal === undefined ? { ...whole, terminal: stdio.kind === 'terminal' } : whole
 }
 
-/** Runs the process. @throws FailedPrecondition when the container is stopped or paused */
+/**
+ * Runs the process; resolves when its program was executed.
+ * @throws FailedPrecondition when the container is stopped or paused; Canceled or DeadlineExceeded by the signal; what
+ * the set-up met
+ */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
   const { id, bundle, rootfs, cgroup, init } = target
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
@@ -86,9 +91,9 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     keyring: keyringName(options, id),
     ...(seccomp === undefined ? {} : { seccomp }),
   })
-  // the profile may have taken some turns of the event loop
+  // compiling the profile may have taken turns of the event loop
   refuseAborted(options.signal, what)
-  // As long as init is there, nobody else has its number: what procfs said of that number was about init.
+  // A live init still owns its pid, so what procfs said about that pid was about init.
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
   const run = new PlanProcess({
     ops,

@@ -1,6 +1,7 @@
 /**
- * The feature gates: parts of the isolation that root can switch off to find out which of them breaks a program. A gate changes the
- * document before anything is planned from it, so that no other part of the runtime knows about gates. Each that is off is a warning.
+ * The feature gates: parts of the isolation that root can switch off, to find out which of them breaks a program. A
+ * gate changes the document before anything is planned from it, so no other part of the runtime knows about gates.
+ * Each gate that is off is logged as a warning.
  */
 import { readFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
@@ -17,7 +18,7 @@ const MEANING: Readonly<Record<keyof FeatureGates, string>> = {
   cgroupDevices: 'every device is allowed',
 }
 
-/** The gates that are off. @throws PermissionDenied for who is not root, since it makes a container weaker than its document says */
+/** The gates that are off. @throws PermissionDenied unless root: the container is weaker than its document says */
 function gatesOff(gates: Partial<FeatureGates> | undefined, logger: Logger): ReadonlySet<string> {
   const off = Object.entries(MEANING).filter(([name]) => gates?.[name as keyof FeatureGates] === false)
   if (off.length > 0 && process.geteuid?.() !== 0) {
@@ -28,12 +29,12 @@ function gatesOff(gates: Partial<FeatureGates> | undefined, logger: Logger): Rea
   return new Set(off.map(([name]) => name))
 }
 
-/** Names of the gates that are off. */
+/** Names the gates that are off, for the container's state. */
 export function namesOff(gates: Partial<FeatureGates> | undefined): readonly string[] {
   return Object.keys(MEANING).filter((name) => gates?.[name as keyof FeatureGates] === false)
 }
 
-/** A container's document without what is switched off. */
+/** A container's document without the parts that are switched off. @throws PermissionDenied unless root */
 export function gateSpec(spec: Spec, gates: Partial<FeatureGates> | undefined, logger: Logger): Spec {
   if (gates === undefined) return spec
   const off = gatesOff(gates, logger)
@@ -53,7 +54,7 @@ export function gateSpec(spec: Spec, gates: Partial<FeatureGates> | undefined, l
   }
 }
 
-/** The same for a further process: its own document, and the container's in what it takes from that. */
+/** As gateSpec, for a further process: its own document and the container's. @throws PermissionDenied unless root */
 export function gateExec(
   documents: { readonly spec: Spec; readonly process: OciProcess },
   gates: Partial<FeatureGates> | undefined,
@@ -62,7 +63,7 @@ export function gateExec(
   if (gates === undefined) return documents
   const off = gatesOff(gates, logger)
   if (off.size === 0) return documents
-  // it was said once
+  // gatesOff has logged the warnings already
   const spec = gateSpec(documents.spec, { ...gates, cgroupDevices: true }, silentLogger)
   return { spec, process: withoutGated(documents.process, off) }
 }

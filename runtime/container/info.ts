@@ -1,6 +1,7 @@
 /**
- * The facts of a container that never change from its create on, in one record, as wrappers and monitors keep them. Invariant: derived
- * from what is on disk, so that every process gets the same.
+ * What wrappers and monitors of a container want to know: a record of the facts that never change after create, and
+ * the state document that runc's users expect. Invariant: the record follows from what is on disk, so every process
+ * gets the same.
  */
 import type { CgroupPaths } from '../cgroup/request.ts'
 import type { Namespace, Spec } from '../spec/types.ts'
@@ -8,27 +9,27 @@ import type { OciState } from '../state/oci-state.ts'
 import type { SavedState } from '../state/store.ts'
 import { isAlive } from '../sys/pids.ts'
 
-/** The record. */
+/** The facts of a container that never change after create. */
 export interface ContainerInfo {
   readonly containerId: string
   /** RFC 3339 */
   readonly createdAt: string
   readonly runtimeRoot: string
   readonly bundlePath: string
-  /** socket that got the terminal's master */
+  /** socket that received the terminal's master */
   readonly consoleSocket?: string
   readonly pidFile?: string
-  /** cgroup of the process that made it, where it was moved to one */
+  /** cgroup that the creating process moved to, if it did */
   readonly monitorCgroup?: string
-  /** its own, by controller; "" is the v2 tree */
+  /** the container's cgroup directories by controller; "" is the v2 tree */
   readonly cgroupDirs: CgroupPaths
   readonly annotations: Readonly<Record<string, string>>
   readonly namespaces: readonly Namespace[]
-  /** parts of the isolation that were switched off */
+  /** feature gates that were off */
   readonly featuresOff: readonly string[]
 }
 
-/** The record of a container. */
+/** Reads the record off a container's state and spec. */
 export function containerInfo(root: string, state: SavedState, spec: Spec): ContainerInfo {
   const { consoleSocket, pidFile, monitorCgroup } = state.made
   return {
@@ -46,7 +47,7 @@ export function containerInfo(root: string, state: SavedState, spec: Spec): Cont
   }
 }
 
-/** The state document with what runc's users expect besides, and who waits for init, if he is there. */
+/** The state document with runc's further fields, and the pid of the live process that waits for init. */
 export type ToldState = OciState & {
   readonly pid: number
   readonly rootfs: string
@@ -55,14 +56,14 @@ export type ToldState = OciState & {
   readonly monitorPid?: number
 }
 
-/** Puts it together; the order of its fields is runc's. */
+/** Makes that document; the order of its fields is runc's. */
 export function toldState(
   { ociVersion, id, status, pid = 0, bundle, annotations }: OciState,
   { rootfs, created, owner }: { readonly rootfs: string; readonly created: string; readonly owner: string },
   { made: { monitor } }: SavedState,
 ): ToldState {
   const noted = annotations === undefined ? {} : { annotations }
-  // nobody else learns the exit status of init
+  // only the monitor, init's parent, learns the exit status of init
   const watched = monitor !== undefined && isAlive(monitor.pid, monitor.startTime) ? { monitorPid: monitor.pid } : {}
   return { ociVersion, id, pid, status, bundle, rootfs, created, ...noted, owner, ...watched }
 }

@@ -1,17 +1,16 @@
 /**
- * Ending the processes of a container. Invariant: SIGKILL reaches every process of it, also those outside a pid namespace of its own and
- * frozen ones; no signal goes to anybody else.
+ * Ends the processes of a container. Invariant: SIGKILL reaches every process of the container, also frozen ones and
+ * those of a container without its own pid namespace; no signal goes to any other process.
  */
-
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { ForeignProcess, type RunningProcess } from './running-process.ts'
 
-/** How long to wait for a killed init to vanish. */
+/** How long to wait for a killed init to end. */
 const KILL_WAIT_MS = 10_000
 
-/** Whose end it is. */
+/** The container to end. */
 export interface KillTarget {
   readonly id: string
   readonly init: RunningProcess
@@ -20,20 +19,26 @@ export interface KillTarget {
   readonly ownsPidNamespace: boolean
 }
 
-/** Signals init, and with SIGKILL all others too, whether init is still there or not. @throws NotFound when nothing is left to signal */
+/**
+ * Signals init. SIGKILL goes to all other processes too, even when init has gone.
+ * @throws NotFound when nothing is left to signal
+ */
 export async function signalContainer({ init, cgroup, ownsPidNamespace }: KillTarget, signal: number): Promise<void> {
   const pids = signal === SIGKILL && !ownsPidNamespace ? await cgroup.listProcesses() : []
   if (pids.length > 0) {
     await cgroup.killAll(signal)
-    // unless it has left its cgroup, that was all
+    // killAll has reached init, unless init has left the cgroup
     if (!init.alive || pids.includes(init.pid)) return
   }
   init.signal(signal)
-  // a frozen v1 cgroup keeps even a killed process: let it die
+  // a process in a frozen v1 cgroup dies only after it is thawed
   if (signal === SIGKILL && cgroup.isFrozen()) await cgroup.thaw()
 }
 
-/** Kills, and resolves when init has gone; nothing left to kill is fine. @throws DeadlineExceeded */
+/**
+ * Kills every process and resolves when init has gone. It is no error when none is left.
+ * @throws DeadlineExceeded when an init that another process made is still there after KILL_WAIT_MS
+ */
 export async function endContainer(target: KillTarget): Promise<void> {
   const { id, init } = target
   try {

@@ -1,11 +1,11 @@
 /**
- * OOM kills of one container as those see them who hold it: whether the end of a process was one, and a stream of the kernel's count.
- * Invariant: each kill is put down to one process at most.
+ * The OOM kills of one container: whether the end of a process was one, and a stream of the kernel's count.
+ * Invariant: each kill is attributed to at most one process.
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 
-/** Puts the kernel's OOM kills down to processes that were killed. */
+/** Attributes the kernel's OOM kills to processes that were killed. */
 export class OomLedger {
   readonly #cgroup: Cgroup
   #told = 0
@@ -14,26 +14,29 @@ export class OomLedger {
     this.#cgroup = cgroup
   }
 
-  /** Whether the kernel has killed more processes than were told so far: it is asked about one that was killed. */
+  /** Asked about one killed process: whether the kernel counts more OOM kills than were attributed. If so, one is. */
   readonly claim = (): boolean => {
     try {
       if (this.#cgroup.oomKillCount() <= this.#told) return false
       this.#told++
       return true
     } catch {
-      // the cgroup has been removed: nobody knows any more
+      // the cgroup has been removed, and its count with it
       return false
     }
   }
 }
 
-/** The failure of a set-up during which the kernel has killed somebody in the cgroup: it may have been the process that was set up. */
+/** Marks a failed set-up during which the kernel killed a process of the cgroup: perhaps the one being set up. */
 export function possiblyOomKilled(error: unknown): unknown {
   if (!(error instanceof RuntimeError)) return error
   return new RuntimeError(error.code, `${error.message} (possibly OOM-killed)`, { detail: error.detail, cause: error })
 }
 
-/** The count after each growth from now on; ends when no process is left in the cgroup, or by the signal. Keeps no process alive. */
+/**
+ * Yields the count each time it has grown; ends when the cgroup has no process, or by the signal. Waiting does not keep
+ * this process alive.
+ */
 export async function* oomCounts(cgroup: Cgroup, signal?: AbortSignal): AsyncGenerator<number, void, void> {
   const counts: number[] = []
   let over = signal?.aborted === true

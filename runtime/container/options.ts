@@ -1,10 +1,13 @@
-/** What callers say when they make a container or a process in one. Plain data; every fd is borrowed for the call. */
+/**
+ * The options for making a container or a further process in one. Plain data. Every fd is borrowed for the call; every
+ * default is given at its field.
+ */
 import type { Stdio } from '../init/spawn.ts'
 import type { Logger, LogLevel } from '../logger.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import type { Reaper } from '../sys/reaper.ts'
 
-/** Parts of the isolation that can be switched off for debugging, by root only; true is on. */
+/** Parts of the isolation that root can switch off for debugging. Each is on unless it is false. */
 export interface FeatureGates {
   readonly seccomp: boolean
   readonly capabilities: boolean
@@ -12,7 +15,7 @@ export interface FeatureGates {
   readonly cgroupDevices: boolean
 }
 
-/** What Container.create needs. */
+/** The options of Container.create. */
 export interface CreateOptions {
   /** folder that holds the state of many containers */
   readonly root: string
@@ -21,68 +24,79 @@ export interface CreateOptions {
   readonly spec: Spec
   readonly stdio: Stdio
   readonly reaper: Reaper
+  /** default: nothing is logged */
   readonly logger?: Logger
-  /** for what the container side says while it sets itself up; left out: the same logger */
+  /** logs the messages of the init helper; default: `logger` */
   readonly containerLogger?: Logger
-  /** move the root to / instead of pivot_root, for a host whose own root cannot be pivoted */
+  /** move the root to / instead of pivot_root(2), for a host whose own root cannot be pivoted; default: false */
   readonly noPivot?: boolean
-  /** keep the caller's session keyring */
+  /** keep the caller's session keyring instead of a new one; default: false */
   readonly noNewKeyring?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
+  /** fds that the program gets as 3, 4, …; borrowed and duplicated; default: none */
   readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives the master of the terminal, which is then not ours (SCM_RIGHTS) */
+  /** path of a unix socket that receives the terminal's master (SCM_RIGHTS); the runtime then does not keep it */
   readonly consoleSocket?: string
-  /** written when the container is created */
+  /** file that receives the pid once the container is created */
   readonly pidFile?: string
   /** path of a unix socket that receives a pidfd of init (SCM_RIGHTS) */
   readonly pidfdSocket?: string
-  /** whether a cgroup that we have no permission for is done without, where the spec asks for none; auto: unless we are root of the machine */
+  /**
+   * whether to go on without a cgroup where there is no permission for one and the spec asks for none. 'auto', the
+   * default, means: unless the runtime is root of the machine
+   */
   readonly rootless?: 'auto' | boolean
-  /** what is switched off for debugging */
+  /** parts of the isolation that are switched off for debugging; default: none */
   readonly gates?: Partial<FeatureGates>
-  /** give the program a socket for sd_notify(3), from which a NotifySocket takes its readiness */
+  /** give the program a socket for sd_notify(3), which a NotifySocket reads; default: false */
   readonly notify?: boolean
-  /** how much of what the container side says is logged; left out: all that the logger takes */
+  /** the lowest level of the init helper's messages that is logged; default: that of the logger */
   readonly logLevel?: LogLevel
-  /** the init helper, instead of the one that is installed beside this runtime */
+  /** path of the init helper; default: the one installed beside this runtime */
   readonly initPath?: string
-  /** this process moves to that cgroup (from the mount point, made where it is missing), so that it is never counted with the container */
+  /**
+   * cgroup that this process moves to, so that it is never counted with the container. It is a path from the mount
+   * point, made where it is missing. Default: this process stays where it is
+   */
   readonly monitorCgroup?: string
-  /** makes the process of a machine monitor, say, from the one of the document, before anything is checked against the host */
+  /** replaces the document's process, for a machine monitor; called before anything is checked against the host */
   readonly transformProcess?: (spec: Spec, bundle: string) => OciProcess
-  /** aborting undoes the create; for a limit of time, AbortSignal.timeout */
+  /** aborting undoes the create; AbortSignal.timeout sets a limit of time */
   readonly signal?: AbortSignal
 }
 
-/** A process to run in a container: what is left out is as the container's own has it. */
+/** A process to run in a container. A field that is left out is as the container's own process has it. */
 export type ExecProcess = Pick<OciProcess, 'args'> & Partial<OciProcess>
 
-/** What Container.exec needs. */
+/** The options of Container.exec. */
 export interface ExecOptions {
   readonly process: ExecProcess
   readonly stdio: Stdio
   readonly reaper: Reaper
+  /** keep the caller's session keyring instead of the container's; default: false */
   readonly noNewKeyring?: boolean
-  /** join a paused container too; the process starts when it is resumed */
+  /** join a paused container too; the process starts when the container is resumed; default: false */
   readonly ignorePaused?: boolean
-  /** fds that the program gets as 3, 4, …; borrowed and duplicated */
+  /** fds that the program gets as 3, 4, …; borrowed and duplicated; default: none */
   readonly extraFds?: readonly number[]
-  /** path of a unix socket that receives the master of the terminal, which is then not ours (SCM_RIGHTS) */
+  /** path of a unix socket that receives the terminal's master (SCM_RIGHTS); the runtime then does not keep it */
   readonly consoleSocket?: string
-  /** written when the process runs */
+  /** file that receives the pid once the program was executed */
   readonly pidFile?: string
   /** path of a unix socket that receives a pidfd of the process (SCM_RIGHTS) */
   readonly pidfdSocket?: string
-  /** cgroup below the container's own: by controller on v1, under '' for all of them or on v2; relative, must stay inside */
+  /**
+   * cgroups below the container's own, as relative paths that must stay inside it: by controller on v1; under '' for
+   * all of them, and on v2; default: the container's own
+   */
   readonly subCgroups?: Readonly<Record<string, string>>
-  /** what is switched off for debugging */
+  /** parts of the isolation that are switched off for debugging; default: none */
   readonly gates?: Partial<FeatureGates>
-  /** for what the container side says while it sets itself up; left out: the container's logger */
+  /** logs the messages of the init helper; default: the container's logger */
   readonly containerLogger?: Logger
-  /** how much of that is logged; left out: all that the logger takes */
+  /** the lowest level of those messages that is logged; default: that of the logger */
   readonly logLevel?: LogLevel
-  /** the init helper, instead of the one that is installed beside this runtime */
+  /** path of the init helper; default: the one installed beside this runtime */
   readonly initPath?: string
-  /** aborting kills the process; into a paused container on cgroup v1 it takes effect when that is resumed */
+  /** aborting kills the process; in a paused container on cgroup v1 the kill takes effect when it is resumed */
   readonly signal?: AbortSignal
 }

@@ -1,6 +1,6 @@
 /**
- * What a container's processes need before there is a plan for them: the root on the host, the exec fifo, the compiled seccomp profile,
- * the size of the terminal. Each refuses what the spec asks for in vain, naming the field.
+ * The inputs of a plan that come from the host or the caller: the root on the host, the exec fifo, the compiled seccomp
+ * profile, the terminal, the keyring. What the spec asks for and the host lacks is refused with the field's pointer.
  */
 import { chmodSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -17,7 +17,7 @@ import { reasonOf } from '../sys/errno.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { mkfifo } from '../sys/libc.ts'
 
-/** The plan of a bundle's container in plain text, as create would execute it outside any cgroup. */
+/** The plan of a bundle's container as plain text, as create would execute it without a cgroup. */
 export function describeBundle(bundle: string, spec: Spec): string {
   const seccomp = seccompOf(spec)
   return describePlan(
@@ -37,12 +37,15 @@ export function describeBundle(bundle: string, spec: Spec): string {
   )
 }
 
-/** Name of the session keyring that a container's processes get, or null to keep the caller's. */
+/** Name of the session keyring that a container's processes get; null keeps the caller's. */
 export function keyringName(options: { readonly noNewKeyring?: boolean }, id: string): string | null {
   return options.noNewKeyring === true ? null : `_ses.${id}`
 }
 
-/** The root file system on the host, without symlinks: what is compared with mount points must be spelt as those are. @throws InvalidArgument unless it is a directory */
+/**
+ * The root file system on the host, without symlinks, since it is compared with mount points, which have none.
+ * @throws InvalidArgument unless it is a directory
+ */
 export function rootfsPath(spec: Spec, bundle: string): string {
   const path = resolve(bundle, spec.root.path)
   try {
@@ -55,20 +58,20 @@ export function rootfsPath(spec: Spec, bundle: string): string {
   }
 }
 
-/** Makes the exec fifo, which is ours alone: init has it open since it had our rights; its path. */
+/** Makes the exec fifo; returns its path. Only the runtime's user may open it; init does so before it drops rights. */
 export function makeFifo(root: string, id: string): string {
   // absolute: the helper works in /
   const path = resolve(fifoPath(root, id))
   mkfifo(path, 0o600)
-  // what the umask took
+  // the umask has masked the mode of mkfifo(3)
   chmodSync(path, 0o600)
   return path
 }
 
-/** Compiled profiles of this boot: /run is a tmpfs that goes with it. Who may not write there keeps them beside his containers. */
+/** Compiled profiles, for this boot (/run is a tmpfs). A rootless runtime keeps them beside its containers. */
 const SECCOMP_CACHE = '/run/runts/.seccomp'
 
-/** The compiled seccomp profile of a spec that has one; `root` is where the state of containers is kept. */
+/** The compiled seccomp profile of a spec that has one; `root` is the folder that holds the state of containers. */
 export function seccompOf(
   spec: Spec,
   logger: Logger = silentLogger,
@@ -78,7 +81,7 @@ export function seccompOf(
   return profile === undefined ? undefined : compileSeccomp(profile, compileOptions(logger, root))
 }
 
-/** The same, while others have their turns of the event loop. */
+/** As seccompOf, giving other work its turns of the event loop. */
 export async function seccompInTurns(
   spec: Spec,
   logger: Logger,
@@ -97,12 +100,12 @@ function compileOptions(logger: Logger, root: string | undefined): CompileOption
   }
 }
 
-/** Sends the terminal's master there, if it is to be somebody else's. */
+/** Has the terminal's master sent to the console socket, if there is one. */
 export function withConsole(stdio: Stdio, socket: OwnedFd | undefined): Stdio {
   return socket === undefined || stdio.kind !== 'terminal' ? stdio : { ...stdio, socket: socket.fd }
 }
 
-/** The logger for what the container side says. */
+/** The logger for the messages of the init helper. */
 export function containerSide(
   { containerLogger, logLevel }: { readonly containerLogger?: Logger; readonly logLevel?: LogLevel },
   logger: Logger,
@@ -111,14 +114,14 @@ export function containerSide(
   return logLevel === undefined ? chosen : atLevel(chosen, logLevel)
 }
 
-/** Gives a terminal the size that the process asks for, unless the caller has said one. */
+/** Gives a terminal the size in the process's document, unless the caller gave one. */
 export function sized(stdio: Stdio, process: OciProcess): Stdio {
   const { consoleSize } = process
   if (stdio.kind !== 'terminal' || stdio.width !== undefined || consoleSize === undefined) return stdio
   return { ...stdio, width: consoleSize.width, height: consoleSize.height }
 }
 
-/** Whether the terminal that the caller asks for leaves newlines alone. */
+/** Whether the caller asks for a terminal that leaves newlines as they are. */
 export function hasBareNewlines(stdio: Stdio): boolean {
   return stdio.kind === 'terminal' && stdio.bareNewlines === true
 }

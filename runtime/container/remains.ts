@@ -1,10 +1,9 @@
 /**
- * What is left of a container that cannot be loaded: its create was interrupted, or its state is of another version of this runtime or
- * damaged. The record of the create (claim.ts) and state.json say the same three things: which process, which cgroups, which bundle;
- * where neither does, the spec names the cgroup. Invariants: nothing is removed that none of them names; of an earlier boot there is
- * neither process nor cgroup, whatever they say.
+ * What is left of a container that cannot be loaded: its create was interrupted, or its state is damaged or of another
+ * version of this runtime. The record of the create (claim.ts) and state.json name the process, the cgroups, the mount
+ * on the root and the bundle. Where neither names a cgroup, the spec does. Invariants: only what one of them names is
+ * removed; processes, cgroups and mounts of an earlier boot no longer exist, so those are never acted on.
  */
-
 import { existsSync, statSync } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
@@ -24,48 +23,49 @@ import { SIGKILL } from '../sys/linux.ts'
 import { groupLeadersReading, killGroup } from '../sys/pids.ts'
 import { ForeignProcess } from './running-process.ts'
 
-/** The record of a create that has not ended: one JSON object per line. */
+/** Name of the record of a create that has not ended: one JSON object per line. */
 export const RECORD = 'creating'
-/** The same once it has: it tells what to remove should the state be damaged. */
+/** Name of the record of a complete create: should the state be damaged, it says what to remove. */
 export const MADE = 'made'
-/** How long to wait for a killed init to vanish. */
+/** How long to wait for a killed init to end. */
 const KILL_WAIT_MS = 10_000
 
 interface Remains {
-  /** undefined where nobody tells of any */
+  /** undefined where neither file names any */
   readonly cgroupPaths: CgroupPaths | undefined
-  /** the init that was made, of this boot or an unknown one */
-  readonly init: ForeignProcess | undefined
-  /** the same where it may be signalled: somebody tells that it is of this boot */
+  /** the mount on the root in the caller's mount namespace */
   readonly rootMount: RootMount | undefined
+  /** the init that was made, in this boot or an unknown one */
+  readonly init: ForeignProcess | undefined
+  /** the same init, only where a file says that it is of this boot: it may be signalled */
   readonly process: ForeignProcess | undefined
-  /** ends the hook that was at work */
+  /** kills the hook that was running */
   readonly killHook: () => void
   /** a process was made, alive or not: hooks may have run for it */
   readonly begun: boolean
   readonly bundle: string
-  /** somebody tells of another boot */
+  /** one of the files is of another boot */
   readonly formerBoot: boolean
-  /** it is of this boot, as far as that can be told: its processes and cgroups can be there */
+  /** the container seems to be of this boot: its processes and cgroups may still exist */
   readonly present: boolean
 }
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** An object's fields; of one whose text breaks off those that are whole, of what is no object none. */
+/** The fields of a JSON object: of a text that breaks off, the whole ones; of any other text, none. */
 function fieldsOf(text: string): Fields {
   for (const part of [text, wholeMembers(text)]) {
     try {
       const value: unknown = JSON.parse(part)
       return typeof value === 'object' && value !== null ? { ...value } : {}
     } catch {
-      // torn: what was written before is tried
+      // a text that breaks off: next, its whole members are tried
     }
   }
   return {}
 }
 
-/** The leading members of an object whose text breaks off, as a text of their own. */
+/** The whole members at the beginning of an object whose text breaks off, as an object of their own. */
 function wholeMembers(text: string): string {
   let depth = 0
   let end = 1
@@ -80,12 +80,12 @@ function wholeMembers(text: string): string {
   return `${text.slice(0, end)}}`
 }
 
-/** The process that two fields name, if they can. */
+/** The process that two fields name, if they are of the right type. */
 function processOf(pid: unknown, start: unknown): ForeignProcess | undefined {
   return isProcess(pid, start) && Number(pid) > 0 ? new ForeignProcess(Number(pid), BigInt(Number(start))) : undefined
 }
 
-/** Paths that are those of a container's cgroup. */
+/** The field as cgroup paths, if they can be those of a container. */
 function cgroupsOf(paths: unknown): CgroupPaths | undefined {
   if (typeof paths !== 'object' || paths === null || Array.isArray(paths)) return undefined
   const entries = Object.entries(paths).filter((entry): entry is [string, string] => typeof entry[1] === 'string')
@@ -93,13 +93,13 @@ function cgroupsOf(paths: unknown): CgroupPaths | undefined {
   try {
     return Cgroup.load(Object.fromEntries(entries)).paths
   } catch (error) {
-    // not clean, or none below the mount points: whoever wrote it, it was not this runtime
+    // this runtime writes only clean paths below the mount points
     if (error instanceof RuntimeError) return undefined
     throw error
   }
 }
 
-/** What the record and the state tell. Each may be missing or damaged in any way; the record is the one that is short and written first. */
+/** Reads the record and the state. Each may be missing or damaged in any way. */
 function readRemains(root: string, id: string): Remains {
   const folder = stateDir(root, id)
   const lines = [MADE, RECORD].flatMap((name) => readWhatIsThere(folder, name).split('\n'))
@@ -130,23 +130,23 @@ function readRemains(root: string, id: string): Remains {
   }
 }
 
-/** Whether a folder that does not tell its boot was changed in this one: no cgroup outlives its boot. */
+/** Whether a folder without a boot id was changed in this boot; if not, its cgroups are gone. */
 function isOfThisBoot(folder: string): boolean {
   const changed = statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? 0
   return changed > Date.now() - uptime() * 1000
 }
 
-/** Whether a container was made to the end, whatever has become of its state: its spec or its record is there. */
+/** Whether a create was completed, even if the state was lost since: the spec or the renamed record is there. */
 export function isMade(root: string, id: string): boolean {
   return [MADE, 'config.json'].some((name) => existsSync(join(stateDir(root, id), name)))
 }
 
-/** Whether a container of that id is there for its owner, its state lost or not; one that is just being made is not yet. */
+/** Whether a complete container has that id, its state lost or not. One that is being made does not count. */
 export function isThere(root: string, id: string): boolean {
   return hasState(root, id) || existsSync(join(stateDir(root, id), MADE))
 }
 
-/** Kills the init of a create that is under way: its maker then undoes the rest. */
+/** Kills the init of a create that is under way; the creating command then undoes the rest. */
 export function killClaimed(root: string, id: string): void {
   kill(readRemains(root, id).process)
 }
@@ -160,8 +160,8 @@ function kill(process: ForeignProcess | undefined): void {
 }
 
 /**
- * Whether an id is taken by nothing that lives on: a container of an earlier boot, one of the very bundle that the caller has been given
- * to make a container from, or a create that was killed before it made anything.
+ * Whether the folder of an id is a leftover that a new create may remove. It is one if it is of an earlier boot, or of
+ * the very bundle that the new container is made from. So is that of a create that was killed before it made anything.
  */
 export function isLeftover(root: string, id: string, bundle: string): boolean {
   const remains = readRemains(root, id)
@@ -171,18 +171,21 @@ export function isLeftover(root: string, id: string, bundle: string): boolean {
   return free !== undefined
 }
 
-/** The process and the start time of the init that a folder is about, where it tells. */
+/** The pid and start time of the init that a folder names, if it names one of this boot or an unknown one. */
 export function initOf(root: string, id: string): { readonly pid: number; readonly startTime: bigint } | undefined {
   return readRemains(root, id).init
 }
 
-/** The bundle that the container of an id was made from; empty when there is none, when it does not say, and when it is of an earlier boot. */
+/** The bundle of an id's container; empty when no bundle is recorded, or when the container is of an earlier boot. */
 export function bundleOf(root: string, id: string): string {
   const { bundle, formerBoot } = readRemains(root, id)
   return formerBoot ? '' : bundle
 }
 
-/** Removes what is left, the folder last, and runs the poststop hooks of a container that had a process; the caller holds the lock. The host pid, 0 if unknown. */
+/**
+ * Removes what is left, the folder last, and then runs the poststop hooks of a container that had a process. The caller
+ * holds the lock. Resolves with the host pid of init, 0 if unknown.
+ */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
   const { cgroupPaths, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
   const spec = begun ? specOf(root, id, bundle, logger) : undefined
@@ -194,7 +197,7 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   killHook()
   kill(process)
   const cgroup = Cgroup.load(paths, logger)
-  // first: what is frozen ends only when it is thawed
+  // before the wait: a frozen process ends only when killAll thaws it
   if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
   await process?.waitGone(KILL_WAIT_MS)
   await cgroup.remove()
@@ -207,7 +210,7 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   return process?.pid ?? 0
 }
 
-/** The spec that names the hooks: the one kept with the state, or the bundle's; without either there are none to run. */
+/** The spec that names hooks and cgroup: the one kept with the state, or the bundle's; undefined without either. */
 function specOf(root: string, id: string, bundle: string, logger: Logger): Spec | undefined {
   for (const read of [() => parseSpec(readConfig(root, id), 'config.json'), () => readSpecOf(bundle)]) {
     try {

@@ -1,8 +1,7 @@
 /**
- * A process of a container as its owner sees it: our own child while we hold it, or one that another process started and that is known
- * by pid and start time only. Invariant: no signal ever goes to a pid that could have been reused.
+ * A process of a container: a child of this process, or one that another process started and that only pid and start
+ * time identify. Invariant: no signal ever goes to a pid that could have been reused.
  */
-
 import { RuntimeError } from '../errors.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { SIGKILL } from '../sys/linux.ts'
@@ -11,28 +10,28 @@ import type { Child, Exit } from '../sys/reaper.ts'
 
 /** How a process ended. */
 export interface ProcessResult {
-  /** its exit status; 128 and the signal's number when a signal killed it, 255 when only another process can know */
+  /** exit status; 128 plus the signal's number when a signal killed it; 255 when only another process can know */
   readonly exitCode: number
   /** the signal that killed it, if one did */
   readonly signal?: number
-  /** the kernel killed it for want of memory */
+  /** the kernel's OOM killer ended it */
   readonly oomKilled: boolean
 }
 
 /** A container process that has been started. */
 export interface RunningProcess {
   readonly pid: number
-  /** resolves when it was reaped, or for a foreign process when it has gone */
+  /** resolves when a child was reaped, or when a foreign process has gone */
   readonly exited: Promise<Exit>
-  /** the exit, once known */
+  /** the exit, once known; never known of a foreign process */
   readonly exit: Exit | undefined
-  /** master of its terminal; whoever uses it takes it */
+  /** master of its terminal; a caller that wants to keep it takes it */
   readonly console: OwnedFd | undefined
-  /** whether it is still there and no zombie */
+  /** whether the process exists and is no zombie */
   readonly alive: boolean
   /** Sends a signal. @throws NotFound when the process has finished */
   signal(signal: number): void
-  /** Resolves with the end of the process; may be called at any time, and again. */
+  /** Resolves with the end of the process; may be called at any time and repeatedly. */
   wait(): Promise<ProcessResult>
 }
 
@@ -40,14 +39,14 @@ function finished(): RuntimeError {
   return new RuntimeError('NotFound', 'process already finished')
 }
 
-/** A process that is our child. */
+/** A child of this process. */
 export class OwnProcess implements RunningProcess {
   readonly #child: Child
   readonly #oomKilled: () => boolean
   readonly console: OwnedFd | undefined
   #result: Promise<ProcessResult> | undefined
 
-  /** `oomKilled` says, asked when the process has ended, whether that was for want of memory. */
+  /** `oomKilled` is called after SIGKILL ended the process, and says whether that was the OOM killer. */
   constructor(child: Child, console: OwnedFd | undefined, oomKilled: () => boolean) {
     this.#child = child
     this.console = console
@@ -100,7 +99,7 @@ export class ForeignProcess implements RunningProcess {
     return this.pid > 0 && isAlive(this.pid, this.startTime)
   }
 
-  /** Its status is for its parent alone to know: 255 stands for "unknown". */
+  /** Only the parent of a process learns its status: 255 stands for "unknown". */
   get exited(): Promise<Exit> {
     return this.waitGone(-1).then(() => {
       const now = BigInt(Date.now())
@@ -108,7 +107,7 @@ export class ForeignProcess implements RunningProcess {
     })
   }
 
-  /** Waits until it has gone, at most `timeoutMs` (-1: no bound); true when it has. */
+  /** Waits at most `timeoutMs` (-1: no bound) for the process to go; true when it has. */
   async waitGone(timeoutMs: number): Promise<boolean> {
     if (this.pid <= 0) return true
     using pidfd = openProcess(this.pid, this.startTime)

@@ -1,8 +1,8 @@
 /**
- * The exec fifo, which init has open and full: reading it empty is what lets a created init go on. Invariant: a start has succeeded only
- * when init itself has said so there, by the byte that only it writes, its record, and the end of file that execve makes.
+ * The exec fifo, which init holds open and full. Reading it empty lets a created init go on. Invariant: a start has
+ * succeeded only when the fifo says so: by the byte that only init writes, by init's record, and by the end of file
+ * that execve(2) causes.
  */
-
 import { constants, existsSync, openSync, readlinkSync, readSync, unlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { RuntimeError } from '../errors.ts'
@@ -18,8 +18,9 @@ import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './running-process.ts'
 
 /**
- * Whether init waits at the fifo. A start that was killed in the middle leaves the fifo of a program that runs, so that init itself is
- * looked at too, where it is our helper that waits; where we may not look, the fifo counts.
+ * Whether init waits at the fifo. A start that was killed half-way leaves the fifo beside a running program. So if this
+ * runtime made the container (`ours`), the process must still be its helper. Where that may not be looked at, the fifo
+ * alone decides.
  */
 export function waitsAtFifo(path: string, pid: number, ours: boolean): boolean {
   if (!existsSync(path)) return false
@@ -27,23 +28,24 @@ export function waitsAtFifo(path: string, pid: number, ours: boolean): boolean {
   try {
     return readlinkSync(`/proc/${pid}/exe`).startsWith(`/memfd:${HELPER_NAME}`)
   } catch {
-    // a user may not look at a program of another user id, nor at one that is about to be gone
+    // a process of another user, or one that is ending
     return true
   }
 }
 
-/** What is known of the init at the other end. */
+/** The init at the other end of the fifo. */
 export interface WaitingInit {
   readonly init: RunningProcess
   readonly startTime: bigint
-  /** it is another runtime's, which opens the fifo only to write its one byte */
+  /** init is of another runtime, and opens the fifo only to write its one byte */
   readonly foreign: boolean
   readonly logger: Logger
 }
 
 /**
- * Reads the fifo to its end, and removes it: the program runs, and the container is no longer "created". `onOpened` hears of the moment
- * from which on it may run. @throws FailedPrecondition when init is gone or started already, and what init met; then it has ended
+ * Reads the fifo to its end and removes it: the program runs, and the container is no longer "created". `onOpened` is
+ * called when the fifo is open, from which moment on the program may run.
+ * @throws FailedPrecondition when init has gone or was started already; what init met, after init has ended
  */
 export async function releaseFifo(path: string, target: WaitingInit, onOpened: () => void): Promise<void> {
   using fifo = new OwnedFd(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK))
@@ -57,16 +59,16 @@ export async function releaseFifo(path: string, target: WaitingInit, onOpened: (
   try {
     unlinkSync(path)
   } catch (error) {
-    // that the program runs cannot be undone; a look at init tells it from one that waits
+    // the program runs, which cannot be undone; waitsAtFifo still sees that it does
     target.logger.warn({ reason: reasonOf(error) }, 'the container was started, but its exec fifo cannot be removed')
   }
   failpoint('start:done')
 }
 
-/** As much as a fifo holds that nobody has made smaller. */
+/** The default capacity of a fifo (pipe(7)). */
 const READ_BYTES = 65536
 
-/** Our init has the fifo open for writing until it has executed the program, or is gone; without it the first read is the end of the file. */
+/** This runtime's init holds the fifo open for writing until it executes the program or ends; then a read returns 0. */
 async function readToEnd(fifo: OwnedFd, records: StartRecords): Promise<void> {
   const buffer = Buffer.allocUnsafe(READ_BYTES)
   const count = tryRead(fifo.fd, buffer)
@@ -76,7 +78,7 @@ async function readToEnd(fifo: OwnedFd, records: StartRecords): Promise<void> {
   for await (const chunk of rest) records.receive(chunk)
 }
 
-/** Until another runtime's init opens it, the fifo reads as if at its end, and no end of file tells that init is gone. */
+/** Until another runtime's init opens the fifo, a read returns 0. So only a pidfd can report that such an init died. */
 async function awaitByte(fifo: OwnedFd, { init, startTime }: WaitingInit, records: StartRecords): Promise<void> {
   using pidfd = openProcess(init.pid, startTime)
   const fds = pidfd === undefined ? [fifo.fd] : [fifo.fd, pidfd.fd]
@@ -92,7 +94,7 @@ async function awaitByte(fifo: OwnedFd, { init, startTime }: WaitingInit, record
 
 async function judge(records: StartRecords, { init, foreign }: WaitingInit): Promise<void> {
   if (records.taken && foreign) return
-  // the files of a process that dies are closed before it is dead
+  // a dying process closes its files before it is dead
   if (!records.taken && init.alive && processStat(init.pid)?.exiting === false) {
     throw new RuntimeError('FailedPrecondition', 'exec fifo is empty: the container was started by somebody else')
   }
@@ -102,7 +104,7 @@ async function judge(records: StartRecords, { init, foreign }: WaitingInit): Pro
   throw records.failure ?? new RuntimeError('FailedPrecondition', `${ENDED_EARLY}${how}`)
 }
 
-/** How many bytes came, none at the end of the file; undefined when there are none yet. */
+/** The number of bytes read, 0 at the end of the file; undefined when there are none yet. */
 function tryRead(fifo: number, buffer: Buffer): number | undefined {
   try {
     return readSync(fifo, buffer)

@@ -1,7 +1,7 @@
 /**
- * What a container's status follows from, and the refusals of what it does not allow. Pure. Invariant: a status is derived from facts at
- * each look and never stored; an init that has ended is stopped whatever else is there, frozen comes before created, and what is neither
- * waits at its fifo or runs.
+ * How a container's status follows from facts, and the error for what a status does not allow. Pure. Invariants: a
+ * status is derived at each look and never stored. An init that has ended makes it stopped, whatever else is true; a
+ * frozen one makes it paused even if it was never started.
  */
 import type { FreezerState } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
@@ -9,7 +9,7 @@ import { RuntimeError } from '../errors.ts'
 /** The derived status of a container. */
 export type Status = 'created' | 'running' | 'pausing' | 'paused' | 'stopped'
 
-/** The numbers that programs of the libcontainer family know the statuses by. */
+/** libcontainer's numbers of the statuses. */
 export const StatusCode: Readonly<Record<Status, number>> = {
   created: 0,
   running: 1,
@@ -18,12 +18,12 @@ export const StatusCode: Readonly<Record<Status, number>> = {
   stopped: 4,
 }
 
-/** What is looked at. */
+/** The facts that a status follows from. The two functions are called only when their answer matters. */
 export interface StatusFacts {
-  /** init is there and no zombie */
+  /** init exists and is no zombie */
   readonly alive: boolean
   readonly freezer: () => FreezerState
-  /** the fifo of the start is still there */
+  /** init waits at the exec fifo */
   readonly waiting: () => boolean
 }
 
@@ -35,7 +35,7 @@ export function statusOf({ alive, freezer, waiting }: StatusFacts): Status {
   return waiting() ? 'created' : 'running'
 }
 
-/** The refusal of what a status does not allow; `detail.status` tells which it was. */
+/** The error for what a status does not allow; `detail.status` has that status. */
 export function refusal(status: Status, message: string): RuntimeError {
   return new RuntimeError('FailedPrecondition', message, { detail: { source: 'state', status } })
 }
