@@ -90,7 +90,10 @@ export async function moveNetDevices(
   }
 }
 
-/** Moves one device and its permanent global addresses, and brings it up. @throws what the kernel says, at its pointer */
+/**
+ * Moves one device with its permanent global addresses, and brings it up.
+ * @throws what the kernel says, with the device's pointer
+ */
 export function moveNetDevice({ name, newName, home, there }: NetDeviceMove): void {
   let doing = ''
   try {
