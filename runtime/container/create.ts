@@ -5,24 +5,26 @@
 import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import { hostFacts } from '../host/facts.ts'
+import { type HostFacts, hostFacts } from '../host/facts.ts'
 import { cgroupOwner, newNamespaces } from '../host/ids.ts'
 import { mapsOfUserNamespace } from '../init/joined-maps.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from '../peers/handover.ts'
-import { planIdMaps, writeIdMaps } from '../peers/id-maps.ts'
+import { connectConsole, connectPeers, sendListener, sendPidfd } from '../peers/handover.ts'
+import { type IdMapPlan, planIdMaps, writeIdMaps } from '../peers/id-maps.ts'
 import { moveNetDevices } from '../peers/net-devices.ts'
 import { makeNotifyFolder, withNotifySocket } from '../peers/notify.ts'
 import { runHooks } from '../peers/run-hooks.ts'
 import { buildCreatePlan } from '../plan/build.ts'
 import { encodePlan } from '../plan/encode.ts'
 import { hostRootWarnings } from '../plan/host-root.ts'
+import type { SeccompFilter } from '../plan/process-ops.ts'
 import { defined } from '../spec/fields.ts'
 import { parseProcess } from '../spec/load.ts'
 import { resolveForCreate } from '../spec/resolve.ts'
@@ -31,7 +33,7 @@ import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
 import { ociState } from '../state/oci-state.ts'
 import { futureRootMount, removeRootMount, rootMountOf } from '../state/root-mount.ts'
-import { keepSpec, type MadeHow, removeState, type SavedState, saveState } from '../state/store.ts'
+import { type KeptSpec, keepSpec, type MadeHow, removeState, type SavedState, saveState } from '../state/store.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { getpid } from '../sys/libc.ts'
 import { NAMESPACES } from '../sys/linux.ts'
@@ -58,137 +60,80 @@ export interface CreatedParts {
   readonly run: PlanProcess
 }
 
+/** What is decided about a container before anything of it is made. */
+interface Decision {
+  readonly bundle: string
+  readonly spec: Spec
+  readonly rootfs: string
+  readonly facts: HostFacts
+  readonly idMaps: IdMapPlan | undefined
+  readonly made: MadeHow
+  readonly kept: KeptSpec
+}
+
 /**
  * Makes a container whose init waits for its start.
  * @throws AlreadyExists, InvalidArgument, Canceled or DeadlineExceeded by the signal, ResourceExhausted when init was
  * OOM-killed, and what the set-up met
  */
 export async function createParts(options: CreateOptions): Promise<CreatedParts> {
-  const { root, id, reaper, extraFds = [] } = options
+  const { root, id, reaper, signal, initPath: helper } = options
   const logger = options.logger ?? silentLogger
   const what = `cannot create container "${id}"`
   const facts = hostFacts()
   const bundle = resolve(options.bundle)
-  const helpers = { reaper, logger, helper: options.initPath }
   const asked = transformed(options, bundle)
-  const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, helpers))
-  const gated = gateSpec(resolved, options.gates, logger)
-  const spec = options.notify === true ? withNotifySocket(gated, root, id) : gated
-  const rootfs = rootfsPath(spec, bundle)
-  const warnings = [...specWarnings(spec, facts.lastCap), ...hostRootWarnings({ spec, bundle, rootfs })]
-  for (const warning of warnings) logger.warn({ container: id }, warning)
-  const made = madeHow(options)
-  const kept = keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless })
-  const idMaps = planIdMaps(spec)
-  const host = idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups }
-  refuseAborted(options.signal, what)
+  const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, { reaper, logger, helper }))
+  const decision = decide(options, { bundle, facts, resolved })
+  const { spec, rootfs } = decision
+  refuseAborted(signal, what)
   // a missing listener is found before there is anything to undo
   using consoleSocket = connectConsole(options)
   using claim = await Claim.take(root, id)
-  const futureMount = futureRootMount(spec, rootfs)
+  using sockets = new DisposableStack()
+  // disposed only after a failure
+  const undo = new AsyncDisposableStack()
+  const tried = triedFor(id, logger)
+  undo.defer(tried(() => removeState(root, id)))
   let cgroup: Cgroup | undefined
   let run: PlanProcess | undefined
-  let agent: OwnedFd | undefined
-  let pidfdSocket: OwnedFd | undefined
-  const container = { id, bundle, spec }
   const onAbort = () => void run?.abort()
   try {
+    const futureMount = futureRootMount(spec, rootfs)
+    undo.defer(tried(() => (run === undefined ? undefined : removeRootMount(futureMount, logger))))
     // the signal may have fired while the claim waited for the lock
-    refuseAborted(options.signal, what)
+    refuseAborted(signal, what)
     const fifo = makeFifo(root, id)
     if (options.notify === true) makeNotifyFolder(root, id)
     failpoint('create:fifo')
     await nextTurn()
-    const { cgroupsPath, resources } = spec.linux
-    cgroup = Cgroup.create({
-      id,
-      resources,
-      logger,
-      tolerant: isTolerant(options),
-      onPaths: (paths) => claim.willMakeCgroup(paths, bundle),
-      ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-    })
+    cgroup = makeCgroup(options, decision, claim)
+    undo.defer(tried(() => cgroup?.remove()))
     failpoint('create:cgroup')
-    if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
-    const owner = cgroupOwner(spec)
-    // an unprivileged runtime cannot give files to another owner
-    if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
-    warnOfSurvivors(cgroup, spec, logger)
+    prepareCgroup(cgroup, options, decision)
     const seccomp = await seccompInTurns(spec, logger, root)
-    agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
-    if (options.pidfdSocket !== undefined) pidfdSocket = connectPidfdSocket(options.pidfdSocket)
+    const filter = { profile: spec.linux.seccomp, flags: seccomp?.flags, bundle }
+    const { agent, pidfdSocket } = sockets.use(
+      connectPeers({ stdio: options.stdio, pidfdSocket: options.pidfdSocket }, filter),
+    )
     // a long spec takes time: other work has its turn between the steps that follow
     await nextTurn()
-    const ops = buildCreatePlan({
-      id,
-      spec,
-      bundle,
-      rootfs,
-      cgroup: cgroup.join(),
-      fifo,
-      noPivot: options.noPivot ?? false,
-      keyring: keyringName(options, id),
-      extraFds: extraFds.length,
-      bareNewlines: hasBareNewlines(options.stdio),
-      host,
-      ...(seccomp === undefined ? {} : { seccomp }),
-    })
+    const ops = planOps(options, decision, { cgroup, fifo, seccomp })
     await nextTurn()
     const encoded = encodePlan(ops)
     await nextTurn()
     // nothing listened for an abort during these turns; from here to the listener there is no further turn
-    refuseAborted(options.signal, what)
+    refuseAborted(signal, what)
     claim.willMountRoot(futureMount)
-    run = new PlanProcess({
-      ops,
-      encoded,
-      stdio: withConsole(sized(options.stdio, spec.process), consoleSocket),
-      reaper,
-      logger: containerSide(options, logger),
-      extraFds,
-      helper: options.initPath,
-      onChild: (pid) => {
-        claim.madeProcess(pid)
-        if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
-      },
-      stops: {
-        ...(idMaps === undefined
-          ? {}
-          : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
-        async onRuntimeHooks({ pid, signal }) {
-          const state = ociState({ ...container, pid }, 'creating')
-          for (const name of ['prestart', 'createRuntime'] as const) {
-            await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, journal: claim.hooks })
-          }
-        },
-        onNetDevices: ({ pid, signal }, fd) => moveNetDevices(spec.linux.netDevices, { pid, fd, signal }),
-        onListener: ({ pid, signal }, fd) =>
-          sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
-      },
-    })
+    run = startHelper(options, decision, { ops, encoded, claim, consoleSocket, agent, pidfdSocket })
+    undo.defer(tried(() => run?.abort()))
     failpoint('create:spawned')
-    options.signal?.addEventListener('abort', onAbort, { once: true })
+    signal?.addEventListener('abort', onAbort, { once: true })
     await run.handshake.ready
     failpoint('create:ready')
-    refuseAborted(options.signal, what)
-    const { pid } = run.process
-    const startTime = processStat(pid)?.startTime
-    if (startTime === undefined) {
-      throw new RuntimeError('FailedPrecondition', `container "${id}": its process ended before it was created`)
-    }
-    const state: SavedState = {
-      id,
-      pid,
-      startTime,
-      created: new Date().toISOString(),
-      bundle,
-      rootfs,
-      rootless: facts.rootless,
-      made: futureMount === undefined ? made : { ...made, rootMount: rootMountOf(pid, rootfs) },
-      cgroupPaths: cgroup.paths,
-      namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
-    }
-    saveState(root, state, kept)
+    refuseAborted(signal, what)
+    const state = stateOf(id, decision, { cgroup, run, hasRootMount: futureMount !== undefined })
+    saveState(root, state, decision.kept)
     failpoint('create:saved')
     claim.complete(state)
     run.handshake.proceed()
@@ -196,38 +141,169 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     return { state, spec, cgroup, run }
   } catch (error) {
     // read before anything is awaited: an abort during the undo does not explain the failure
-    const aborted = options.signal?.aborted === true ? abortError(options.signal, what) : undefined
+    const aborted = signal?.aborted === true ? abortError(signal, what) : undefined
     const oom = aborted === undefined && cgroup !== undefined && run !== undefined && oomKilled(cgroup)
-    // one failed undo does not stop the next; the caller gets the error that made them necessary
-    const unmount = () => (run === undefined ? undefined : removeRootMount(futureMount, logger))
-    for (const undo of [() => run?.abort(), () => cgroup?.remove(), unmount, () => removeState(root, id)]) {
-      try {
-        await undo()
-      } catch (failure) {
-        const reason = failure instanceof Error ? failure.message : String(failure)
-        logger.warn({ container: id, reason }, 'cannot undo all of a create that has failed')
-      }
-    }
+    await undo.disposeAsync()
     // the poststop hooks take down what hooks that ran have set up
-    if (run !== undefined) {
-      await runHooks({
-        name: 'poststop',
-        hooks: spec.hooks.poststop,
-        state: ociState({ ...container, pid: 0 }, 'stopped'),
-        logger,
-      })
-    }
+    if (run !== undefined) await runPoststop(id, decision, logger)
     if (oom) {
-      throw new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', {
-        cause: error,
-      })
+      const message = 'container init was OOM-killed (memory limit too low?)'
+      throw new RuntimeError('ResourceExhausted', message, { cause: error })
     }
     throw aborted ?? run?.explained(error) ?? error
   } finally {
-    agent?.close()
-    pidfdSocket?.close()
-    options.signal?.removeEventListener('abort', onAbort)
+    signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** Decides all that does not need anything to be made. @throws InvalidArgument, FailedPrecondition, PermissionDenied */
+function decide(
+  options: CreateOptions,
+  { bundle, facts, resolved }: { readonly bundle: string; readonly facts: HostFacts; readonly resolved: Spec },
+): Decision {
+  const { root, id, logger = silentLogger } = options
+  const gated = gateSpec(resolved, options.gates, logger)
+  const spec = options.notify === true ? withNotifySocket(gated, root, id) : gated
+  const rootfs = rootfsPath(spec, bundle)
+  const warnings = [...specWarnings(spec, facts.lastCap), ...hostRootWarnings({ spec, bundle, rootfs })]
+  for (const warning of warnings) logger.warn({ container: id }, warning)
+  const made = madeHow(options)
+  const kept = keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless })
+  return { bundle, spec, rootfs, facts, made, kept, idMaps: planIdMaps(spec) }
+}
+
+/** Makes the cgroup, after its paths were recorded in the claim. */
+function makeCgroup(options: CreateOptions, { bundle, spec }: Decision, claim: Claim): Cgroup {
+  const { id, logger = silentLogger } = options
+  const { cgroupsPath, resources } = spec.linux
+  return Cgroup.create({
+    id,
+    resources,
+    logger,
+    tolerant: isTolerant(options),
+    onPaths: (paths) => claim.willMakeCgroup(paths, bundle),
+    ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
+  })
+}
+
+/** Moves this process out of the cgroup's way, and gives the cgroup to the container's user where that user may manage it. */
+function prepareCgroup(cgroup: Cgroup, options: CreateOptions, { spec, facts }: Decision): void {
+  if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
+  const owner = cgroupOwner(spec)
+  // an unprivileged runtime cannot give files to another owner
+  if (owner !== undefined && owner !== 0 && !facts.unprivileged) cgroup.delegate(owner)
+  warnOfSurvivors(cgroup, spec, options.logger ?? silentLogger)
+}
+
+/** The operations that make the container process. */
+function planOps(
+  options: CreateOptions,
+  { bundle, spec, rootfs, facts, idMaps }: Decision,
+  {
+    cgroup,
+    fifo,
+    seccomp,
+  }: { readonly cgroup: Cgroup; readonly fifo: string; readonly seccomp: SeccompFilter | undefined },
+): readonly Op[] {
+  return buildCreatePlan({
+    id: options.id,
+    spec,
+    bundle,
+    rootfs,
+    cgroup: cgroup.join(),
+    fifo,
+    noPivot: options.noPivot ?? false,
+    keyring: keyringName(options, options.id),
+    extraFds: options.extraFds?.length ?? 0,
+    bareNewlines: hasBareNewlines(options.stdio),
+    host: idMaps === undefined ? facts : { ...facts, setgroups: idMaps.setgroups },
+    ...(seccomp === undefined ? {} : { seccomp }),
+  })
+}
+
+/** Starts the helper that makes the container process, and serves the points at which that process waits. */
+function startHelper(
+  options: CreateOptions,
+  { bundle, spec, idMaps }: Decision,
+  parts: {
+    readonly ops: readonly Op[]
+    readonly encoded: Uint8Array
+    readonly claim: Claim
+    readonly consoleSocket: OwnedFd | undefined
+    readonly agent: OwnedFd | undefined
+    readonly pidfdSocket: OwnedFd | undefined
+  },
+): PlanProcess {
+  const { id, reaper, logger = silentLogger, extraFds = [] } = options
+  const { ops, encoded, claim, consoleSocket, agent, pidfdSocket } = parts
+  const container = { id, bundle, spec }
+  return new PlanProcess({
+    ops,
+    encoded,
+    stdio: withConsole(sized(options.stdio, spec.process), consoleSocket),
+    reaper,
+    logger: containerSide(options, logger),
+    extraFds,
+    helper: options.initPath,
+    onChild: (pid) => {
+      claim.madeProcess(pid)
+      if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
+    },
+    stops: {
+      ...(idMaps === undefined ? {} : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
+      async onRuntimeHooks({ pid, signal }) {
+        const state = ociState({ ...container, pid }, 'creating')
+        for (const name of ['prestart', 'createRuntime'] as const) {
+          await runHooks({ name, hooks: spec.hooks[name], state, logger, signal, journal: claim.hooks })
+        }
+      },
+      onNetDevices: ({ pid, signal }, fd) => moveNetDevices(spec.linux.netDevices, { pid, fd, signal }),
+      onListener: ({ pid, signal }, fd) =>
+        sendListener(agent, { ...container, pid, fd, init: pid, status: 'creating' }, signal),
+    },
+  })
+}
+
+/** Makes steps of an undo that never throw: a step that fails is a warning, and the next one still runs. */
+function triedFor(id: string, logger: Logger): (step: () => void | Promise<void>) => () => Promise<void> {
+  return (step) => async () => {
+    try {
+      await step()
+    } catch (failure) {
+      const reason = failure instanceof Error ? failure.message : String(failure)
+      logger.warn({ container: id, reason }, 'cannot undo all of a create that has failed')
+    }
+  }
+}
+
+/** The state of a container whose init waits. @throws FailedPrecondition when init has ended already */
+function stateOf(
+  id: string,
+  { bundle, rootfs, facts, made }: Decision,
+  { cgroup, run, hasRootMount }: { readonly cgroup: Cgroup; readonly run: PlanProcess; readonly hasRootMount: boolean },
+): SavedState {
+  const { pid } = run.process
+  const startTime = processStat(pid)?.startTime
+  if (startTime === undefined) {
+    throw new RuntimeError('FailedPrecondition', `container "${id}": its process ended before it was created`)
+  }
+  return {
+    id,
+    pid,
+    startTime,
+    created: new Date().toISOString(),
+    bundle,
+    rootfs,
+    rootless: facts.rootless,
+    made: hasRootMount ? { ...made, rootMount: rootMountOf(pid, rootfs) } : made,
+    cgroupPaths: cgroup.paths,
+    namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
+  }
+}
+
+async function runPoststop(id: string, { bundle, spec }: Decision, logger: Logger): Promise<void> {
+  const state = ociState({ id, bundle, spec, pid: 0 }, 'stopped')
+  await runHooks({ name: 'poststop', hooks: spec.hooks.poststop, state, logger })
 }
 
 /** The document with the process that `transformProcess` made, checked like any other. */

@@ -4,6 +4,7 @@
  * process has been killed and reaped.
  */
 import { resolve } from 'node:path'
+import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
@@ -12,7 +13,7 @@ import { allowsSetgroups, type HostFacts, hostFacts } from '../host/facts.ts'
 import { createPidFile } from '../host/pid-file.ts'
 import { PlanProcess } from '../init/spawn.ts'
 import type { Logger } from '../logger.ts'
-import { connectAgent, connectConsole, connectPidfdSocket, sendListener, sendPidfd } from '../peers/handover.ts'
+import { connectPeers, type Peers, sendListener, sendPidfd } from '../peers/handover.ts'
 import { buildExecPlan } from '../plan/build.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
@@ -45,8 +46,8 @@ export interface ExecTarget {
 /** The host's facts as they hold in the user namespace that the process joins. */
 function execFacts({ linux }: Spec, pid: number): HostFacts {
   const facts = hostFacts()
-  const foreign = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
-  return foreign ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
+  const otherUsers = facts.rootless || linux.namespaces.some(({ type }) => type === 'user')
+  return otherUsers ? { ...facts, setgroups: allowsSetgroups(pid) } : facts
 }
 
 /** Completes the caller's document with the container's own process. */
@@ -61,7 +62,7 @@ function completed(container: OciProcess, { process, stdio }: ExecOptions): OciP
  * the set-up met
  */
 export async function execIn(target: ExecTarget, options: ExecOptions): Promise<RunningProcess> {
-  const { id, bundle, rootfs, cgroup, init } = target
+  const { id, cgroup, init } = target
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
   if (options.ignorePaused !== true && cgroup.isFrozen()) {
     throw refusal('paused', 'cannot exec in a paused container (use --ignore-paused to override)')
@@ -73,19 +74,16 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   const pidFile = options.pidFile === undefined ? undefined : resolve(options.pidFile)
   const host = execFacts(spec, init.pid)
   for (const warning of processWarnings(process, host.lastCap)) target.logger.warn({ container: id }, warning)
-  const { extraFds = [] } = options
   const join = execJoin(cgroup, init.pid, options.subCgroups)
   const seccomp = await seccompInTurns(spec, target.logger, target.root)
-  using agent = connectAgent(spec.linux.seccomp, seccomp?.flags, bundle)
-  using consoleSocket = connectConsole(options)
-  using pidfdSocket = options.pidfdSocket === undefined ? undefined : connectPidfdSocket(options.pidfdSocket)
+  using peers = connectPeers(options, { profile: spec.linux.seccomp, flags: seccomp?.flags, bundle: target.bundle })
   const ops = buildExecPlan({
     spec,
     process,
-    rootfs,
+    rootfs: target.rootfs,
     cgroup: join,
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
-    extraFds: extraFds.length,
+    extraFds: options.extraFds?.length ?? 0,
     bareNewlines: hasBareNewlines(options.stdio),
     host,
     keyring: keyringName(options, id),
@@ -95,21 +93,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   refuseAborted(options.signal, what)
   // A live init still owns its pid, so what procfs said about that pid was about init.
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
-  const run = new PlanProcess({
-    ops,
-    stdio: withConsole(sized(options.stdio, process), consoleSocket),
-    reaper: options.reaper,
-    logger: containerSide(options, target.logger),
-    extraFds,
-    helper: options.initPath,
-    onChild: (pid) => {
-      if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'setns')
-    },
-    stops: {
-      onListener: ({ pid, signal }, fd) =>
-        sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
-    },
-  })
+  const run = startHelper(target, options, { ops, spec, process, peers })
   failpoint('exec:spawned')
   const { signal } = options
   const onAbort = () => void run.abort()
@@ -129,4 +113,29 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     signal?.removeEventListener('abort', onAbort)
   }
   return new OwnProcess(run.process, run.console, target.oomKilled)
+}
+
+/** Starts the helper that makes the process, and serves the point at which that process waits. */
+function startHelper(
+  { id, bundle, init, logger }: ExecTarget,
+  options: ExecOptions,
+  parts: { readonly ops: readonly Op[]; readonly spec: Spec; readonly process: OciProcess; readonly peers: Peers },
+): PlanProcess {
+  const { ops, spec, process, peers } = parts
+  const { agent, consoleSocket, pidfdSocket } = peers
+  return new PlanProcess({
+    ops,
+    stdio: withConsole(sized(options.stdio, process), consoleSocket),
+    reaper: options.reaper,
+    logger: containerSide(options, logger),
+    extraFds: options.extraFds ?? [],
+    helper: options.initPath,
+    onChild: (pid) => {
+      if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'setns')
+    },
+    stops: {
+      onListener: ({ pid, signal }, fd) =>
+        sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
+    },
+  })
 }

@@ -47,6 +47,30 @@ export function connectAgent(
   return connectTo(path, `failed to connect with seccomp agent "${path}"`)
 }
 
+/** Connected sockets that are to receive fds of a new process. Disposing closes those that were not handed on. */
+export interface Peers extends Disposable {
+  /** agent of the seccomp filter's listener */
+  readonly agent: OwnedFd | undefined
+  /** receives the terminal's master */
+  readonly consoleSocket: OwnedFd | undefined
+  /** receives a pidfd of the process */
+  readonly pidfdSocket: OwnedFd | undefined
+}
+
+/** Connects to the peers of a new process; when one cannot be reached, none stays connected. @throws InvalidArgument */
+export function connectPeers(
+  options: { readonly stdio: Stdio; readonly consoleSocket?: string; readonly pidfdSocket?: string | undefined },
+  filter: { readonly profile: LinuxSeccomp | undefined; readonly flags: number | undefined; readonly bundle: string },
+): Peers {
+  using sockets = new DisposableStack()
+  const { pidfdSocket: path } = options
+  const agent = sockets.use(connectAgent(filter.profile, filter.flags, filter.bundle))
+  const consoleSocket = sockets.use(connectConsole(options))
+  const pidfdSocket = path === undefined ? undefined : sockets.use(connectPidfdSocket(path))
+  const owned = sockets.move()
+  return { agent, consoleSocket, pidfdSocket, [Symbol.dispose]: () => owned.dispose() }
+}
+
 function connectTo(path: string, what: string): OwnedFd {
   try {
     return connectUnix(path)
