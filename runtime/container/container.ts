@@ -3,53 +3,49 @@
  * a container's life. Invariants: create either returns a container whose init waits at the exec fifo or leaves nothing
  * behind; the status is derived from facts (freezer, process, fifo) and never stored.
  */
-
 import { existsSync } from 'node:fs'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import { foreignNamespaces, namespaceProcesses } from '../host/facts.ts'
+import { differingNamespaces } from '../host/facts.ts'
 import { newNamespaces } from '../host/ids.ts'
 import { createPidFile } from '../host/pid-file.ts'
 import type { PlanProcess } from '../init/spawn.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { runHooks } from '../peers/run-hooks.ts'
-import { mergeResources } from '../spec/merge-resources.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { type LockMode, locked } from '../state/lock.ts'
-import { ociState } from '../state/oci-state.ts'
-import { removeRootMount } from '../state/root-mount.ts'
+import { type OciState, ociState } from '../state/oci-state.ts'
 import { readSavedCgroup, readSavedSpec } from '../state/saved-spec.ts'
-import {
-  fifoPath,
-  hasState,
-  listIds,
-  notFound,
-  ownerOf,
-  readState,
-  removeState,
-  type SavedState,
-  stageSpec,
-  stateDir,
-} from '../state/store.ts'
+import { fifoPath, hasState, listIds, notFound, ownerOf, readState, type SavedState, stateDir } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
 import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
+import { isCurrent, removeContainer } from './destroy.ts'
 import { execIn } from './exec.ts'
 import { type ContainerInfo, containerInfo, type ToldState, toldState } from './info.ts'
 import { endContainer, signalContainer } from './kill.ts'
+import { changeLimits } from './limits.ts'
 import { OomLedger, oomCounts } from './oom.ts'
 import type { CreateOptions, ExecOptions } from './options.ts'
-import { initOf } from './remains.ts'
-import { ForeignProcess, OwnProcess, type RunningProcess } from './running-process.ts'
-import { releaseFifo, waitsAtFifo } from './start.ts'
+import { listProcessesOf, processesOf } from './processes.ts'
+import { OtherProcess, OwnProcess, type RunningProcess } from './running-process.ts'
+import { releaseFifo, requireCreated, waitsAtFifo } from './start.ts'
 import { refusal, type Status, statusOf } from './status.ts'
 
 /** What is kept about a container on disk. */
 export type ContainerState = SavedState
+
+/** What this object holds of the container. */
+type Hold =
+  /** it made the container: the helper that made init */
+  | { readonly kind: 'made'; readonly run: PlanProcess }
+  /** it was loaded; `lacking` says why no process can be run in it: only a part of its spec is known */
+  | { readonly kind: 'loaded'; readonly lacking?: RuntimeError }
+  /** it made the container and has let go of it */
+  | { readonly kind: 'released' }
 
 /** One container. */
 export class Container {
@@ -65,28 +61,25 @@ export class Container {
   readonly #logger: Logger
   readonly #state: ContainerState
   #spec: Spec
-  /** the helper that made init; undefined for a container that was loaded from its state, and once released */
-  #run: PlanProcess | undefined
-  /** why no process can be run in it: only a part of its spec is known */
-  readonly #lacking: RuntimeError | undefined
+  #hold: Hold
+  /** the exec fifo was opened through this object: the program may run */
   #started = false
-  /** SIGKILL was sent to init */
-  #killed = false
-  /** one destroy after the other: the second finds nothing to do */
+  /** what this object has done to end the container */
+  #end: 'nothing' | 'killed' | 'destroyed' = 'nothing'
+  /** calls of destroy run one after the other: the second finds nothing to do */
   #destroying: Promise<void> = Promise.resolve()
-  #destroyed = false
-  #foreign: number | undefined
+  /** CLONE_NEW* flags of the namespaces in which init differs from this process, once looked up */
+  #namespaces: number | undefined
   readonly #oom: OomLedger
 
   private constructor(parts: {
     root: string
     state: ContainerState
     spec: Spec
-    lacking?: RuntimeError
+    hold: Hold
     cgroup: Cgroup
     init: (oomKilled: () => boolean) => RunningProcess
     logger: Logger
-    run?: PlanProcess
   }) {
     this.id = parts.state.id
     this.root = parts.root
@@ -99,8 +92,11 @@ export class Container {
     this.init = parts.init(this.#oom.claim)
     this.#state = parts.state
     this.#logger = parts.logger
-    this.#run = parts.run
-    this.#lacking = parts.lacking
+    this.#hold = parts.hold
+  }
+
+  get #run(): PlanProcess | undefined {
+    return this.#hold.kind === 'made' ? this.#hold.run : undefined
   }
 
   /**
@@ -111,18 +107,15 @@ export class Container {
     const { state, spec, cgroup, run } = await createParts(options)
     const { root, logger = silentLogger } = options
     const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
-    const container = new Container({ root, state, spec, cgroup, init, run, logger })
+    const container = new Container({ root, state, spec, cgroup, init, hold: { kind: 'made', run }, logger })
     const { pidFile } = state.made
     if (pidFile === undefined) return container
-    try {
+    await container.#orAbandon(async () => {
       // a reader of the file may rely on the process being in all its cgroups
       await container.settled()
       createPidFile(pidFile, state.pid)
-      return container
-    } catch (error) {
-      await container.abandon()
-      throw error
-    }
+    })
+    return container
   }
 
   /**
@@ -131,13 +124,8 @@ export class Container {
    */
   static async run(options: CreateOptions): Promise<Container> {
     const container = await Container.create(options)
-    try {
-      await container.start()
-      return container
-    } catch (error) {
-      await container.abandon()
-      throw error
-    }
+    await container.#orAbandon(() => container.start())
+    return container
   }
 
   /**
@@ -147,10 +135,10 @@ export class Container {
   static load(root: string, id: string, logger: Logger = silentLogger): Container {
     if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
-    const saved = readSavedSpec(root, state)
+    const { spec, ...lacking } = readSavedSpec(root, state)
     const cgroup = readSavedCgroup(root, state)
-    const init = () => new ForeignProcess(state.pid, state.startTime)
-    return new Container({ root, state, ...saved, cgroup, logger, init })
+    const init = () => new OtherProcess(state.pid, state.startTime)
+    return new Container({ root, state, spec, cgroup, init, hold: { kind: 'loaded', ...lacking }, logger })
   }
 
   /** The ids of the containers below a root. A container may vanish before the caller looks at it. */
@@ -190,9 +178,8 @@ export class Container {
 
   /** The state document of the OCI specification, with runc's fields (rootfs, created, owner) and the monitor's pid. */
   ociState(): ToldState {
-    const { id, bundle, spec, rootfs, created, root } = this
-    const state = ociState({ id, bundle, spec, pid: this.init.pid }, this.status())
-    return toldState(state, { rootfs, created, owner: ownerOf(root, id) }, this.#state)
+    const { rootfs, created, root, id } = this
+    return toldState(this.#document(this.status()), { rootfs, created, owner: ownerOf(root, id) }, this.#state)
   }
 
   /**
@@ -201,29 +188,16 @@ export class Container {
    * @throws FailedPrecondition unless the container is created; what init met; Internal for a hook that failed
    */
   async start(): Promise<void> {
-    await this.#locked('exclusive', () => this.#start())
+    await this.#locked('exclusive', async () => {
+      requireCreated(this.status())
+      const { startTime, foreign } = this.#state
+      const target = { init: this.init, startTime, foreign: foreign !== undefined, logger: this.#logger }
+      await releaseFifo(fifoPath(this.root, this.id), target, () => (this.#started = true))
+      const logger = this.#run?.logger ?? this.#logger
+      logger.debug({ pid: this.init.pid }, 'init: executes its program')
+    })
     // outside the lock: a hook may run commands on this container
-    try {
-      await this.#runHooks('poststart', 'running')
-    } catch (error) {
-      await this.abandon()
-      throw error
-    }
-  }
-
-  async #start(): Promise<void> {
-    const status = this.status()
-    if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
-    if (status !== 'created')
-      throw refusal(
-        status,
-        `cannot start ${status === 'running' ? 'an already running container' : `a container in the ${status} state`}`,
-      )
-    const { startTime, foreign } = this.#state
-    const target = { init: this.init, startTime, foreign: foreign !== undefined, logger: this.#logger }
-    await releaseFifo(fifoPath(this.root, this.id), target, () => (this.#started = true))
-    const logger = this.#run?.logger ?? this.#logger
-    logger.debug({ pid: this.init.pid }, 'init: executes its program')
+    await this.#orAbandon(() => this.#runHooks('poststart', 'running'))
   }
 
   /**
@@ -231,15 +205,12 @@ export class Container {
    * @throws FailedPrecondition when stopped or paused, and what the set-up met
    */
   async exec(options: ExecOptions): Promise<RunningProcess> {
-    if (this.#lacking !== undefined) throw this.#lacking
+    if (this.#hold.kind === 'loaded' && this.#hold.lacking !== undefined) throw this.#hold.lacking
     const { id, root, bundle, spec, rootfs, cgroup, init } = this
-    const namespaces = (): number => {
-      this.#foreign ??= foreignNamespaces(init.pid)
-      return this.#foreign
-    }
+    const namespaces = (): number => (this.#namespaces ??= differingNamespaces(init.pid))
     const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
     const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
-    return locked(this.root, this.id, 'shared', () => execIn(target, options), { signal: options.signal })
+    return locked(root, id, 'shared', () => execIn(target, options), { signal: options.signal })
   }
 
   /**
@@ -248,20 +219,21 @@ export class Container {
    * @throws NotFound when nothing is left to signal
    */
   async signal(signal: number): Promise<void> {
-    if (signal === SIGKILL) this.#killed = true
+    if (signal === SIGKILL && this.#end === 'nothing') this.#end = 'killed'
     await signalContainer(this, signal)
   }
 
   /** Signals every process of the container. It is no error when none is left. */
   async signalAll(signal: number): Promise<void> {
-    if (signal === SIGKILL && (await this.cgroup.listProcesses()).includes(this.init.pid)) this.#killed = true
+    const reachesInit = signal === SIGKILL && (await this.cgroup.listProcesses()).includes(this.init.pid)
+    if (reachesInit && this.#end === 'nothing') this.#end = 'killed'
     if (this.cgroup.exists) await this.cgroup.killAll(signal)
     else if (this.init.alive) await this.signal(signal)
   }
 
   /** Whether init has ended or will: this object killed it, or the kernel is ending it. No new process can join. */
   get ending(): boolean {
-    return this.#killed || !this.init.alive || processStat(this.init.pid)?.exiting !== false
+    return this.#end !== 'nothing' || !this.init.alive || processStat(this.init.pid)?.exiting !== false
   }
 
   /**
@@ -275,9 +247,9 @@ export class Container {
       if (status === 'paused' && !strict) return
       if (status === 'stopped' || status === 'paused')
         throw refusal(status, `cannot pause a ${status} container: container not running`)
-      if (!this.#killed) await this.cgroup.freeze()
+      if (this.#end === 'nothing') await this.cgroup.freeze()
       // a frozen v1 cgroup would keep the killed process from ending
-      if (!this.#killed) return
+      if (this.#end === 'nothing') return
       await this.cgroup.thaw()
       throw refusal('stopped', 'cannot pause a container that was killed')
     })
@@ -302,17 +274,7 @@ export class Container {
   async set(resources: LinuxResources): Promise<void> {
     await this.#locked('exclusive', async () => {
       if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
-      // read again: another command may have set limits since this container was loaded
-      const { foreign } = this.#state
-      const saved = foreign === undefined ? readSavedSpec(this.root, this.#state).spec : this.#spec
-      const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
-      // limits that cannot be kept are not set; a document that another runtime wrote is never changed
-      using staged = foreign === undefined ? stageSpec(this.root, this.id, spec) : undefined
-      // writing a long spec takes time: other work has its turn before the limits are set
-      await nextTurn()
-      this.cgroup.set(resources)
-      staged?.commit()
-      this.#spec = spec
+      this.#spec = await changeLimits(this, { state: this.#state, resources })
     })
   }
 
@@ -323,20 +285,12 @@ export class Container {
 
   /** Host pids of all processes, init included. Unless the container is paused, a process may end at any time. */
   processes(): number[] {
-    // without a cgroup, the pid namespace shows which processes belong to the container
-    if (!this.cgroup.exists && this.ownsPidNamespace && this.init.alive) return namespaceProcesses(this.init.pid)
-    return this.#withInit(this.cgroup.procs())
+    return processesOf(this)
   }
 
   /** As processes(), without holding the event loop while the kernel lists thousands. */
-  async listProcesses(): Promise<number[]> {
-    return this.cgroup.exists ? this.#withInit(await this.cgroup.listProcesses()) : this.processes()
-  }
-
-  /** Adds init, which may have moved itself to a cgroup elsewhere. */
-  #withInit(pids: number[]): number[] {
-    if (this.init.alive && !pids.includes(this.init.pid)) pids.unshift(this.init.pid)
-    return pids
+  listProcesses(): Promise<number[]> {
+    return listProcessesOf(this)
   }
 
   /** How many processes of the container the kernel has killed for lack of memory. */
@@ -369,9 +323,8 @@ export class Container {
    */
   destroy(options: { readonly force?: boolean } = {}): Promise<void> {
     const work = (): Promise<void> => this.#destroy(options.force === true)
-    const result = this.#destroying.then(work, work)
-    this.#destroying = result
-    return result
+    this.#destroying = this.#destroying.then(work, work)
+    return this.#destroying
   }
 
   /** Destroys by force after a failure. The caller reports that failure, so a second one here is only logged. */
@@ -386,53 +339,41 @@ export class Container {
     }
   }
 
-  async #destroy(force: boolean): Promise<void> {
-    if (this.#destroyed) return
-    // before the lock is taken: its holder may be waiting for this very process to end
-    if (force && this.init.alive) await endContainer(this)
-    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) await this.#remove(force)
-    else {
-      await this.#locked('exclusive', async () => {
-        if (!this.#isCurrent()) throw notFound(this.id)
-        failpoint('delete:locked')
-        await this.#remove(force)
-      })
+  /** Runs `work`; when it fails, the container is destroyed. @throws what `work` throws */
+  async #orAbandon(work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      await this.abandon()
+      throw error
     }
   }
 
+  async #destroy(force: boolean): Promise<void> {
+    if (this.#end === 'destroyed') return
+    // before the lock is taken: its holder may be waiting for this very process to end
+    if (force && this.init.alive) await endContainer(this)
+    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) return await this.#remove(force)
+    await this.#locked('exclusive', async () => {
+      if (!isCurrent(this.root, this.#state, { made: this.#run !== undefined })) throw notFound(this.id)
+      failpoint('delete:locked')
+      await this.#remove(force)
+    })
+  }
+
   async #remove(force: boolean): Promise<void> {
-    const status = this.status()
-    if (status !== 'stopped') {
-      if (status !== 'created' && !force) {
-        throw refusal(status, `cannot delete container "${this.id}" that is not stopped: ${status}`)
-      }
-      await endContainer(this)
-    }
-    failpoint('delete:killed')
-    // processes that outlive init: without a pid namespace of its own, or moved into sub-cgroups
-    if ((await this.cgroup.listProcesses()).length > 0) await this.cgroup.killAll(SIGKILL)
-    await this.cgroup.remove()
-    failpoint('delete:cgroup')
-    removeRootMount(this.#state.made.rootMount, this.#logger)
-    removeState(this.root, this.id)
-    failpoint('delete:done')
-    this.#destroyed = true
+    const removal = { root: this.root, target: this, state: this.#state, status: this.status(), logger: this.#logger }
+    await removeContainer(removal, force)
+    this.#end = 'destroyed'
     await this.release()
     await this.#runHooks('poststop', 'stopped')
   }
 
-  /** Whether the folder on disk still belongs to this container, and not to a later one of the same id. */
-  #isCurrent(): boolean {
-    const init = initOf(this.root, this.id)
-    // the files may be damaged; a folder that names no other process belongs to the container that this object made
-    if (init === undefined) return this.#run !== undefined || hasState(this.root, this.id)
-    return init.pid === this.init.pid && init.startTime === this.#state.startTime
-  }
-
   /** Closes what this process holds open for it. The container itself stays as it is and can be loaded. Idempotent. */
   async release(): Promise<void> {
-    this.#run?.release()
-    this.#run = undefined
+    if (this.#hold.kind !== 'made') return
+    this.#hold.run.release()
+    this.#hold = { kind: 'released' }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -442,9 +383,12 @@ export class Container {
   async #runHooks(name: 'poststart' | 'poststop', status: 'running' | 'stopped'): Promise<void> {
     const hooks = this.spec.hooks[name]
     if (hooks.length === 0) return
+    await runHooks({ name, hooks, state: this.#document(status), logger: this.#logger })
+  }
+
+  #document(status: Status): OciState {
     const { id, bundle, spec } = this
-    const state = ociState({ id, bundle, spec, pid: this.init.pid }, status)
-    await runHooks({ name, hooks, state, logger: this.#logger })
+    return ociState({ id, bundle, spec, pid: this.init.pid }, status)
   }
 
   /** Runs `work` under the container's lock. */

@@ -186,7 +186,7 @@ function makeCgroup(options: CreateOptions, { bundle, spec }: Decision, claim: C
   })
 }
 
-/** Moves this process out of the cgroup's way, and gives the cgroup to the container's user where that user may manage it. */
+/** Moves this process to its own cgroup, and gives the container's to its user where that user may manage it. */
 function prepareCgroup(cgroup: Cgroup, options: CreateOptions, { spec, facts }: Decision): void {
   if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
   const owner = cgroupOwner(spec)

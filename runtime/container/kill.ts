@@ -5,7 +5,7 @@
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 import { SIGKILL } from '../sys/linux.ts'
-import { ForeignProcess, type RunningProcess } from './running-process.ts'
+import { OtherProcess, type RunningProcess } from './running-process.ts'
 
 /** How long to wait for a killed init to end. */
 const KILL_WAIT_MS = 10_000
@@ -46,7 +46,7 @@ export async function endContainer(target: KillTarget): Promise<void> {
   } catch (error) {
     if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
   }
-  if (!(init instanceof ForeignProcess)) await init.exited
+  if (!(init instanceof OtherProcess)) await init.exited
   else if (!(await init.waitGone(KILL_WAIT_MS))) {
     const message = `cannot delete container "${id}": process ${init.pid} did not end after SIGKILL`
     throw new RuntimeError('DeadlineExceeded', message)

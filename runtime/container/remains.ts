@@ -21,7 +21,7 @@ import { readWhatIsThere } from '../state/state-file.ts'
 import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { groupLeadersReading, killGroup } from '../sys/pids.ts'
-import { ForeignProcess } from './running-process.ts'
+import { OtherProcess } from './running-process.ts'
 
 /** Name of the record of a create that has not ended: one JSON object per line. */
 export const RECORD = 'creating'
@@ -36,9 +36,9 @@ interface Remains {
   /** the mount on the root in the caller's mount namespace */
   readonly rootMount: RootMount | undefined
   /** the init that was made, in this boot or an unknown one */
-  readonly init: ForeignProcess | undefined
+  readonly init: OtherProcess | undefined
   /** the same init, only where a file says that it is of this boot: it may be signalled */
-  readonly process: ForeignProcess | undefined
+  readonly process: OtherProcess | undefined
   /** kills the hook that was running */
   readonly killHook: () => void
   /** a process was made, alive or not: hooks may have run for it */
@@ -81,8 +81,8 @@ function wholeMembers(text: string): string {
 }
 
 /** The process that two fields name, if they are of the right type. */
-function processOf(pid: unknown, start: unknown): ForeignProcess | undefined {
-  return isProcess(pid, start) && Number(pid) > 0 ? new ForeignProcess(Number(pid), BigInt(Number(start))) : undefined
+function processOf(pid: unknown, start: unknown): OtherProcess | undefined {
+  return isProcess(pid, start) && Number(pid) > 0 ? new OtherProcess(Number(pid), BigInt(Number(start))) : undefined
 }
 
 /** The field as cgroup paths, if they can be those of a container. */
@@ -151,7 +151,7 @@ export function killClaimed(root: string, id: string): void {
   kill(readRemains(root, id).process)
 }
 
-function kill(process: ForeignProcess | undefined): void {
+function kill(process: OtherProcess | undefined): void {
   try {
     process?.signal(SIGKILL)
   } catch (error) {

@@ -21,9 +21,9 @@ export interface ProcessResult {
 /** A container process that has been started. */
 export interface RunningProcess {
   readonly pid: number
-  /** resolves when a child was reaped, or when a foreign process has gone */
+  /** resolves when a child was reaped, or when any other process has gone */
   readonly exited: Promise<Exit>
-  /** the exit, once known; never known of a foreign process */
+  /** the exit, once known; only that of a child ever is */
   readonly exit: Exit | undefined
   /** master of its terminal; a caller that wants to keep it takes it */
   readonly console: OwnedFd | undefined
@@ -84,7 +84,7 @@ export class OwnProcess implements RunningProcess {
 }
 
 /** A process that another process started. */
-export class ForeignProcess implements RunningProcess {
+export class OtherProcess implements RunningProcess {
   readonly pid: number
   readonly console = undefined
   readonly exit = undefined

@@ -16,6 +16,7 @@ import { EAGAIN } from '../sys/linux.ts'
 import { openProcess, pollReadable, processStat } from '../sys/pids.ts'
 import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './running-process.ts'
+import { refusal, type Status } from './status.ts'
 
 /**
  * Whether init waits at the fifo. A start that was killed half-way leaves the fifo beside a running program. So if this
@@ -31,6 +32,14 @@ export function waitsAtFifo(path: string, pid: number, ours: boolean): boolean {
     // a process of another user, or one that is ending
     return true
   }
+}
+
+/** Refuses to start a container that is not created. @throws FailedPrecondition */
+export function requireCreated(status: Status): void {
+  if (status === 'created') return
+  if (status === 'stopped') throw refusal(status, 'cannot start a container that has stopped')
+  const which = status === 'running' ? 'an already running container' : `a container in the ${status} state`
+  throw refusal(status, `cannot start ${which}`)
 }
 
 /** The init at the other end of the fifo. */

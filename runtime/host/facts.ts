@@ -113,7 +113,7 @@ export function namespaceProcesses(pid: number): number[] {
 }
 
 /** CLONE_NEW* flags of the namespaces in which a process differs from this one. @throws Node's error when it is gone */
-export function foreignNamespaces(pid: number): number {
+export function differingNamespaces(pid: number): number {
   let flags = 0
   for (const { file, flag } of NAMESPACES) {
     const ours = readlinkSync(`/proc/self/ns/${file}`)
