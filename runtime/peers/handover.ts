@@ -15,7 +15,7 @@ import { copyFdOf, openChild } from '../sys/pids.ts'
 import { connectUnix, sendFd } from '../sys/socket.ts'
 
 /** Connects to the socket that will receive a pidfd. @throws InvalidArgument with the path */
-export function connectPidfdSocket(path: string): OwnedFd {
+function connectPidfdSocket(path: string): OwnedFd {
   return connectTo(path, `cannot use the pidfd socket "${path}"`)
 }
 
@@ -37,7 +37,7 @@ export function connectConsole(options: {
  * Connects to the agent of a seccomp filter with a listener; undefined for a filter without one. A relative path counts
  * from the bundle, as its author means it. @throws InvalidArgument when no program listens
  */
-export function connectAgent(
+function connectAgent(
   profile: LinuxSeccomp | undefined,
   flags: number | undefined,
   bundle: string,
