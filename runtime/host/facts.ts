@@ -7,7 +7,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type FileLimit, inheritedFileLimit } from '../sys/file-limit.ts'
-import { NAMESPACES } from '../sys/linux.ts'
+import { EACCES, ENOENT, ENOTDIR, NAMESPACES } from '../sys/linux.ts'
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupMount {
@@ -42,7 +42,7 @@ function readOptional(path: string): string | undefined {
   try {
     return readFileSync(path, 'latin1')
   } catch (error) {
-    if ([2, 13, 20].includes(errnoOf(error))) return undefined
+    if ([ENOENT, EACCES, ENOTDIR].includes(errnoOf(error))) return undefined
     throw error
   }
 }
@@ -52,8 +52,8 @@ function appArmor(): boolean {
   try {
     return readFileSync('/sys/module/apparmor/parameters/enabled', 'latin1').startsWith('Y')
   } catch (error) {
-    if ([2, 20].includes(errnoOf(error))) return false
-    if (errnoOf(error) === 13) return true
+    if ([ENOENT, ENOTDIR].includes(errnoOf(error))) return false
+    if (errnoOf(error) === EACCES) return true
     throw error
   }
 }

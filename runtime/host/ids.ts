@@ -6,20 +6,23 @@ export function newNamespaces(spec: Spec): ReadonlySet<string> {
   return new Set(spec.linux.namespaces.filter((ns) => ns.path === undefined).map((ns) => ns.type))
 }
 
+/** The default of /proc/sys/kernel/overflowuid and overflowgid (user_namespaces(7)). */
+const OVERFLOW_ID = 65534
+
 function mapId(mappings: readonly IdMapping[], id: number): number {
   if (mappings.length === 0) return id
   for (const { containerID, hostID, size } of mappings) {
     if (id >= containerID && id < containerID + size) return hostID + (id - containerID)
   }
-  return 65534
+  return OVERFLOW_ID
 }
 
-/** The host's uid for a uid of the container; for an unmapped one the kernel's overflow id, 65534. */
+/** The host's uid for a uid of the container; for an unmapped one the overflow id. */
 export function hostUid(spec: Spec, uid: number): number {
   return mapId(spec.linux.uidMappings, uid)
 }
 
-/** The host's gid for a gid of the container; for an unmapped one the kernel's overflow id, 65534. */
+/** The host's gid for a gid of the container; for an unmapped one the overflow id. */
 export function hostGid(spec: Spec, gid: number): number {
   return mapId(spec.linux.gidMappings, gid)
 }

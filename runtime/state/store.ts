@@ -25,6 +25,7 @@ import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { makeDirectories } from '../sys/directory.ts'
 import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
+import { EEXIST, ENOENT } from '../sys/linux.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
 import { type RootMount, readRootMount } from './root-mount.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
@@ -128,7 +129,7 @@ export function claimState(root: string, id: string): string {
     chmodSync(dir, 0o700)
   } catch (error) {
     const errno = errnoOf(error)
-    if (errno !== 17) {
+    if (errno !== EEXIST) {
       throw new RuntimeError(errnoCode(errno), `cannot make the state folder "${dir}": ${errnoWords(errno)}`, {
         cause: error,
       })
@@ -368,7 +369,7 @@ export function listIds(root: string): string[] {
       .map((entry) => entry.name)
       .sort()
   } catch (error) {
-    if (errnoOf(error) === 2) return []
+    if (errnoOf(error) === ENOENT) return []
     throw error
   }
 }
