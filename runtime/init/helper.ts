@@ -8,7 +8,7 @@ import { RuntimeError } from '../errors.ts'
 import { errnoCode, errnoOf, errnoWords } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
 import { fcntl, memfdCreate } from '../sys/libc.ts'
-import { F_ADD_SEALS } from '../sys/linux.ts'
+import { EINVAL, F_ADD_SEALS } from '../sys/linux.ts'
 import { helperPath } from '../sys/paths.ts'
 
 /** Name of the memory file. /proc/<pid>/exe shows it for a process that has not executed its program yet. */
@@ -28,7 +28,7 @@ function createFile(): { file: OwnedFd; seals: number } {
     return { file, seals: SEALS | F_SEAL_EXEC }
   } catch (error) {
     // fallback: kernels before 6.3 know neither MFD_EXEC nor F_SEAL_EXEC
-    if (errnoOf(error) !== 22) throw error
+    if (errnoOf(error) !== EINVAL) throw error
     return { file: new OwnedFd(memfdCreate(HELPER_NAME, MFD_ALLOW_SEALING)), seals: SEALS }
   }
 }

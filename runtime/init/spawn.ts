@@ -11,6 +11,7 @@ import type { Logger } from '../logger.ts'
 import { encodePlan } from '../plan/encode.ts'
 import { OwnedFd, openNull } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
+import { SIGKILL } from '../sys/linux.ts'
 import type { Child, Reaper } from '../sys/reaper.ts'
 import { receiveFd, socketPair } from '../sys/socket.ts'
 import { exitText } from '../sys/words.ts'
@@ -117,7 +118,7 @@ export class PlanProcess {
       {
         onChild: (pid) => {
           this.child ??= reaper.adopt(pid)
-          if (this.#aborting) this.child.kill(9)
+          if (this.#aborting) this.child.kill(SIGKILL)
           this.#announce(run.onChild, pid)
         },
         ...run.stops,
@@ -172,8 +173,8 @@ export class PlanProcess {
   /** Kills helper and container process, and waits until both are reaped. */
   async abort(): Promise<void> {
     this.#aborting = true
-    this.#stage0.kill(9)
-    this.child?.kill(9)
+    this.#stage0.kill(SIGKILL)
+    this.child?.kill(SIGKILL)
     this.handshake.abandon()
     // stage 0 may have made a child whose record is still to be read
     await this.#closed
