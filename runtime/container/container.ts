@@ -25,7 +25,7 @@ import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { isCurrent, removeContainer } from './destroy.ts'
 import { execIn } from './exec.ts'
-import { type ContainerInfo, containerInfo, type ToldState, toldState } from './info.ts'
+import { type ContainerInfo, containerInfo, type FullState, fullState } from './info.ts'
 import { endContainer, signalContainer } from './kill.ts'
 import { changeLimits } from './limits.ts'
 import { OomLedger, oomCounts } from './oom.ts'
@@ -177,9 +177,9 @@ export class Container {
   }
 
   /** The state document of the OCI specification, with runc's fields (rootfs, created, owner) and the monitor's pid. */
-  ociState(): ToldState {
+  ociState(): FullState {
     const { rootfs, created, root, id } = this
-    return toldState(this.#document(this.status()), { rootfs, created, owner: ownerOf(root, id) }, this.#state)
+    return fullState(this.#document(this.status()), { rootfs, created, owner: ownerOf(root, id) }, this.#state)
   }
 
   /**

@@ -42,14 +42,14 @@ import { Claim } from './claim.ts'
 import { gateSpec, namesOff } from './gates.ts'
 import type { CreateOptions } from './options.ts'
 import {
-  containerSide,
   hasBareNewlines,
+  helperLogger,
   keyringName,
   makeFifo,
   rootfsPath,
   seccompInTurns,
-  sized,
   withConsole,
+  withSize,
 } from './prepare.ts'
 
 /** The parts of a new container. */
@@ -240,9 +240,9 @@ function startHelper(
   return new PlanProcess({
     ops,
     encoded,
-    stdio: withConsole(sized(options.stdio, spec.process), consoleSocket),
+    stdio: withConsole(withSize(options.stdio, spec.process), consoleSocket),
     reaper,
-    logger: containerSide(options, logger),
+    logger: helperLogger(options, logger),
     extraFds,
     helper: options.initPath,
     onChild: (pid) => {

@@ -20,7 +20,7 @@ import { processWarnings } from '../spec/warnings.ts'
 import { gateExec } from './gates.ts'
 import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
-import { containerSide, hasBareNewlines, keyringName, seccompInTurns, sized, withConsole } from './prepare.ts'
+import { hasBareNewlines, helperLogger, keyringName, seccompInTurns, withConsole, withSize } from './prepare.ts'
 import { OwnProcess, type RunningProcess } from './running-process.ts'
 import { refusal } from './status.ts'
 
@@ -125,9 +125,9 @@ function startHelper(
   const { agent, consoleSocket, pidfdSocket } = peers
   return new PlanProcess({
     ops,
-    stdio: withConsole(sized(options.stdio, process), consoleSocket),
+    stdio: withConsole(withSize(options.stdio, process), consoleSocket),
     reaper: options.reaper,
-    logger: containerSide(options, logger),
+    logger: helperLogger(options, logger),
     extraFds: options.extraFds ?? [],
     helper: options.initPath,
     onChild: (pid) => {

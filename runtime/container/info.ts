@@ -48,7 +48,7 @@ export function containerInfo(root: string, state: SavedState, spec: Spec): Cont
 }
 
 /** The state document with runc's further fields, and the pid of the live process that waits for init. */
-export type ToldState = OciState & {
+export type FullState = OciState & {
   readonly pid: number
   readonly rootfs: string
   readonly created: string
@@ -57,11 +57,11 @@ export type ToldState = OciState & {
 }
 
 /** Makes that document; the order of its fields is runc's. */
-export function toldState(
+export function fullState(
   { ociVersion, id, status, pid = 0, bundle, annotations }: OciState,
   { rootfs, created, owner }: { readonly rootfs: string; readonly created: string; readonly owner: string },
   { made: { monitor } }: SavedState,
-): ToldState {
+): FullState {
   const noted = annotations === undefined ? {} : { annotations }
   // only the monitor, init's parent, learns the exit status of init
   const watched = monitor !== undefined && isAlive(monitor.pid, monitor.startTime) ? { monitorPid: monitor.pid } : {}

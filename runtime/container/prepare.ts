@@ -106,7 +106,7 @@ export function withConsole(stdio: Stdio, socket: OwnedFd | undefined): Stdio {
 }
 
 /** The logger for the messages of the init helper. */
-export function containerSide(
+export function helperLogger(
   { containerLogger, logLevel }: { readonly containerLogger?: Logger; readonly logLevel?: LogLevel },
   logger: Logger,
 ): Logger {
@@ -115,7 +115,7 @@ export function containerSide(
 }
 
 /** Gives a terminal the size in the process's document, unless the caller gave one. */
-export function sized(stdio: Stdio, process: OciProcess): Stdio {
+export function withSize(stdio: Stdio, process: OciProcess): Stdio {
   const { consoleSize } = process
   if (stdio.kind !== 'terminal' || stdio.width !== undefined || consoleSize === undefined) return stdio
   return { ...stdio, width: consoleSize.width, height: consoleSize.height }

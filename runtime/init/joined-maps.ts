@@ -6,10 +6,13 @@
 import { SYNC_POINTS } from '../../proto/init-plan.ts'
 import { CLONE_FLAGS } from '../plan/namespaces.ts'
 import { type IdMaps, type JoinedNamespace, readIdMaps } from '../spec/resolve.ts'
-import { lookAtProcess, type PassingHelpers } from './temporary-process.ts'
+import { lookAtProcess, type TemporaryProcessOptions } from './temporary-process.ts'
 
 /** Reads the maps of the user namespace at a path. @throws what joining it met */
-export async function mapsOfUserNamespace({ path, at }: JoinedNamespace, helpers: PassingHelpers): Promise<IdMaps> {
+export async function mapsOfUserNamespace(
+  { path, at }: JoinedNamespace,
+  helpers: TemporaryProcessOptions,
+): Promise<IdMaps> {
   return await lookAtProcess(
     [
       { op: 'open_ns', path, type: CLONE_FLAGS.user, origin: at },

@@ -13,7 +13,7 @@ import type { Reaper } from '../sys/reaper.ts'
 import { PlanProcess } from './spawn.ts'
 
 /** What starts the process and logs its messages. */
-export interface PassingHelpers {
+export interface TemporaryProcessOptions {
   readonly reaper: Reaper
   readonly logger?: Logger | undefined
   /** path of the helper; default: the installed one */
@@ -28,7 +28,7 @@ export async function lookAtProcess<T>(
   ops: readonly Op[],
   stop: 'onIdMaps' | 'onRuntimeHooks',
   look: (pid: number) => T,
-  { reaper, logger = silentLogger, helper }: PassingHelpers,
+  { reaper, logger = silentLogger, helper }: TemporaryProcessOptions,
 ): Promise<T> {
   const seen = Promise.withResolvers<T>()
   const nowhere = openSync('/dev/null', constants.O_RDWR)

@@ -5,7 +5,7 @@
  */
 import { constants, openSync, writeFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
-import { lookAtProcess, type PassingHelpers } from '../init/temporary-process.ts'
+import { lookAtProcess, type TemporaryProcessOptions } from '../init/temporary-process.ts'
 import { CLONE_FLAGS, mapText } from '../plan/namespaces.ts'
 import type { IdMapping } from '../spec/types.ts'
 import { OwnedFd } from '../sys/fd.ts'
@@ -16,7 +16,7 @@ import { isMountedByProgram, mountByProgram } from './mount-program.ts'
 const ID_LIMIT = 2 ** 32
 
 /** What starts and logs the temporary process or the mount program. */
-export type MountHelpers = PassingHelpers
+export type MountHelpers = TemporaryProcessOptions
 
 /**
  * Mounts one entry, with mapped ids where its options say so. When it throws, nothing is mounted.
@@ -55,7 +55,7 @@ function mapsOf({ options, target }: FsMount, name: 'uidmap' | 'gidmap'): IdMapp
 async function openUserNamespace(
   uid: readonly IdMapping[],
   gid: readonly IdMapping[],
-  helpers: PassingHelpers,
+  helpers: TemporaryProcessOptions,
 ): Promise<OwnedFd> {
   return await lookAtProcess(
     [{ op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 }],
