@@ -1,8 +1,12 @@
 /*
- * Copies the content of a directory of the image into a fresh, still detached tmpfs (the tmpcopyup option). Who can influence: the image
- * chooses every name and type below `from`; nobody else can see `to`. Invariant: names are used one component at a time below fds and
- * never followed through symlinks, and the depth is bounded, so that neither the source nor the stack can be escaped.
- * Owner, mode and times are kept; extended attributes are not.
+ * Copies the content of a directory of the image into a new, still detached tmpfs (the tmpcopyup
+ * option). Owner, mode and times are kept; extended attributes are not. Invariants: a name is used
+ * one component at a time below an fd and never followed through a symlink. The depth is bounded,
+ * so the stack cannot overflow.
+ * Attacker: the image chooses all names and types below `from`, and sharers may change them
+ *   meanwhile. Only this process can see `to`.
+ * Privilege held: root in the container's user namespace.
+ * Order matters because: a file is opened, then compared with what fstatat saw, then copied.
  */
 #include "init.h"
 
@@ -25,7 +29,10 @@ static int copy_content(int in, int out)
     }
 }
 
-/* By name, because nobody else can see `to`. Owner before mode: chown clears the set-id bits. A link has no mode. */
+/*
+ * By name, because only this process can see `to`. Owner before mode, because chown clears the
+ * set-id bits. A symlink has no mode.
+ */
 static int copy_attributes(int to, const char *name, const struct stat *st)
 {
     const struct timespec times[2] = { st->st_atim, st->st_mtim };
@@ -35,7 +42,7 @@ static int copy_attributes(int to, const char *name, const struct stat *st)
     return err < 0 ? err : sys_result(utimensat(to, name, times, AT_SYMLINK_NOFOLLOW));
 }
 
-/* The name may mean another file by now; what is copied is the one that was looked at, or nothing. */
+/* The name may mean another file by now. Only the file that was looked at is copied. */
 static int copy_file(int from, int to, const char *name, const struct stat *st)
 {
     struct stat opened;
@@ -84,7 +91,7 @@ static int copy_entry(int from, int to, const char *name, int depth)
     return err < 0 ? err : copy_attributes(to, name, &st);
 }
 
-/* getdents64 by itself, since opendir would allocate. */
+/* The raw getdents64, because opendir allocates. */
 static int copy_directory(int from, int to, int depth)
 {
     struct entry { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; };

@@ -1,9 +1,13 @@
 /*
- * The host agent: a process that stage 0 forks before it enters anything, so that it keeps the host's rights and namespaces while the
- * container side already has less. It clones mount sources, maps their ids, and opens the socket by which the runtime moves network
- * devices. Invariant: it does what an operation of the plan says, which it knows as well as the container side does and is only told the
- * number of; so whoever might come to speak for the container side gets nothing that the plan does not give. It ends when the container
- * side has closed its socket, and stage 0 waits for that.
+ * The host agent is a process that stage 0 forks before it joins anything. It keeps the rights and
+ * the namespaces of the host while the container side already has fewer. It clones mount sources
+ * and maps their ids, opens the socket by which the runtime moves network devices, and writes time
+ * offsets.
+ *
+ * Invariant: the agent performs only operations of its own copy of the plan. The container side
+ * sends nothing but the number of one and fds of its namespaces. So an attacker who speaks for the
+ * container side gets nothing that the plan does not give. The agent ends when the container side
+ * has closed its socket, and stage 0 waits for that.
  */
 #include "init.h"
 
@@ -13,11 +17,11 @@
 #include <string.h>
 #include <sys/wait.h>
 
-/* In the agent no other fds are open. */
+/* The agent's own fds. Besides them it holds at most the user namespace of the last id map. */
 #define AGENT_SOCKET 0
 #define AGENT_PROC 1
 
-/* err, and the step that failed; the answer has with it what was opened: a mount's detached tree, or a socket. */
+/* The errno and the step that failed. An fd comes with it: a detached tree or a socket. */
 struct answer {
     int32_t err;
     char step[LIMIT_STEP_MAX_BYTES];
@@ -26,12 +30,15 @@ struct answer {
 /* A user namespace, for its maps only. */
 struct mapping {
     int fd;
-    const struct op_mount *op; /* that it was made for */
+    const struct op_mount *op; /* the operation it was made for */
 };
 
 /*
- * A namespace lives as long as an fd of it; a process is needed only to make it. Privilege: the host's, so the maps may be any. The child
- * does nothing, and is gone when this returns, or as soon as we are.
+ * Makes a user namespace for its maps. A process is needed only to make it; the fd keeps it alive.
+ * Attacker: the maps are the client's; no process of the container is in this namespace.
+ * Privilege held: the host's, so the kernel accepts any map.
+ * Order matters because: the child does nothing, and is dead when this returns or when the agent
+ *   dies.
  */
 static int make_mapping(const struct ctx *c, const struct op_mount *op)
 {
@@ -59,7 +66,7 @@ static int make_mapping(const struct ctx *c, const struct op_mount *op)
     return fd;
 }
 
-/* Most containers have one map for all their mounts, so one is remembered. */
+/* Most containers have one map for all their mounts, so the last one is remembered. */
 static int find_mapping(const struct ctx *c, struct mapping *last, const struct op_mount *op)
 {
     if (last->fd >= 0 && strcmp(last->op->uid_map.s, op->uid_map.s) == 0 && strcmp(last->op->gid_map.s, op->gid_map.s) == 0)
@@ -70,9 +77,10 @@ static int find_mapping(const struct ctx *c, struct mapping *last, const struct 
 }
 
 /*
- * Who can influence: the plan names the source; below an earlier mount or in the image it is theirs what lies there, as for every bind.
- * Privilege: the host's. Order: the mount namespace is entered first, so that the source is looked up among the mounts that are there at
- * the operation's turn, and the clone has the locks that mounts have in a namespace of less privilege.
+ * Attacker: the image shapes what lies at a source below an earlier mount, as for every bind mount.
+ * Privilege held: the host's.
+ * Order matters because: the agent enters the mount namespace first. So it looks the source up
+ *   among the mounts of this moment, and the clone gets the locks of a less privileged namespace.
  */
 static int clone_source(struct ctx *c, struct mapping *last, const struct op_mount *op, const int fds[2])
 {
@@ -93,7 +101,10 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
     return err < 0 ? step(c, err, "mount \"%s\" on \"%s\": %s", op->source.s, op->target.s, doing) : take_fd(&tree);
 }
 
-/* `fds[0]` is the directory of the container process in the host's procfs; its file is opened with our rights, which the kernel looks at. */
+/*
+ * `directory` is that of the container process in the host's procfs. The kernel looks at the rights
+ * of the process that opens the file, so the agent opens it.
+ */
 static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int directory)
 {
     int err = sys_fs_type(directory) == PROC_SUPER_MAGIC ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
@@ -101,10 +112,13 @@ static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int di
 }
 
 /*
- * Who can influence: nobody; others in a network that was joined cannot write to our socket before it is bound, and then it is connected to
- * the kernel. Privilege: the host's. The kernel looks at who opened a netlink socket as well as at who sends, and a network that was joined
- * may belong to a user namespace in which the container side has no power. The agent goes home again: what a path of procfs shows to who
- * opens the source of a mount, and what a network file system connects to, depends on it.
+ * Attacker: others in a joined network cannot send to the socket, because it is not bound yet. Once
+ *   it is bound, it is connected to the kernel.
+ * Privilege held: the host's. The kernel checks both the opener and the sender of a netlink socket.
+ *   A joined network may belong to a user namespace in which the container side has no power.
+ * Order matters because: the agent returns to the host's network before it answers. The network of
+ *   the process that opens a mount source decides what some files of procfs and network file
+ *   systems show.
  */
 static int open_net_socket(struct ctx *c, int net)
 {
@@ -115,7 +129,7 @@ static int open_net_socket(struct ctx *c, int net)
     return err < 0 ? step(c, err, "move network devices: open a socket in the container's network namespace") : take_fd(&fd);
 }
 
-/* Returns an errno, or 0 or an fd, which is never one of the agent's own two. */
+/* Returns a negative errno, 0, or an fd, which is never one of the agent's own two. */
 static int perform(struct ctx *c, struct mapping *last, const int fds[2])
 {
     const struct op *op = c->at < c->plan->count ? &c->plan->ops[c->at] : NULL;
@@ -152,8 +166,11 @@ _Noreturn static void serve(struct ctx *c)
 }
 
 /*
- * Who can influence: nobody yet. Privilege: the runtime's, kept. A child of stage 0, which no namespace and no cgroup of the container is
- * entered by; it holds nothing but its socket and the host's procfs, so that whoever waits for an end of file does not wait for it.
+ * Attacker: none yet; nothing was joined and no code of the image runs.
+ * Privilege held: the runtime's, which the agent keeps.
+ * Order matters because: it is forked from stage 0 before any namespace or cgroup is entered. It
+ *   holds only its socket and the host's procfs, so it delays no end of file that another process
+ *   waits for.
  */
 int op_host_agent(struct ctx *c)
 {
@@ -174,14 +191,17 @@ int op_host_agent(struct ctx *c)
     return pid < 0 ? step(c, pid, "start the host agent") : 0;
 }
 
-/* Stage 0, done with everything else: the agent is reaped by the one whose child it is. */
+/* Stage 0 reaps the agent, which is its child. */
 void await_agent(const struct ctx *c)
 {
     while (c->agent_pid > 0 && waitpid(c->agent_pid, NULL, 0) < 0 && errno == EINTR)
         ;
 }
 
-/* The container side: has the agent perform the operation that runs. Returns what it answered: an errno, or 0 or an fd. */
+/*
+ * The container side asks the agent to perform the running operation. Returns the answer: a
+ * negative errno, 0, or an fd.
+ */
 static int ask(struct ctx *c, const int *fds, size_t count)
 {
     struct answer answer;
@@ -213,11 +233,15 @@ int host_time_offsets(struct ctx *c)
 }
 
 /*
- * The runtime does with the socket what is to be done; it is taken like a seccomp listener. Who can influence: nobody; no code of an image
- * has run. Privilege: what the socket's opener may do counts only together with what we may ourselves, so holding it gives us nothing. A
- * runtime without CAP_SYS_PTRACE can take it from a dumpable process only: then processes with all of the runtime's power could trace us
- * meanwhile, as they may the runtime. In a new user namespace every process of its owner's id has power over us, whatever power it has
- * elsewhere, and in one that was joined those of others; we still hold the host's procfs, so there it fails.
+ * The runtime takes the socket by pidfd_getfd, like a seccomp listener, and moves the devices.
+ * Attacker: processes with power over this one, while it is dumpable. A runtime with CAP_SYS_PTRACE
+ *   does not need that. Another one can take the socket only from a dumpable process, which others
+ *   of its power could then trace, as they can trace the runtime itself.
+ * Privilege held: the host's procfs, still. A netlink socket gives its holder no rights of the
+ *   opener.
+ * Order matters because: dumpability ends as soon as the runtime has answered. In a joined user
+ *   namespace others have power over this process, and in a new one every process of its owner's
+ *   id. So it does not become dumpable there, and the operation fails for such a runtime.
  */
 int op_net_devices(struct ctx *c)
 {

@@ -1,20 +1,25 @@
 /*
- * ts-init: sets up one container process from a plan and becomes its program. The story of the processes:
+ * ts-init sets up one container process from a plan and becomes its program. The processes:
  *
- *   runtime --posix_spawn--> stage 0                                    fds: 0-2 the container's stdio, 3 plan, 4 status, 5 console,
- *                              |                                             6.. what else the program gets
- *                              | reads and checks the whole plan
- *                              | host operations: opens cgroups, fifo, namespaces; joins namespaces
- *                              | clone3(CLONE_PARENT) ---------------> container side   (child of the runtime, which reaps it)
- *                              | reports child{pid}, says 'c'            | reports nothing before 'c'
- *                              |                                         | moves itself into the v1 cgroups
- *                              | writes the id maps, says 'm'            | waits for 'm' if there are maps, then mounts, devices, pivot, ...
- *                              | says 'j' (the v2 cgroup is joined)      | waits for 'j' where the plan says so
- *                              | exits 0                                 | ready, waits on the fifo, execve
+ *  runtime --posix_spawn--> stage 0                             fds: 0-2 stdio of the container, 3 plan,
+ *                             |                                 4 status, 5 console, 6.. fds of the program
+ *                             | reads and checks the whole plan
+ *                             | opens cgroups, fifo, namespaces; joins namespaces
+ *                             | clone3(CLONE_PARENT) ------> container side  (child of the runtime)
+ *                             | reports child{pid}, says 'c'   | reports nothing before 'c'
+ *                             |                                | moves itself into the v1 cgroups
+ *                             | writes the id maps, says 'm'   | waits for 'm' if there are maps
+ *                             |                                | mounts, devices, pivot, ...
+ *                             | joins the v2 cgroup, says 'j'  | waits for 'j' where the plan says so
+ *                             | exits 0                        | ready, waits on the fifo, execve
  *
- * Two processes, because id maps must be written from outside and because a pid namespace begins with a child. Stage 0 never
- * lives longer than milliseconds and is never in the container's cgroup. If it fails, the child reads an end of file and leaves.
- * Invariant: nothing is decided here. A branch looks at an argument of the plan or at an errno, at nothing else.
+ * There are two processes because id maps must be written from outside, and because a pid namespace
+ * begins with a child. Stage 0 ends as soon as the child and the host agent no longer need it. It is
+ * never in the container's cgroup. If it fails, the child reads an end of file and leaves.
+ *
+ * Invariant: policy comes from the plan. A branch looks at an argument of the plan, at an errno, or at
+ * what this process finds out about itself and its files: ids, capabilities, types. Two things are
+ * still defaults of this program: PATH and HOME (ops_exec.c), and umask 022 until the umask operation.
  */
 #include "init.h"
 
@@ -24,28 +29,35 @@
 #include <string.h>
 
 /*
- * A caught signal, unlike an ignored one, goes back to its default by execve itself: no system call is needed behind a seccomp filter.
- * SIGPIPE, so that writing to who is gone is an error; SIGCHLD, so that the end of a hook is noticed.
+ * execve resets a caught signal to its default, but leaves an ignored one ignored. So no system
+ * call is needed behind a seccomp filter. SIGPIPE is caught so that a write to a closed socket
+ * fails with an errno. SIGCHLD is caught so that the end of a hook interrupts ppoll.
  */
 static void caught_signal(int signal_number)
 {
     (void)signal_number;
 }
 
-/* Who can influence: the filter is the client's and may refuse even this; libc would then try for ever. */
+/* Attacker: the client's filter may refuse even exit_group; libc would then retry for ever. */
 static _Noreturn void leave(int code)
 {
     (void)syscall(__NR_exit_group, code);
     __builtin_trap();
 }
 
-/* The first process of a pid namespace gets no signal that it does not catch; what ends others is to end a created container too. */
+/*
+ * The first process of a pid namespace gets no signal without a handler. A created container is to
+ * end by the signals that end any other process.
+ */
 static void ending_signal(int signal_number)
 {
     leave(128 + signal_number);
 }
 
-/* By the system call: libc keeps two or three signals for itself, and posix_spawn of such a libc has left just those ignored. */
+/*
+ * The raw system call reaches the signals that libc reserves. A posix_spawn of that libc may have
+ * left exactly those ignored.
+ */
 static void reset_signals(void)
 {
     static const int ending_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
@@ -63,16 +75,21 @@ static void reset_signals(void)
 }
 
 /*
- * Who can influence: the runtime's process may have leaked any signal setting to us. Privilege: all that the runtime has. First of all: not
- * dumpable, so that no process of a container that we are going to join can trace us or look at our fds (CVE-2016-9962).
+ * Attacker: processes of a container that this process will join; any signal setting may be
+ *   inherited.
+ * Privilege held: all that the runtime has.
+ * Order matters because: an undumpable process cannot be traced, nor its fds read, by a container
+ *   that it joins later (CVE-2016-9962). So that comes before everything else.
  */
 static int prepare(struct ctx *c)
 {
     int err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
     if (err < 0)
         return step(c, err, "become undumpable");
-    (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t)"ts-init", 0); /* not the number of the fd that we were executed from */
-    if (chdir("/") < 0) /* the runtime's own is no business of a container's process */
+    /* the kernel would otherwise show the number of the fd that was executed */
+    (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t)"ts-init", 0);
+    /* a process of the container must not keep the runtime's working directory */
+    if (chdir("/") < 0)
         return step(c, -errno, "chdir to \"/\"");
     struct __user_cap_data_struct caps[2];
     c->dumpable_for_runtime = sys_capget(caps) < 0 || (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
@@ -91,7 +108,7 @@ static int prepare(struct ctx *c)
     return 0;
 }
 
-/* The plan file may be shared with the runtime, so its own offset is not used. */
+/* The runtime may share the plan's file offset, so pread is used. */
 static int read_plan(struct ctx *c, struct plan *ret)
 {
     struct stat st;
@@ -101,7 +118,8 @@ static int read_plan(struct ctx *c, struct plan *ret)
     size_t size = (size_t)st.st_size;
     uint8_t *bytes = malloc(size + 1);
     ssize_t got = bytes != NULL ? pread(FD_PLAN, bytes, size, 0) : -1;
-    if (bytes == NULL || got != st.st_size) { /* a file, unlike a pipe, is read in one piece */
+    /* a regular file, unlike a pipe, is read in one piece */
+    if (bytes == NULL || got != st.st_size) {
         err = bytes == NULL ? -ENOMEM : got < 0 ? -errno : -EIO;
         free(bytes);
         return step(c, err, "read the plan");
@@ -116,7 +134,7 @@ static int read_plan(struct ctx *c, struct plan *ret)
     return 0;
 }
 
-/* The socket that lies where the program's fds will be, moved above them. */
+/* Moves a socket that lies where the program's fds will be. */
 static int move_fd(struct ctx *c, int *fd, int least)
 {
     int moved = sys_result(fcntl(*fd, F_DUPFD_CLOEXEC, least));
@@ -127,9 +145,12 @@ static int move_fd(struct ctx *c, int *fd, int least)
 }
 
 /*
- * Who can influence: the runtime's process may have leaked any fd to us; only the plan says how many of them the program is to have, so
- * nothing was done before it was read. Order: all others are closed first; then the program's are put in their places, now and not at the
- * end, because behind a seccomp filter no more than execve may be allowed. Only these few are not close-on-exec.
+ * Attacker: any fd of the runtime may have leaked into this process.
+ * Privilege held: the runtime's.
+ * Order matters because: only the plan says how many fds the program gets, so it is read first. All
+ *   other fds are closed before anything else is done. The program's fds are moved now and not at
+ *   the end, because a seccomp filter may then allow no more than execve. They are not
+ *   close-on-exec.
  */
 static int settle_fds(struct ctx *c)
 {
@@ -159,15 +180,18 @@ static int settle_fds(struct ctx *c)
     return err == 0 ? sys_close_range((unsigned)extra + 3, (unsigned)end - 1, 0) : err;
 }
 
-/* The operations that the host agent takes part in, or may. */
+/* Operations that may ask the host agent. */
 static bool asks_agent(const struct op *op)
 {
     return op->code == OP_NET_DEVICES || op->code == OP_TIME_OFFSETS || (op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0);
 }
 
 /*
- * The operations for which the container side needs the host's procfs. Who can influence: in a pid namespace that others live in, one of
- * them that holds CAP_SYS_PTRACE over us can look at our fds, and this one leads to the host. So it is given up behind the last of these.
+ * Operations for which the container side needs the host's procfs.
+ * Attacker: in a shared pid namespace, a process with CAP_SYS_PTRACE over this one can open its
+ *   fds.
+ * Privilege held: the handle leads to the procfs of the host.
+ * Order matters because: the handle is closed after the last of these operations.
  */
 static bool needs_host_proc(const struct op *op)
 {
@@ -184,8 +208,9 @@ static uint32_t last_need(const struct plan *plan, bool (*needs)(const struct op
 }
 
 /*
- * Only in builds for the tests of crash safety: kills the process that comes to the named operation ("init:mount"), or past it
- * ("init:mount+"). The first process of a pid namespace is immune to its own SIGKILL, but not to a trap.
+ * Only in builds for tests of crash safety: kills the process that comes to the named operation
+ * ("init:mount"), or past it ("init:mount+"). The first process of a pid namespace survives its own
+ * SIGKILL, but not a trap.
  */
 static void fail_point(const struct op *op, const char *past)
 {
@@ -203,7 +228,7 @@ static void fail_point(const struct op *op, const char *past)
 #endif
 }
 
-/* Runs the plan. Returns 0 in stage 0 when the child is on its way; on the container side it returns only on failure. */
+/* Returns 0 in stage 0 once the child is set up. The container side returns only on failure. */
 static int run_plan(struct ctx *c)
 {
     uint32_t last_host_proc = last_need(c->plan, needs_host_proc), last_agent = last_need(c->plan, asks_agent);
@@ -228,7 +253,7 @@ static int run_plan(struct ctx *c)
     return step(c, -EINVAL, "execute a program: the plan has none");
 }
 
-/* The last words: a record, or where nobody reads those any more, one line where the program's own errors would go. */
+/* Reports the failure by a record. If that cannot be delivered, writes a line to standard error. */
 static int fail(struct ctx *c, int err)
 {
     if (err != STOP && report_failed(c, err) < 0)

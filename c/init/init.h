@@ -1,7 +1,9 @@
 /*
- * What the parts of ts-init share: the state of one run. Invariant: an operation, op_NAME in one of the ops_*.c or in host_agent.c, returns
- * 0, or a negative errno after step() has put a sentence into the state, or STOP; it never prints or exits by itself. Everything lives in
- * one struct on main's stack; nothing is allocated after the plan was read.
+ * What the files of ts-init share: the state of one run. Invariant: an operation (op_NAME) returns
+ * 0, STOP, or a negative errno after step() has said what failed. Only op_exec does not return when
+ * it succeeds, and only hand_over_listener ends the process by itself. All state is in one struct
+ * on main's stack; a few large buffers are static. Nothing is allocated once the plan has been
+ * read.
  */
 #ifndef INIT_H
 #define INIT_H
@@ -11,39 +13,39 @@
 #include "plan_read.h"
 #include "sys.h"
 
-/* The other side is gone and has said why, or nobody is left to be told: leave without a report. */
+/* The other side is gone, or has reported the failure itself: leave without a report. */
 #define STOP 1
 
 struct held {
     int fd;
     uint32_t op;   /* the operation that opened it, for its error */
-    uint64_t type; /* namespaces: the CLONE_NEW* flag; 0 once joined */
+    uint64_t type; /* namespaces: the CLONE_NEW* flag */
 };
 
 struct ctx {
     const struct plan *plan;
-    uint32_t at;     /* index of the operation that runs; UINT32_MAX before the first */
-    int proc;        /* the host's /proc, verified: the only way to procfs files that counts */
-    int own_fds;     /* /proc/self/fd of a procfs that does no harm in foreign hands, or of the host's where there is none */
-    int root;        /* the root directory of the container: paths of the plan are resolved below it */
+    uint32_t at;     /* index of the running operation; UINT32_MAX before the first */
+    int proc;        /* the host's /proc, verified; -1 once proc_narrow has closed it */
+    int own_fds;     /* /proc/self/fd, of the container's procfs if that is usable */
+    int root;        /* the container's root directory; paths of the plan start here */
     int fifo;        /* the exec fifo, until the start was taken */
     int sync;        /* socket between stage 0 and the container side */
-    int agent;       /* container side: socket to the host agent, until the last operation that asks it */
-    int status;      /* the status socket, then the exec fifo; and the console socket: elsewhere than agreed where the program gets more fds */
+    int agent;       /* container side: socket to the host agent, until its last use */
+    int status;      /* the status socket, then the exec fifo */
     int console;
     int null;        /* the root's /dev/null, verified, O_PATH */
-    int empty;       /* the read-only tmpfs that masks directories, once one is attached */
+    int empty;       /* the read-only tmpfs that masks directories, if any */
     bool container;  /* this process is the container side */
-    bool announced;  /* container side: stage 0 has reported our pid */
+    bool announced;  /* container side: stage 0 has reported its pid */
     bool cwd_done;
-    bool strangers;  /* processes that are not ours may have power over this one: it has entered a user namespace that was there */
-    bool new_user;   /* the container side is in a user namespace that was made for it */
-    bool dumpable_for_runtime; /* it has no CAP_SYS_PTRACE, so it can take a fd of ours only while we are dumpable */
-    uint64_t permitted, effective, inheritable; /* capabilities that the process is to have */
+    bool strangers;  /* it has joined a user namespace, whose processes may have power over it */
+    bool new_user;   /* the container side is in a user namespace made for it */
+    bool dumpable_for_runtime; /* a runtime without CAP_SYS_PTRACE: pidfd_getfd needs this */
+    uint64_t permitted, effective, inheritable; /* the sets that the program gets */
     uint64_t lent;             /* permitted besides, until the filter is loaded */
     const char *root_path;                   /* of the rootfs op, for messages */
     struct held cgroup_dir;                  /* fd -1: none */
-    int cgroup_procs;                        /* its cgroup.procs, or why it could not be opened */
+    int cgroup_procs;                        /* its cgroup.procs, or the errno of opening it */
     struct held cgroups[LIMIT_CGROUPS_MAX];
     uint32_t cgroup_count;
     struct held namespaces[LIMIT_NAMESPACES_MAX];
@@ -67,7 +69,7 @@ void report_line(const struct ctx *c, int err);
 const char *words(const char *name, char text[64]);
 const char *reason(int err, char text[64]);
 
-/* path.c: below a root directory, never outside it */
+/* path.c: paths below a root directory */
 int path_open(int root, const char *path, int flags);
 enum last { LAST_DIRECTORY, LAST_FILE };
 int path_make(int root, const char *path, enum last last, bool *ret_made);
@@ -93,7 +95,7 @@ int serve_child(struct ctx *c, const struct op_clone *op);
 int become_root(struct ctx *c);
 int await_announced(struct ctx *c);
 
-/* host_agent.c: the agent, and what operations ask it for */
+/* host_agent.c: the agent, and how operations ask it */
 void await_agent(const struct ctx *c);
 int host_source(struct ctx *c, const struct op_mount *op);
 int host_time_offsets(struct ctx *c);

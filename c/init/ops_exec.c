@@ -1,7 +1,9 @@
 /*
- * The end of the plan: find the program, wait to be started, become it. Invariant: the program is found with its own credentials; what
- * follows may run behind its seccomp filter and makes no call but read, write, close and execve; and from then on no fd is open but the
- * program's own, the fifo, and the sockets to the runtime and to stage 0.
+ * The end of the plan: find the program, wait for the start, become the program. Invariants: the
+ * program is looked up with its own credentials. From then on only the program's fds, the fifo, and
+ * the sockets to the runtime and to stage 0 are open. After the filter was loaded only read, write,
+ * close and execve are called, besides the last steps of op_seccomp and what a startContainer hook
+ * needs.
  */
 #include "init.h"
 
@@ -12,7 +14,7 @@
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define MAX_PASSWD_BYTES (1024 * 1024)
 
-/* The runtime answers with one byte; end of file means that it gave up. */
+/* The runtime answers with one byte. End of file means that it has given up. */
 int await_runtime(const struct ctx *c)
 {
     char byte;
@@ -25,8 +27,10 @@ int op_sync(struct ctx *c, const struct op_sync *op)
 }
 
 /*
- * A runtime that dies before it has written down what we are leaves nobody behind: we wait at the fifo only when its state is on disk.
- * That was the last word on the socket: who starts us may be another process, and a write to one that has gone would be a signal.
+ * Waits until the runtime has written the state to disk. If the runtime dies earlier, this process
+ * ends too. Then the socket is closed, because another process may start the container. A write to
+ * a socket whose reader is gone raises SIGPIPE, and a filter may refuse the return from its
+ * handler.
  */
 int op_ready(struct ctx *c)
 {
@@ -35,7 +39,7 @@ int op_ready(struct ctx *c)
     return err;
 }
 
-/* One line of passwd(5), "name:password:uid:gid:gecos:home:shell": true and the home, when the uid is ours. */
+/* Parses a line of passwd(5), "name:password:uid:gid:gecos:home:shell". True if the uid matches. */
 static bool home_of_line(char *line, uint32_t uid, char **ret_home)
 {
     char *field[6], *end;
@@ -51,9 +55,11 @@ static bool home_of_line(char *line, uint32_t uid, char **ret_home)
 }
 
 /*
- * Who can influence: the image's file may be anything, also a device that does something when it is opened. So it is found inside the
- * root without opening it, must be a regular file, is read to a bound, and only the uid, a number that we know already, is looked for in
- * it. Pages of the text that nothing is read into cost nothing.
+ * Attacker: the image's /etc/passwd may be any file, even a device that acts when it is opened.
+ * Privilege held: what is left after op_credentials, and the fds of this process.
+ * Order matters because: the file is found without opening it, and must be a regular file. It is
+ *   read up to a bound, and only the line of the given uid is used. Unread pages of the buffer cost
+ *   no memory.
  */
 static void find_home(struct ctx *c, uint32_t uid)
 {
@@ -76,7 +82,10 @@ static void find_home(struct ctx *c, uint32_t uid)
     }
 }
 
-/* What stat and the permission bits say about executing `path`. EPERM and ENOSYS of faccessat2 may come from a filter: execve decides. */
+/*
+ * Checks `path` by stat and access. EPERM and ENOSYS of faccessat2 may come from a filter of an
+ * outer container, and are left to execve.
+ */
 static int check_executable(const char *path)
 {
     struct stat st;
@@ -93,7 +102,7 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
     while (*path != 0) {
         size_t size = strcspn(path, ":");
         int used = snprintf(c->executable, sizeof c->executable, "%.*s/%s", (int)size, path, name);
-        /* an empty or relative entry would mean the working directory, where the image's data is */
+        /* an empty or relative entry would mean the working directory, which the image fills */
         if (path[0] == '/' && used > 0 && (size_t)used < sizeof c->executable && check_executable(c->executable) == 0)
             return 0;
         path += size;
@@ -103,8 +112,9 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
 }
 
 /*
- * Closes all fds from `first` on that the rest of the plan does without: what execve resolves may be /proc/self/fd/N (CVE-2024-21626), and
- * a container that is only created should hold nothing of the host's. Here, because a filter that follows may forbid it.
+ * Closes all fds from `first` on, except those that the rest of the plan needs. execve may resolve
+ * /proc/self/fd/N (CVE-2024-21626), and a created container must hold no fd of the host. It happens
+ * here because a later filter may forbid it.
  */
 static void keep_few(struct ctx *c, unsigned first)
 {
@@ -114,15 +124,18 @@ static void keep_few(struct ctx *c, unsigned first)
         for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
             if (kept[i] >= (int)first && (unsigned)kept[i] < next)
                 next = (unsigned)kept[i];
-        (void)sys_close_range(first, next - 1, 0); /* EINVAL where two lie side by side */
+        (void)sys_close_range(first, next - 1, 0); /* EINVAL for two neighbours */
     }
     c->proc = c->own_fds = c->root = c->agent = c->null = c->empty = c->console = -1;
 }
 
 /*
- * A runtime without privileges must look at a created container's namespaces to run a further process in it, which it can only while we
- * are dumpable; here, because a filter that follows may forbid it. Who can influence: whoever has all power over our user namespace could
- * trace us until execve, and would hold nothing by that but the fifo of a container that is his. All else is closed by now.
+ * A runtime without CAP_SYS_PTRACE must open the namespaces of a created container to run a further
+ * process in it. It can do so only while this process is dumpable. A later filter may forbid the
+ * call, so it is made here.
+ * Attacker: processes with power over this user namespace could trace this one until execve.
+ * Privilege held: the program's own, and the fifo of a container of the same user.
+ * Order matters because: keep_few has closed all other fds.
  */
 static void stay_visible(struct ctx *c)
 {
@@ -131,8 +144,10 @@ static void stay_visible(struct ctx *c)
 }
 
 /*
- * Who can influence: names are the client's, files the image's. Privilege: normally the program's own by now. All of this happens in the
- * container's root; it only chooses words for a failure early, execve is what really checks.
+ * Finds the program. The checks only give an early failure its words; execve is what decides.
+ * Attacker: names are the client's, files the image's.
+ * Privilege held: normally the program's own by now.
+ * Order matters because: the root is the container's, so no name leads to the host.
  */
 int op_program(struct ctx *c, const struct op_program *op)
 {
@@ -149,7 +164,7 @@ int op_program(struct ctx *c, const struct op_program *op)
     }
     if (*home == NULL || (*home)[5] == 0) {
         find_home(c, op->uid);
-        *home = c->home; /* at the end this is the spare slot; the one behind it stays NULL */
+        *home = c->home; /* at the end this is the spare slot; the next one stays NULL */
     }
     c->program = op;
     keep_few(c, 3 + c->plan->ops[c->plan->count - 1].exec.fds);
@@ -160,14 +175,16 @@ int op_program(struct ctx *c, const struct op_program *op)
     int err = check_executable(name);
     if (err == 0 && (size_t)snprintf(c->executable, sizeof c->executable, "%s", name) >= sizeof c->executable)
         err = -ENAMETOOLONG;
-    if (err == -EISDIR || err == -EACCES) /* some tools know only what execve says of a directory, and some what Go does */
+    /* tools look for the words of execve, and of Go */
+    if (err == -EISDIR || err == -EACCES)
         return step(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "", reason(-EACCES, text));
     return err < 0 ? step(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
 }
 
 /*
- * The fifo is full until it is read by who starts us, and by then so is our byte: without that, nobody has taken the start. What is to be
- * told from now on is told there; it is closed by execve, which is how the reader learns of that. Records fit into it: nobody need read on.
+ * The fifo is full until the starter has read it empty, including this byte. Later records go
+ * there. execve closes it, which tells the reader of success. The records fit into the fifo, so
+ * they are written even if the starter reads no further.
  */
 int op_await_start(struct ctx *c)
 {
@@ -178,14 +195,17 @@ int op_await_start(struct ctx *c)
 }
 
 /*
- * Who can influence: argv, env and the path are the client's. The status fd, which lies above the program's fds, closes by itself when
- * execve succeeds, which is how the runtime learns of it. A runtime that is no longer listening is no reason to fail here; a stage 0 that
- * died before it said whose process this is, is one: nobody would know of the program.
+ * execve closes the status fd, which tells the runtime of success. If the runtime no longer
+ * listens, the program is executed all the same. But if stage 0 died before it reported this
+ * process, the runtime could not know the program, so it is not executed.
+ * Attacker: argv, env and the path are the client's.
+ * Privilege held: the program's own.
+ * Order matters because: executing is reported before execve, and only a failure after it.
  */
 int op_exec(struct ctx *c, const struct op_exec *op)
 {
     char text[64];
-    (void)op; /* its fds are in their places since the beginning */
+    (void)op; /* its fds have been in place since settle_fds */
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);

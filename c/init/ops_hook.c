@@ -1,8 +1,9 @@
 /*
- * Hooks that run in the container's namespaces: a program of the host's before the root is changed (createContainer), one of the image's
- * with the program's credentials and behind its filter (startContainer). Invariant: a hook is given three pipes and nothing else of ours,
- * and whatever it prints, leaves running or does not read, it costs us a fixed amount of memory and, with a timeout, of time. Until the
- * container is started a runtime that is gone ends its hook.
+ * Hooks that run in the container's namespaces. createContainer runs a program before the root
+ * changes. startContainer runs a program of the image, with the credentials of the container's
+ * program and behind its filter. Invariants: a hook gets three pipes and no other fd. Whatever it
+ * prints, leaves running or does not read costs a fixed amount of memory and, with a timeout, of
+ * time. Until the container is started, a hook ends when the runtime is gone.
  */
 #include "init.h"
 
@@ -14,10 +15,16 @@
 #include <sys/wait.h>
 #include <time.h>
 
-/* The pipes, in the order of the fds that the hook sees; the last one closes by itself when execve succeeds, else it carries the errno. */
+/*
+ * The pipes, in the order of the hook's fds. The last one is closed by a successful execve;
+ * otherwise it carries the errno.
+ */
 enum { IN, OUT, ERR, UNEXECUTED, PIPES };
 
-/* Reads after the hook's end: as much as a pipe can hold (fs.pipe-max-size is 1 MiB), in case a process that it left goes on writing. */
+/*
+ * After the hook's end at most 1 MiB is read, the largest pipe (fs.pipe-max-size). A process that
+ * the hook has left may go on writing.
+ */
 #define READ_BYTES 16384
 #define LAST_READS 64
 
@@ -32,7 +39,7 @@ struct hook {
     bool timed_out;
     struct pollfd ours[PIPES + 1]; /* the last one is the status socket */
     struct { const char *at; size_t left; } state[3];
-    unsigned part; /* of the state, that is being written */
+    unsigned part; /* the part of the state that is being written */
     struct tail tails[PIPES];
 };
 
@@ -49,7 +56,7 @@ static void keep_tail(struct tail *tail, const char *bytes, size_t size)
     tail->size = old + size;
 }
 
-/* A word for the sentence: no NUL in it, no line end behind it. */
+/* The text for the error: without a NUL and without newlines at its end. */
 static const char *tail_text(struct tail *tail)
 {
     while (tail->size > 0 && tail->text[tail->size - 1] == '\n')
@@ -60,7 +67,10 @@ static const char *tail_text(struct tail *tail)
     return tail->text;
 }
 
-/* A pipe with room takes PIPE_BUF bytes without waiting. A hook that does not want to read its state is no failure: SIGPIPE is caught. */
+/*
+ * A pipe that poll reports writable takes PIPE_BUF bytes without blocking. A hook need not read its
+ * state: SIGPIPE is caught.
+ */
 static void write_state(struct hook *h)
 {
     while (h->part < 3 && h->state[h->part].left == 0)
@@ -103,8 +113,9 @@ static void kill_hook(const struct hook *h)
 }
 
 /*
- * Until the hook itself has ended, or the runtime before it. SIGCHLD is blocked but while ppoll waits, so that an end between two looks is not missed; a pidfd would
- * say it too, but filters that know no pidfd_open are still about.
+ * Serves the pipes until the hook has ended, or until the runtime is gone. SIGCHLD is blocked
+ * except in ppoll, so no end between two looks is missed. A pidfd would tell it too, but there are
+ * filters that do not know pidfd_open.
  */
 static int serve_hook(struct hook *h, uint32_t timeout)
 {
@@ -147,10 +158,13 @@ static int serve_hook(struct hook *h, uint32_t timeout)
 }
 
 /*
- * Who can influence: path, argv and env are the client's. Privilege: what the container's process has at this point of the plan. Order: the
- * directory while its fd is open; then every other fd goes before the path is resolved, because it may be /proc/self/fd/N
- * (CVE-2024-21626); the signal mask last. Not dumpable until execve, which makes a new memory. Until the container is started it dies with
- * its parent, which may be killed where no pid namespace and no cgroup is left to kill it by.
+ * Attacker: path, argv and env are the client's.
+ * Privilege held: that of the container's process at this point of the plan.
+ * Order matters because: the directory is entered while its fd is open. All other fds are closed
+ *   before the path is resolved, because it may be /proc/self/fd/N (CVE-2024-21626). The signal
+ *   mask is last. As undumpable as its parent until execve, which makes a new memory. Until the
+ *   container is started it dies with its parent, which may be killed where no pid namespace and no
+ *   cgroup would end it.
  */
 static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char *path, char **argv, char **env, int pipes[PIPES][2])
 {
@@ -196,7 +210,10 @@ static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook 
     return h->pid < 0 ? h->pid : 0;
 }
 
-/* What was wrong, in the words that tools know. The sentence is complete; its errno is only there to be not zero. */
+/*
+ * Says what went wrong in the words that tools know. The sentence is complete; its errno only has
+ * to be other than zero.
+ */
 static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int err)
 {
     char text[64], why[96];
@@ -222,7 +239,7 @@ int op_hook(struct ctx *c, const struct op_hook *op)
 {
     char pid[16];
     sigset_t child_ended, before;
-    if (await_announced(c) < 0) /* nobody would know whose hook it is */
+    if (await_announced(c) < 0) /* the runtime must know this process first */
         return STOP;
     (void)snprintf(pid, sizeof pid, "%d", (int)getpid());
     struct hook h = { .state = { { op->state_head.s, op->state_head.len }, { pid, strlen(pid) }, { op->state_tail.s, op->state_tail.len } } };
@@ -236,7 +253,7 @@ int op_hook(struct ctx *c, const struct op_hook *op)
         err = start_hook(c, &h, op);
     if (err == 0)
         err = serve_hook(&h, op->timeout);
-    if (err != 0 && h.pid > 0) { /* a filter may refuse what serving it takes */
+    if (err != 0 && h.pid > 0) { /* a filter may refuse waitpid or ppoll */
         kill_hook(&h);
         (void)waitpid(h.pid, NULL, 0);
     }

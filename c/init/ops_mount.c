@@ -1,14 +1,18 @@
 /*
- * The mount operation, by the fd-based mount API only: a tree is made or cloned while it is attached nowhere, gets its attributes, and
- * is then attached to the fd of a resolved target. Invariant: no path is resolved between the check of a target and its use, and a mount
- * is never visible with more rights than it was asked to have.
+ * The mount operation, by the fd-based mount API only. A tree is made or cloned while it is
+ * attached nowhere, gets its attributes, and is then attached to the fd of a resolved target.
+ * Invariants: no path is resolved between the check of a target and its use. A mount is never
+ * visible with more rights than the plan gives it.
  */
 #include "init.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The kernel explains a refused option in words on the context's fd: "e tmpfs: Bad value for 'size'". The last error is kept. */
+/*
+ * The kernel explains a refused option by lines on the context's fd, such as "e tmpfs: Bad value
+ * for 'size'". The last error is kept.
+ */
 static void kernel_message(int fs, char ret_text[256])
 {
     char line[256];
@@ -31,10 +35,10 @@ static int refused(struct ctx *c, int fs, int err, const char *what, const char 
     return step(c, err, "mount %s%s%.90s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
 }
 
-/* The options of a file system, each "key=value" or "flag". */
+/* Applies the options of a file system, each "key=value" or "flag". */
 static int configure(struct ctx *c, int fs, const struct plan_strs *options, const char *what)
 {
-    char key[256]; /* the kernel takes no longer one */
+    char key[256]; /* the kernel accepts no longer key */
     for (uint32_t i = 0; i < options->count; i++) {
         const char *option = options->v[i], *value = strchr(option, '=');
         size_t size = strcspn(option, "=");
@@ -50,7 +54,7 @@ static int configure(struct ctx *c, int fs, const struct plan_strs *options, con
     return 0;
 }
 
-/* A new file system, mounted nowhere. Returns its fd. */
+/* Makes a file system that is mounted nowhere. Returns its fd. */
 static int make_file_system(struct ctx *c, const char *type, const char *source, const struct plan_strs *options, int mode, unsigned attributes,
     const char *what)
 {
@@ -77,7 +81,7 @@ static int make_file_system(struct ctx *c, const char *type, const char *source,
     return tree < 0 ? refused(c, fs, tree, what, "") : tree;
 }
 
-/* A detached tmpfs with nothing in it, for good. */
+/* Makes a detached tmpfs that is and stays empty. */
 int mount_empty_tmpfs(struct ctx *c, const char *what)
 {
     static char *options[] = { "nr_blocks=1", "nr_inodes=1", "mode=755", NULL };
@@ -86,9 +90,12 @@ int mount_empty_tmpfs(struct ctx *c, const char *what)
 }
 
 /*
- * Who can influence: the plan names the source, a path of the host (or, by an earlier mount, of the container); the image and sharers of
- * volumes shape the target. Privilege: root in the container's user namespace, its mount namespace not yet pivoted, so that host paths
- * are in reach. Therefore the source is opened at its turn and before the target, and the target only inside the root.
+ * Attacker: the image and the sharers of volumes shape the target, and a source below an earlier
+ *   mount.
+ * Privilege held: root in the container's user namespace. The mount namespace is not pivoted yet,
+ *   so host paths are in reach.
+ * Order matters because: the source is opened after the mounts before it and before its own target.
+ *   The target is resolved only inside the root.
  */
 static int open_source(struct ctx *c, const struct op_mount *op, bool *ret_directory)
 {
@@ -120,14 +127,17 @@ static int open_target(struct ctx *c, const struct op_mount *op, bool directory,
         return step(c, err, "mount \"%s\" on \"%s\": target", op->source.s, op->target.s);
     if (st.st_dev == root.st_dev && st.st_ino == root.st_ino)
         return step(c, -EBUSY, "mount \"%s\" on \"%s\": target is on the top of rootfs", op->source.s, op->target.s);
-    if (S_ISDIR(st.st_mode) != directory) /* move_mount says EINVAL, and tools look for the word that mount(2) has */
+    if (S_ISDIR(st.st_mode) != directory) /* move_mount says EINVAL, but tools look for mount(2)'s word */
         return step(c, -ENOTDIR, "mount \"%s\" on \"%s\"", op->source.s, op->target.s);
     if (path_reaches_procfs_by_symlink(c->root, op->target.s, target))
         return step(c, -EPERM, "mount \"%s\" on \"%s\": a symlink leads inside /proc", op->source.s, op->target.s);
     return take_fd(&target);
 }
 
-/* What a mount brings from a more privileged user namespace is locked (mount_namespaces(7)): that stays, unless it was asked to go. */
+/*
+ * Flags that a mount brings from a more privileged user namespace are locked (mount_namespaces(7)).
+ * The `dropped` ones are then kept; a failure to change any other one is an error.
+ */
 static int set_attributes(const struct op_mount *op, int tree)
 {
     int err = op->dropped != 0 ? sys_mount_setattr(tree, false, op->set, op->clear | op->dropped, 0) : -EPERM;

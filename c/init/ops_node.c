@@ -1,6 +1,7 @@
 /*
- * Files inside the container's root, its stdio and its working directory. Invariant: a name of the image is never followed where it is
- * about to be made, opened or owned; what is opened is compared with what it must be before it is used.
+ * Files inside the container's root, its standard streams and its working directory. Invariants:
+ * the last component of a name is not followed where a file is made, replaced or given an owner.
+ * What was opened is compared with what it must be before it is used.
  */
 #include "init.h"
 
@@ -10,8 +11,11 @@
 #include <termios.h>
 
 /*
- * Who can influence: the image may have any file or link at the path. Privilege: mknod. Therefore below the fd of the parent only; what
- * exists already must be that very node, and its owner is not touched then, because it may be the host's inode (a bound /dev).
+ * Attacker: the image may have any file or symlink at the path.
+ * Privilege held: mknod and chown.
+ * Order matters because: the node is made below the fd of its parent. An existing file must be that
+ *   very node. Its owner is not changed then, because it may be an inode of the host (a bound
+ *   /dev).
  */
 int op_device(struct ctx *c, const struct op_device *op)
 {
@@ -35,7 +39,10 @@ int op_device(struct ctx *c, const struct op_device *op)
     return err < 0 ? step(c, err, "make device \"%s\"", op->path.s) : 0;
 }
 
-/* Links and unlinks go through the parent's fd: a link at /dev in the image cannot turn them against the host (CVE-2026-41579). */
+/*
+ * symlinkat and unlinkat use the fd of the parent. So a symlink at /dev in the image cannot turn
+ * them against the host (CVE-2026-41579).
+ */
 int op_symlink(struct ctx *c, const struct op_symlink *op)
 {
     char name[NAME_MAX + 1];
@@ -52,7 +59,7 @@ int op_symlink(struct ctx *c, const struct op_symlink *op)
     return err < 0 ? step(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s) : 0;
 }
 
-/* A host device node kept open would give the container an inode of the host's file system. */
+/* An open device node of the host would give the container an inode of the host's file system. */
 int op_reopen_null(struct ctx *c)
 {
     struct stat st;
@@ -74,7 +81,7 @@ int op_reopen_null(struct ctx *c)
     return 0;
 }
 
-/* /dev/pts/ptmx of the root, opened only after it has proved to be the multiplexer of a devpts. */
+/* Opens /dev/pts/ptmx of the root, once it is known to be the multiplexer of a devpts. */
 static int open_multiplexer(struct ctx *c)
 {
     struct stat st;
@@ -87,7 +94,7 @@ static int open_multiplexer(struct ctx *c)
     return proc_reopen(c, fd, O_RDWR | O_NOCTTY);
 }
 
-/* The slave on /dev/console, by fd: neither side is a path that could be swapped meanwhile (CVE-2025-52565). */
+/* Mounts the slave on /dev/console, both by fd, so that neither can be swapped (CVE-2025-52565). */
 static int bind_console(struct ctx *c, int slave)
 {
     struct stat st;
@@ -115,9 +122,10 @@ static int send_master(int console, int master, unsigned number)
 }
 
 /*
- * Who can influence: the image shapes /dev; other processes of the container can open the same devpts. Privilege: root in the container's
- * user namespace. Order: the slave is taken from the master itself (TIOCGPTPEER), never by its name; it is complete (owner, size) before
- * anybody else is given the master.
+ * Attacker: the image shapes /dev; other processes of the container can open the same devpts.
+ * Privilege held: root in the container's user namespace.
+ * Order matters because: the slave comes from the master itself (TIOCGPTPEER), never by its name.
+ *   Its owner and size are set before the runtime gets the master.
  */
 int op_terminal(struct ctx *c, const struct op_terminal *op)
 {
@@ -169,8 +177,9 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
 }
 
 /*
- * So that the program may open /dev/stdout again, where its streams are pipes that were made for it.
- * A file or a terminal is the caller's own and keeps its owner: what opens it again may do what the host lets it do.
+ * Lets the program open /dev/stdout again where its streams are pipes made for it. A file or a
+ * terminal belongs to the caller and keeps its owner; opening it again is subject to the host's
+ * permissions.
  */
 int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
 {
@@ -192,8 +201,12 @@ int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
 }
 
 /*
- * Who can influence: the path is the client's; it must not lead out through a magic link such as /proc/self/fd/N (CVE-2024-21626), which
- * openat2 refuses. That the kernel can name the directory from our root is checked afterwards all the same.
+ * Attacker: the client's path may lead out through a magic link such as /proc/self/fd/N
+ *   (CVE-2024-21626).
+ * Privilege held: before op_credentials the runtime's or the user namespace's root, afterwards the
+ *   program's.
+ * Order matters because: openat2 refuses magic links. After fchdir, getcwd must name the directory
+ *   from the root.
  */
 int op_chdir(struct ctx *c, const struct op_chdir *op)
 {

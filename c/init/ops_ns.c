@@ -1,7 +1,8 @@
 /*
- * Host operations: what is opened before any namespace is entered, the joins, the clone, and what stage 0 does for the child afterwards;
- * on the container side the few operations that belong to namespaces. Invariant: every host path is opened before the first join, since
- * after joining a mount namespace a path means a file of the container.
+ * Host operations: what stage 0 opens, the joins, the clone, and what stage 0 then does for the
+ * child. Also the operations of the container side that concern namespaces. Invariant: the plan
+ * opens each path of the host before the first join, because a path in a joined mount namespace
+ * names a file of the container.
  */
 #include "init.h"
 
@@ -22,7 +23,7 @@ int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op)
     return err < 0 ? step(c, err, "set oom_score_adj to %d", op->value) : 0;
 }
 
-/* Done here, because a process in a new user namespace may only lower its hard limits. */
+/* Stage 0 does this, because a process in a new user namespace may only lower its hard limits. */
 int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
 {
     struct sys_rlimit limit;
@@ -35,8 +36,9 @@ int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
 }
 
 /*
- * The kernel judges a clone into a cgroup by what we are then, a write to cgroup.procs by who opened it: in a user namespace that was
- * joined only the write is left, so the file is opened now. Whether it is needed, and fails, is seen then.
+ * The kernel checks a clone into a cgroup by the rights of the caller at that time, but a write to
+ * cgroup.procs by those of the opener. In a joined user namespace only the write works, so the file
+ * is opened now. A failure to open it counts only if it is needed later.
  */
 int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op)
 {
@@ -58,8 +60,10 @@ int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op)
 }
 
 /*
- * Opened here, with the runtime's rights, so that nobody else needs any to it; both ends, so that a write into it never fails for want of a
- * reader. It is filled: a write, unlike an open one of the few calls that a filter always allows, waits until somebody has read it empty.
+ * Opens the fifo with the runtime's rights, so that no other process needs any to it. Both ends are
+ * open, so that a write never fails for lack of a reader. The fifo is filled, so that the write
+ * that takes the start waits until it is read empty. Every filter allows write; it need not allow
+ * open.
  */
 int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
 {
@@ -70,7 +74,8 @@ int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
     if (err == 0 && !S_ISFIFO(st.st_mode))
         err = -EINVAL;
     if (err == 0)
-        (void)fcntl(fd, F_SETPIPE_SZ, sizeof filler); /* saves memory; with the kernel's own size there is more to fill and to read */
+        /* one page saves memory; if it is refused, the kernel's own size is filled instead */
+        (void)fcntl(fd, F_SETPIPE_SZ, sizeof filler);
     for (int wrote = err; wrote >= 0 && err == 0;)
         wrote = sys_result((int)write(fd, filler, sizeof filler));
     if (err == 0)
@@ -93,8 +98,9 @@ int op_open_ns(struct ctx *c, const struct op_open_ns *op)
 }
 
 /*
- * Also before a user namespace is entered, whose owner may have forbidden setgroups(2): the groups of the runtime would stay ours in there.
- * EPERM: it has, or a runtime without privileges, which keeps no more than its user has.
+ * Drops the runtime's supplementary groups. Before a join too, because the user namespace's owner
+ * may have forbidden setgroups(2), which would leave them in place. EPERM: it has, or the runtime
+ * has no privileges, and the process then keeps no more groups than its user has.
  */
 static int leave_groups(struct ctx *c)
 {
@@ -102,7 +108,7 @@ static int leave_groups(struct ctx *c)
     return err < 0 && err != -EPERM ? step(c, err, "drop the supplementary groups") : 0;
 }
 
-/* The root of the user namespace just entered, so that what is made next belongs to it. */
+/* Becomes root of the user namespace just entered, so that what is made next belongs to it. */
 int become_root(struct ctx *c)
 {
     int err = sys_setresgid(0);
@@ -114,13 +120,15 @@ int become_root(struct ctx *c)
     err = sys_setresuid(0);
     if (err < 0)
         return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");
-    err = sys_prctl(PR_SET_DUMPABLE, 0, 0); /* a change of ids sets it to what fs.suid_dumpable says */
+    /* a change of ids sets it to fs.suid_dumpable (proc_sys_fs(5)) */
+    err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
     return err < 0 ? step(c, err, "stay undumpable") : 0;
 }
 
 /*
- * Joins all open namespaces whose type passes: those of `wanted`, the mount namespace last, because from then on paths are the
- * container's. With `tolerant` EPERM leaves one for a later pass. The type given to setns makes the kernel compare it with the file's.
+ * Joins all open namespaces of the types `wanted`. The mount namespace is last, because paths are
+ * the container's from then on. With `tolerant`, EPERM leaves a namespace for a later pass. setns
+ * compares the given type with that of the file.
  */
 static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
 {
@@ -143,9 +151,12 @@ static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
 }
 
 /*
- * Who can influence: whoever owns the namespaces. Privilege: the runtime's. Order: namespaces of the host's user namespace can only be
- * joined while we have its privilege, those of the container's only after we joined that; which is which only the kernel knows. So: all
- * that works now, then the user namespace, then the rest, which must work.
+ * Attacker: the owners of the joined namespaces.
+ * Privilege held: the runtime's.
+ * Order matters because: this process can join namespaces of the host's user namespace only while
+ *   it has privilege there, and the container's only after it has joined that user namespace. Only
+ *   the kernel knows which is which. So: what works now, then the user namespace, then all the
+ *   rest.
  */
 int op_join(struct ctx *c)
 {
@@ -164,7 +175,10 @@ int op_join(struct ctx *c)
     return err != 0 ? err : join_pass(c, others, false);
 }
 
-/* Field 22 of /proc/<pid>/stat; the name in field 2 may hold anything, so counting begins behind the last parenthesis. */
+/*
+ * Field 22 of proc_pid_stat(5). The name in field 2 may hold any byte, so counting starts at the
+ * last parenthesis.
+ */
 static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
 {
     char path[32], text[1024];
@@ -186,9 +200,11 @@ static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
 }
 
 /*
- * Who can influence: the container may end at any moment and its pid be used again. The pidfd is taken first and the start time compared
- * then: if they agree, the pidfd is that process, and setns fails once it is gone. A user namespace among the flags is entered by the
- * same call, with the privilege that we have over all of them now.
+ * Attacker: the container may end at any moment, and its pid may be used again.
+ * Privilege held: the runtime's, over all the namespaces among the flags at once.
+ * Order matters because: the pidfd is taken before the start time is compared. If that agrees, the
+ *   pidfd is the wanted process, and setns fails once it is gone. One call joins all the
+ *   namespaces.
  */
 int op_join_process(struct ctx *c, const struct op_join_process *op)
 {
@@ -217,7 +233,7 @@ static int await_byte(const struct ctx *c, char byte)
     return sys_read_full(c->sync, &got, 1) == 1 && got == byte ? 0 : -EPIPE;
 }
 
-/* The container side's first record must not overtake the one that says which process it is; normally that was long ago. */
+/* The first record of the container side must not overtake the one that announces its pid. */
 int await_announced(struct ctx *c)
 {
     if (!c->container || c->announced)
@@ -228,9 +244,10 @@ int await_announced(struct ctx *c)
 }
 
 /*
- * Moves ourselves, which have one thread: "0" in a v1 tasks file is the one move that takes no lock of the whole machine (a pid, or
- * cgroup.procs, waits for a grace period of RCU, 5 to 20 ms). The kernel judges by who opened the file, which was stage 0 on the host's
- * side, so this works in a new user namespace too. EINVAL, EAGAIN: a cpuset or realtime cgroup that is still being applied.
+ * Moves this process, which has one thread. "0" in a v1 tasks file is the only move without a lock
+ * of the whole machine; a pid, or cgroup.procs, waits 5 to 20 ms for an RCU grace period. The
+ * kernel checks the opener, which was stage 0, so this works in a new user namespace too. EINVAL
+ * and EAGAIN come from a cpuset or realtime cgroup whose settings are still being applied.
  */
 static int enter_cgroups(struct ctx *c)
 {
@@ -254,12 +271,21 @@ static bool has_maps(const struct op_clone *op)
 }
 
 /*
- * Who can influence: nobody outside; no code of the container runs yet. Privilege: the runtime's, or that of the joined user namespace.
- * CLONE_PARENT makes the child the runtime's own, which alone reaps it; its exit signal is then taken from us (SIGCHLD). The child must
- * not see our end of the socket, or it would never read an end of file when we fail.
- * Where another than root writes the maps, the child is born dumpable and stays so until they are written, because the files of an
- * undumpable process belong to root, and newuidmap compares their owner with who calls it. Meanwhile the user's own processes may trace
- * it, as they may the runtime; those of his containers may not: they have no power over a user namespace beside theirs.
+ * Clones the container process. CLONE_PARENT makes it a child of the runtime, which alone reaps it
+ * and gets SIGCHLD as its exit signal. The child must not hold stage 0's end of the socket, or it
+ * would never read an end of file when stage 0 fails.
+ *
+ * If another user than root writes the maps, the child is dumpable until they are written: the
+ * files of an undumpable process belong to root, and newuidmap compares their owner with its
+ * caller.
+ *
+ * Attacker: for a create, no code of the image runs yet. For an exec, processes of the joined
+ *   namespaces, which cannot trace an undumpable child. While the child of a rootless runtime is
+ *   dumpable, other processes of its user may trace it, as they may trace the runtime. Those of the
+ *   user's containers may not, because they have no power over a sibling user namespace.
+ * Privilege held: the runtime's, or that of the joined user namespace.
+ * Order matters because: the child is undumpable before it opens the root or runs another
+ *   operation.
  */
 int op_clone(struct ctx *c, const struct op_clone *op)
 {
@@ -278,7 +304,8 @@ int op_clone(struct ctx *c, const struct op_clone *op)
         into.flags |= CLONE_INTO_CGROUP;
         into.cgroup = (uint64_t)(unsigned)c->cgroup_dir.fd;
         pid = sys_clone3(&into);
-        c->plain_clone = pid < 0; /* fallback: threaded or busy cgroups and some containers of containers refuse it */
+        /* fallback: threaded or busy cgroups refuse it, and so do some outer containers */
+        c->plain_clone = pid < 0;
     }
     if (pid < 0)
         pid = sys_clone3(&args);
@@ -290,7 +317,8 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     }
     if (pid > 0) {
         (void)close(ends[1]);
-        close_fd(&c->agent); /* one end is left, which decides how long the agent lives */
+        /* the child's end is the only one left, and decides how long the agent lives */
+        close_fd(&c->agent);
         c->sync = ends[0];
         c->child = pid;
         return hidden < 0 ? step(c, hidden, "stay undumpable") : 0;
@@ -323,7 +351,10 @@ static int write_map(struct ctx *c, const char *name, const struct plan_str *map
     return err < 0 ? step(c, err, "write the container's %s", name) : 0;
 }
 
-/* Only where the clone could not go into the v2 cgroup by itself. ESRCH: the child ended, and said why. */
+/*
+ * Only for a clone that the kernel did not put into the v2 cgroup. ESRCH: the child has ended and
+ * has reported why.
+ */
 static int move_child(struct ctx *c)
 {
     if (!c->plain_clone)
@@ -337,7 +368,7 @@ static int move_child(struct ctx *c)
     return step(c, err, "join cgroup \"%s\"", c->plan->ops[c->cgroup_dir.op].cgroup_dir.path.s);
 }
 
-/* Tells the child one byte; if it is gone, it has reported the reason itself. */
+/* Sends one byte to the child. A child that is gone has reported the reason itself. */
 static int tell(const struct ctx *c, char byte)
 {
     ssize_t sent = send(c->sync, &byte, 1, MSG_NOSIGNAL);
@@ -345,8 +376,9 @@ static int tell(const struct ctx *c, char byte)
 }
 
 /*
- * What stage 0 still does after the clone. gid_map is written by a process that has CAP_SETGID outside, so setgroups stays allowed; who
- * has not leaves the maps to the runtime, which finds somebody who has or denies setgroups.
+ * What stage 0 does for the child after the clone. It writes gid_map only if it has CAP_SETGID
+ * outside, so setgroups stays allowed. Otherwise the runtime writes the maps: through newgidmap, or
+ * with setgroups denied.
  */
 int serve_child(struct ctx *c, const struct op_clone *op)
 {
@@ -365,7 +397,10 @@ int serve_child(struct ctx *c, const struct op_clone *op)
     return err;
 }
 
-/* Before this returns the child may be counted and limited by nobody; so nothing that an image provides has run until here. */
+/*
+ * Until this returns the child may be outside its cgroups, uncounted and without limits. So the
+ * plan runs nothing of the image earlier.
+ */
 int op_wait_cgroup(struct ctx *c)
 {
     if (await_announced(c) < 0 || await_byte(c, CGROUPS_DONE) < 0)
@@ -381,9 +416,13 @@ int op_unshare(struct ctx *c, const struct op_unshare *op)
 }
 
 /*
- * Who can influence: the text is the client's; the kernel checks it, once and for the namespace that our children would get, which is ours
- * alone. Privilege: root in the container's user namespace, which owns the new one, or the host agent's, for whose sake nobody has to be let
- * at this process. Offsets can be set until a process is in it, so it is entered last; that takes no child, because we have one thread.
+ * The offsets of a time namespace can be set until a process is in it, so it is entered last. A
+ * process with one thread can enter it without a child.
+ * Attacker: the text is the client's. The kernel checks it, for a namespace that is only this
+ *   one's.
+ * Privilege held: root in the container's user namespace, which owns the new one. If that is not
+ *   enough, the host agent writes, so that this process need not become dumpable.
+ * Order matters because: the offsets are written before the namespace is entered.
  */
 int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
 {

@@ -1,6 +1,8 @@
 /*
- * What makes the process the container's: session, keyring, limits, labels, credentials, filter, its share of the machine. Invariant:
- * privilege only ever shrinks here, and each step that drops some is verified afterwards rather than assumed.
+ * What makes the process the container's: session, keyring, limits, labels, credentials, filter,
+ * its share of the machine. Invariant: privilege only shrinks once the user namespace's root was
+ * taken. Ids and the capability sets are read back; for groups, the bounding set and the rest a
+ * failed call ends the start.
  */
 #include "init.h"
 
@@ -26,10 +28,13 @@ int op_session(struct ctx *c, const struct op_session *op)
     return op->become_root != 0 ? become_root(c) : 0;
 }
 
-/* The new keyring may be searched by its user: the description is "type;uid;gid;permissions;name". What is made later has no such label. */
+/*
+ * Lets its user search the new keyring, which KEYCTL_DESCRIBE describes as
+ * "type;uid;gid;permissions;name". Keys that are made later do not get the label.
+ */
 int op_keyring(struct ctx *c, const struct op_keyring *op)
 {
-    char text[512] = "", *rest = text; /* more than the longest name takes; a longer description is not copied */
+    char text[512] = "", *rest = text; /* longer than any name needs; the kernel copies no longer description */
     int err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", op->label.s, op->label.len) : 0;
     if (err < 0)
         return step(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
@@ -51,8 +56,11 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
 }
 
 /*
- * Who can influence: names and values are the client's. Privilege: root in the container's user namespace; the kernel asks for that of the
- * namespace that a setting belongs to. A name must stay below /proc/sys, and no mount or link may stand in for it.
+ * Attacker: names and values are the client's; a container may mount over parts of a shared /proc.
+ * Privilege held: root in the container's user namespace, and the host's procfs. The kernel
+ *   requires power over the namespace that a setting belongs to.
+ * Order matters because: a name is resolved below the fd of /proc/sys, through no mount and no
+ *   link.
  */
 int op_sysctl(struct ctx *c, const struct op_sysctl *op)
 {
@@ -71,7 +79,7 @@ int op_domainname(struct ctx *c, const struct op_domainname *op)
     return setdomainname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the domain name to \"%s\"", op->name.s) : 0;
 }
 
-/* Any socket that was made in the namespace will do (netdevice(7)). */
+/* Any socket of the namespace will do (netdevice(7)). */
 int op_loopback_up(struct ctx *c)
 {
     struct ifreq lo = { .ifr_name = "lo" };
@@ -109,7 +117,8 @@ int op_apparmor(struct ctx *c, const struct op_apparmor *op)
     int size = snprintf(text, sizeof text, "exec %s", op->profile.s);
     int err = size < 0 || (size_t)size >= sizeof text ? -ENAMETOOLONG : proc_write(c, "self/attr/apparmor/exec", text, (size_t)size);
     if (err == -ENOENT)
-        err = proc_write(c, "self/attr/exec", text, (size_t)size); /* fallback: kernels before 5.8 have one directory for all modules */
+        /* fallback: kernels before 5.8 have one directory for all modules */
+        err = proc_write(c, "self/attr/exec", text, (size_t)size);
     return err < 0 ? step(c, err, "apply apparmor profile \"%s\"", op->profile.s) : 0;
 }
 
@@ -124,7 +133,7 @@ static uint64_t cap_pair(uint32_t low, uint32_t high)
     return (uint64_t)high << 32 | low;
 }
 
-/* The sets that the process is to have, and what is lent to it besides. */
+/* Sets the program's sets, and the given capabilities besides. */
 static int set_caps(const struct ctx *c, uint64_t permitted, uint64_t effective)
 {
     struct __user_cap_data_struct set[2];
@@ -138,10 +147,11 @@ static int set_caps(const struct ctx *c, uint64_t permitted, uint64_t effective)
 }
 
 /*
- * Tells the runtime the number of the listener and waits until it has taken it. write comes first and alone, because it is the one call
- * that may not be handed to the agent; all others may wait for it from now on. We must not keep the listener: with it open in here, an
- * agent that dies would leave the program waiting for ever instead of failing with ENOSYS. For the same reason we end without a system call
- * when nobody takes it.
+ * Reports the number of the listener and waits until the runtime has taken it. write is the first
+ * call, because it alone may not be handed to the notify agent; every other call may wait for that
+ * agent. This process must not keep the listener: the program's calls would wait for ever once the
+ * agent has died, instead of failing with ENOSYS. So if the runtime does not take it, the process
+ * traps, which needs no system call.
  */
 static void hand_over_listener(struct ctx *c, int listener)
 {
@@ -151,13 +161,20 @@ static void hand_over_listener(struct ctx *c, int listener)
 }
 
 /*
- * Who can influence: the filter is compiled from the client's profile; the kernel checks the program. Privilege: no_new_privs is set, or
- * CAP_SYS_ADMIN was lent for this (op_credentials). It is given back at once, but behind the filter; one that refuses that is no danger: by
- * execve a process keeps only what its other sets give it, and those have what was asked. A filter that cannot be loaded as asked is a failure, never a warning.
- * A runtime without CAP_SYS_PTRACE where it runs (rootless) can take the listener only from a dumpable process, even from one whose user
- * namespace is its own. For that moment a process of the container that has CAP_SYS_PTRACE over us could look in too. So it is opened only
- * for such a runtime, and closed before anything else happens: a filter that forbids that fails the start. One that stays visible until
- * its start (stay_visible) is left so. What is left to see are the fifo and two sockets, and the runtime has no rights that the user lacks.
+ * Loads the filter, which must load as asked: a failure is never only a warning.
+ *
+ * A runtime without CAP_SYS_PTRACE can take the listener only from a dumpable process. So the
+ * process becomes dumpable only for such a runtime, and only until the listener is taken. If the
+ * filter forbids that last prctl, the start fails. A process that stay_visible has made dumpable is
+ * left so.
+ *
+ * Attacker: the client's profile; the kernel checks the compiled program. While it is dumpable, a
+ *   process of the container with CAP_SYS_PTRACE over this one can look in. It sees only the fifo
+ *   and two sockets, and gets nothing beyond the user's own rights.
+ * Privilege held: no_new_privs, or CAP_SYS_ADMIN, which op_credentials has lent for this call.
+ * Order matters because: the lent capability is made effective just before, and given back just
+ *   after. A filter that refuses that does no harm: execve keeps only what the other sets of the
+ *   process give.
  */
 int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
@@ -175,7 +192,7 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
         (void)set_caps(c, c->lent, c->lent);
     struct sock_fprog program = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p };
     err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
-    if (err > 0 && !listen) /* with TSYNC: the thread that could not be synchronized */
+    if (err > 0 && !listen) /* with TSYNC: the id of a thread that could not be synchronized */
         err = -ESRCH;
     if (err < 0)
         return step(c, err, "load seccomp filter");
@@ -192,7 +209,7 @@ static int drop_bounding(struct ctx *c, uint64_t keep)
     for (unsigned long cap = 0; cap < 64; cap++) {
         int has = sys_prctl(PR_CAPBSET_READ, cap, 0);
         if (has == -EINVAL)
-            return 0; /* past the last capability that this kernel knows */
+            return 0; /* past the last capability of this kernel */
         if (has > 0 && (keep >> cap & 1) == 0)
             has = sys_prctl(PR_CAPBSET_DROP, cap, 0) < 0 ? -errno : 0;
         if (has < 0)
@@ -205,7 +222,7 @@ static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
 {
     uint32_t real, effective, saved;
     if (uid == ID_NONE || gid == ID_NONE)
-        return step(c, -EINVAL, "use uid %u and gid %u", uid, gid); /* -1 would mean: leave as it is */
+        return step(c, -EINVAL, "use uid %u and gid %u", uid, gid); /* -1 would leave the id as it is */
     int err = sys_setresgid(gid);
     if (err == -EINVAL)
         return step(c, err, "cannot setgid to unmapped gid %u in user namespace", gid);
@@ -223,7 +240,10 @@ static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
     return 0;
 }
 
-/* What cannot be granted, because we do not have it ourselves, is a warning by the OCI specification; what remains is set and read back. */
+/*
+ * A capability that this process does not have itself cannot be granted, which is a warning by the
+ * OCI runtime specification. What remains is set and read back.
+ */
 static int set_capabilities(struct ctx *c, const struct op_credentials *op)
 {
     struct __user_cap_data_struct now[2];
@@ -249,7 +269,10 @@ static int set_capabilities(struct ctx *c, const struct op_credentials *op)
     return err < 0 ? step(c, err, "set capabilities") : 0;
 }
 
-/* Ambient capabilities need the permitted and inheritable ones, so they come last; one that is refused is a warning. */
+/*
+ * Ambient capabilities must be permitted and inheritable, so they come last. A refused one is a
+ * warning.
+ */
 static void set_ambient(struct ctx *c, uint64_t ambient)
 {
     (void)sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
@@ -259,11 +282,13 @@ static void set_ambient(struct ctx *c, uint64_t ambient)
 }
 
 /*
- * Who can influence: ids and sets are the client's. Privilege: all capabilities of the container's user namespace; less afterwards, and
- * nothing that could bring it back. Order: the bounding set while CAP_SETPCAP is effective; groups and gid while CAP_SETGID is; uid last
- * of the ids; under keepcaps, so that the permitted set survives the change of uid until it is set to what was asked. All of that happens
- * before a filter is loaded, which may refuse any of it; where loading it takes CAP_SYS_ADMIN, that stays permitted, and not effective,
- * until then (lend_admin).
+ * Attacker: ids and sets are the client's.
+ * Privilege held: all capabilities of the container's user namespace; afterwards only the given
+ *   ones.
+ * Order matters because: the bounding set needs CAP_SETPCAP, groups and gid need CAP_SETGID, so the
+ *   uid is the last id. Under keepcaps the permitted set survives the change of uid until it is
+ *   set. All of it precedes the filter, which may refuse it. If loading the filter needs
+ *   CAP_SYS_ADMIN, that stays permitted until then, but not effective (CREDENTIALS_LEND_ADMIN).
  */
 int op_credentials(struct ctx *c, const struct op_credentials *op)
 {
@@ -275,7 +300,8 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
         err = step(c, -errno, "set supplementary groups");
     if (err == 0)
         err = set_ids(c, op->uid, op->gid);
-    if (err == 0 && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0) /* a change of ids sets it to what fs.suid_dumpable says */
+    /* a change of ids sets it to fs.suid_dumpable (proc_sys_fs(5)) */
+    if (err == 0 && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
         err = step(c, -errno, "stay undumpable");
     if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 0, 0) < 0)
         err = step(c, -errno, "let go of kept capabilities");
@@ -291,7 +317,7 @@ int op_personality(struct ctx *c, const struct op_personality *op)
     return personality(op->domain) < 0 ? step(c, -errno, "set personality 0x%x", op->domain) : 0;
 }
 
-/* The kernel decides by our rights what may be asked for; a wish that is not granted is a failure. */
+/* The kernel checks the rights of this process; a refusal is a failure. */
 int op_scheduler(struct ctx *c, const struct op_scheduler *op)
 {
     struct sched_attr attr = {
@@ -314,7 +340,9 @@ int op_io_priority(struct ctx *c, const struct op_io_priority *op)
     return err < 0 ? step(c, err, "set i/o priority 0x%x", op->value) : 0;
 }
 
-/* The count says one more than the bits (set_mempolicy(2), BUGS). The kernel refuses nodes that it does not have. */
+/*
+ * The kernel expects a count of bits plus one (set_mempolicy(2), BUGS). It refuses missing nodes.
+ */
 int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
 {
     bool some = op->nodes.len > 0;
@@ -322,7 +350,10 @@ int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
     return err < 0 ? step(c, err, "set memory policy 0x%x", op->mode) : 0;
 }
 
-/* Without a mask this only takes back what the runtime was bound to itself, which an outer sandbox may forbid: then a warning. */
+/*
+ * Without a mask this only undoes the runtime's own affinity. An outer sandbox may forbid that,
+ * which is a warning.
+ */
 static int set_affinity(struct ctx *c, const struct plan_bytes *mask)
 {
     uint8_t every[8192]; /* more CPUs than any kernel is built for */

@@ -1,7 +1,8 @@
 /*
- * The root directory: propagation, the bind of the rootfs on itself, the change of root in three ways, and what covers or write-protects
- * parts of it afterwards. Invariant: after op_pivot no fd and no mount of the old root is left to the container, and c->root is the
- * process's own root directory.
+ * The root directory: propagation, the bind of the rootfs on itself, the change of root in three
+ * ways, and what covers or write-protects parts of it afterwards. Invariants: after op_pivot,
+ * c->root is the root directory of this process. PIVOT_MODE_PIVOT detaches all mounts of the old
+ * root. With MOVE they stay below the new root, out of sight; with CHROOT they stay as they are.
  */
 #include "init.h"
 
@@ -11,7 +12,10 @@
 
 #define MAX_MOUNTINFO_BYTES (4 * 1024 * 1024)
 
-/* Until the rootfs op it is a path of the runtime's own that the plan names, afterwards one that the image may bend, within the root. */
+/*
+ * Before the rootfs operation the path is the runtime's own. Afterwards it is one of the container,
+ * which the image may redirect, but only within the root.
+ */
 int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
     cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) : path_open(c->root, op->path.s, O_PATH);
@@ -19,7 +23,9 @@ int op_propagation(struct ctx *c, const struct op_propagation *op)
     return err < 0 ? step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags) : 0;
 }
 
-/* Only the root of a mount has a propagation: goes up from `fd` until the kernel agrees that this is one. */
+/*
+ * Only the root of a mount has a propagation, so this goes up from `fd` until the kernel accepts.
+ */
 static int set_propagation_of_mount(int fd, uint64_t propagation)
 {
     cleanup_fd int at = sys_openat(fd, ".", O_PATH | O_DIRECTORY, 0);
@@ -35,9 +41,13 @@ static int set_propagation_of_mount(int fd, uint64_t propagation)
 }
 
 /*
- * Among the caller's mounts. Order: first a cover without what is mounted below, which a shared parent gives to its peers as well, and which
- * goes from there with ours only as long as nothing is on it; so it is made private, and the tree comes on top. That is a slave, like every
- * bind in it: what happens there, its unmounting above all, does not happen to what it is a copy of.
+ * Binds a root among the caller's own mounts, which the runtime unmounts later.
+ * Attacker: none; the caller's other mount namespaces may get the mounts by propagation.
+ * Privilege held: the runtime's, in its own mount namespace.
+ * Order matters because: the cover is attached first and brings no submounts. A shared parent
+ *   passes the cover on to its peers, which lose it again with this one only while nothing is
+ *   mounted on it. So the cover becomes private before the tree is attached to it. The tree is a
+ *   slave, so that unmounting it does not unmount the original.
  */
 static int bind_among_callers(int fd)
 {
@@ -53,7 +63,10 @@ static int bind_among_callers(int fd)
     return err < 0 ? err : take_fd(&tree);
 }
 
-/* What was unbindable is made private like everything else that has no master: a slave is left as it is, so that the kernel says EINVAL. */
+/*
+ * MS_SLAVE leaves an unbindable mount unbindable, so open_tree says EINVAL. The mount then becomes
+ * private, like any other one without a master.
+ */
 static int bind_on_itself(int fd, uint32_t how)
 {
     int err = set_propagation_of_mount(fd, how == ROOTFS_HOW_SLAVE ? MS_SLAVE : MS_PRIVATE);
@@ -65,9 +78,12 @@ static int bind_on_itself(int fd, uint32_t how)
 }
 
 /*
- * Who can influence: the path is the runtime's. Privilege: root in the container's user namespace, in its own copy of the mounts, unless
- * it has none. Order: the mount that the root is in stops to be anybody's peer before anything is attached below it, so that nothing of
- * the container propagates to the host, and because pivot_root refuses shared parents.
+ * Attacker: none; the path is the runtime's.
+ * Privilege held: root in the container's user namespace, in its own copy of the mounts, if it has
+ *   one.
+ * Order matters because: the mount of the root stops being a peer before anything is attached below
+ *   it. So no mount of the container propagates to the host, and pivot_root does not meet a shared
+ *   parent.
  */
 int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 {
@@ -88,9 +104,10 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 }
 
 /*
- * A runtime that lives in a chroot has another root than its mount namespace. Only the namespace's is worth replacing: it is what a later
- * process gets that joins the namespace, and with it what lies outside of the chroot goes out of reach. Joining the namespace that we are
- * in leads there. EPERM: a runtime without CAP_SYS_CHROOT, which can have no further process join the namespace either.
+ * A runtime in a chroot has another root than its mount namespace. The pivot must replace that of
+ * the namespace: a later process that joins it gets that root, and what lies outside of the chroot
+ * must go out of reach. Joining one's own mount namespace enters its root. EPERM: a runtime without
+ * CAP_SYS_CHROOT, from which no later process can join the namespace either.
  */
 static int enter_root_of_mounts(const struct ctx *c)
 {
@@ -103,19 +120,23 @@ static int pivot(const struct ctx *c)
 {
     cleanup_fd int old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
     int err = old < 0 ? old : sys_result(fchdir(c->root));
-    /* The new root over the old one at the same place: afterwards the old one is what lies under ".", reached by its fd. */
+    /*
+     * Puts the new root over the old one at the same place. The old one is then what lies under
+     * ".".
+     */
     if (err == 0)
         err = sys_pivot_root(".", ".");
     if (err == 0)
         err = sys_result(fchdir(old));
     if (err == 0)
-        err = sys_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL); /* so that the detach is not propagated to the host */
+        /* a slave, so that the detach does not propagate to the host */
+        err = sys_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL);
     if (err == 0)
         err = sys_umount(".", MNT_DETACH);
     return err;
 }
 
-/* In place: \ooo of proc_pid_mountinfo(5) becomes the byte. */
+/* Decodes \ooo of proc_pid_mountinfo(5) in place. */
 static void unescape(char *text)
 {
     char *out = text;
@@ -131,10 +152,14 @@ static void unescape(char *text)
 }
 
 /*
- * One line of mountinfo: field 4 is what of the file system is mounted, field 5 the mount point, the type follows " - ". A procfs or sysfs
- * that is mounted as a whole (parts do not matter to the kernel) outside the root is covered. Who can influence: nobody, but mounts may be
- * shared with the host. Order: the mount first stops to be anybody's peer, then it is covered, which reaches only peers of the covered one.
- * Detaching it instead would reach the peers of its parent, and where mounts are stacked no path leads to that.
+ * Covers the mount of one line of mountinfo if it is a whole procfs or sysfs outside the root.
+ * Field 4 is the mounted part of the file system, and the kernel cares only for whole ones. Field 5
+ * is the mount point; the type follows " - ".
+ * Attacker: none, but the host may share these mounts.
+ * Privilege held: root in the container's user namespace.
+ * Order matters because: the mount becomes a slave before it is covered, so the cover reaches no
+ *   peer of it. Detaching the mount instead would reach the peers of its parent. Besides, where
+ *   mounts are stacked, no path leads to the lower one.
  */
 static int hide_mount(struct ctx *c, char *line, const char *root)
 {
@@ -154,33 +179,39 @@ static int hide_mount(struct ctx *c, char *line, const char *root)
     cleanup_fd int target = sys_openat(AT_FDCWD, point, O_PATH, 0);
     int err = target < 0 ? target : sys_mount_setattr(target, false, 0, 0, MS_SLAVE);
     if (err == -ENOENT || err == -EINVAL)
-        return 0; /* no mount here any more: a cover, or another mount over a folder above, has hidden it */
+        /* a cover, or a mount over a directory above, has hidden it */
+        return 0;
     cleanup_fd int cover = err < 0 ? err : mount_empty_tmpfs(c, point);
     return cover < 0 ? take_fd(&cover) : sys_attach(cover, target);
 }
 
 /*
- * Without pivot_root the old mounts stay below the new root, out of sight but there, and a full procfs or sysfs among them would allow a
- * nested user namespace to mount a fresh one with everything in it, unless each is covered (and the cover locked, as it is there).
+ * Without pivot_root the old mounts stay below the new root, out of sight. A whole procfs or sysfs
+ * among them would let a nested user namespace mount a new one with everything in it. So each one
+ * is covered; in the nested namespace the cover is locked.
  */
 static int hide_host_mounts(struct ctx *c)
 {
-    static char text[MAX_MOUNTINFO_BYTES + 1]; /* pages that nothing is read into cost nothing */
-    char root[PATH_MAX]; /* by the fd, because mountinfo too says what things are called below the root that we have now */
+    static char text[MAX_MOUNTINFO_BYTES + 1]; /* unread pages of it cost no memory */
+    /* mountinfo names paths below the present root, and so does the path of this fd */
+    char root[PATH_MAX];
     int err = proc_own_path(c, c->root, root);
     cleanup_fd int fd = err < 0 ? err : proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text);
     err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
-    text[err == 0 ? size : 0] = 0; /* an earlier text may have been longer */
+    /* an earlier call may have left a longer text */
+    text[err == 0 ? size : 0] = 0;
     for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n")) != NULL;)
         err = line[0] != 0 ? hide_mount(c, line, root) : 0;
     return err;
 }
 
 /*
- * Who can influence: nobody; all by fds that we hold. Privilege: root in the container's user namespace. Order: into the new root first,
- * so that "." never means the old one while "/" means the new one; the host's mounts are out of reach when this returns. A moved root
- * would be mounted over the host's too if "/" were still shared; only "/" itself, because volumes may be shared on purpose.
+ * Attacker: none; only fds and fixed paths are used.
+ * Privilege held: root in the container's user namespace.
+ * Order matters because: this process enters the new root first, so "." is never the old one once
+ *   "/" is the new one. "/" becomes a slave, so that a moved root is not mounted over the host's.
+ *   Its submounts do not, because volumes may be shared on purpose.
  */
 int op_pivot(struct ctx *c, const struct op_pivot *op)
 {
@@ -188,7 +219,11 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (op->mode > PIVOT_MODE_CHROOT)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
-    int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0; /* a root that was mounted over leads to what no other does */
+    /*
+     * before entering the namespace's root, because only a root that was mounted over leads to some
+     * mounts
+     */
+    int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0;
     if (err == 0 && op->mode != PIVOT_MODE_CHROOT)
         err = enter_root_of_mounts(c);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
@@ -219,8 +254,11 @@ int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op)
 }
 
 /*
- * Who can influence: the image may have put links in the way; what they lead to inside the root is protected then, and nothing outside
- * can be reached. The fd that was cloned is the fd that is covered. The attributes that the mount has already are kept by the kernel.
+ * Attacker: the image may have symlinks in the path. What they lead to inside the root is protected
+ *   then.
+ * Privilege held: root in the container's user namespace, after the pivot.
+ * Order matters because: the fd that is cloned is the fd that is covered. The kernel keeps the
+ *   other attributes of the mount.
  */
 int op_readonly_path(struct ctx *c, const struct op_readonly_path *op)
 {
@@ -234,7 +272,7 @@ int op_readonly_path(struct ctx *c, const struct op_readonly_path *op)
     return err < 0 ? step(c, err, "make \"%s\" read-only", op->path.s) : 0;
 }
 
-/* The first directory gets a new tmpfs, the others a clone of it: one superblock for all. */
+/* The first directory gets a new tmpfs, the others clones of it: one superblock for all. */
 static int empty_directory(struct ctx *c, const char *path)
 {
     if (c->empty >= 0)
@@ -242,7 +280,12 @@ static int empty_directory(struct ctx *c, const char *path)
     return mount_empty_tmpfs(c, path);
 }
 
-/* Who can influence: the image provides /dev/null, which is verified, and the path, which is resolved inside the root and used by its fd. */
+/*
+ * Attacker: the image provides /dev/null and shapes the path.
+ * Privilege held: root in the container's user namespace, after the pivot.
+ * Order matters because: the path is resolved once, inside the root, and the fd is what is covered.
+ *   /dev/null is verified before it is cloned.
+ */
 int op_mask_path(struct ctx *c, const struct op_mask_path *op)
 {
     struct stat st;

@@ -1,9 +1,11 @@
 /*
- * Paths inside the container's root, and files of procfs. An image, or another container that shares a volume, chooses what lies below
- * the root, and may change it while we work. Invariants: a path of the plan is resolved only by openat2 with RESOLVE_IN_ROOT, and what
- * was resolved is then used by its fd, never by its path again; missing parts are made step by step below an fd, through no symlink.
- * procfs is reached only through the handle that was opened and verified on the host side, so that nothing that is mounted in the
- * container can stand in for it.
+ * Paths inside the container's root, and files of procfs. The image, or another container that
+ * shares a volume, chooses what lies below the root and may change it at any time.
+ *
+ * Invariants: a path inside the root is resolved only by openat2 with RESOLVE_IN_ROOT, and what was
+ * found is then used by its fd, never by its path again. Missing parts are made one at a time below
+ * an fd, through no symlink. Settings in procfs are written only through the handle that stage 0
+ * opened and verified, so that no mount of the container can stand in for them.
  */
 #include "init.h"
 
@@ -20,8 +22,9 @@ int path_open(int root, const char *path, int flags)
 }
 
 /*
- * Rewrites `path` without symlinks and without "..", as the links are now; parts that do not exist are kept as they are written. The
- * result is only a recipe for walk(), which does not trust it: should a part have become a symlink meanwhile, the walk fails.
+ * Rewrites `path` without symlinks and without "..", following the links as they are now. Parts
+ * that do not exist are kept as written. walk() does not trust the result: it fails at a part that
+ * has become a symlink meanwhile.
  */
 static int expand(int root, const char *path, char out[PATH_MAX])
 {
@@ -82,9 +85,11 @@ static int expand(int root, const char *path, char out[PATH_MAX])
 }
 
 /*
- * Who can influence: the image and anyone who shares a volume with it choose every name on the way. Privilege: root in the container's
- * user namespace, host file systems still in reach. Therefore: one component at a time below the fd of the one before, O_NOFOLLOW, no
- * "..": whatever is swapped meanwhile, this can only end below `root` or fail (CVE-2024-45310).
+ * Attacker: the image and every sharer of a volume choose each name on the way, at any time.
+ * Privilege held: root in the container's user namespace, with the host's file systems in reach.
+ * Order matters because: each component is opened below the fd of the one before, with O_NOFOLLOW
+ *   and without "..". A name that is swapped meanwhile ends below `root`, or fails
+ *   (CVE-2024-45310).
  */
 static int walk(int root, char *path, enum last last, bool *ret_made)
 {
@@ -118,8 +123,8 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
 }
 
 /*
- * An O_PATH fd of what `path` names in the root; where nothing is, a directory or an empty file is made. What exists is returned as it is,
- * whatever it is.
+ * Returns an O_PATH fd of what `path` names in the root. A missing one is made: a directory or an
+ * empty file. What exists is returned whatever its type.
  */
 int path_make(int root, const char *path, enum last last, bool *ret_made)
 {
@@ -133,7 +138,10 @@ int path_make(int root, const char *path, enum last last, bool *ret_made)
     return err < 0 ? err : walk(root, plain, last, ret_made);
 }
 
-/* An fd of the directory that `path` lies in, made when missing, and the last component; that one may be a symlink: use O_NOFOLLOW. */
+/*
+ * Returns an fd of the directory that holds `path`, made if missing, and the last component. That
+ * one may be a symlink, so callers use O_NOFOLLOW.
+ */
 int path_parent(int root, const char *path, char ret_name[NAME_MAX + 1])
 {
     char parent[PATH_MAX];
@@ -154,7 +162,10 @@ int path_parent(int root, const char *path, char ret_name[NAME_MAX + 1])
     return path_make(root, parent, LAST_DIRECTORY, NULL);
 }
 
-/* For proc and sysfs: what is there must be a directory by itself, or a hostile link decides where the real one goes (CVE-2019-19921). */
+/*
+ * For proc and sysfs the target must itself be a directory. A hostile symlink would otherwise
+ * decide where the real file system goes (CVE-2019-19921).
+ */
 int path_make_plain_directory(int root, const char *path, bool *ret_made)
 {
     char name[NAME_MAX + 1];
@@ -164,8 +175,9 @@ int path_make_plain_directory(int root, const char *path, bool *ret_made)
 }
 
 /*
- * The runtime decides by the text of a path what may be mounted over procfs; so a symlink of the image must not lead there. What the text
- * leads to without links must be the very file that `fd` is, or links were swapped between the two lookups.
+ * The runtime decides by the text of a path what may be mounted over procfs, so no symlink of the
+ * image may lead there. The path without symlinks must name the very file of `fd`; otherwise a link
+ * was used, or was swapped between the two lookups.
  */
 bool path_reaches_procfs_by_symlink(int root, const char *path, int fd)
 {
@@ -183,7 +195,10 @@ bool is_null_device(const struct stat *st)
     return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
 }
 
-/* The root's /dev/null is the image's word for it: believed only when it is the character device 1:3 (CVE-2025-31133). */
+/*
+ * The image provides the root's /dev/null. It is used only if it is the device 1:3
+ * (CVE-2025-31133).
+ */
 int path_null_device(struct ctx *c)
 {
     if (c->null >= 0)
@@ -201,7 +216,7 @@ int path_null_device(struct ctx *c)
 
 #define PROC_ROOT_INODE 1
 
-/* No other file system can claim this type; the inode is the root's. */
+/* Only a procfs has this type, and only its root directory has this inode. */
 static int check_proc(int fd)
 {
     struct stat st;
@@ -209,7 +224,10 @@ static int check_proc(int fd)
     return err == 0 && (sys_fs_type(fd) != PROC_SUPER_MAGIC || st.st_ino != PROC_ROOT_INODE) ? -ENODEV : err;
 }
 
-/* Opened before any namespace is entered: the handle shows the host's procfs for as long as it lives, whatever is mounted later. */
+/*
+ * Called before any namespace is entered: the handle goes on showing the host's procfs, whatever is
+ * mounted later.
+ */
 int proc_open(struct ctx *c)
 {
     cleanup_fd int fd = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -221,8 +239,10 @@ int proc_open(struct ctx *c)
 }
 
 /*
- * Who can influence: `path` is ours or comes from the plan (sysctl names); what is mounted over parts of procfs, an administrator or,
- * through shared mounts, a container. RESOLVE_NO_XDEV refuses all of that, RESOLVE_BENEATH the rest (CVE-2025-52881).
+ * Attacker: the plan gives some names (sysctl). A container may mount over parts of a shared /proc.
+ * Privilege held: the caller's; writes here configure the host or label this process.
+ * Order matters because: RESOLVE_NO_XDEV refuses what is mounted over, and RESOLVE_BENEATH every
+ *   way out, in the same call that opens the file (CVE-2025-52881).
  */
 int proc_open_at(int directory, const char *path, int flags)
 {
@@ -249,10 +269,15 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
 }
 
 /*
- * Files of our own below "self/". Where we are not what procfs takes an undumpable process for, which is root where ts-init was executed,
- * they are ours only while we are dumpable. Who can influence meanwhile: processes with all power over our user namespace could trace us.
- * Where one was joined they may be hostile, and we do not. In a new one those are the processes of its owner's id: a rootless runtime's own
- * user. Of root's they may have little power elsewhere, but such a plan has the host agent, who is asked instead.
+ * Writes a file below "self/". The kernel gives those of an undumpable process to root of the user
+ * namespace in which ts-init was executed (proc(5)). Any other user gets EACCES until it is
+ * dumpable.
+ * Attacker: while it is dumpable, processes with power over its user namespace can trace this one.
+ *   In a joined namespace they may be hostile, so the write fails there. In a new one they are the
+ *   processes of its owner: the user of a rootless runtime. Those of a root runtime are kept out,
+ *   because such a plan has the host agent, which writes instead.
+ * Privilege held: what the user already has; the handle of the host's procfs.
+ * Order matters because: it is undumpable again right after the write.
  */
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size)
 {
@@ -266,7 +291,10 @@ int proc_write_own(const struct ctx *c, const char *path, const char *text, size
     return err < 0 ? err : undo;
 }
 
-/* A namespace of a process, or of our "self". The directory is looked up without links, only its entry is the magic link that we want. */
+/*
+ * Opens a namespace of a process, or of "self". The directory is looked up without links; only its
+ * entry is the wanted magic link.
+ */
 int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
 {
     char path[32];
@@ -280,7 +308,7 @@ static int open_own_fds(int proc)
     return proc_open_at(proc, "self/fd", O_PATH | O_DIRECTORY);
 }
 
-/* What the path of a directory's fd is below the root that we have. */
+/* The path of a directory's fd below the current root. */
 int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
 {
     char name[16];
@@ -294,8 +322,12 @@ int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
 }
 
 /*
- * Our own fds in the container's procfs. Who can influence: the container decides what its /proc is. A procfs that is not our pid
- * namespace's or an outer one's has no "self" for us, and RESOLVE_NO_XDEV refuses what is mounted over its parts: then it is no use.
+ * The directory of this process's fds in the container's procfs, if that is usable.
+ * Attacker: the container decides what its /proc is.
+ * Privilege held: root in the container's user namespace.
+ * Order matters because: the type and the inode are checked before "self" is looked up. The procfs
+ *   of an unrelated pid namespace has no "self" for this process. RESOLVE_NO_XDEV refuses mounts
+ *   over parts.
  */
 static int container_own_fds(const struct ctx *c)
 {
@@ -304,8 +336,9 @@ static int container_own_fds(const struct ctx *c)
 }
 
 /*
- * For a container whose own /proc is no use: the same in a procfs of our pid namespace that is mounted nowhere and shows nothing but
- * processes. In a user namespace the kernel makes one only while a whole one is in sight, so this is called before the host's goes out of it.
+ * Prepares own_fds for a container without a usable /proc, from a new procfs that is mounted
+ * nowhere and shows only processes. In a user namespace the kernel allows that only while a fully
+ * visible procfs is mounted, so this is called before the host's goes out of sight.
  */
 void proc_prepare(struct ctx *c)
 {
@@ -321,8 +354,9 @@ void proc_prepare(struct ctx *c)
 }
 
 /*
- * Lets go of the host's procfs, because a created container waits for its start with what is held now. Where neither the container's /proc
- * nor one of our own is to be had, it stays.
+ * Closes the host's procfs, because a created container waits for its start with the fds that are
+ * open now. If neither the container's procfs nor a new one is usable, own_fds stays one of the
+ * host's.
  */
 void proc_narrow(struct ctx *c)
 {
@@ -339,8 +373,8 @@ void proc_narrow(struct ctx *c)
 }
 
 /*
- * Opens the file of an O_PATH fd for use. The directory is looked up without links, only its entry is the magic link that we want. Once
- * proc_narrow was called this is one openat.
+ * Opens the file of an O_PATH fd for use. The directory is looked up without links; only its entry
+ * is the wanted magic link. After proc_narrow this is one openat.
  */
 int proc_reopen(const struct ctx *c, int fd, int flags)
 {

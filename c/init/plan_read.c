@@ -1,8 +1,9 @@
 /*
- * The bounds-checked reader of a plan. The plan comes from the runtime, which is trusted, but parts of it are text that an image or a
- * client chose; so it is treated as hostile: nothing is believed before it was compared with the bytes that are really there.
- * Two passes: the first checks all and counts what must be allocated, the second stores. Invariant: the cursor never moves past `end`,
- * and a length is compared with what is left before it is added to anything, so that no sum can overflow.
+ * The bounds-checked reader of a plan. The runtime, which is trusted, sends the plan, but the image
+ * and the client chose parts of its text. So the reader trusts no byte. The first pass checks
+ * everything and counts what must be allocated; the second pass stores it. Invariant: the cursor
+ * never passes `end`. A length is compared with what is left before it is added, so no sum
+ * overflows.
  */
 #include "plan_read.h"
 
@@ -49,7 +50,7 @@ static bool take_bytes(struct cursor *in, struct plan_bytes *ret)
     return true;
 }
 
-/* A string: its length, its bytes without a NUL among them, and one NUL, so that it is a C string where it lies. */
+/* A string: its length, its bytes without a NUL, and one NUL. So it is a C string in place. */
 static bool take_str(struct cursor *in, struct plan_str *ret)
 {
     struct plan_bytes text;
@@ -62,7 +63,10 @@ static bool take_str(struct cursor *in, struct plan_str *ret)
     return true;
 }
 
-/* With pointers == NULL only checks; otherwise stores the vector at *pointers and moves that on. execve wants char *, hence the cast. */
+/*
+ * Without `pointers` only checks; otherwise stores the vector at *pointers and advances that. The
+ * cast is there because execve takes char *.
+ */
 static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers, size_t *count_pointers)
 {
     uint32_t count;
@@ -130,7 +134,10 @@ static bool take_arg(struct cursor *in, uint8_t kind, uint8_t *slot, char ***poi
     }
 }
 
-/* One operation: its head, then its arguments, which must fill the record exactly. Returns its schema, or NULL. */
+/*
+ * Takes one operation: its head, then its arguments, which must fill the record exactly. Returns
+ * its schema, or NULL.
+ */
 static const struct op_schema *take_op(struct cursor *in, struct op *ret, char ***pointers, size_t *count_pointers)
 {
     uint32_t head, size;
@@ -149,10 +156,13 @@ static const struct op_schema *take_op(struct cursor *in, struct op *ret, char *
     return args.at == args.end ? schema : NULL;
 }
 
-/* What came before, for the process diagram of init.c to hold. The checks return what is wrong, or NULL. */
+/*
+ * What has come before, so that the order of init.c's diagram can be checked. The checks return
+ * what is wrong, or NULL.
+ */
 struct order {
     uint32_t seen[OP_CODE_MAX + 1]; /* by code */
-    uint32_t joined;                /* of the namespaces that were opened */
+    uint32_t joined;                /* how many opened namespaces the joins have covered */
 };
 
 static const char *check_mount(const uint32_t *seen, const struct op_mount *op)

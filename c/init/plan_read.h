@@ -1,6 +1,7 @@
 /*
- * The decoded plan. Invariant: a struct plan that plan_parse filled has passed every check of form, so that the operations need no
- * checks of lengths, terminators or order; strings point into the bytes, which must outlive it.
+ * The decoded plan. Invariant: a plan that plan_parse has filled has passed every check of its
+ * form, so the operations need no checks of lengths, terminators or of the order that check_op
+ * demands. Strings point into the bytes, which must outlive the plan.
  */
 #ifndef PLAN_READ_H
 #define PLAN_READ_H
@@ -13,11 +14,15 @@
 struct plan {
     struct op *ops;
     uint32_t count;
-    uint8_t *bytes;  /* set by a caller that gives the bytes away: they must live as long as the operations */
-    char **pointers; /* the vectors of all strs arguments, each followed by one spare slot */
+    /* set by a caller that hands over the bytes; plan_free frees them */
+    uint8_t *bytes;
+    char **pointers; /* the vectors of all strs arguments, each with one spare slot */
 };
 
-/* Decodes and checks a whole plan. On failure returns a negative errno and says why; makes no system calls besides malloc's. */
+/*
+ * Decodes and checks a whole plan. On failure returns a negative errno and sets `ret_why`. Makes no
+ * system calls besides malloc's.
+ */
 int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char **ret_why);
 void plan_free(struct plan *plan);
 

@@ -1,7 +1,9 @@
 /*
- * Status records to the runtime. Invariant: a record is one write(2) of at most LIMIT_RECORD_MAX_BYTES plus its head, so that stage 0 and
- * the container side can use the same socket without mixing; the container side says nothing before stage 0 has announced it; and only
- * write(2) is used, because a seccomp filter may already be loaded. All that is said behind the start fits into an empty exec fifo.
+ * Status records to the runtime. Invariants: a record is one write(2) of at most
+ * LIMIT_RECORD_MAX_BYTES and its head, so that stage 0 and the container side can share the socket.
+ * The container side reports nothing before stage 0 has announced it. Only write(2) is used,
+ * because a seccomp filter may be loaded already. All records after the start fit into an empty
+ * exec fifo.
  */
 #include "init.h"
 
@@ -16,7 +18,10 @@ static size_t put_u32(uint8_t *at, uint32_t value)
     return 4;
 }
 
-/* Text from the plan may hold anything; control characters are escaped so that no log line can be forged with it. */
+/*
+ * Text of the plan may hold any byte. Control characters are escaped so that it cannot forge log
+ * lines.
+ */
 static size_t put_text(uint8_t *at, size_t room, const char *text)
 {
     static const char digits[] = "0123456789abcdef";
@@ -60,7 +65,7 @@ int report_u32(struct ctx *c, enum record_type type, uint32_t value)
     return send_record(c, type, &value, 1, NULL);
 }
 
-/* A warning that cannot be delivered is dropped: it must not fail what works. */
+/* A warning that cannot be delivered is dropped, because nothing has failed. */
 void report_warning(struct ctx *c, const char *format, ...)
 {
     char text[LIMIT_STEP_MAX_BYTES];
@@ -77,7 +82,9 @@ int report_failed(struct ctx *c, int err)
     return send_record(c, RECORD_FAILED, words, 2, c->step);
 }
 
-/* The same for a reader of the program's standard error. Most sentences are parts, see step. */
+/*
+ * The same failure as a line on the program's standard error. Most sentences are parts, see step.
+ */
 void report_line(const struct ctx *c, int err)
 {
     char text[64];
@@ -93,8 +100,12 @@ void report_line(const struct ctx *c, int err)
     (void)sys_write_all(STDERR_FILENO, line, used);
 }
 
-/* Says what failed and passes the error on: `return step(c, err, "mount ...")`. The reader puts "cannot set up
- * the container: " before it and the errno behind; only the sentences about the program and hooks are complete (they begin with "exec", "error running"). */
+/*
+ * Stores what failed and returns the errno: `return step(c, err, "mount ...")`. The runtime puts
+ * "cannot set up the container: " before the sentence and the errno's words behind it. Only
+ * sentences about the program and about hooks are complete; they begin with "exec" or "error
+ * running".
+ */
 int step(struct ctx *c, int err, const char *format, ...)
 {
     va_list args;
@@ -104,7 +115,7 @@ int step(struct ctx *c, int err, const char *format, ...)
     return err;
 }
 
-/* What libc calls an error or a signal, in the lower case of the messages that tools know: "no such file or directory". */
+/* The text of an errno or a signal in lower case, as tools know it: "no such file or directory". */
 const char *words(const char *name, char text[64])
 {
     (void)snprintf(text, 64, "%s", name);

@@ -1,8 +1,8 @@
 /*
- * Cleanup attributes and system call wrappers, nothing else. Invariant: every wrapper returns 0, a count or a new fd, or a negative
- * errno, and every fd is born with O_CLOEXEC; so the sign of a result is decided here once. Raw system calls are used where libc has no
- * wrapper, or where its wrapper does more than the call (setresuid of all threads), or where glibc and the kernel's headers clash
- * (sys/mount.h).
+ * Cleanup attributes and wrappers of system calls. Invariants: a wrapper returns 0, a count or a
+ * new fd, or a negative errno, so the sign is decided here only. Every new fd has O_CLOEXEC. Raw
+ * system calls are used where libc has no wrapper, where its wrapper does more (setresuid of all
+ * threads), or where glibc and the kernel's headers clash (sys/mount.h).
  */
 #ifndef SYS_H
 #define SYS_H
@@ -35,7 +35,10 @@
 #define NAMESPACE_FLAGS \
     ((uint64_t)(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME))
 
-/* An fd that is closed when its variable goes out of scope; errno survives. close is never retried: after EINTR the fd is gone. */
+/*
+ * Closes an fd at the end of its variable's scope and keeps errno. close is never retried: after
+ * EINTR the fd is closed.
+ */
 static inline void close_fd(int *fd)
 {
     if (*fd >= 0) {
@@ -59,7 +62,9 @@ static inline int sys_result(long result)
     return result < 0 ? -errno : (int)result;
 }
 
-/* openat2 may say EAGAIN when a rename or mount races with ".." (openat2(2)); a bounded number of retries is enough. */
+/*
+ * openat2 returns EAGAIN when a rename or a mount races with ".." (openat2(2)), so it is retried.
+ */
 static inline int sys_openat2(int dir, const char *path, int flags, unsigned mode, uint64_t resolve)
 {
     struct open_how how = { .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC), .mode = mode, .resolve = resolve };
@@ -83,7 +88,7 @@ static inline int sys_fstat(int fd, struct stat *ret)
     return sys_result(fstat(fd, ret));
 }
 
-/* The type of the file system that an fd is on (a *_MAGIC of linux/magic.h), or a negative errno. */
+/* The type of an fd's file system (a *_MAGIC of linux/magic.h), or a negative errno. */
 static inline int64_t sys_fs_type(int fd)
 {
     struct statfs fs;
@@ -95,7 +100,7 @@ static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
     return sys_result(syscall(__NR_close_range, first, last, flags));
 }
 
-/* Closes all fds from `first` on; where a filter refuses close_range, those that are likely. */
+/* Closes all fds from `first` on. If a filter refuses close_range, closes those below 1024. */
 static inline void sys_close_from(unsigned first)
 {
     if (sys_close_range(first, ~0U, 0) < 0)
@@ -123,13 +128,15 @@ static inline int sys_fsmount(int fs, unsigned attributes)
     return sys_result(syscall(__NR_fsmount, fs, FSMOUNT_CLOEXEC, attributes));
 }
 
-/* Attaches the detached tree `tree` on the file or directory that `target` refers to; no path is resolved. */
+/*
+ * Attaches the detached tree `tree` to the file or directory of `target`, without resolving a path.
+ */
 static inline int sys_attach(int tree, int target)
 {
     return sys_result(syscall(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
-/* Changes the attributes or the propagation of the mount that `fd` is the root of. */
+/* Changes attributes or propagation of the mount whose root is `fd`. */
 static inline int sys_mount_setattr(int fd, bool recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
     struct mount_attr attr = { .attr_set = set, .attr_clr = clear, .propagation = propagation };
@@ -190,7 +197,7 @@ static inline int sys_setresgid(uint32_t gid)
     return sys_result(syscall(__NR_setresgid, gid, gid, gid));
 }
 
-/* `groups` is an array of u32; it needs no alignment, the kernel copies it. */
+/* `groups` is an array of u32 that need not be aligned. */
 static inline int sys_setgroups(size_t count, const void *groups)
 {
     return sys_result(syscall(__NR_setgroups, (long)count, groups));
@@ -225,7 +232,7 @@ static inline int sys_keyctl(int operation, unsigned long a, unsigned long b, un
     return sys_result(syscall(__NR_keyctl, operation, a, b, c, 0UL));
 }
 
-/* Raw, because the libcs disagree about the type of the request. */
+/* Raw, because libcs disagree about the type of the request. */
 static inline int sys_ioctl(int fd, unsigned request, void *argument)
 {
     return sys_result(syscall(__NR_ioctl, fd, request, argument));
@@ -250,7 +257,10 @@ static inline int sys_send_fds(int socket, const void *bytes, size_t size, const
     return sent < 0 ? -errno : 0;
 }
 
-/* Receives what sys_send_fds sent; `fds` that did not come are left alone. Returns the count of bytes. */
+/*
+ * Receives what sys_send_fds sent. Returns the count of bytes; entries of `fds` without an fd keep
+ * their value.
+ */
 static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int fds[2])
 {
     union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(2 * sizeof(int))]; } control;
@@ -268,7 +278,6 @@ static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int 
     return got;
 }
 
-/* Writes all of `size` bytes. */
 static inline int sys_write_all(int fd, const void *bytes, size_t size)
 {
     const uint8_t *at = bytes;
@@ -284,7 +293,7 @@ static inline int sys_write_all(int fd, const void *bytes, size_t size)
     return 0;
 }
 
-/* Reads until `size` bytes or the end of the file came; returns the count. */
+/* Reads until `size` bytes or the end of the file; returns the count. */
 static inline ssize_t sys_read_full(int fd, void *bytes, size_t size)
 {
     size_t have = 0;
