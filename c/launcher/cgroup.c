@@ -1,6 +1,7 @@
 /*
- * The option `shim_cgroup`: the shim process leaves the daemon's cgroup for one that an operator has made. The group
- * must exist; as containerd's own shim does, a v1 hierarchy that lacks it is passed over, unless all of them lack it.
+ * The option `shim_cgroup` moves the shim process out of the daemon's cgroup, into one that the
+ * operator has made. Like containerd's own shim, this skips a v1 hierarchy without that group,
+ * unless all lack it.
  */
 #include "launcher.h"
 
@@ -10,7 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The kernel writes space, tab, newline and backslash in mountinfo as a backslash and three octal digits. */
+/*
+ * Decodes space, tab, newline and backslash, which mountinfo has as a backslash and three octal
+ * digits.
+ */
 static void unescape(char *field)
 {
     char *to = field;
@@ -25,7 +29,9 @@ static void unescape(char *field)
     *to = '\0';
 }
 
-/* The mount point of one line of mountinfo (proc_pid_mountinfo(5)) when it is a cgroup hierarchy, else NULL. */
+/*
+ * The mount point of a line of mountinfo (proc_pid_mountinfo(5)) for a cgroup hierarchy, else NULL.
+ */
 static char *cgroup_mount_point(const char *line)
 {
     const char *type = strstr(line, " - cgroup");
@@ -46,7 +52,7 @@ static bool enter_below(const char *mount_point, const char *group)
 
     if (fd < 0 && errno == ENOENT)
         return false;
-    /* "0" is whoever writes */
+    /* "0" means the writing process */
     if (fd < 0 || write_whole(fd, "0", 1) < 0)
         die(errno, "cannot move the shim into the cgroup \"%s\" (\"%s\")", group, path);
     (void)close(fd);
@@ -60,7 +66,7 @@ void cgroup_enter(const char *group)
     char *line = NULL;
     bool joined = false;
 
-    /* the group is a client's word: it must not lead out of a hierarchy */
+    /* the group comes from a client and must not lead out of a hierarchy */
     if (strstr(text("/%s/", group), "/../"))
         die(0, "cannot move the shim into the cgroup \"%s\": the path leads out of the hierarchy", group);
     while (mounts && getline(&line, &size, mounts) > 0) {

@@ -1,7 +1,8 @@
 /*
- * `delete`: containerd runs it after every container, inside its client's call. A shim that has cleaned up leaves the answer, a protobuf
- * DeleteResponse, as the file `shim-exit` in the bundle; then this needs no Node. Without it (the shim was killed, or something went
- * wrong) Node does the cleaning. Works without a current folder, without a bundle, and any number of times.
+ * `delete`: containerd runs it after every container, inside its client's call. A shim that has
+ * cleaned up leaves the answer, a protobuf DeleteResponse, in the bundle as `shim-exit`, so no Node
+ * is needed. Without that file Node cleans up: the shim was killed, or something failed. Works
+ * without a current folder or a bundle, and any number of times.
  */
 #include "launcher.h"
 
@@ -14,14 +15,14 @@
 
 #define RECORD_FILE "shim-exit"
 
-/* A small regular file of the bundle, and when it was written. */
+/* A small regular file of the bundle, and the time at which it was written. */
 struct note {
     char bytes[256];
     size_t size;
     struct timespec written;
 };
 
-/* Whatever is wrong with the file, the answer is the same: Node looks after it. */
+/* False for a file that is missing, too long or not regular: Node deals with it. */
 static bool read_note(const char *bundle, const char *name, struct note *ret)
 {
     int fd = open(text("%s/%s", bundle, name), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
@@ -41,10 +42,10 @@ static bool read_note(const char *bundle, const char *name, struct note *ret)
 }
 
 /*
- * The shim unlinks its socket when it ends; this is for the one that could not. A socket that is younger than the record
- * and listened on stays: the same id has been started again meanwhile, since a daemon also cleans up when it notices
- * that a connection ended. The default folder may not be where it was, so the `address` file is asked too, but believed
- * only about a socket of this container's name.
+ * Removes the sockets that the shim could not remove itself. A socket that is younger than the
+ * record and has a listener stays: the same id runs again, because a daemon also cleans up when a
+ * connection ends. The configured folder may have changed, so the `address` file is asked too. It
+ * is believed only about a socket of this container's name.
  */
 static void remove_sockets(const struct settings *settings, const char *bundle, struct timespec recorded)
 {
@@ -63,7 +64,7 @@ static void remove_sockets(const struct settings *settings, const char *bundle, 
         socket_remove_of(at, recorded);
 }
 
-/* NULL when there is neither a flag nor a current folder. */
+/* NULL if there is neither a flag nor a current folder. */
 static const char *find_bundle(const char *given)
 {
     const char *cwd;
@@ -86,7 +87,7 @@ void launcher_delete(const struct settings *settings)
         print("the answer", record.bytes, record.size);
         return;
     }
-    /* Node refuses to start in a folder that has been removed */
+    /* Node refuses to start in a removed folder */
     if (chdir("/") < 0)
         die(errno, "cannot change to \"/\"");
     node_exec(&call);

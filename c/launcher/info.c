@@ -1,7 +1,8 @@
 /*
- * What this shim is: `-v` for people, `-info` for the daemon, which asks before the first container and before it relies on a feature. Both
- * print what the build has put into the lib folder; the answer to -info is a protobuf RuntimeInfo, and the options that come on stdin are
- * added to it as the field that it has for them.
+ * `-v` describes this shim to people, `-info` to the daemon, which asks before the first container
+ * and before it relies on a feature. Both print files that the build has put into the lib folder.
+ * The answer to -info is a protobuf RuntimeInfo; the options from stdin are appended as its field
+ * for them.
  */
 #include "launcher.h"
 

@@ -1,7 +1,4 @@
-/*
- * Text, whole files and paths: what every file of the launcher needs from libc, with EINTR, short counts and the lack of memory handled in
- * one place.
- */
+/* Text, whole files and paths. EINTR, short counts and failed allocations are handled here only. */
 #include "launcher.h"
 
 #include <errno.h>
@@ -15,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* containerd's own library reads no more than this from stdin. */
+/* The limit of containerd's own library for stdin. */
 #define STDIN_LIMIT_BYTES (10u << 20)
 
 #define LIB_RECORD "#lib="
@@ -41,7 +38,10 @@ char *text_of(struct slice slice)
     return slice.size > 0 ? text("%.*s", (int)slice.size, (const char *)slice.bytes) : NULL;
 }
 
-/* Our fds block, but an inherited one may have been made non-blocking by its other owner. */
+/*
+ * Whether a failed read or write can be tried again. Inherited fds may be non-blocking, so it
+ * waits.
+ */
 static bool may_go_on(int fd, short events)
 {
     struct pollfd pollfd = {.fd = fd, .events = events};
@@ -54,7 +54,7 @@ ssize_t read_up_to(int fd, void *bytes, size_t size)
     size_t used = 0;
     ssize_t n;
 
-    /* a read may end early, so only an empty one is the end of the file */
+    /* a short read is not the end of the file; an empty one is */
     while (used < size && (n = read(fd, (uint8_t *)bytes + used, size - used)) != 0) {
         if (n > 0)
             used += (size_t)n;
@@ -66,7 +66,7 @@ ssize_t read_up_to(int fd, void *bytes, size_t size)
 
 struct slice read_whole(int fd, const char *what, size_t limit)
 {
-    /* one byte more than the limit is asked for, to tell "just fits" from "too long"; pages that nothing is read into cost nothing */
+    /* One byte above the limit tells "just fits" from "too long". Unread pages cost no memory. */
     uint8_t *bytes = malloc(limit + 1);
     ssize_t size = bytes ? read_up_to(fd, bytes, limit + 1) : -1;
 
@@ -106,10 +106,10 @@ void print(const char *what, const void *bytes, size_t size)
 char *path_clean(char *path)
 {
     const size_t root = path[0] == '/';
-    size_t used = root, names = 0; /* as many ".." take something away */
+    size_t used = root, names = 0; /* how many names a ".." may still remove */
     char *rest = path, *name;
 
-    /* what is written never reaches what is still to be read */
+    /* the write position never passes the read position */
     while ((name = strsep(&rest, "/"))) {
         size_t size = strlen(name);
         bool up = strcmp(name, "..") == 0;
@@ -136,7 +136,10 @@ char *path_clean(char *path)
     return path;
 }
 
-/* The last line of an installed program, behind its ELF file, as scripts/install writes it: a copy elsewhere has it too. */
+/*
+ * The folder in the last line of an installed program, which scripts/install writes after the ELF
+ * file. A copy of the program elsewhere still has it.
+ */
 static const char *recorded_lib(void)
 {
     char tail[PATH_MAX + sizeof(LIB_RECORD)], *line;
@@ -153,8 +156,10 @@ static const char *recorded_lib(void)
 }
 
 /*
- * Who can influence: the environment is the daemon's, the record that of whoever installed this program; both could run what they like
- * anyway. The link that the kernel keeps tells where this file lies, whatever the links and the PATH by which it was found.
+ * Attacker: none; the daemon's administrator set the environment, and the installer wrote the
+ *   record. Both can run any program anyway.
+ * Privilege held: the daemon's; what is found here is executed.
+ * Order matters because: /proc/self/exe names this file whatever links or PATH led to it.
  */
 static const char *find_lib(void)
 {

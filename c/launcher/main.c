@@ -1,12 +1,13 @@
 /*
- * containerd-shim-ts-v2: the program that containerd executes. It does at once what needs no Node (the socket and its
- * address, the end of a container that was deleted cleanly, the runtime's description) and starts Node for the rest:
+ * containerd-shim-ts-v2 is the program that containerd executes. It does at once what needs no Node: the
+ * socket and its address, the end of a cleanly deleted container, the description of the runtime. For
+ * the rest it starts Node:
  *
- *     containerd ── start ──> launcher: socket, `address` file, Node as the shim process; prints the address, ends
+ *     containerd ── start ──> launcher: socket, `address` file, Node as the shim; prints the address
  *                ── delete ─> launcher: prints the record that the shim left, or becomes Node
  *                ── -info, -v ─> launcher: prints files of the lib folder
  *
- * This file is the command line, in the style of Go's flag package, and the end of a run that failed.
+ * This file holds the command line, in the style of Go's flag package, and the end of a failed run.
  */
 #include "launcher.h"
 
@@ -49,7 +50,7 @@ static const char HELP[] =
     "`runts --root /run/containerd/ts/NAMESPACE list` shows the containers.\n";
 
 static struct settings settings;
-static const char *ignored; /* of flags for shims that serve in this program or call containerd's */
+static const char *ignored; /* values of flags that other shims know */
 
 static const struct flag {
     const char *name;
@@ -66,9 +67,9 @@ static const struct flag {
 };
 
 struct made made;
-static int failure_status = EXIT_USAGE; /* until the command line is understood */
+static int failure_status = EXIT_USAGE; /* until the command line has been parsed */
 
-/* containerd shows the text to its client: one line, whatever was quoted in it. */
+/* containerd shows the text to its client, so it is one line, whatever it quotes. */
 void die(int errnum, const char *format, ...)
 {
     char line[8192];
@@ -89,7 +90,7 @@ void die(int errnum, const char *format, ...)
         (void)unlink(made.socket);
         (void)unlink(ADDRESS_FILE);
     }
-    /* last, because the reader may keep us waiting */
+    /* last, because the reader may block this write */
     (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "", errnum != 0 ? strerror(errnum) : "");
     exit(failure_status);
 }
@@ -99,7 +100,7 @@ static bool is_alphanumeric(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-/* As containerd defines it: words of letters and digits with exactly one of `.`, `_`, `-` between two of them. */
+/* containerd's grammar: letters and digits, with one `.`, `_` or `-` between two of them. */
 static bool is_identifier(const char *word)
 {
     size_t size = strlen(word);
@@ -161,7 +162,9 @@ static int parse_flag(char *const *argv)
 
     if (size == 0)
         die(0, "cannot understand the flag \"%s\"", argv[0]);
-    /* a newer daemon may pass flags that we do not know: a value after one must not be taken for the action */
+    /*
+     * A newer daemon may pass unknown flags; the value after one must not be taken for the action.
+     */
     if (!flag)
         return value || !argv[1] || argv[1][0] == '-' || is_action(argv[1]) ? 1 : 2;
     if (!flag->value) {
@@ -174,7 +177,10 @@ static int parse_flag(char *const *argv)
     return value ? 1 : 2;
 }
 
-/* Flags end at the first word that is none, or at "--"; what follows the action is nobody's. Returns the action, or NULL for -h and the like. */
+/*
+ * Flags end at the first word without a dash, or at "--". What follows the action is ignored.
+ * Returns the action, or NULL for -h, -v and -info.
+ */
 static const char *parse_arguments(char *const *argv)
 {
     while (*argv && (*argv)[0] == '-' && (*argv)[1] != '\0' && strcmp(*argv, "--") != 0)
@@ -191,8 +197,8 @@ static const char *parse_arguments(char *const *argv)
 }
 
 /*
- * A file opened later must not land on a standard fd, nor where Node is to find the socket. The missing ones are opened the wrong way round
- * for 1, so that printing an answer that nobody can read fails instead of seeming to work.
+ * Opens the missing ones of fds 0 to 3, so that no file opened later takes their place. Fd 1 is
+ * opened read-only, so that printing an answer without a reader fails.
  */
 static void fill_fds(void)
 {

@@ -1,6 +1,6 @@
 /*
- * Starting Node. It gets nothing by accident: exactly the fds, signals and environment named here, whatever the daemon that started us had.
- * Invariant: node_spawn returns only after Node has been executed.
+ * Starts Node with exactly the fds, signals and environment named here, whatever the launcher has
+ * inherited. Invariant: node_spawn returns only after Node has been executed.
  */
 #include "launcher.h"
 #include "node_flags.h"
@@ -24,17 +24,23 @@
 #define FILE_TABLE_SLOTS 512
 #define KERNEL_SIGSET_BYTES 8
 
-/* Node's own flags, before the script. */
+/* Node's own flags, which come before the script. */
 static const char *const NODE_FLAGS[] = {NODE_FLAGS_LIST};
 
-/* Tells the limit of open files that we were started with: Node raises the soft one for itself, before any script could look. */
+/*
+ * Carries the inherited soft limit of open files. Node raises its own before a script could read
+ * it.
+ */
 #define SOFT_NOFILE "RUNTS_SOFT_NOFILE"
 
-/* Variables of the daemon's environment that would change how Node starts: they get other names, by which the programs inherit them that Node starts. */
+/*
+ * Variables of the daemon's environment that would change how Node starts. They get this prefix;
+ * programs that Node starts get them back by their own names.
+ */
 #define KEPT "RUNTS_OUTER_"
 static const char *const CHANGING_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES="};
 
-/* What we alone may say to Node. */
+/* Only the launcher may set these for Node, so inherited ones are dropped. */
 static const char *const OWN_PREFIXES[] = {SOFT_NOFILE "=", KEPT};
 
 struct node_program {
@@ -52,9 +58,12 @@ static bool begins_with_any(const char *variable, const char *const *prefixes, s
 }
 
 /*
- * The daemon's environment is its administrator's, who may do more than we; it is copied and not understood, and no privilege is held for
- * this. The limit is our own: one that cannot be read is not told, and Node's children then have Node's, more than they should, which is
- * only a question of custom, since a process may raise its soft limit itself.
+ * Attacker: none; the daemon's administrator wrote the environment, and may do more than the
+ *   launcher.
+ * Privilege held: the daemon's.
+ * Order matters because: inherited variables of the launcher's own names are dropped before it sets
+ *   its own. An unreadable limit is left out; Node's children then get the limit that Node has
+ *   raised, which any process may do for itself.
  */
 static void prepare_environment(void)
 {
@@ -71,7 +80,10 @@ static void prepare_environment(void)
         die(errno, "cannot change the environment");
 }
 
-/* The one place that knows Node's command line. The script is looked at here, because Node would complain where nobody reads it. */
+/*
+ * The only place that knows Node's command line. It checks the script, because an error message of
+ * Node would have no reader.
+ */
 static struct node_program prepare(const struct node_call *call)
 {
     const struct settings *settings = call->settings;
@@ -108,8 +120,9 @@ static void close_at_exec(int first)
 }
 
 /*
- * The kernel enlarges a table of open files when it is full, and a process with threads waits for that: one RCU grace period, up to tens of
- * milliseconds. Node has threads, so the table, which outlives exec, is made large before. Where that fails, it is enlarged as ever.
+ * The kernel enlarges a full table of open files, and in a process with threads that waits for an
+ * RCU grace period of up to tens of milliseconds. Node has threads, so the table, which outlives
+ * exec, is enlarged here. A failure only costs that time.
  */
 static void enlarge_file_table(void)
 {
@@ -119,10 +132,13 @@ static void enlarge_file_table(void)
         (void)close(last);
 }
 
-/* Returns only on failure, with its errno. Ignored signals and the mask outlive exec; the raw call reaches those that libc keeps for itself. */
+/*
+ * Returns only on failure, with the errno. Ignored signals and the mask outlive exec, so both are
+ * reset. The raw call reaches the signals that libc reserves.
+ */
 static int execute(const struct node_program *program)
 {
-    /* zeros are SIG_DFL, no flags and an empty mask, whatever the order of the members on this machine */
+    /* zeros mean SIG_DFL, no flags and an empty mask, on every machine */
     static const unsigned char by_default[64];
     sigset_t none;
 
@@ -131,7 +147,8 @@ static int execute(const struct node_program *program)
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     enlarge_file_table();
-    (void)execve(program->node, (char *const *)(uintptr_t)program->argv, environ); /* it does not write, its prototype is old */
+    /* execve does not write to argv; its prototype is older than const */
+    (void)execve(program->node, (char *const *)(uintptr_t)program->argv, environ);
     return errno;
 }
 
@@ -156,7 +173,10 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
     if (made.shim < 0)
         die(errno, "cannot start a process");
     if (made.shim == 0) {
-        /* these are all above LISTEN_FD, see main; the pipe closes at exec, or carries the reason why there was none */
+        /*
+         * main keeps these fds above LISTEN_FD; the pipe is closed by exec, or carries the errno of
+         * its failure
+         */
         if (setpgid(0, 0) < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
             dup2(log_fd, STDERR_FILENO) < 0 || dup2(listen_fd, LISTEN_FD) < 0)
             reason = errno;

@@ -1,8 +1,9 @@
 /*
- * The options that every shim process is started with; scripts/code-cache.ts reads them from here, since a code cache holds only for
- * the options it was made with. A small young generation keeps an idle shim small: what a call leaves behind is collected at the next ones.
- * One helper thread instead of four does for so small a heap (0 would be one for every processor). Warnings of Node's own are for whoever
- * writes programs: nobody reads them in a log.
+ * The V8 and Node options of every shim process. scripts/code-cache.ts reads them from here,
+ * because a code cache is valid only for the options it was made with. A small young generation
+ * keeps an idle shim small: the next calls collect the garbage of the last ones. One helper thread
+ * instead of four is enough for so small a heap (0 would mean one for every processor). Warnings of
+ * Node are for its programmers; a log has no reader for them.
  */
 #ifndef NODE_FLAGS_H
 #define NODE_FLAGS_H

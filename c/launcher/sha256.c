@@ -1,6 +1,6 @@
 /*
- * SHA-256 as FIPS 180-4 defines it, over a message that is wholly in memory. It is here because the launcher links
- * nothing but libc, and it names a socket rather than protecting a secret: it favours shortness over speed.
+ * SHA-256 (FIPS 180-4) of a message in memory. It is here because the launcher links nothing but
+ * libc. It names a socket and protects no secret, so it is short rather than fast.
  */
 #include "launcher.h"
 
@@ -67,7 +67,7 @@ void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX
     for (size_t at = 0; at < padded; at++) {
         uint8_t *byte = &block[at % BLOCK_SIZE];
 
-        /* the padding of FIPS 180-4, 5.1.1: one bit, zeros, the length in bits as a big-endian number */
+        /* the padding of FIPS 180-4, 5.1.1: a one bit, zeros, the length in bits, big-endian */
         if (at < size)
             *byte = bytes[at];
         else if (at + 8 >= padded)

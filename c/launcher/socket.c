@@ -1,9 +1,8 @@
 /*
- * The socket that a shim serves on: its name, its folder, and who may take it. Invariant: it is listening, with mode
- * 0600, before anybody is told its address, so that containerd's connect cannot come too early.
- *
- * Two starts of one id at the same moment would race for the name; containerd makes the bundle folder exclusively
- * before it runs us, so there is one start per id at a time.
+ * The socket of a shim: its name, its folder, and who may take it. Invariant: it listens, with mode
+ * 0600, before its address is published, so containerd cannot connect too early. Two simultaneous
+ * starts of one id would race for the name. containerd makes the bundle folder exclusively before
+ * it runs the launcher, so there is only one start of an id at a time.
  */
 #include "launcher.h"
 
@@ -17,7 +16,9 @@
 
 #define DEFAULT_SOCKET_DIR "/run/containerd/s"
 
-/* One byte less than sun_path holds with its NUL, because containerd's own library refuses longer ones. */
+/*
+ * One byte less than sun_path can hold with its NUL: containerd's own library refuses longer paths.
+ */
 #define SOCKET_PATH_LIMIT 106
 
 _Static_assert(SOCKET_PATH_LIMIT < sizeof(((struct sockaddr_un *)NULL)->sun_path), "the path must fit with its NUL");
@@ -39,9 +40,13 @@ char *socket_path(const struct settings *settings, const char *dir)
 }
 
 /*
- * The folder decides who may put a socket at our name, and containerd connects to whatever is there. It comes from the
- * daemon's configuration and may lie below /tmp, so an existing one is checked: it must belong to us or to root, and
- * nobody else may write to it unless its sticky bit keeps our entry ours (a foreign entry is refused by `is_taken`).
+ * Makes and checks the folder of the socket.
+ * Attacker: users who may write to the folder, which can lie below /tmp by the daemon's
+ *   configuration. containerd connects to whatever socket has this name.
+ * Privilege held: the daemon's.
+ * Order matters because: an existing folder is checked before the bind. It must belong to this user
+ *   or to root. If others may write to it, its sticky bit must protect this entry. is_taken refuses
+ *   an entry of another user.
  */
 static void prepare_dir(const char *path)
 {
@@ -82,14 +87,17 @@ static struct sockaddr_un address_of(const char *path)
 static int bind_private(int fd, const char *path)
 {
     struct sockaddr_un address = address_of(path);
-    mode_t before = umask(0177); /* the mode is right from birth */
+    mode_t before = umask(0177); /* the socket never has another mode */
     int r = bind(fd, (const struct sockaddr *)&address, sizeof(address));
 
     (void)umask(before);
     return r;
 }
 
-/* 1: somebody listens at the path, 0: nobody does, -1: who knows. Never waits: a full backlog is an answer too. */
+/*
+ * 1: a process listens at the path, 0: none does, -1: unknown. Never waits; EAGAIN, a full backlog,
+ * means that a process listens.
+ */
 static int is_alive(const char *path)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -105,8 +113,8 @@ static int is_alive(const char *path)
 }
 
 /*
- * The name is in use. What is there decides: a living shim of ours (its name says that it serves this very id), a stale
- * socket that a killed shim left, which goes, or something that is not ours to touch.
+ * The name is in use. A living shim keeps it: the name says that it serves this very id. The stale
+ * socket of a killed shim is removed. Anything else is not the launcher's to touch.
  */
 static bool is_taken(const char *path)
 {
@@ -160,7 +168,10 @@ void socket_remove_of(const char *path, struct timespec last_word)
     if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
         return;
     later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec : st.st_mtim.tv_nsec > last_word.tv_nsec;
-    /* the time alone does not decide, because clocks are set; nor does a listener, who may be dying */
+    /*
+     * The time alone does not decide, because clocks are set. A listener alone does not either,
+     * because it may be about to end.
+     */
     if (!later || is_alive(path) == 0)
         (void)unlink(path);
 }

@@ -1,12 +1,13 @@
 /*
- * `start`: containerd runs it in the bundle and reads stdout and stderr together until both are closed. In order:
+ * `start`: containerd runs it in the bundle and reads stdout and stderr until both are closed. In order:
  *
- *     options from stdin -> socket: name, folder, listen -> `address` file -> Node with the socket as fd 3 -> print
+ *     options from stdin -> socket: name, folder, listen -> `address` file -> Node -> print
  *
- * Invariant: success prints the address and nothing else; failure leaves no socket, no address file and no process.
- * A killed `start` can leave a socket behind; the next one of that id replaces it.
+ * Invariant: success prints the address and nothing else. Failure leaves no socket, address file or
+ * process of its own. A killed `start` can leave a socket; the next start of that id replaces it.
  *
- * What the shim process inherits (score, core scheduling cookie, cgroup, umask) the launcher takes on itself: it ends when that is born.
+ * The shim process inherits its OOM score, core scheduling cookie, cgroup and umask. So the launcher sets
+ * them on itself before it forks the shim.
  */
 #include "launcher.h"
 
@@ -33,7 +34,7 @@
 #define OOM_SCORE_LIMIT 1000
 #define ADDRESS_TEMP ".address.tmp"
 
-/* The command line wins; newer daemons call its flags deprecated, so what stdin says fills the gaps. */
+/* The command line wins. Newer daemons call its flags deprecated, so stdin fills the gaps. */
 static void complete_settings(struct settings *settings, const struct bootstrap *given)
 {
     if (!settings->id)
@@ -61,7 +62,7 @@ static void write_address(const char *address)
 {
     int fd = open(ADDRESS_TEMP, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 
-    /* the mode is set again for the case that a killed start left the temporary file */
+    /* a killed start may have left the temporary file with another mode */
     if (fd < 0 || write_whole(fd, address, strlen(address)) < 0 || fchmod(fd, 0644) < 0 ||
         rename(ADDRESS_TEMP, ADDRESS_FILE) < 0) {
         int reason = errno;
@@ -71,7 +72,7 @@ static void write_address(const char *address)
     }
 }
 
-/* Core scheduling asked for by the daemon: the cookie of our process group is inherited by the shim. */
+/* If the daemon asks for core scheduling, the shim inherits the cookie of the process group. */
 static void join_core_scheduling(void)
 {
     const char *wish = getenv("SCHED_CORE");
@@ -83,8 +84,9 @@ static void join_core_scheduling(void)
 }
 
 /*
- * One more than whoever started us has (our own was inherited from there, should that process be gone or hidden): more likely to be killed
- * than the daemon, less likely than a container. Only lowering needs a privilege.
+ * One more than the score of the parent: the kernel then kills the shim before the daemon, and
+ * after a container. If the parent is gone or hidden, the launcher's own score was inherited from
+ * it. Only a lower score needs a privilege.
  */
 static void raise_oom_score(void)
 {
@@ -101,8 +103,10 @@ static void raise_oom_score(void)
         die(errno, "cannot set the shim's oom_score_adj to %s", wanted);
 }
 
-/* containerd reads this fifo while it runs. Without a reader we hold it open ourselves; a log that cannot be had is
- * no reason to refuse a container. Never blocks, now or when it is written to. */
+/*
+ * containerd reads this fifo while it runs. If it does not, the shim holds the read end open
+ * itself. A missing log is no reason to refuse a container. Opening and writing never block.
+ */
 static int open_log(void)
 {
     int fd = open("log", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -118,14 +122,14 @@ static int open_log(void)
 
 void launcher_start(struct settings *settings)
 {
-    mode_t inherited_umask = umask(0); /* every mode below is meant as written */
+    mode_t inherited_umask = umask(0); /* every mode below is exact */
     struct slice options = read_stdin();
     struct node_call call = {.settings = settings, .action = "serve"};
     const char *address, *shim_cgroup;
     struct bootstrap given;
     int log_fd, listen_fd;
 
-    (void)signal(SIGPIPE, SIG_IGN); /* a reader of stdout that went away is an error like any other */
+    (void)signal(SIGPIPE, SIG_IGN); /* a closed stdout is an error like any other */
     if (!wire_parse_bootstrap(options, settings->id, &given))
         die(0, "cannot read the options on stdin: neither BootstrapParams nor google.protobuf.Any");
     complete_settings(settings, &given);
@@ -141,7 +145,7 @@ void launcher_start(struct settings *settings)
     if (listen_fd >= 0)
         failpoint("launch:socket");
     write_address(address);
-    if (listen_fd >= 0) { /* otherwise a shim serves this id already: its address is the answer */
+    if (listen_fd >= 0) { /* otherwise a shim already serves this id: its address is the answer */
         failpoint("launch:address");
         raise_oom_score();
         join_core_scheduling();

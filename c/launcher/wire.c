@@ -1,7 +1,8 @@
 /*
- * The few protobuf messages that the launcher meets, read and written by hand. Reading is a bounds-checked cursor over
- * bytes that a client may have chosen: a length is compared with what is left before it is used, nothing is trusted to
- * be terminated, and a message that does not parse to its end yields nothing. Pure: no system call, no memory.
+ * The few protobuf messages that the launcher reads and writes, by hand. A client may have chosen
+ * the bytes. So the cursor compares a length with what is left before it uses it, trusts no
+ * terminator, and gives nothing of a message that does not parse to its end. Pure: no system call,
+ * no allocation.
  */
 #include "launcher.h"
 
@@ -25,7 +26,7 @@ static bool take_varint(struct slice *from, uint64_t *ret)
         uint8_t byte = *from->bytes++;
 
         from->size--;
-        /* the tenth byte carries the one bit that is left of 64 */
+        /* the tenth byte carries the last one of 64 bits */
         if (shift == 63 && byte > 1)
             return false;
         *ret |= (uint64_t)(byte & 0x7f) << shift;
@@ -49,7 +50,7 @@ static bool take_bytes(struct slice *from, uint64_t size, struct slice *ret)
 static int next_field(struct slice *from, struct field *ret)
 {
     uint64_t tag, size;
-    bool ok = false; /* groups: none of our messages has ever had one */
+    bool ok = false; /* groups: no message here has one */
 
     if (from->size == 0)
         return 0;
@@ -65,7 +66,7 @@ static int next_field(struct slice *from, struct field *ret)
     return ok ? 1 : -1;
 }
 
-/* A field to be kept; of several the last one counts. */
+/* A wanted field. If it comes several times, the last one counts. */
 struct want {
     uint32_t number;
     enum wire_type type;
@@ -76,7 +77,7 @@ struct want {
     bool text; /* without a NUL in it */
 };
 
-/* Reads a whole message. Fields that nobody wants are passed over when `others` may be there. */
+/* Reads a whole message. Other fields than the wanted ones are skipped if `others` are allowed. */
 static bool take_fields(struct slice from, bool others, const struct want *wants, size_t count)
 {
     struct field field;
@@ -127,7 +128,10 @@ bool wire_is_any(struct slice message)
 
 bool wire_is_delete_response(struct slice message)
 {
-    /* the time, its last field, keeps it from being empty, which would read as a clean exit of process 0 */
+    /*
+     * The time must be the last field. Without this check an empty record would read as a clean
+     * exit of process 0.
+     */
     struct slice exited_at = {0}, rest = message;
     struct field last = {0};
     uint64_t number;
@@ -142,10 +146,13 @@ bool wire_is_delete_response(struct slice message)
     return TAKE_FIELDS(message, false, wants) && last.number == 3 && take_fields(exited_at, false, wants, 2);
 }
 
-/* Options of a type that we do not know are none of the launcher's business: the shim warns about them. */
+/*
+ * Number of the field with the shim's cgroup, or 0 for options of another type. The shim warns
+ * about unknown ones.
+ */
 static uint32_t shim_cgroup_field(struct slice type_url)
 {
-    /* a URL may carry a host in front of the message's name */
+    /* a URL may have a host before the name of the message */
     const uint8_t *slash = type_url.size > 0 ? memrchr(type_url.bytes, '/', type_url.size) : NULL;
 
     if (slash) {
@@ -169,8 +176,9 @@ static bool take_options(struct slice any, struct bootstrap *into)
 }
 
 /*
- * Old daemons send an Any, new ones BootstrapParams, and both begin with two length-delimited fields. A BootstrapParams
- * names this container in field 1, where an Any has a type URL, or has a field that no Any has.
+ * Old daemons send an Any, new ones BootstrapParams, and both begin with two length-delimited
+ * fields. A BootstrapParams has this container's id in field 1, where an Any has a type URL, or a
+ * field above 2, which an Any has not.
  */
 static bool is_params(struct slice from, const char *id)
 {
@@ -188,7 +196,7 @@ bool wire_parse_bootstrap(struct slice message, const char *id, struct bootstrap
     uint64_t log_level = 0;
     struct slice extension, any;
     struct field field;
-    /* what is not here: the daemon's version and path, and what later versions add */
+    /* left out: the daemon's version and path, and fields of later versions */
     const struct want params[] = {
         {1, WIRE_BYTES, {&ret->id}, true},           {2, WIRE_BYTES, {&ret->namespace}, true},
         {3, WIRE_VARINT, {.value = &log_level}, false}, {5, WIRE_BYTES, {&ret->ttrpc_address}, true},
@@ -202,7 +210,7 @@ bool wire_parse_bootstrap(struct slice message, const char *id, struct bootstrap
         return take_options(message, ret);
     if (!TAKE_FIELDS(message, true, params))
         return false;
-    ret->debug = (int64_t)log_level <= -4; /* it counts downwards from INFO = 0: DEBUG is -4, TRACE -8 */
+    ret->debug = (int64_t)log_level <= -4; /* INFO is 0, DEBUG is -4, TRACE is -8 */
     while (next_field(&message, &field) > 0) {
         any = (struct slice){0};
         if (field.number == 8 && !(take_fields(field.slice, true, &value, 1) && take_options(any, ret)))
