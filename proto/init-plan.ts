@@ -138,10 +138,24 @@ export const SYNC_POINTS = {
   ID_MAPS: 2,
 } as const
 
+/** Kinds of a failure, by which the reader knows how to show its text. */
+export const FAILURES = {
+  /** what could not be done: the reader puts "cannot set up the container: " before it and the errno behind */
+  PART: 0,
+  /** a complete sentence: the program cannot be found or executed */
+  PROGRAM: 1,
+  /** a complete sentence: a hook has failed */
+  HOOK: 2,
+  /** as PART: the kernel refused the attributes of a mount */
+  ATTRIBUTES: 3,
+} as const
+
 /**
  * The operations, in no particular order: a plan's own order is the order of execution. `stage` says which process runs it: `host` ops
  * come before the one `clone`, `container` ops after it. `args` is the wire order. `most` is how often a plan may have it; without it, any
- * number of times. `needs` is an operation that must have come before it.
+ * number of times. `needs` is an operation that must have come before it. `host` is what the container side uses of the host's for it: the
+ * procfs handle, or that and the host agent; `hostIf` limits that to plans in which an argument has a bit, or is not empty. `failure` is the
+ * kind of its failures, PART if absent.
  */
 export const OPS = {
   oom_score_adj: {
@@ -238,6 +252,8 @@ export const OPS = {
   keyring: {
     code: 23,
     stage: 'container',
+    host: 'procfs',
+    hostIf: { label: 'given' },
     doc: 'join a new session keyring of this name, made with this SELinux label unless it is empty; ENOSYS is ignored',
     args: { name: 'str', label: 'str' },
   },
@@ -264,6 +280,8 @@ export const OPS = {
     code: 27,
     stage: 'container',
     needs: 'rootfs',
+    host: 'agent',
+    hostIf: { how: MOUNT_HOW.HOST_SOURCE },
     doc: 'mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree; dropped is cleared too, where that is not locked), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag"',
     args: {
       source: 'str',
@@ -301,6 +319,7 @@ export const OPS = {
     stage: 'container',
     most: 1,
     needs: 'rootfs',
+    host: 'procfs',
     doc: 'make the rootfs the root directory, by PIVOT_MODE; later paths are inside the container',
     args: { mode: 'u32' },
   },
@@ -331,6 +350,7 @@ export const OPS = {
   sysctl: {
     code: 36,
     stage: 'container',
+    host: 'procfs',
     doc: "write a value to /proc/sys/<path> through the host's procfs handle",
     args: { path: 'str', value: 'str' },
   },
@@ -364,8 +384,20 @@ export const OPS = {
   umask: { code: 43, stage: 'container', doc: 'umask(2)', args: { mask: 'u32' } },
   rlimit: { code: 44, stage: 'container', doc: 'setrlimit(2)', args: { resource: 'u32', soft: 'u64', hard: 'u64' } },
   no_new_privs: { code: 45, stage: 'container', doc: 'PR_SET_NO_NEW_PRIVS', args: {} },
-  apparmor: { code: 46, stage: 'container', doc: 'change to this profile on execve', args: { profile: 'str' } },
-  selinux: { code: 47, stage: 'container', doc: 'change to this label on execve', args: { label: 'str' } },
+  apparmor: {
+    code: 46,
+    stage: 'container',
+    host: 'procfs',
+    doc: 'change to this profile on execve',
+    args: { profile: 'str' },
+  },
+  selinux: {
+    code: 47,
+    stage: 'container',
+    host: 'procfs',
+    doc: 'change to this label on execve',
+    args: { label: 'str' },
+  },
   seccomp: {
     code: 48,
     stage: 'container',
@@ -394,6 +426,7 @@ export const OPS = {
     code: 51,
     stage: 'container',
     most: 1,
+    failure: 'PROGRAM',
     doc: "the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file",
     args: { args: 'strs', env: 'strs', uid: 'u32' },
   },
@@ -414,6 +447,7 @@ export const OPS = {
   time_offsets: {
     code: 55,
     stage: 'container',
+    host: 'agent',
     doc: 'make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it',
     args: { offsets: 'str' },
   },
@@ -422,12 +456,14 @@ export const OPS = {
     stage: 'container',
     most: 1,
     needs: 'host_agent',
+    host: 'agent',
     doc: 'let the host agent open a netlink socket in our network namespace, report net_socket{fd} and wait for one byte: the runtime takes it and moves network devices',
     args: {},
   },
   hook: {
     code: 57,
     stage: 'container',
+    failure: 'HOOK',
     doc: "run a hook to its end, in the root directory of the container or, once chdir is done, there: argv and env as given (no args: the path; one empty string as env: what op program made of the program's, HOME included), state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; the text of a failure is complete: `name` and `index` of the hook, what happened, the tail of its output",
     args: {
       name: 'str',
@@ -476,6 +512,7 @@ export const OPS = {
     code: 70,
     stage: 'container',
     needs: 'program',
+    failure: 'PROGRAM',
     doc: 'report executing, execve; `fds` is how many follow fd 2',
     args: { fds: 'u32' },
   },
@@ -486,6 +523,9 @@ export const OPS = {
     stage: 'host' | 'container'
     most?: number
     needs?: string
+    host?: 'procfs' | 'agent'
+    hostIf?: Record<string, number | 'given'>
+    failure?: keyof typeof FAILURES
     doc: string
     args: Record<string, ArgKind>
   }
@@ -503,7 +543,7 @@ export const RECORDS = {
   },
   failed: {
     type: 6,
-    doc: 'op index u32 (0xffffffff: none), errno i32, then text: the step that failed and the path it concerned',
+    doc: 'op index u32 (0xffffffff: none), errno i32, kind u32, then text: the step that failed and the path it concerned',
   },
   listener: {
     type: 8,

@@ -180,25 +180,13 @@ static int settle_fds(struct ctx *c)
     return err == 0 ? sys_close_range((unsigned)extra + 3, (unsigned)end - 1, 0) : err;
 }
 
-/* Operations that may ask the host agent. */
-static bool asks_agent(const struct op *op)
-{
-    return op->code == OP_NET_DEVICES || op->code == OP_TIME_OFFSETS || (op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0);
-}
-
 /*
- * Operations for which the container side needs the host's procfs.
- * Attacker: in a shared pid namespace, a process with CAP_SYS_PTRACE over this one can open its
- *   fds.
- * Privilege held: the handle leads to the procfs of the host.
- * Order matters because: the handle is closed after the last of these operations.
+ * The index of the last operation that needs something of the host's. What it needs is closed after it.
+ *
+ * Attacker: in a shared pid namespace, a process with CAP_SYS_PTRACE over this one can open its fds.
+ * Privilege held: the handle of the host's procfs and the socket of the host agent.
+ * Order matters because: neither is held longer than the plan needs it (`host` in proto/init-plan.ts).
  */
-static bool needs_host_proc(const struct op *op)
-{
-    return asks_agent(op) || op->code == OP_PIVOT || op->code == OP_SYSCTL || op->code == OP_APPARMOR || op->code == OP_SELINUX ||
-        (op->code == OP_KEYRING && op->keyring.label.len > 0);
-}
-
 static uint32_t last_need(const struct plan *plan, bool (*needs)(const struct op *))
 {
     uint32_t last = 0;
@@ -236,6 +224,7 @@ static int run_plan(struct ctx *c)
     for (uint32_t i = 0; i < c->plan->count; i++) {
         const struct op *op = &c->plan->ops[i];
         c->at = i;
+        c->failure = plan_schema(op->code)->failure;
         fail_point(op, "");
         int err = run_op(c, op);
         if (err != 0)

@@ -56,6 +56,7 @@ struct ctx {
     const struct op_program *program;
     char executable[PATH_MAX];
     char home[PATH_MAX + 8];
+    uint32_t failure;                        /* FAILURE_*: what kind of text `step` is */
     char step[LIMIT_STEP_MAX_BYTES];         /* what failed, in words */
 };
 

@@ -57,6 +57,27 @@ int op_memory_policy(struct ctx *c, const struct op_memory_policy *op);
 int op_affinity(struct ctx *c, const struct op_affinity *op);
 int op_exec(struct ctx *c, const struct op_exec *op);
 
+/* Whether the host agent takes part in an operation, or may. */
+static inline bool asks_agent(const struct op *op)
+{
+    return (op->code == OP_MOUNT && (op->mount.how & 64u) != 0) ||
+        (op->code == OP_TIME_OFFSETS) ||
+        (op->code == OP_NET_DEVICES);
+}
+
+/* Whether the container side needs the host's procfs for an operation. */
+static inline bool needs_host_proc(const struct op *op)
+{
+    return (op->code == OP_KEYRING && op->keyring.label.len > 0) ||
+        (op->code == OP_MOUNT && (op->mount.how & 64u) != 0) ||
+        (op->code == OP_PIVOT) ||
+        (op->code == OP_SYSCTL) ||
+        (op->code == OP_APPARMOR) ||
+        (op->code == OP_SELINUX) ||
+        (op->code == OP_TIME_OFFSETS) ||
+        (op->code == OP_NET_DEVICES);
+}
+
 static inline int run_op(struct ctx *c, const struct op *op)
 {
     switch ((enum op_code)op->code) {

@@ -149,8 +149,10 @@ static int finish(struct ctx *c, const struct op_mount *op, int tree, int target
     int err = set_attributes(op, tree);
     if (err == 0 && (op->rec_set | op->rec_clear) != 0)
         err = sys_mount_setattr(tree, true, op->rec_set, op->rec_clear, 0);
-    if (err < 0)
+    if (err < 0) {
+        c->failure = FAILURE_ATTRIBUTES;
         return step(c, err, "mount %s: attributes", what);
+    }
     err = sys_attach(tree, target);
     if (err < 0)
         return step(c, err, "mount %s", what);

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0xe7b7bed7u
+#define PLAN_SCHEMA_HASH 0x6461dba6u
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -54,6 +54,12 @@
 /* Points at which the container side waits for one byte. */
 #define SYNC_RUNTIME_HOOKS 1u
 #define SYNC_ID_MAPS 2u
+
+/* Kinds of a failure. */
+#define FAILURE_PART 0u
+#define FAILURE_PROGRAM 1u
+#define FAILURE_HOOK 2u
+#define FAILURE_ATTRIBUTES 3u
 
 /* Which process runs an operation. */
 #define STAGE_HOST 0
@@ -189,7 +195,7 @@ enum record_type {
     RECORD_READY = 4,
     /* execve comes next; end of file without a failed record after this means that it succeeded */
     RECORD_EXECUTING = 5,
-    /* op index u32 (0xffffffff: none), errno i32, then text: the step that failed and the path it concerned */
+    /* op index u32 (0xffffffff: none), errno i32, kind u32, then text: the step that failed and the path it concerned */
     RECORD_FAILED = 6,
     /* fd u32: number of the seccomp listener in the container process, which waits for one byte */
     RECORD_LISTENER = 8,
@@ -502,83 +508,84 @@ struct op {
 static const struct op_schema {
     uint16_t code;
     uint8_t stage;
+    uint8_t failure; /* the kind of its failures */
     uint8_t most; /* how often a plan may have it; 0: any number of times */
     uint16_t needs; /* what must have come before it; 0: nothing */
     const char *name, *too_often, *unmet; /* and what is wrong with a plan that breaks these two rules */
     uint8_t nargs;
     struct { uint8_t kind; uint16_t offset; } args[OP_MAX_ARGS];
 } OP_SCHEMAS[OP_SCHEMA_COUNT] = {
-    { OP_OOM_SCORE_ADJ, STAGE_HOST, 0, 0, "oom_score_adj", NULL, NULL, 1,
+    { OP_OOM_SCORE_ADJ, STAGE_HOST, FAILURE_PART, 0, 0, "oom_score_adj", NULL, NULL, 1,
       {
           { ARG_I32, offsetof(struct op, oom_score_adj.value) },
       } },
-    { OP_RAISE_RLIMIT, STAGE_HOST, 0, 0, "raise_rlimit", NULL, NULL, 2,
+    { OP_RAISE_RLIMIT, STAGE_HOST, FAILURE_PART, 0, 0, "raise_rlimit", NULL, NULL, 2,
       {
           { ARG_U32, offsetof(struct op, raise_rlimit.resource) },
           { ARG_U64, offsetof(struct op, raise_rlimit.hard) },
       } },
-    { OP_CGROUP_DIR, STAGE_HOST, 1, 0, "cgroup_dir", "cgroup_dir may come once only", NULL, 1,
+    { OP_CGROUP_DIR, STAGE_HOST, FAILURE_PART, 1, 0, "cgroup_dir", "cgroup_dir may come once only", NULL, 1,
       {
           { ARG_STR, offsetof(struct op, cgroup_dir.path) },
       } },
-    { OP_CGROUP_TASKS, STAGE_HOST, 32, 0, "cgroup_tasks", "cgroup_tasks may come 32 times only", NULL, 1,
+    { OP_CGROUP_TASKS, STAGE_HOST, FAILURE_PART, 32, 0, "cgroup_tasks", "cgroup_tasks may come 32 times only", NULL, 1,
       {
           { ARG_STR, offsetof(struct op, cgroup_tasks.path) },
       } },
-    { OP_OPEN_FIFO, STAGE_HOST, 1, 0, "open_fifo", "open_fifo may come once only", NULL, 1,
+    { OP_OPEN_FIFO, STAGE_HOST, FAILURE_PART, 1, 0, "open_fifo", "open_fifo may come once only", NULL, 1,
       {
           { ARG_STR, offsetof(struct op, open_fifo.path) },
       } },
-    { OP_OPEN_NS, STAGE_HOST, 16, 0, "open_ns", "open_ns may come 16 times only", NULL, 2,
+    { OP_OPEN_NS, STAGE_HOST, FAILURE_PART, 16, 0, "open_ns", "open_ns may come 16 times only", NULL, 2,
       {
           { ARG_STR, offsetof(struct op, open_ns.path) },
           { ARG_U64, offsetof(struct op, open_ns.type) },
       } },
-    { OP_JOIN, STAGE_HOST, 0, 0, "join", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_JOIN_PROCESS, STAGE_HOST, 0, 0, "join_process", NULL, NULL, 3,
+    { OP_JOIN, STAGE_HOST, FAILURE_PART, 0, 0, "join", NULL, NULL, 0, { { 0, 0 } } },
+    { OP_JOIN_PROCESS, STAGE_HOST, FAILURE_PART, 0, 0, "join_process", NULL, NULL, 3,
       {
           { ARG_U32, offsetof(struct op, join_process.pid) },
           { ARG_U64, offsetof(struct op, join_process.start_time) },
           { ARG_U64, offsetof(struct op, join_process.flags) },
       } },
-    { OP_HOST_AGENT, STAGE_HOST, 1, 0, "host_agent", "host_agent may come once only", NULL, 0, { { 0, 0 } } },
-    { OP_INITIAL_AFFINITY, STAGE_HOST, 0, 0, "initial_affinity", NULL, NULL, 1,
+    { OP_HOST_AGENT, STAGE_HOST, FAILURE_PART, 1, 0, "host_agent", "host_agent may come once only", NULL, 0, { { 0, 0 } } },
+    { OP_INITIAL_AFFINITY, STAGE_HOST, FAILURE_PART, 0, 0, "initial_affinity", NULL, NULL, 1,
       {
           { ARG_BYTES, offsetof(struct op, initial_affinity.mask) },
       } },
-    { OP_CLONE, STAGE_HOST, 0, 0, "clone", NULL, NULL, 4,
+    { OP_CLONE, STAGE_HOST, FAILURE_PART, 0, 0, "clone", NULL, NULL, 4,
       {
           { ARG_U64, offsetof(struct op, clone.flags) },
           { ARG_STR, offsetof(struct op, clone.uid_map) },
           { ARG_STR, offsetof(struct op, clone.gid_map) },
           { ARG_U32, offsetof(struct op, clone.runtime_maps) },
       } },
-    { OP_SESSION, STAGE_CONTAINER, 0, 0, "session", NULL, NULL, 1,
+    { OP_SESSION, STAGE_CONTAINER, FAILURE_PART, 0, 0, "session", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, session.become_root) },
       } },
-    { OP_WAIT_CGROUP, STAGE_CONTAINER, 1, 0, "wait_cgroup", "wait_cgroup may come once only", NULL, 0, { { 0, 0 } } },
-    { OP_UNSHARE, STAGE_CONTAINER, 0, 0, "unshare", NULL, NULL, 1,
+    { OP_WAIT_CGROUP, STAGE_CONTAINER, FAILURE_PART, 1, 0, "wait_cgroup", "wait_cgroup may come once only", NULL, 0, { { 0, 0 } } },
+    { OP_UNSHARE, STAGE_CONTAINER, FAILURE_PART, 0, 0, "unshare", NULL, NULL, 1,
       {
           { ARG_U64, offsetof(struct op, unshare.flags) },
       } },
-    { OP_KEYRING, STAGE_CONTAINER, 0, 0, "keyring", NULL, NULL, 2,
+    { OP_KEYRING, STAGE_CONTAINER, FAILURE_PART, 0, 0, "keyring", NULL, NULL, 2,
       {
           { ARG_STR, offsetof(struct op, keyring.name) },
           { ARG_STR, offsetof(struct op, keyring.label) },
       } },
-    { OP_LOOPBACK_UP, STAGE_CONTAINER, 0, 0, "loopback_up", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_PROPAGATION, STAGE_CONTAINER, 0, 0, "propagation", NULL, NULL, 2,
+    { OP_LOOPBACK_UP, STAGE_CONTAINER, FAILURE_PART, 0, 0, "loopback_up", NULL, NULL, 0, { { 0, 0 } } },
+    { OP_PROPAGATION, STAGE_CONTAINER, FAILURE_PART, 0, 0, "propagation", NULL, NULL, 2,
       {
           { ARG_STR, offsetof(struct op, propagation.path) },
           { ARG_U32, offsetof(struct op, propagation.flags) },
       } },
-    { OP_ROOTFS, STAGE_CONTAINER, 1, 0, "rootfs", "rootfs may come once only", NULL, 2,
+    { OP_ROOTFS, STAGE_CONTAINER, FAILURE_PART, 1, 0, "rootfs", "rootfs may come once only", NULL, 2,
       {
           { ARG_STR, offsetof(struct op, rootfs.path) },
           { ARG_U32, offsetof(struct op, rootfs.how) },
       } },
-    { OP_MOUNT, STAGE_CONTAINER, 0, OP_ROOTFS, "mount", NULL, "mount needs rootfs before it", 13,
+    { OP_MOUNT, STAGE_CONTAINER, FAILURE_PART, 0, OP_ROOTFS, "mount", NULL, "mount needs rootfs before it", 13,
       {
           { ARG_STR, offsetof(struct op, mount.source) },
           { ARG_STR, offsetof(struct op, mount.target) },
@@ -594,7 +601,7 @@ static const struct op_schema {
           { ARG_STR, offsetof(struct op, mount.uid_map) },
           { ARG_STR, offsetof(struct op, mount.gid_map) },
       } },
-    { OP_DEVICE, STAGE_CONTAINER, 0, OP_ROOTFS, "device", NULL, "device needs rootfs before it", 6,
+    { OP_DEVICE, STAGE_CONTAINER, FAILURE_PART, 0, OP_ROOTFS, "device", NULL, "device needs rootfs before it", 6,
       {
           { ARG_STR, offsetof(struct op, device.path) },
           { ARG_U32, offsetof(struct op, device.mode) },
@@ -603,47 +610,47 @@ static const struct op_schema {
           { ARG_U32, offsetof(struct op, device.uid) },
           { ARG_U32, offsetof(struct op, device.gid) },
       } },
-    { OP_SYMLINK, STAGE_CONTAINER, 0, OP_ROOTFS, "symlink", NULL, "symlink needs rootfs before it", 3,
+    { OP_SYMLINK, STAGE_CONTAINER, FAILURE_PART, 0, OP_ROOTFS, "symlink", NULL, "symlink needs rootfs before it", 3,
       {
           { ARG_STR, offsetof(struct op, symlink.target) },
           { ARG_STR, offsetof(struct op, symlink.path) },
           { ARG_U32, offsetof(struct op, symlink.replace) },
       } },
-    { OP_SYNC, STAGE_CONTAINER, 0, 0, "sync", NULL, NULL, 1,
+    { OP_SYNC, STAGE_CONTAINER, FAILURE_PART, 0, 0, "sync", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, sync.point) },
       } },
-    { OP_PIVOT, STAGE_CONTAINER, 1, OP_ROOTFS, "pivot", "pivot may come once only", "pivot needs rootfs before it", 1,
+    { OP_PIVOT, STAGE_CONTAINER, FAILURE_PART, 1, OP_ROOTFS, "pivot", "pivot may come once only", "pivot needs rootfs before it", 1,
       {
           { ARG_U32, offsetof(struct op, pivot.mode) },
       } },
-    { OP_REOPEN_NULL, STAGE_CONTAINER, 0, 0, "reopen_null", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_READONLY_MOUNT, STAGE_CONTAINER, 0, 0, "readonly_mount", NULL, NULL, 1,
+    { OP_REOPEN_NULL, STAGE_CONTAINER, FAILURE_PART, 0, 0, "reopen_null", NULL, NULL, 0, { { 0, 0 } } },
+    { OP_READONLY_MOUNT, STAGE_CONTAINER, FAILURE_PART, 0, 0, "readonly_mount", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, readonly_mount.path) },
       } },
-    { OP_READONLY_PATH, STAGE_CONTAINER, 0, 0, "readonly_path", NULL, NULL, 1,
+    { OP_READONLY_PATH, STAGE_CONTAINER, FAILURE_PART, 0, 0, "readonly_path", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, readonly_path.path) },
       } },
-    { OP_MASK_PATH, STAGE_CONTAINER, 0, 0, "mask_path", NULL, NULL, 1,
+    { OP_MASK_PATH, STAGE_CONTAINER, FAILURE_PART, 0, 0, "mask_path", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, mask_path.path) },
       } },
-    { OP_SYSCTL, STAGE_CONTAINER, 0, 0, "sysctl", NULL, NULL, 2,
+    { OP_SYSCTL, STAGE_CONTAINER, FAILURE_PART, 0, 0, "sysctl", NULL, NULL, 2,
       {
           { ARG_STR, offsetof(struct op, sysctl.path) },
           { ARG_STR, offsetof(struct op, sysctl.value) },
       } },
-    { OP_HOSTNAME, STAGE_CONTAINER, 0, 0, "hostname", NULL, NULL, 1,
+    { OP_HOSTNAME, STAGE_CONTAINER, FAILURE_PART, 0, 0, "hostname", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, hostname.name) },
       } },
-    { OP_DOMAINNAME, STAGE_CONTAINER, 0, 0, "domainname", NULL, NULL, 1,
+    { OP_DOMAINNAME, STAGE_CONTAINER, FAILURE_PART, 0, 0, "domainname", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, domainname.name) },
       } },
-    { OP_TERMINAL, STAGE_CONTAINER, 1, 0, "terminal", "terminal may come once only", NULL, 5,
+    { OP_TERMINAL, STAGE_CONTAINER, FAILURE_PART, 1, 0, "terminal", "terminal may come once only", NULL, 5,
       {
           { ARG_U32, offsetof(struct op, terminal.width) },
           { ARG_U32, offsetof(struct op, terminal.height) },
@@ -651,44 +658,44 @@ static const struct op_schema {
           { ARG_U32, offsetof(struct op, terminal.console) },
           { ARG_U32, offsetof(struct op, terminal.bare_newlines) },
       } },
-    { OP_STDIO_OWNER, STAGE_CONTAINER, 0, 0, "stdio_owner", NULL, NULL, 1,
+    { OP_STDIO_OWNER, STAGE_CONTAINER, FAILURE_PART, 0, 0, "stdio_owner", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, stdio_owner.uid) },
       } },
-    { OP_MAKE_CWD, STAGE_CONTAINER, 0, 0, "make_cwd", NULL, NULL, 1,
+    { OP_MAKE_CWD, STAGE_CONTAINER, FAILURE_PART, 0, 0, "make_cwd", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, make_cwd.path) },
       } },
-    { OP_CHDIR, STAGE_CONTAINER, 0, 0, "chdir", NULL, NULL, 2,
+    { OP_CHDIR, STAGE_CONTAINER, FAILURE_PART, 0, 0, "chdir", NULL, NULL, 2,
       {
           { ARG_STR, offsetof(struct op, chdir.path) },
           { ARG_U32, offsetof(struct op, chdir.tolerant) },
       } },
-    { OP_UMASK, STAGE_CONTAINER, 0, 0, "umask", NULL, NULL, 1,
+    { OP_UMASK, STAGE_CONTAINER, FAILURE_PART, 0, 0, "umask", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, umask.mask) },
       } },
-    { OP_RLIMIT, STAGE_CONTAINER, 0, 0, "rlimit", NULL, NULL, 3,
+    { OP_RLIMIT, STAGE_CONTAINER, FAILURE_PART, 0, 0, "rlimit", NULL, NULL, 3,
       {
           { ARG_U32, offsetof(struct op, rlimit.resource) },
           { ARG_U64, offsetof(struct op, rlimit.soft) },
           { ARG_U64, offsetof(struct op, rlimit.hard) },
       } },
-    { OP_NO_NEW_PRIVS, STAGE_CONTAINER, 0, 0, "no_new_privs", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_APPARMOR, STAGE_CONTAINER, 0, 0, "apparmor", NULL, NULL, 1,
+    { OP_NO_NEW_PRIVS, STAGE_CONTAINER, FAILURE_PART, 0, 0, "no_new_privs", NULL, NULL, 0, { { 0, 0 } } },
+    { OP_APPARMOR, STAGE_CONTAINER, FAILURE_PART, 0, 0, "apparmor", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, apparmor.profile) },
       } },
-    { OP_SELINUX, STAGE_CONTAINER, 0, 0, "selinux", NULL, NULL, 1,
+    { OP_SELINUX, STAGE_CONTAINER, FAILURE_PART, 0, 0, "selinux", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, selinux.label) },
       } },
-    { OP_SECCOMP, STAGE_CONTAINER, 0, 0, "seccomp", NULL, NULL, 2,
+    { OP_SECCOMP, STAGE_CONTAINER, FAILURE_PART, 0, 0, "seccomp", NULL, NULL, 2,
       {
           { ARG_U32, offsetof(struct op, seccomp.flags) },
           { ARG_BYTES, offsetof(struct op, seccomp.filter) },
       } },
-    { OP_CREDENTIALS, STAGE_CONTAINER, 1, 0, "credentials", "credentials may come once only", NULL, 9,
+    { OP_CREDENTIALS, STAGE_CONTAINER, FAILURE_PART, 1, 0, "credentials", "credentials may come once only", NULL, 9,
       {
           { ARG_U32, offsetof(struct op, credentials.uid) },
           { ARG_U32, offsetof(struct op, credentials.gid) },
@@ -700,24 +707,24 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, credentials.inheritable) },
           { ARG_U64, offsetof(struct op, credentials.ambient) },
       } },
-    { OP_PERSONALITY, STAGE_CONTAINER, 0, 0, "personality", NULL, NULL, 1,
+    { OP_PERSONALITY, STAGE_CONTAINER, FAILURE_PART, 0, 0, "personality", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, personality.domain) },
       } },
-    { OP_PROGRAM, STAGE_CONTAINER, 1, 0, "program", "program may come once only", NULL, 3,
+    { OP_PROGRAM, STAGE_CONTAINER, FAILURE_PROGRAM, 1, 0, "program", "program may come once only", NULL, 3,
       {
           { ARG_STRS, offsetof(struct op, program.args) },
           { ARG_STRS, offsetof(struct op, program.env) },
           { ARG_U32, offsetof(struct op, program.uid) },
       } },
-    { OP_READY, STAGE_CONTAINER, 0, 0, "ready", NULL, NULL, 0, { { 0, 0 } } },
-    { OP_AWAIT_START, STAGE_CONTAINER, 1, OP_OPEN_FIFO, "await_start", "await_start may come once only", "await_start needs open_fifo before it", 0, { { 0, 0 } } },
-    { OP_TIME_OFFSETS, STAGE_CONTAINER, 0, 0, "time_offsets", NULL, NULL, 1,
+    { OP_READY, STAGE_CONTAINER, FAILURE_PART, 0, 0, "ready", NULL, NULL, 0, { { 0, 0 } } },
+    { OP_AWAIT_START, STAGE_CONTAINER, FAILURE_PART, 1, OP_OPEN_FIFO, "await_start", "await_start may come once only", "await_start needs open_fifo before it", 0, { { 0, 0 } } },
+    { OP_TIME_OFFSETS, STAGE_CONTAINER, FAILURE_PART, 0, 0, "time_offsets", NULL, NULL, 1,
       {
           { ARG_STR, offsetof(struct op, time_offsets.offsets) },
       } },
-    { OP_NET_DEVICES, STAGE_CONTAINER, 1, OP_HOST_AGENT, "net_devices", "net_devices may come once only", "net_devices needs host_agent before it", 0, { { 0, 0 } } },
-    { OP_HOOK, STAGE_CONTAINER, 0, 0, "hook", NULL, NULL, 8,
+    { OP_NET_DEVICES, STAGE_CONTAINER, FAILURE_PART, 1, OP_HOST_AGENT, "net_devices", "net_devices may come once only", "net_devices needs host_agent before it", 0, { { 0, 0 } } },
+    { OP_HOOK, STAGE_CONTAINER, FAILURE_HOOK, 0, 0, "hook", NULL, NULL, 8,
       {
           { ARG_STR, offsetof(struct op, hook.name) },
           { ARG_U32, offsetof(struct op, hook.index) },
@@ -728,7 +735,7 @@ static const struct op_schema {
           { ARG_STR, offsetof(struct op, hook.state_head) },
           { ARG_STR, offsetof(struct op, hook.state_tail) },
       } },
-    { OP_SCHEDULER, STAGE_CONTAINER, 0, 0, "scheduler", NULL, NULL, 7,
+    { OP_SCHEDULER, STAGE_CONTAINER, FAILURE_PART, 0, 0, "scheduler", NULL, NULL, 7,
       {
           { ARG_U32, offsetof(struct op, scheduler.policy) },
           { ARG_U64, offsetof(struct op, scheduler.flags) },
@@ -738,20 +745,20 @@ static const struct op_schema {
           { ARG_U64, offsetof(struct op, scheduler.deadline) },
           { ARG_U64, offsetof(struct op, scheduler.period) },
       } },
-    { OP_IO_PRIORITY, STAGE_CONTAINER, 0, 0, "io_priority", NULL, NULL, 1,
+    { OP_IO_PRIORITY, STAGE_CONTAINER, FAILURE_PART, 0, 0, "io_priority", NULL, NULL, 1,
       {
           { ARG_U32, offsetof(struct op, io_priority.value) },
       } },
-    { OP_MEMORY_POLICY, STAGE_CONTAINER, 0, 0, "memory_policy", NULL, NULL, 2,
+    { OP_MEMORY_POLICY, STAGE_CONTAINER, FAILURE_PART, 0, 0, "memory_policy", NULL, NULL, 2,
       {
           { ARG_U32, offsetof(struct op, memory_policy.mode) },
           { ARG_BYTES, offsetof(struct op, memory_policy.nodes) },
       } },
-    { OP_AFFINITY, STAGE_CONTAINER, 0, 0, "affinity", NULL, NULL, 1,
+    { OP_AFFINITY, STAGE_CONTAINER, FAILURE_PART, 0, 0, "affinity", NULL, NULL, 1,
       {
           { ARG_BYTES, offsetof(struct op, affinity.mask) },
       } },
-    { OP_EXEC, STAGE_CONTAINER, 0, OP_PROGRAM, "exec", NULL, "exec needs program before it", 1,
+    { OP_EXEC, STAGE_CONTAINER, FAILURE_PROGRAM, 0, OP_PROGRAM, "exec", NULL, "exec needs program before it", 1,
       {
           { ARG_U32, offsetof(struct op, exec.fds) },
       } },

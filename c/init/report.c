@@ -78,18 +78,18 @@ void report_warning(struct ctx *c, const char *format, ...)
 
 int report_failed(struct ctx *c, int err)
 {
-    uint32_t words[2] = { c->at, (uint32_t)-err };
-    return send_record(c, RECORD_FAILED, words, 2, c->step);
+    uint32_t words[3] = { c->at, (uint32_t)-err, c->failure };
+    return send_record(c, RECORD_FAILED, words, 3, c->step);
 }
 
 /*
- * The same failure as a line on the program's standard error. Most sentences are parts, see step.
+ * The same failure as a line on the program's standard error. Most texts are parts, see FAILURES.
  */
 void report_line(const struct ctx *c, int err)
 {
     char text[64];
     uint8_t line[LIMIT_STEP_MAX_BYTES + 256];
-    bool complete = strncmp(c->step, "exec", 4) == 0 || strncmp(c->step, "error running", 13) == 0;
+    bool complete = c->failure == FAILURE_PROGRAM || c->failure == FAILURE_HOOK;
     size_t used = put_text(line, 64, complete ? "" : "cannot set up the container: ");
     used += put_text(line + used, sizeof line - used - 80, c->step);
     if (!complete) {
@@ -101,10 +101,8 @@ void report_line(const struct ctx *c, int err)
 }
 
 /*
- * Stores what failed and returns the errno: `return step(c, err, "mount ...")`. The runtime puts
- * "cannot set up the container: " before the sentence and the errno's words behind it. Only
- * sentences about the program and about hooks are complete; they begin with "exec" or "error
- * running".
+ * Stores what failed and returns the errno: `return step(c, err, "mount ...")`. c->failure says
+ * whether the text is a part or a complete sentence.
  */
 int step(struct ctx *c, int err, const char *format, ...)
 {

@@ -3,7 +3,7 @@
  * was started. Invariant: a failure reads the same whichever way it came.
  */
 
-import { LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
+import { FAILURES, LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import { MOUNT_ATTR } from '../spec/mount-options.ts'
 import { errnoCode, errnoWords } from '../sys/errno.ts'
@@ -12,6 +12,12 @@ import { SCHED_DEADLINE } from '../sys/linux.ts'
 const HEADER_BYTES = 8
 const NO_OP = 0xffffffff
 const TAKEN = '0'.charCodeAt(0)
+
+/** The operation of a complete sentence, for a reader that does not have the plan. */
+const COMPLETE: ReadonlyMap<number, string> = new Map([
+  [FAILURES.PROGRAM, 'exec'],
+  [FAILURES.HOOK, 'hook'],
+])
 
 /** The failure of a process that has not told why. */
 export const ENDED_EARLY = 'container process ended before it executed its program'
@@ -86,9 +92,10 @@ export class StartRecords {
 export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeError {
   const opIndex = payload.readUInt32LE(0)
   const errno = payload.readInt32LE(4)
-  const step = payload.toString('utf8', 8)
+  const kind = payload.readUInt32LE(8)
+  const step = payload.toString('utf8', 12)
   const op = opIndex === NO_OP ? undefined : ops?.[opIndex]
-  const name = op?.op ?? (ops === undefined ? nameOf(step) : 'none')
+  const name = op?.op ?? COMPLETE.get(kind) ?? 'none'
   const pointer = op?.origin
   const detail = {
     source: 'helper' as const,
@@ -100,30 +107,24 @@ export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeErro
   }
   const code = errnoCode(Math.abs(errno))
   // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
-  if (name === 'program' || name === 'exec')
+  if (kind === FAILURES.PROGRAM)
     return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
-  if (name === 'hook') return new RuntimeError('Internal', step, { detail })
+  if (kind === FAILURES.HOOK) return new RuntimeError('Internal', step, { detail })
   const where = pointer === undefined ? '' : `, at ${pointer}`
-  const reason = errno === 0 ? '' : `: ${errnoWords(Math.abs(errno))}${explain(op, code, step)}`
+  const reason = errno === 0 ? '' : `: ${errnoWords(Math.abs(errno))}${explain(op, code, kind)}`
   return new RuntimeError(code, `cannot set up the container: ${step}${reason} (plan op ${opIndex} ${name}${where})`, {
     detail,
   })
 }
 
-/** The two kinds of complete sentences (report.c, step). */
-function nameOf(step: string): string {
-  if (step.startsWith('exec')) return 'exec'
-  return step.startsWith('error running') ? 'hook' : 'none'
-}
-
 /** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
-function explain(op: Op | undefined, code: string, step: string): string {
+function explain(op: Op | undefined, code: string, kind: number): string {
   if (code !== 'PermissionDenied') return ''
   // sched_setattr(2): a deadline is for all processors, and for the privileged
   if (op?.op === 'scheduler' && op.policy === SCHED_DEADLINE)
     return ", process scheduler can't be used together with AllowedCPUs, nor a deadline without CAP_SYS_NICE"
   // mount_namespaces(7): what a mount brings from a more privileged user namespace is locked
-  if (op?.op !== 'mount' || !step.endsWith(': attributes')) return ''
+  if (op?.op !== 'mount' || kind !== FAILURES.ATTRIBUTES) return ''
   const times = MOUNT_ATTR.ATIME_MODE | MOUNT_ATTR.NODIRATIME
   const cleared = op.clear | op.recClear
   if ((cleared & ~times) !== 0n) return ', cannot clear locked flags of the source'

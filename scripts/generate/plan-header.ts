@@ -7,6 +7,7 @@ import {
   ARG_KINDS,
   type ArgKind,
   CREDENTIALS,
+  FAILURES,
   FDS,
   LIMITS,
   MOUNT_HOW,
@@ -23,6 +24,9 @@ interface OpSchema {
   readonly stage: 'host' | 'container'
   readonly most?: number
   readonly needs?: string
+  readonly host?: 'procfs' | 'agent'
+  readonly hostIf?: Readonly<Record<string, number | 'given'>>
+  readonly failure?: keyof typeof FAILURES
   readonly doc: string
   readonly args: Readonly<Record<string, ArgKind>>
 }
@@ -47,6 +51,30 @@ function comment(doc: string): string {
   return `/* ${doc} */`
 }
 
+/** Whether an operation uses something of the host's, as a C expression over `op`. */
+function usesHost([name, { host, hostIf }]: [string, OpSchema], what: 'procfs' | 'agent'): string[] {
+  if (host === undefined || (what === 'agent' && host !== 'agent')) return []
+  const conditions = Object.entries(hostIf ?? {}).map(([arg, bits]) => {
+    const value = `op->${name}.${snake(arg)}`
+    return bits === 'given' ? `${value}.len > 0` : `(${value} & ${bits}u) != 0`
+  })
+  return [[`op->code == OP_${upper(name)}`, ...conditions].join(' && ')]
+}
+
+/** A C function that tells for which operations something of the host's is used. */
+function hostFunction(name: string, doc: string, what: 'procfs' | 'agent'): string[] {
+  const ops: [string, OpSchema][] = Object.entries(OPS)
+  const uses = ops.flatMap((op) => usesHost(op, what)).map((use) => `(${use})`)
+  return [
+    comment(doc),
+    `static inline bool ${name}(const struct op *op)`,
+    '{',
+    `    return ${uses.join(' ||\n        ')};`,
+    '}',
+    '',
+  ]
+}
+
 function defines(prefix: string, values: Readonly<Record<string, number>>, format = (value: number) => String(value)) {
   return Object.entries(values).map(([name, value]) => `#define ${prefix}${upper(name)} ${format(value)}`)
 }
@@ -64,7 +92,8 @@ function schemaRow(name: string, op: OpSchema): string[] {
   const tooOften =
     op.most === undefined ? 'NULL' : `"${name} may come ${op.most === 1 ? 'once' : `${op.most} times`} only"`
   const unmet = op.needs === undefined ? 'NULL' : `"${name} needs ${op.needs} before it"`
-  const rules = `${op.most ?? 0}, ${needs}, "${name}", ${tooOften}, ${unmet}`
+  const failure = `FAILURE_${op.failure ?? 'PART'}`
+  const rules = `${failure}, ${op.most ?? 0}, ${needs}, "${name}", ${tooOften}, ${unmet}`
   const head = `    { OP_${upper(name)}, STAGE_${upper(op.stage)}, ${rules}, ${args.length},`
   return args.length === 0
     ? [`${head} { { 0, 0 } } },`]
@@ -83,6 +112,7 @@ function schemaHash(): number {
     ROOTFS_HOW,
     CREDENTIALS,
     SYNC_POINTS,
+    FAILURES,
     OPS,
     RECORDS,
   ])
@@ -135,6 +165,9 @@ export function planHeader(): string {
     '/* Points at which the container side waits for one byte. */',
     ...defines('SYNC_', SYNC_POINTS, (value) => `${value}u`),
     '',
+    '/* Kinds of a failure. */',
+    ...defines('FAILURE_', FAILURES, (value) => `${value}u`),
+    '',
     '/* Which process runs an operation. */',
     '#define STAGE_HOST 0',
     '#define STAGE_CONTAINER 1',
@@ -177,6 +210,7 @@ export function planHeader(): string {
     'static const struct op_schema {',
     '    uint16_t code;',
     '    uint8_t stage;',
+    '    uint8_t failure; /* the kind of its failures */',
     '    uint8_t most; /* how often a plan may have it; 0: any number of times */',
     '    uint16_t needs; /* what must have come before it; 0: nothing */',
     '    const char *name, *too_often, *unmet; /* and what is wrong with a plan that breaks these two rules */',
@@ -207,6 +241,12 @@ export function opsHeader(): string {
     '/* The function of each operation; which file holds it, c/README.md says. */',
     ...ops.map(([name, op]) => `int op_${name}(struct ctx *c${hasArgs(op) ? `, const struct op_${name} *op` : ''});`),
     '',
+    ...hostFunction('asks_agent', 'Whether the host agent takes part in an operation, or may.', 'agent'),
+    ...hostFunction(
+      'needs_host_proc',
+      "Whether the container side needs the host's procfs for an operation.",
+      'procfs',
+    ),
     'static inline int run_op(struct ctx *c, const struct op *op)',
     '{',
     '    switch ((enum op_code)op->code) {',

@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test, vi } from 'vitest'
-import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
+import { FAILURES, MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { isAlive } from '../support/census.ts'
 import { needs } from '../support/needs.ts'
 import { filterOf, RETURN } from './filter.ts'
@@ -133,7 +133,8 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     ]
     using run = new Marked((mark) => plan({ clone: { flags: CONTAINER_FLAGS & ~PID_FLAG }, late: late(mark) }))
     await run.ended
-    expect(run.find('failed')?.text).toBe('error running startContainer hook #0: operation not permitted')
+    const text = 'error running startContainer hook #0: operation not permitted'
+    expect(run.find('failed')).toMatchObject({ kind: FAILURES.HOOK, text })
     await run.untilRunning()
   })
 
@@ -142,7 +143,7 @@ describe('a run', needs('root', 'busybox', 'make', 'gcc'), () => {
     const late: Op[] = [{ op: 'seccomp', flags: 0, filter: filterOf(Object.fromEntries(calls)) }]
     using run = new Marked(() => plan({ late }))
     await run.ended
-    expect(run.find('failed')?.text).toBe('exec /bin/id: operation not permitted')
+    expect(run.find('failed')).toMatchObject({ kind: FAILURES.PROGRAM, text: 'exec /bin/id: operation not permitted' })
     await run.untilRunning()
   })
 

@@ -20,7 +20,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import { CREDENTIALS, type Op, RECORDS } from '../../proto/init-plan.ts'
+import { CREDENTIALS, FAILURES, type Op, RECORDS } from '../../proto/init-plan.ts'
 import { encodePlan } from '../../runtime/plan/encode.ts'
 import { BUSYBOX, ROOT } from '../support/places.ts'
 
@@ -29,6 +29,8 @@ export interface StatusRecord {
   readonly type: keyof typeof RECORDS
   readonly value?: number
   readonly errno?: number
+  /** of a failure, unless it is FAILURES.PART */
+  readonly kind?: number
   readonly text?: string
 }
 
@@ -76,11 +78,13 @@ function decode(type: number, payload: Buffer): StatusRecord {
   const name = TYPES.get(type)
   if (name === undefined) throw new Error(`unknown record ${type}`)
   if (name === 'failed') {
+    const kind = payload.readUInt32LE(8)
     return {
       type: name,
       value: payload.readUInt32LE(0),
       errno: payload.readInt32LE(4),
-      text: payload.toString('utf8', 8),
+      ...(kind === FAILURES.PART ? {} : { kind }),
+      text: payload.toString('utf8', 12),
     }
   }
   if (name === 'log') return { type: name, value: payload.readUInt32LE(0), text: payload.toString('utf8', 4) }

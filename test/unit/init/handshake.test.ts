@@ -124,7 +124,7 @@ describe('records', () => {
   )
 
   test('of a failure are read also behind such a stop', async () => {
-    const failed = Buffer.concat([Buffer.from(new Uint32Array([RECORDS.failed.type, 8, 0xffffffff, 12]).buffer)])
+    const failed = Buffer.concat([Buffer.from(new Uint32Array([RECORDS.failed.type, 12, 0xffffffff, 12, 0]).buffer)])
     const conversation = new Conversation().says(record(RECORDS.child, PID), record(RECORDS.listener, 7))
     conversation.reaped = true
     await conversation.hungUp()
