@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x6461dba6u
+#define PLAN_SCHEMA_HASH 0x4ad5464du
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -76,59 +76,102 @@ enum arg_kind {
 };
 
 enum op_code {
-    /* write /proc/self/oom_score_adj; inherited by the container */
+    /* write /proc/self/oom_score_adj, which the container process inherits */
     OP_OOM_SCORE_ADJ = 1,
-    /* raise the hard limit of a resource, so that a process in a new user namespace may use it */
+    /* raise the hard limit of a resource, which a process in a new user namespace cannot */
     OP_RAISE_RLIMIT = 2,
-    /* open a v2 cgroup directory; the clone goes into it (CLONE_INTO_CGROUP), or its cgroup.procs is written when the kernel refuses */
+    /*
+     * open a v2 cgroup directory; the clone goes into it (CLONE_INTO_CGROUP), or if the kernel
+     * refuses that, stage 0 writes its cgroup.procs
+     */
     OP_CGROUP_DIR = 3,
-    /* open the tasks file of a v1 cgroup; the container side moves itself by it, before anything else */
+    /*
+     * open the tasks file of a v1 cgroup; the container side moves itself by it before its other
+     * operations
+     */
     OP_CGROUP_TASKS = 4,
-    /* open the exec fifo, both ends, and fill it */
+    /* open both ends of the exec fifo and fill it */
     OP_OPEN_FIFO = 5,
-    /* open a namespace file to be joined; type is its CLONE_NEW* flag */
+    /* open a namespace file for join; type is its CLONE_NEW* flag */
     OP_OPEN_NS = 6,
-    /* join all namespaces opened by open_ns: what works without the user namespace first, then that, then the rest */
+    /*
+     * join all namespaces of open_ns: those that work without the user namespace, then that one,
+     * then the rest
+     */
     OP_JOIN = 7,
-    /* join the namespaces (CLONE_NEW* flags) of a live process by pidfd, after its start time (clock ticks, proc_pid_stat(5) field 22) was compared */
+    /*
+     * join namespaces (CLONE_NEW* flags) of a process by pidfd, if its start time agrees (clock
+     * ticks, field 22 of proc_pid_stat(5))
+     */
     OP_JOIN_PROCESS = 8,
-    /* start a process that keeps the rights and namespaces of the host until the container side is ready: it opens mount sources (HOST_SOURCE) and a socket in the network namespace (net_devices) when asked; before any join */
+    /*
+     * start a process that keeps the rights and namespaces of the host, before any join; it opens
+     * mount sources (HOST_SOURCE) and the socket of net_devices, and writes time offsets
+     */
     OP_HOST_AGENT = 9,
-    /* sched_setaffinity(2) before the clone, inherited by the container side; mask is its little-endian bits, empty for every CPU (where that is refused, a warning) */
+    /*
+     * sched_setaffinity(2) before the clone, for the container side to inherit; mask is its
+     * little-endian bits, empty for every CPU (a refusal is then a warning)
+     */
     OP_INITIAL_AFFINITY = 10,
-    /* clone3 with CLONE_PARENT and the given CLONE_NEW* flags; id maps are the text of uid_map and gid_map, empty for none; with runtimeMaps stage 0 reports reached{ID_MAPS} and the runtime writes them, as a user without privileges must */
+    /*
+     * clone3 with CLONE_PARENT and CLONE_NEW* flags; the maps are the text of uid_map and gid_map,
+     * empty for none; with runtimeMaps stage 0 reports reached{ID_MAPS}, and the runtime writes the
+     * maps, as it must without privileges
+     */
     OP_CLONE = 11,
-    /* setsid; with becomeRoot also setresgid(0), setgroups(0) and setresuid(0) in the user namespace just entered */
+    /*
+     * setsid; with becomeRoot also setresgid(0), setgroups() and setresuid(0) in the user namespace
+     * just entered
+     */
     OP_SESSION = 20,
-    /* wait until stage 0 has done its part: the process is in its cgroups */
+    /* wait until stage 0 is done: the process is then in its cgroups */
     OP_WAIT_CGROUP = 21,
-    /* unshare(2); for the cgroup namespace, which must follow wait_cgroup */
+    /*
+     * unshare(2) for namespaces that the clone does not make; the cgroup namespace must follow
+     * wait_cgroup
+     */
     OP_UNSHARE = 22,
-    /* join a new session keyring of this name, made with this SELinux label unless it is empty; ENOSYS is ignored */
+    /*
+     * join a new session keyring of this name, with this SELinux label if one is given; ENOSYS is
+     * ignored
+     */
     OP_KEYRING = 23,
-    /* bring the loopback interface of the network namespace up */
+    /* bring up the loopback interface of the network namespace */
     OP_LOOPBACK_UP = 24,
-    /* set the propagation (MS_* flags) of the mount at a path: of the runtime's own before rootfs, of the container's after it */
+    /*
+     * set the propagation (MS_* flags) of the mount at a path: before rootfs a path of the runtime,
+     * after it one of the container
+     */
     OP_PROPAGATION = 25,
-    /* open the root directory for all later ops, made a mount or not, by ROOTFS_HOW */
+    /* open the root directory for all later operations, and bind it on itself as ROOTFS_HOW says */
     OP_ROOTFS = 26,
-    /* mount on a target inside the root, made if missing; MOUNT_ATTR_* bits are applied to the mount (recSet/recClear to the tree; dropped is cleared too, where that is not locked), then each propagation (MS_* flags) in turn; options are the words for the file system, "key=value" or "flag" */
+    /*
+     * mount on a target inside the root, made if missing. set and clear are MOUNT_ATTR_* bits of
+     * the mount, recSet and recClear of its tree; dropped is cleared too, where it is not locked.
+     * Then each propagation (MS_* flags) is set in turn. options go to the file system, each
+     * "key=value" or "flag"
+     */
     OP_MOUNT = 27,
-    /* mknod inside the root, or verify that the same node is there; mode holds the type bits too */
+    /* mknod inside the root, or check that the same node is there; mode includes the type bits */
     OP_DEVICE = 28,
-    /* make a symlink inside the root; an existing file is kept, with replace unlinked first */
+    /* make a symlink inside the root; an existing file is kept, or with replace removed first */
     OP_SYMLINK = 29,
     /* report reached{point} and wait for one byte */
     OP_SYNC = 30,
-    /* make the rootfs the root directory, by PIVOT_MODE; later paths are inside the container */
+    /*
+     * make the rootfs the root directory as PIVOT_MODE says; later paths are inside the container
+     */
     OP_PIVOT = 31,
-    /* where fd 0, 1 or 2 is the host's /dev/null, open the container's own (verified 1:3) in its place */
+    /* where fd 0, 1 or 2 is a /dev/null, replace it by the container's own (device 1:3) */
     OP_REOPEN_NULL = 32,
-    /* set MOUNT_ATTR_RDONLY on the one mount at this path */
+    /* set MOUNT_ATTR_RDONLY on the mount at this path */
     OP_READONLY_MOUNT = 33,
-    /* bind a path on itself and make that tree read-only; a missing path is fine */
+    /* bind a path on itself and make that tree read-only; a missing path is ignored */
     OP_READONLY_PATH = 34,
-    /* cover a file by /dev/null, a directory by an empty read-only tmpfs; a missing path is fine */
+    /*
+     * cover a file by /dev/null, a directory by an empty read-only tmpfs; a missing path is ignored
+     */
     OP_MASK_PATH = 35,
     /* write a value to /proc/sys/<path> through the host's procfs handle */
     OP_SYSCTL = 36,
@@ -136,13 +179,21 @@ enum op_code {
     OP_HOSTNAME = 37,
     /* setdomainname(2) */
     OP_DOMAINNAME = 38,
-    /* allocate a pty in the devpts of the root, owned by uid, size applied when both are non-zero, send its master on the console fd, make it 0, 1, 2 and the controlling terminal; with console bind it on /dev/console; with bareNewlines what is written to it gets no carriage returns (no ONLCR) */
+    /*
+     * allocate a pty in the devpts of the root for uid, with a size if both numbers are non-zero;
+     * send its master on the console fd; make it fds 0 to 2 and the controlling terminal. With
+     * console it is mounted on /dev/console; with bareNewlines its output gets no carriage returns
+     * (ONLCR)
+     */
     OP_TERMINAL = 39,
-    /* fchown those of fds 0, 1 and 2 that are pipes or fifos to uid, unless they are that uid's; EPERM, EROFS and EINVAL are ignored */
+    /* fchown those of fds 0, 1 and 2 that are pipes to uid; EPERM, EROFS and EINVAL are ignored */
     OP_STDIO_OWNER = 40,
-    /* mkdir -p the working directory inside the root, mode 0755 */
+    /* make the working directory inside the root, and its parents, with mode 0755 */
     OP_MAKE_CWD = 41,
-    /* chdir and verify that getcwd is inside the root; with tolerant EACCES leaves it to the next chdir op; once done, later chdir ops do nothing */
+    /*
+     * chdir, then check that getcwd is inside the root; with tolerant, EACCES leaves it to a later
+     * chdir; after a success later ones do nothing
+     */
     OP_CHDIR = 42,
     /* umask(2) */
     OP_UMASK = 43,
@@ -154,54 +205,83 @@ enum op_code {
     OP_APPARMOR = 46,
     /* change to this label on execve */
     OP_SELINUX = 47,
-    /* load a filter (struct sock_filter[]) with seccomp(2) flags; with NEW_LISTENER report listener{fd} and wait for one byte */
+    /*
+     * load a filter (struct sock_filter[]) with seccomp(2) flags; with NEW_LISTENER report
+     * listener{fd} and wait for one byte
+     */
     OP_SECCOMP = 48,
-    /* bounding set, then groups, gid, uid under keepcaps, then the other capability sets, ambient last; each verified */
+    /*
+     * set the bounding set, then groups, gid and uid under keepcaps, then the other capability
+     * sets, the ambient one last; ids and sets are read back
+     */
     OP_CREDENTIALS = 49,
     /* personality(2) */
     OP_PERSONALITY = 50,
-    /* the program: HOME is taken from the root's /etc/passwd when env has none or an empty one, args[0] is looked up in env's PATH and must be an executable file */
+    /*
+     * find the program: args[0] in env's PATH (or a default one), which must be executable. If env
+     * has no HOME or an empty one, it comes from /etc/passwd of the root
+     */
     OP_PROGRAM = 51,
     /* report ready, wait for one byte (the state is on disk), and close the socket */
     OP_READY = 52,
-    /* write "0" into the exec fifo, which waits until somebody has read it empty; records go there afterwards */
+    /*
+     * write "0" into the exec fifo, which blocks until the starter has read it empty; later records
+     * go there
+     */
     OP_AWAIT_START = 53,
-    /* make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter it */
+    /*
+     * make a time namespace with these offsets (the text of timens_offsets, may be empty) and enter
+     * it
+     */
     OP_TIME_OFFSETS = 55,
-    /* let the host agent open a netlink socket in our network namespace, report net_socket{fd} and wait for one byte: the runtime takes it and moves network devices */
+    /*
+     * report net_socket{fd}, a netlink socket that the host agent opens in this network namespace,
+     * and wait for one byte: the runtime takes the socket and moves network devices
+     */
     OP_NET_DEVICES = 56,
-    /* run a hook to its end, in the root directory of the container or, once chdir is done, there: argv and env as given (no args: the path; one empty string as env: what op program made of the program's, HOME included), state on stdin with our pid, as we see it, between head and tail; timeout in seconds, 0 for none; the text of a failure is complete: `name` and `index` of the hook, what happened, the tail of its output */
+    /*
+     * run a hook to its end, in the working directory once chdir is done, before that in the root.
+     * Without args, argv is the path; one empty string as env stands for the program's env. Its
+     * stdin is stateHead, this pid and stateTail. timeout is in seconds, 0 for none. The failure
+     * names name, index and the tail of the output
+     */
     OP_HOOK = 57,
     /* sched_setattr(2); times are nanoseconds */
     OP_SCHEDULER = 58,
-    /* ioprio_set(2) of our process group: class << 13 | priority */
+    /* ioprio_set(2) of the process group: class << 13 | priority */
     OP_IO_PRIORITY = 59,
-    /* set_mempolicy(2): MPOL_* mode with its MPOL_F_* flags; nodes is the little-endian bit mask in whole words of 8 bytes, empty for none */
+    /*
+     * set_mempolicy(2): MPOL_* mode with MPOL_F_* flags; nodes is the little-endian bit mask in
+     * words of 8 bytes, empty for none
+     */
     OP_MEMORY_POLICY = 60,
-    /* sched_setaffinity(2) once in the cgroup; mask as in initial_affinity, empty for every CPU that the cgroup allows */
+    /*
+     * sched_setaffinity(2) inside the cgroup; mask as in initial_affinity, empty for every CPU of
+     * the cgroup
+     */
     OP_AFFINITY = 61,
-    /* report executing, execve; `fds` is how many follow fd 2 */
+    /* report executing, then execve; fds is the number of fds that the program gets above fd 2 */
     OP_EXEC = 70,
 };
 
 enum record_type {
     /* pid u32: the container process, as the runtime sees it */
     RECORD_CHILD = 1,
-    /* point u32: the container side waits at a sync op */
+    /* point u32: one of SYNC_POINTS, at which the sender waits for one byte */
     RECORD_REACHED = 2,
     /* the terminal's master was sent on the console fd */
     RECORD_CONSOLE = 3,
-    /* created: only the fifo and execve are left */
+    /* the container is created and waits for its start */
     RECORD_READY = 4,
-    /* execve comes next; end of file without a failed record after this means that it succeeded */
+    /* execve comes next; it has succeeded if end of file follows without a failed record */
     RECORD_EXECUTING = 5,
-    /* op index u32 (0xffffffff: none), errno i32, kind u32, then text: the step that failed and the path it concerned */
+    /* op index u32 (0xffffffff: none), errno i32, kind u32 (FAILURES), then text: what failed */
     RECORD_FAILED = 6,
-    /* fd u32: number of the seccomp listener in the container process, which waits for one byte */
+    /* fd u32: the seccomp listener in the container process, which waits for one byte */
     RECORD_LISTENER = 8,
     /* level u32 (0 debug, 1 warning), then text */
     RECORD_LOG = 7,
-    /* fd u32: number of a NETLINK_ROUTE socket of its network namespace in the container process, which waits for one byte */
+    /* fd u32: a NETLINK_ROUTE socket in the container process, which waits for one byte */
     RECORD_NET_SOCKET = 9,
 };
 

@@ -1,6 +1,6 @@
 /**
- * What ts-init says, as bytes and as facts: records over the status socket until a container is created, and over its exec fifo once it
- * was started. Invariant: a failure reads the same whichever way it came.
+ * The records of ts-init: over the status socket until a container is created, over its exec fifo after the start.
+ * Invariant: a failure has the same message whichever way it came.
  */
 
 import { FAILURES, LIMITS, type Op, RECORDS } from '../../proto/init-plan.ts'
@@ -19,14 +19,14 @@ const COMPLETE: ReadonlyMap<number, string> = new Map([
   [FAILURES.HOOK, 'hook'],
 ])
 
-/** The failure of a process that has not told why. */
+/** The message for a process that ended without a record of its failure. */
 export const ENDED_EARLY = 'container process ended before it executed its program'
 
-/** The whole records in a stream of bytes. */
+/** Splits a stream of bytes into records. */
 export class Records {
   #pending: Buffer = Buffer.alloc(0)
 
-  /** Takes what came. @throws Internal for what no helper of ours sends */
+  /** Takes bytes and passes on the records that are complete. @throws Internal for a record that is too large */
   receive(chunk: Buffer, onRecord: (type: number, payload: Buffer) => void): void {
     let data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
     while (data.length >= HEADER_BYTES) {
@@ -37,17 +37,17 @@ export class Records {
       onRecord(data.readUInt32LE(0), data.subarray(HEADER_BYTES, HEADER_BYTES + size))
       data = data.subarray(HEADER_BYTES + size)
     }
-    // whose buffer it is may be used again
+    // the caller may reuse its buffer
     this.#pending = Buffer.from(data)
   }
 }
 
-/** The error for a record that nobody has written down. */
+/** The error for a record type that the schema does not have. */
 export function unknownRecord(type: number): RuntimeError {
   return new RuntimeError('Internal', `init helper sent a record of unknown type ${type}`)
 }
 
-/** What an exec fifo holds: the filler, the byte by which init takes the start, and its records. */
+/** Reads what an exec fifo holds: the filler, the byte by which init takes the start, and its records. */
 export class StartRecords {
   readonly #records = new Records()
   #taken = false
@@ -59,7 +59,7 @@ export class StartRecords {
     return this.#taken
   }
 
-  /** Takes what was read; the chunk is borrowed for the call. */
+  /** Takes bytes of the fifo; the chunk is borrowed for the call. @throws Internal for what init does not write */
   receive(chunk: Buffer): void {
     let rest = chunk
     if (!this.#taken) {
@@ -77,18 +77,18 @@ export class StartRecords {
     })
   }
 
-  /** Whether at the end of the file init has executed the program. */
+  /** At the end of the file: whether init has executed the program. */
   get executing(): boolean {
     return this.#executing && this.#failure === undefined
   }
 
-  /** What it met, if it has said so. */
+  /** The failure that init has reported, if any. */
   get failure(): RuntimeError | undefined {
     return this.#failure
   }
 }
 
-/** The error that a `failed` record tells; without the plan's operations its text alone says what kind it is. */
+/** The error of a `failed` record; without `ops`, the plan's operations, it lacks their names and origins. */
 export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeError {
   const opIndex = payload.readUInt32LE(0)
   const errno = payload.readInt32LE(4)
@@ -106,7 +106,7 @@ export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeErro
     ...(pointer === undefined ? {} : { pointer }),
   }
   const code = errnoCode(Math.abs(errno))
-  // a program that cannot be found or executed, or a hook that fails, reads as the field's tools expect it, without our words around it
+  // the failure of a program or of a hook is a complete sentence, in the words that tools expect
   if (kind === FAILURES.PROGRAM)
     return new RuntimeError(code === 'Internal' ? 'InvalidArgument' : code, step, { detail })
   if (kind === FAILURES.HOOK) return new RuntimeError('Internal', step, { detail })
@@ -117,7 +117,7 @@ export function helperFailure(payload: Buffer, ops?: readonly Op[]): RuntimeErro
   })
 }
 
-/** What the kernel's bare EPERM is about, where there are few answers; empty for any other failure. */
+/** What an EPERM of the kernel can mean, where there are few causes; empty for any other failure. */
 function explain(op: Op | undefined, code: string, kind: number): string {
   if (code !== 'PermissionDenied') return ''
   // sched_setattr(2): a deadline is for all processors, and for the privileged

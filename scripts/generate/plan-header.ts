@@ -45,10 +45,19 @@ const upper = (name: string) => name.toUpperCase()
 const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const hex = (value: number) => `0x${value.toString(16).padStart(8, '0')}u`
 
-/** A doc text is copied into a C comment, which it must not end. */
-function comment(doc: string): string {
+const COMMENT_COLUMNS = 100
+
+/** A doc text as a C comment, which it must not end, wrapped and indented. */
+function comment(doc: string, indent = ''): string[] {
   if (doc.includes('*/')) throw new Error(`cannot be put into a C comment: ${doc}`)
-  return `/* ${doc} */`
+  if (indent.length + doc.length + '/*  */'.length <= COMMENT_COLUMNS) return [`${indent}/* ${doc} */`]
+  const lines = ['']
+  for (const word of doc.split(' ')) {
+    const line = `${lines.at(-1)} ${word}`
+    if (`${indent} *${line}`.length <= COMMENT_COLUMNS) lines[lines.length - 1] = line
+    else lines.push(` ${word}`)
+  }
+  return [`${indent}/*`, ...lines.map((line) => `${indent} *${line}`), `${indent} */`]
 }
 
 /** Whether an operation uses something of the host's, as a C expression over `op`. */
@@ -66,7 +75,7 @@ function hostFunction(name: string, doc: string, what: 'procfs' | 'agent'): stri
   const ops: [string, OpSchema][] = Object.entries(OPS)
   const uses = ops.flatMap((op) => usesHost(op, what)).map((use) => `(${use})`)
   return [
-    comment(doc),
+    ...comment(doc),
     `static inline bool ${name}(const struct op *op)`,
     '{',
     `    return ${uses.join(' ||\n        ')};`,
@@ -177,12 +186,12 @@ export function planHeader(): string {
     '};',
     '',
     'enum op_code {',
-    ...ops.flatMap(([name, op]) => [`    ${comment(op.doc)}`, `    OP_${upper(name)} = ${op.code},`]),
+    ...ops.flatMap(([name, op]) => [...comment(op.doc, '    '), `    OP_${upper(name)} = ${op.code},`]),
     '};',
     '',
     'enum record_type {',
     ...Object.entries(RECORDS).flatMap(([name, record]) => [
-      `    ${comment(record.doc)}`,
+      ...comment(record.doc, '    '),
       `    RECORD_${upper(name)} = ${record.type},`,
     ]),
     '};',
