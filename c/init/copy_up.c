@@ -16,6 +16,8 @@
 
 #define MAX_DEPTH 64
 
+_Static_assert(offsetof(struct dirent, d_name) == 19, "struct dirent is what getdents64 fills");
+
 static int copy_directory(int from, int to, int depth);
 
 static int copy_content(int in, int out)
@@ -94,8 +96,7 @@ static int copy_entry(int from, int to, const char *name, int depth)
 /* The raw getdents64, because opendir allocates. */
 static int copy_directory(int from, int to, int depth)
 {
-    struct entry { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; };
-    _Alignas(struct entry) char buffer[4096];
+    _Alignas(struct dirent) char buffer[4096];
     if (depth > MAX_DEPTH)
         return -ELOOP;
     for (;;) {
@@ -103,11 +104,11 @@ static int copy_directory(int from, int to, int depth)
         if (size <= 0)
             return size;
         for (int at = 0; at < size;) {
-            const struct entry *entry = (const struct entry *)(const void *)(buffer + at);
-            at += entry->size;
-            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+            const struct dirent *entry = (const struct dirent *)(const void *)(buffer + at);
+            at += entry->d_reclen;
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                 continue;
-            int err = copy_entry(from, to, entry->name, depth);
+            int err = copy_entry(from, to, entry->d_name, depth);
             if (err < 0)
                 return err;
         }

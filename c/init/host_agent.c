@@ -89,12 +89,13 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
     int err = sys_setns(fds[0], CLONE_NEWNS);
     if (err == 0)
         doing = "source";
-    cleanup_fd int tree = err < 0 ? err : sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    cleanup_fd int tree = err < 0 ? err : sys_clone_tree(AT_FDCWD, op->source.s, recursive);
     err = tree < 0 ? tree : 0;
     if (err == 0 && (op->how & MOUNT_HOW_IDMAP) != 0) {
         doing = "idmap: make a user namespace of its maps";
         int user = op->uid_map.len == 0 ? fds[1] : find_mapping(c, last, op);
-        err = user < 0 ? user : sys_mount_idmap(tree, (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0, user);
+        struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user };
+        err = user < 0 ? user : sys_mount_attr(tree, (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0, attr);
         if (user >= 0)
             doing = err == -EINVAL ? "idmap: the file system of the source does not support it" : "idmap";
     }
@@ -108,7 +109,7 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
 static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int directory)
 {
     int err = sys_fs_type(directory) == PROC_SUPER_MAGIC ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
-    return err < 0 ? step(c, err, "set the offsets of the time namespace") : 0;
+    return step(c, err, "set the offsets of the time namespace");
 }
 
 /*
@@ -188,7 +189,7 @@ int op_host_agent(struct ctx *c)
     (void)close(ends[1]);
     c->agent = ends[0];
     c->agent_pid = pid;
-    return pid < 0 ? step(c, pid, "start the host agent") : 0;
+    return step(c, pid, "start the host agent");
 }
 
 /* Stage 0 reaps the agent, which is its child. */

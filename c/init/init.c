@@ -64,7 +64,8 @@ static void reset_signals(void)
     static const unsigned long standard[8]; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number < NSIG; number++)
         (void)syscall(__NR_rt_sigaction, number, standard, NULL, (NSIG - 1) / 8);
-    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART }, ending = { .sa_handler = ending_signal };
+    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART };
+    struct sigaction ending = { .sa_handler = ending_signal };
     (void)sigaction(SIGPIPE, &caught, NULL);
     (void)sigaction(SIGCHLD, &caught, NULL);
     for (size_t i = 0; i < sizeof ending_signals / sizeof *ending_signals; i++)
@@ -253,11 +254,9 @@ static int fail(struct ctx *c, int err)
 int main(void)
 {
     struct plan plan;
-    struct ctx c = {
-        .plan = &plan, .at = UINT32_MAX, .proc = -1, .own_fds = -1, .root = -1, .fifo = -1, .sync = -1, .null = -1, .empty = -1,
-        .agent = -1, .status = FD_STATUS, .console = FD_CONSOLE,
-        .cgroup_dir = { .fd = -1 }, .cgroup_procs = -1,
-    };
+    struct ctx c = { .plan = &plan, .at = UINT32_MAX, .status = FD_STATUS, .console = FD_CONSOLE };
+    c.proc = c.own_fds = c.root = c.fifo = c.sync = c.agent = c.null = c.empty = -1;
+    c.cgroup_dir.fd = c.cgroup_procs = -1;
     int err = prepare(&c);
     err = err == 0 ? read_plan(&c, &plan) : err;
     err = err == 0 ? settle_fds(&c) : err;

@@ -191,7 +191,7 @@ int op_await_start(struct ctx *c)
     int err = sys_write_all(c->fifo, "0", 1);
     close_fd(&c->status);
     c->status = take_fd(&c->fifo);
-    return err < 0 ? step(c, err, "take the start from the exec fifo") : 0;
+    return step(c, err, "take the start from the exec fifo");
 }
 
 /*

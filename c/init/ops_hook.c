@@ -38,7 +38,7 @@ struct hook {
     int status;
     bool timed_out;
     struct pollfd ours[PIPES + 1]; /* the last one is the status socket */
-    struct { const char *at; size_t left; } state[3];
+    struct plan_str state[3]; /* what is left to be written of each part */
     unsigned part; /* the part of the state that is being written */
     struct tail tails[PIPES];
 };
@@ -73,16 +73,16 @@ static const char *tail_text(struct tail *tail)
  */
 static void write_state(struct hook *h)
 {
-    while (h->part < 3 && h->state[h->part].left == 0)
+    while (h->part < 3 && h->state[h->part].len == 0)
         h->part++;
     if (h->part < 3) {
-        size_t size = h->state[h->part].left < PIPE_BUF ? h->state[h->part].left : PIPE_BUF;
-        ssize_t wrote = write(h->ours[IN].fd, h->state[h->part].at, size);
+        struct plan_str *state = &h->state[h->part];
+        ssize_t wrote = write(h->ours[IN].fd, state->s, state->len < PIPE_BUF ? state->len : PIPE_BUF);
         if (wrote < 0 && errno == EINTR)
             return;
         if (wrote > 0) {
-            h->state[h->part].at += wrote;
-            h->state[h->part].left -= (size_t)wrote;
+            state->s += wrote;
+            state->len -= (uint32_t)wrote;
             return;
         }
     }
@@ -241,8 +241,8 @@ int op_hook(struct ctx *c, const struct op_hook *op)
     sigset_t child_ended, before;
     if (await_announced(c) < 0) /* the runtime must know this process first */
         return STOP;
-    (void)snprintf(pid, sizeof pid, "%d", (int)getpid());
-    struct hook h = { .state = { { op->state_head.s, op->state_head.len }, { pid, strlen(pid) }, { op->state_tail.s, op->state_tail.len } } };
+    uint32_t size = (uint32_t)snprintf(pid, sizeof pid, "%d", (int)getpid());
+    struct hook h = { .state = { op->state_head, { .s = pid, .len = size }, op->state_tail } };
     for (int i = 0; i < PIPES; i++)
         h.ours[i].fd = -1;
     h.ours[PIPES] = (struct pollfd){ .fd = c->fifo >= 0 ? c->status : -1, .events = POLLRDHUP };

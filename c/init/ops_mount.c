@@ -97,40 +97,40 @@ int mount_empty_tmpfs(struct ctx *c, const char *what)
  * Order matters because: the source is opened after the mounts before it and before its own target.
  *   The target is resolved only inside the root.
  */
-static int open_source(struct ctx *c, const struct op_mount *op, bool *ret_directory)
+static int open_source(struct ctx *c, const struct op_mount *op, const char *what, bool *ret_directory)
 {
     struct stat st;
     unsigned recursive = (op->how & MOUNT_HOW_RECURSIVE) != 0 ? (unsigned)AT_RECURSIVE : 0;
     bool host = (op->how & MOUNT_HOW_HOST_SOURCE) != 0;
-    cleanup_fd int tree = host ? host_source(c, op) : sys_open_tree(AT_FDCWD, op->source.s, OPEN_TREE_CLONE | recursive);
+    cleanup_fd int tree = host ? host_source(c, op) : sys_clone_tree(AT_FDCWD, op->source.s, recursive);
     if (tree < 0 && host)
         return take_fd(&tree);
     int err = tree < 0 ? tree : sys_fstat(tree, &st);
     if (err < 0)
-        return step(c, err, "mount \"%s\" on \"%s\": source", op->source.s, op->target.s);
+        return step(c, err, "mount %s: source", what);
     *ret_directory = S_ISDIR(st.st_mode);
     return take_fd(&tree);
 }
 
-static int open_target(struct ctx *c, const struct op_mount *op, bool directory, bool *ret_made)
+static int open_target(struct ctx *c, const struct op_mount *op, const char *what, bool directory, bool *ret_made)
 {
     struct stat st, root = { 0 };
     bool plain = (op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0;
     cleanup_fd int target = plain ? path_make_plain_directory(c->root, op->target.s, ret_made) :
                                     path_make(c->root, op->target.s, directory ? LAST_DIRECTORY : LAST_FILE, ret_made);
     if (plain && (target == -ENOTDIR || target == -ELOOP))
-        return step(c, target, "mount \"%s\" on \"%s\": it must be mounted on ordinary directory", op->source.s, op->target.s);
+        return step(c, target, "mount %s: it must be mounted on ordinary directory", what);
     int err = target < 0 ? target : sys_fstat(target, &st);
     if (err == 0)
         err = sys_fstat(c->root, &root);
     if (err < 0)
-        return step(c, err, "mount \"%s\" on \"%s\": target", op->source.s, op->target.s);
+        return step(c, err, "mount %s: target", what);
     if (st.st_dev == root.st_dev && st.st_ino == root.st_ino)
-        return step(c, -EBUSY, "mount \"%s\" on \"%s\": target is on the top of rootfs", op->source.s, op->target.s);
+        return step(c, -EBUSY, "mount %s: target is on the top of rootfs", what);
     if (S_ISDIR(st.st_mode) != directory) /* move_mount says EINVAL, but tools look for mount(2)'s word */
-        return step(c, -ENOTDIR, "mount \"%s\" on \"%s\"", op->source.s, op->target.s);
+        return step(c, -ENOTDIR, "mount %s", what);
     if (path_reaches_procfs_by_symlink(c->root, op->target.s, target))
-        return step(c, -EPERM, "mount \"%s\" on \"%s\": a symlink leads inside /proc", op->source.s, op->target.s);
+        return step(c, -EPERM, "mount %s: a symlink leads inside /proc", what);
     return take_fd(&target);
 }
 
@@ -184,16 +184,16 @@ static int mount_new(struct ctx *c, const struct op_mount *op, int target, bool 
 
 int op_mount(struct ctx *c, const struct op_mount *op)
 {
-    char what[1024];
+    char what[LIMIT_STEP_MAX_BYTES];
     (void)snprintf(what, sizeof what, "\"%s\" on \"%s\"", op->source.s, op->target.s);
     bool bind = (op->how & MOUNT_HOW_BIND) != 0, directory = true, made = false;
     cleanup_fd int tree = -1;
     if (bind) {
-        tree = open_source(c, op, &directory);
+        tree = open_source(c, op, what, &directory);
         if (tree < 0)
             return take_fd(&tree);
     }
-    cleanup_fd int target = open_target(c, op, directory, &made);
+    cleanup_fd int target = open_target(c, op, what, directory, &made);
     if (target < 0)
         return take_fd(&target);
     int err = bind ? finish(c, op, tree, target, what) : mount_new(c, op, target, made, what);

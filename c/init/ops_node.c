@@ -36,7 +36,7 @@ int op_device(struct ctx *c, const struct op_device *op)
         return step(c, -EEXIST, "make device \"%s\": something else is there", op->path.s);
     if (err == 0 && made == 0 && (st.st_uid != op->uid || st.st_gid != op->gid))
         err = sys_result(fchownat(fd, "", op->uid, op->gid, AT_EMPTY_PATH));
-    return err < 0 ? step(c, err, "make device \"%s\"", op->path.s) : 0;
+    return step(c, err, "make device \"%s\"", op->path.s);
 }
 
 /*
@@ -49,14 +49,12 @@ int op_symlink(struct ctx *c, const struct op_symlink *op)
     cleanup_fd int parent = path_parent(c->root, op->path.s, name);
     if (parent < 0)
         return step(c, parent, "make symlink \"%s\"", op->path.s);
-    int err = 0;
-    if (op->replace != 0)
-        err = sys_result(unlinkat(parent, name, 0));
+    int err = op->replace != 0 ? sys_result(unlinkat(parent, name, 0)) : 0;
     if (err == 0 || err == -ENOENT)
         err = sys_result(symlinkat(op->target.s, parent, name));
     if (err == -EEXIST && op->replace == 0)
         err = 0;
-    return err < 0 ? step(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s) : 0;
+    return step(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s);
 }
 
 /* An open device node of the host would give the container an inode of the host's file system. */
@@ -110,15 +108,8 @@ static int bind_console(struct ctx *c, int slave)
     int err = target < 0 ? target : sys_fstat(target, &st);
     if (err == 0 && S_ISLNK(st.st_mode))
         err = -ELOOP;
-    cleanup_fd int tree = err < 0 ? err : sys_open_tree(slave, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    cleanup_fd int tree = err < 0 ? err : sys_clone_mount(slave, false);
     return tree < 0 ? take_fd(&tree) : sys_attach(tree, target);
-}
-
-static int send_master(int console, int master, unsigned number)
-{
-    char name[32];
-    size_t size = (size_t)snprintf(name, sizeof name, "/dev/pts/%u", number);
-    return sys_send_fds(console, name, size, &master, 1);
 }
 
 /*
@@ -129,6 +120,7 @@ static int send_master(int console, int master, unsigned number)
  */
 int op_terminal(struct ctx *c, const struct op_terminal *op)
 {
+    char name[32];
     int unlock = 0;
     unsigned number = 0;
     struct stat st;
@@ -147,8 +139,8 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     if (st.st_uid != op->uid && fchown(slave, op->uid, (gid_t)-1) < 0)
         return step(c, -errno, "give the terminal to uid %u", op->uid);
     if (op->width != 0 && op->height != 0) {
-        struct winsize size = { .ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height };
-        err = sys_ioctl(slave, TIOCSWINSZ, &size);
+        struct winsize window = { .ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height };
+        err = sys_ioctl(slave, TIOCSWINSZ, &window);
         if (err < 0)
             return step(c, err, "size the terminal");
     }
@@ -163,7 +155,8 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     err = op->console != 0 ? bind_console(c, slave) : 0;
     if (err < 0)
         return step(c, err, "mount the terminal on \"/dev/console\"");
-    err = send_master(c->console, master, number);
+    size_t size = (size_t)snprintf(name, sizeof name, "/dev/pts/%u", number);
+    err = sys_send_fds(c->console, name, size, &master, 1);
     if (err < 0)
         return step(c, err, "send the terminal's master");
     close_fd(&c->console);
@@ -197,7 +190,7 @@ int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
 int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
 {
     cleanup_fd int fd = path_make(c->root, op->path.s, LAST_DIRECTORY, NULL);
-    return fd < 0 ? step(c, fd, "make the working directory \"%s\"", op->path.s) : 0;
+    return step(c, fd, "make the working directory \"%s\"", op->path.s);
 }
 
 /*

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define CHILD_REPORTED 'c'
 #define MAPS_DONE 'm'
@@ -20,19 +21,19 @@ int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op)
     char text[16];
     int size = snprintf(text, sizeof text, "%d", op->value);
     int err = proc_write_own(c, "self/oom_score_adj", text, (size_t)size);
-    return err < 0 ? step(c, err, "set oom_score_adj to %d", op->value) : 0;
+    return step(c, err, "set oom_score_adj to %d", op->value);
 }
 
 /* Stage 0 does this, because a process in a new user namespace may only lower its hard limits. */
 int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
 {
-    struct sys_rlimit limit;
-    int err = sys_prlimit(op->resource, NULL, &limit);
-    if (err == 0 && limit.hard < op->hard) {
-        limit.hard = op->hard;
-        err = sys_prlimit(op->resource, &limit, NULL);
+    struct rlimit limit;
+    int err = sys_result(prlimit(0, (int)op->resource, NULL, &limit));
+    if (err == 0 && limit.rlim_max < op->hard) {
+        limit.rlim_max = op->hard;
+        err = sys_result(prlimit(0, (int)op->resource, &limit, NULL));
     }
-    return err < 0 ? step(c, err, "raise the hard limit of resource %u", op->resource) : 0;
+    return step(c, err, "raise the hard limit of resource %u", op->resource);
 }
 
 /*
@@ -121,8 +122,7 @@ int become_root(struct ctx *c)
     if (err < 0)
         return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");
     /* a change of ids sets it to fs.suid_dumpable (proc_sys_fs(5)) */
-    err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
-    return err < 0 ? step(c, err, "stay undumpable") : 0;
+    return step(c, sys_prctl(PR_SET_DUMPABLE, 0, 0), "stay undumpable");
 }
 
 /*
@@ -215,7 +215,7 @@ int op_join_process(struct ctx *c, const struct op_join_process *op)
     int err = user ? leave_groups(c) : 0;
     if (err < 0)
         return err;
-    cleanup_fd int pidfd = sys_pidfd_open(op->pid);
+    cleanup_fd int pidfd = sys_result(syscall(__NR_pidfd_open, (pid_t)op->pid, 0));
     err = pidfd < 0 ? pidfd : start_time(c, op->pid, &started);
     if (err == 0 && started != op->start_time)
         err = -ESRCH;
@@ -321,7 +321,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
         close_fd(&c->agent);
         c->sync = ends[0];
         c->child = pid;
-        return hidden < 0 ? step(c, hidden, "stay undumpable") : 0;
+        return step(c, hidden, "stay undumpable");
     }
     (void)close(ends[0]);
     c->sync = ends[1];
@@ -338,7 +338,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     if (hidden < 0)
         return step(c, hidden, "become undumpable");
     c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    return c->root < 0 ? step(c, c->root, "open the root directory") : 0;
+    return step(c, c->root, "open the root directory");
 }
 
 static int write_map(struct ctx *c, const char *name, const struct plan_str *map)
@@ -348,7 +348,7 @@ static int write_map(struct ctx *c, const char *name, const struct plan_str *map
         return 0;
     (void)snprintf(path, sizeof path, "%d/%s", c->child, name);
     int err = proc_write(c, path, map->s, map->len);
-    return err < 0 ? step(c, err, "write the container's %s", name) : 0;
+    return step(c, err, "write the container's %s", name);
 }
 
 /*
@@ -412,7 +412,7 @@ int op_wait_cgroup(struct ctx *c)
 int op_unshare(struct ctx *c, const struct op_unshare *op)
 {
     int err = (op->flags & ~NAMESPACE_FLAGS) != 0 ? -EINVAL : sys_unshare(op->flags);
-    return err < 0 ? step(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags) : 0;
+    return step(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags);
 }
 
 /*
@@ -439,5 +439,5 @@ int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
         return err;
     cleanup_fd int fd = proc_open_ns(c, "self", "time_for_children");
     err = fd < 0 ? fd : sys_setns(fd, CLONE_NEWTIME);
-    return err < 0 ? step(c, err, "enter the time namespace") : 0;
+    return step(c, err, "enter the time namespace");
 }

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 
 #define KEY_USR_SEARCH 0x00080000u
 #define ID_NONE UINT32_MAX
@@ -46,13 +47,14 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
         return 0;
     if (key < 0)
         return step(c, key, "join session keyring \"%s\"", op->name.s);
-    err = sys_keyctl(KEYCTL_DESCRIBE, (unsigned long)(unsigned)key, (unsigned long)(uintptr_t)text, sizeof text - 1);
+    unsigned long id = (unsigned)key;
+    err = sys_keyctl(KEYCTL_DESCRIBE, id, (unsigned long)(uintptr_t)text, sizeof text - 1);
     if (err < 0)
         return step(c, err, "describe session keyring \"%s\"", op->name.s);
     for (int field = 0; field < 3; field++)
         (void)strsep(&rest, ";");
-    err = rest == NULL ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, (unsigned long)(unsigned)key, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
-    return err < 0 ? step(c, err, "set the permissions of session keyring \"%s\"", op->name.s) : 0;
+    err = rest == NULL ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, id, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
+    return step(c, err, "set the permissions of session keyring \"%s\"", op->name.s);
 }
 
 /*
@@ -66,17 +68,17 @@ int op_sysctl(struct ctx *c, const struct op_sysctl *op)
 {
     cleanup_fd int settings = proc_open_at(c->proc, "sys", O_PATH | O_DIRECTORY);
     int err = settings < 0 ? settings : proc_write_at(settings, op->path.s, op->value.s, op->value.len);
-    return err < 0 ? step(c, err, "write sysctl \"%s\"", op->path.s) : 0;
+    return step(c, err, "write sysctl \"%s\"", op->path.s);
 }
 
 int op_hostname(struct ctx *c, const struct op_hostname *op)
 {
-    return sethostname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the host name to \"%s\"", op->name.s) : 0;
+    return step(c, sys_result(sethostname(op->name.s, op->name.len)), "set the host name to \"%s\"", op->name.s);
 }
 
 int op_domainname(struct ctx *c, const struct op_domainname *op)
 {
-    return setdomainname(op->name.s, op->name.len) < 0 ? step(c, -errno, "set the domain name to \"%s\"", op->name.s) : 0;
+    return step(c, sys_result(setdomainname(op->name.s, op->name.len)), "set the domain name to \"%s\"", op->name.s);
 }
 
 /* Any socket of the namespace will do (netdevice(7)). */
@@ -88,7 +90,7 @@ int op_loopback_up(struct ctx *c)
     lo.ifr_flags |= IFF_UP;
     if (err == 0)
         err = sys_ioctl(fd, SIOCSIFFLAGS, &lo);
-    return err < 0 ? step(c, err, "bring up \"lo\"") : 0;
+    return step(c, err, "bring up \"lo\"");
 }
 
 int op_umask(struct ctx *c, const struct op_umask *op)
@@ -100,32 +102,32 @@ int op_umask(struct ctx *c, const struct op_umask *op)
 
 int op_rlimit(struct ctx *c, const struct op_rlimit *op)
 {
-    const struct sys_rlimit limit = { .soft = op->soft, .hard = op->hard };
-    int err = sys_prlimit(op->resource, &limit, NULL);
-    return err < 0 ? step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft, (unsigned long long)op->hard) : 0;
+    const struct rlimit limit = { .rlim_cur = op->soft, .rlim_max = op->hard };
+    int err = sys_result(prlimit(0, (int)op->resource, &limit, NULL));
+    return step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft, (unsigned long long)op->hard);
 }
 
 int op_no_new_privs(struct ctx *c)
 {
-    int err = sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
-    return err < 0 ? step(c, err, "set no_new_privs") : 0;
+    return step(c, sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0), "set no_new_privs");
 }
 
 int op_apparmor(struct ctx *c, const struct op_apparmor *op)
 {
     char text[PATH_MAX];
     int size = snprintf(text, sizeof text, "exec %s", op->profile.s);
-    int err = size < 0 || (size_t)size >= sizeof text ? -ENAMETOOLONG : proc_write(c, "self/attr/apparmor/exec", text, (size_t)size);
+    bool fits = size >= 0 && (size_t)size < sizeof text;
+    int err = fits ? proc_write(c, "self/attr/apparmor/exec", text, (size_t)size) : -ENAMETOOLONG;
     if (err == -ENOENT)
         /* fallback: kernels before 5.8 have one directory for all modules */
         err = proc_write(c, "self/attr/exec", text, (size_t)size);
-    return err < 0 ? step(c, err, "apply apparmor profile \"%s\"", op->profile.s) : 0;
+    return step(c, err, "apply apparmor profile \"%s\"", op->profile.s);
 }
 
 int op_selinux(struct ctx *c, const struct op_selinux *op)
 {
     int err = proc_write(c, "self/attr/exec", op->label.s, op->label.len);
-    return err < 0 ? step(c, err, "apply selinux label \"%s\"", op->label.s) : 0;
+    return step(c, err, "apply selinux label \"%s\"", op->label.s);
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)
@@ -201,7 +203,7 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
     if (c->lent != 0)
         (void)set_caps(c, 0, 0);
     err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
-    return err < 0 ? step(c, err, "become undumpable again") : 0;
+    return step(c, err, "become undumpable again");
 }
 
 static int drop_bounding(struct ctx *c, uint64_t keep)
@@ -266,7 +268,7 @@ static int set_capabilities(struct ctx *c, const struct op_credentials *op)
                      cap_pair(now[0].effective, now[1].effective) != c->effective ||
                      cap_pair(now[0].inheritable, now[1].inheritable) != c->inheritable))
         err = -EPERM;
-    return err < 0 ? step(c, err, "set capabilities") : 0;
+    return step(c, err, "set capabilities");
 }
 
 /*
@@ -314,7 +316,7 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
 
 int op_personality(struct ctx *c, const struct op_personality *op)
 {
-    return personality(op->domain) < 0 ? step(c, -errno, "set personality 0x%x", op->domain) : 0;
+    return step(c, sys_result(personality(op->domain)), "set personality 0x%x", op->domain);
 }
 
 /* The kernel checks the rights of this process; a refusal is a failure. */
@@ -330,14 +332,13 @@ int op_scheduler(struct ctx *c, const struct op_scheduler *op)
         .sched_deadline = op->deadline,
         .sched_period = op->period,
     };
-    int err = sys_result(syscall(__NR_sched_setattr, 0, &attr, 0));
-    return err < 0 ? step(c, err, "set scheduler policy %u", op->policy) : 0;
+    return step(c, sys_result(syscall(__NR_sched_setattr, 0, &attr, 0)), "set scheduler policy %u", op->policy);
 }
 
 int op_io_priority(struct ctx *c, const struct op_io_priority *op)
 {
     int err = sys_result(syscall(__NR_ioprio_set, IOPRIO_WHO_PGRP, 0, op->value));
-    return err < 0 ? step(c, err, "set i/o priority 0x%x", op->value) : 0;
+    return step(c, err, "set i/o priority 0x%x", op->value);
 }
 
 /*
@@ -345,9 +346,9 @@ int op_io_priority(struct ctx *c, const struct op_io_priority *op)
  */
 int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
 {
-    bool some = op->nodes.len > 0;
-    int err = sys_result(syscall(__NR_set_mempolicy, op->mode, some ? op->nodes.p : NULL, some ? (unsigned long)op->nodes.len * 8 + 1 : 0));
-    return err < 0 ? step(c, err, "set memory policy 0x%x", op->mode) : 0;
+    unsigned long count = op->nodes.len > 0 ? (unsigned long)op->nodes.len * 8 + 1 : 0;
+    int err = sys_result(syscall(__NR_set_mempolicy, op->mode, count > 0 ? op->nodes.p : NULL, count));
+    return step(c, err, "set memory policy 0x%x", op->mode);
 }
 
 /*
@@ -364,7 +365,7 @@ static int set_affinity(struct ctx *c, const struct plan_bytes *mask)
         report_warning(c, "the CPU affinity of the runtime cannot be taken back");
         return 0;
     }
-    return err < 0 ? step(c, err, "set CPU affinity") : 0;
+    return step(c, err, "set CPU affinity");
 }
 
 int op_initial_affinity(struct ctx *c, const struct op_initial_affinity *op)

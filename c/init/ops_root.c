@@ -20,7 +20,7 @@ int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
     cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) : path_open(c->root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, (op->flags & MS_REC) != 0, 0, 0, op->flags & ~(uint32_t)MS_REC);
-    return err < 0 ? step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags) : 0;
+    return step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags);
 }
 
 /*
@@ -51,8 +51,8 @@ static int set_propagation_of_mount(int fd, uint64_t propagation)
  */
 static int bind_among_callers(int fd)
 {
-    cleanup_fd int tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
-    cleanup_fd int cover = tree < 0 ? tree : sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    cleanup_fd int tree = sys_clone_mount(fd, true);
+    cleanup_fd int cover = tree < 0 ? tree : sys_clone_mount(fd, false);
     int err = cover < 0 ? cover : sys_mount_setattr(tree, true, 0, 0, MS_SLAVE);
     if (err == 0)
         err = sys_attach(cover, fd);
@@ -70,7 +70,7 @@ static int bind_among_callers(int fd)
 static int bind_on_itself(int fd, uint32_t how)
 {
     int err = set_propagation_of_mount(fd, how == ROOTFS_HOW_SLAVE ? MS_SLAVE : MS_PRIVATE);
-    cleanup_fd int tree = err < 0 ? err : sys_open_tree(fd, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
+    cleanup_fd int tree = err < 0 ? err : sys_clone_mount(fd, true);
     if (tree == -EINVAL && how == ROOTFS_HOW_SLAVE)
         return bind_on_itself(fd, ROOTFS_HOW_PRIVATE);
     err = tree < 0 ? tree : sys_attach(tree, fd);
@@ -125,14 +125,14 @@ static int pivot(const struct ctx *c)
      * ".".
      */
     if (err == 0)
-        err = sys_pivot_root(".", ".");
+        err = sys_result(syscall(__NR_pivot_root, ".", "."));
     if (err == 0)
         err = sys_result(fchdir(old));
     if (err == 0)
         /* a slave, so that the detach does not propagate to the host */
-        err = sys_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL);
+        err = sys_mount(NULL, ".", MS_SLAVE | MS_REC);
     if (err == 0)
-        err = sys_umount(".", MNT_DETACH);
+        err = sys_result(syscall(__NR_umount2, ".", MNT_DETACH));
     return err;
 }
 
@@ -141,7 +141,7 @@ static void unescape(char *text)
 {
     char *out = text;
     for (const char *in = text; *in != 0;) {
-        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' && in[3] <= '7') {
+        if (in[0] == '\\' && strspn(in + 1, "01234567") >= 3) {
             *out++ = (char)((in[1] - '0') * 64 + (in[2] - '0') * 8 + (in[3] - '0'));
             in += 4;
         } else {
@@ -227,13 +227,13 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (err == 0 && op->mode != PIVOT_MODE_CHROOT)
         err = enter_root_of_mounts(c);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
-        err = sys_mount(NULL, "/", NULL, MS_SLAVE, NULL);
+        err = sys_mount(NULL, "/", MS_SLAVE);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = hide_host_mounts(c);
     if (err == 0)
         err = op->mode == PIVOT_MODE_PIVOT ? pivot(c) : sys_result(fchdir(c->root));
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
-        err = sys_mount(".", "/", NULL, MS_MOVE, NULL);
+        err = sys_mount(".", "/", MS_MOVE);
     if (err == 0 && op->mode != PIVOT_MODE_PIVOT)
         err = sys_result(chroot("."));
     if (err == 0)
@@ -243,14 +243,14 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     close_fd(&c->root);
     close_fd(&c->null);
     c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    return c->root < 0 ? step(c, c->root, "open the new root directory") : 0;
+    return step(c, c->root, "open the new root directory");
 }
 
 int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op)
 {
     cleanup_fd int fd = path_open(c->root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, false, MOUNT_ATTR_RDONLY, 0, 0);
-    return err < 0 ? step(c, err, "make the mount \"%s\" read-only", op->path.s) : 0;
+    return step(c, err, "make the mount \"%s\" read-only", op->path.s);
 }
 
 /*
@@ -265,18 +265,18 @@ int op_readonly_path(struct ctx *c, const struct op_readonly_path *op)
     cleanup_fd int target = path_open(c->root, op->path.s, O_PATH);
     if (target == -ENOENT)
         return 0;
-    cleanup_fd int tree = target < 0 ? target : sys_open_tree(target, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH | (unsigned)AT_RECURSIVE);
+    cleanup_fd int tree = target < 0 ? target : sys_clone_mount(target, true);
     int err = tree < 0 ? tree : sys_mount_setattr(tree, true, MOUNT_ATTR_RDONLY, 0, 0);
     if (err == 0)
         err = sys_attach(tree, target);
-    return err < 0 ? step(c, err, "make \"%s\" read-only", op->path.s) : 0;
+    return step(c, err, "make \"%s\" read-only", op->path.s);
 }
 
 /* The first directory gets a new tmpfs, the others clones of it: one superblock for all. */
 static int empty_directory(struct ctx *c, const char *path)
 {
     if (c->empty >= 0)
-        return sys_open_tree(c->empty, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+        return sys_clone_mount(c->empty, false);
     return mount_empty_tmpfs(c, path);
 }
 
@@ -299,7 +299,7 @@ int op_mask_path(struct ctx *c, const struct op_mask_path *op)
     int null = directory ? -1 : path_null_device(c);
     if (!directory && null < 0)
         return step(c, null, "mask \"%s\": no proper /dev/null", op->path.s);
-    cleanup_fd int cover = directory ? empty_directory(c, op->path.s) : sys_open_tree(null, "", OPEN_TREE_CLONE | (unsigned)AT_EMPTY_PATH);
+    cleanup_fd int cover = directory ? empty_directory(c, op->path.s) : sys_clone_mount(null, false);
     err = cover < 0 ? cover : sys_attach(cover, target);
     if (err < 0)
         return step(c, err, "mask \"%s\"", op->path.s);

@@ -204,7 +204,9 @@ static const char *check_op(struct order *order, const struct op *op, const stru
     case OP_EXEC:
         if (op->exec.fds > LIMIT_EXTRA_FDS_MAX)
             return "the program is to have too many fds";
-        return seen[OP_CGROUP_DIR] + seen[OP_CGROUP_TASKS] > 0 && seen[OP_WAIT_CGROUP] == 0 ? "a cgroup is joined but never waited for" : NULL;
+        if (seen[OP_CGROUP_DIR] + seen[OP_CGROUP_TASKS] > 0 && seen[OP_WAIT_CGROUP] == 0)
+            return "a cgroup is joined but never waited for";
+        return NULL;
     default:
         return NULL; /* the others may come anywhere on their side of the clone */
     }
@@ -222,7 +224,8 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
     uint32_t magic, hash, total, count;
     if (size > LIMIT_PLAN_MAX_BYTES)
         return refuse(ret_why, "the plan is too large", -E2BIG);
-    if (!take_u32(&in, &magic) || !take_u32(&in, &hash) || !take_u32(&in, &total) || !take_u32(&in, &count) || magic != PLAN_MAGIC)
+    bool head = take_u32(&in, &magic) && take_u32(&in, &hash) && take_u32(&in, &total) && take_u32(&in, &count);
+    if (!head || magic != PLAN_MAGIC)
         return refuse(ret_why, "this is no plan", -EINVAL);
     if (hash != PLAN_SCHEMA_HASH)
         return refuse(ret_why, "the plan is of another version than this helper", -EPROTONOSUPPORT);

@@ -101,12 +101,15 @@ void report_line(const struct ctx *c, int err)
 }
 
 /*
- * Stores what failed and returns the errno: `return step(c, err, "mount ...")`. c->failure says
- * whether the text is a part or a complete sentence.
+ * Ends a step of an operation: `return step(c, err, "mount ...")`. For an errno stores what failed
+ * and returns the errno, for any other result returns 0. c->failure says whether the text is a part
+ * or a complete sentence.
  */
 int step(struct ctx *c, int err, const char *format, ...)
 {
     va_list args;
+    if (err >= 0)
+        return 0;
     va_start(args, format);
     (void)vsnprintf(c->step, sizeof c->step, format, args);
     va_end(args);

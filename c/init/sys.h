@@ -108,9 +108,16 @@ static inline void sys_close_from(unsigned first)
             (void)close((int)fd);
 }
 
-static inline int sys_open_tree(int dir, const char *path, unsigned flags)
+/* Clones the mount at `path` as a detached tree. */
+static inline int sys_clone_tree(int dir, const char *path, unsigned flags)
 {
-    return sys_result(syscall(__NR_open_tree, dir, path, flags | OPEN_TREE_CLOEXEC));
+    return sys_result(syscall(__NR_open_tree, dir, path, flags | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+}
+
+/* Clones the mount of `fd` as a detached tree, with its submounts if `recursive`. */
+static inline int sys_clone_mount(int fd, bool recursive)
+{
+    return sys_clone_tree(fd, "", (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0));
 }
 
 static inline int sys_fsopen(const char *type)
@@ -136,35 +143,23 @@ static inline int sys_attach(int tree, int target)
     return sys_result(syscall(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
-/* Changes attributes or propagation of the mount whose root is `fd`. */
+/* Changes the mount whose root is `fd`, with its submounts if `recursive`. */
+static inline int sys_mount_attr(int fd, bool recursive, struct mount_attr attr)
+{
+    unsigned flags = (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0);
+    return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
+}
+
+/* The same for attributes or propagation. */
 static inline int sys_mount_setattr(int fd, bool recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
-    struct mount_attr attr = { .attr_set = set, .attr_clr = clear, .propagation = propagation };
-    unsigned flags = (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0);
-    return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
+    return sys_mount_attr(fd, recursive, (struct mount_attr){ set, clear, propagation, 0 });
 }
 
-/* Maps the ids of the detached tree `fd` by the maps of a user namespace. */
-static inline int sys_mount_idmap(int fd, bool recursive, int user_namespace)
+/* Moves a mount, or changes a propagation. */
+static inline int sys_mount(const char *source, const char *target, unsigned long flags)
 {
-    struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user_namespace };
-    unsigned flags = (unsigned)AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0);
-    return sys_result(syscall(__NR_mount_setattr, fd, "", flags, &attr, sizeof attr));
-}
-
-static inline int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
-{
-    return sys_result(syscall(__NR_mount, source, target, type, flags, data));
-}
-
-static inline int sys_umount(const char *target, int flags)
-{
-    return sys_result(syscall(__NR_umount2, target, flags));
-}
-
-static inline int sys_pivot_root(const char *root, const char *old)
-{
-    return sys_result(syscall(__NR_pivot_root, root, old));
+    return sys_result(syscall(__NR_mount, source, target, NULL, flags, NULL));
 }
 
 static inline int sys_clone3(struct clone_args *args)
@@ -180,11 +175,6 @@ static inline int sys_setns(int fd, uint64_t type)
 static inline int sys_unshare(uint64_t flags)
 {
     return sys_result(syscall(__NR_unshare, (unsigned long)flags));
-}
-
-static inline int sys_pidfd_open(uint32_t pid)
-{
-    return sys_result(syscall(__NR_pidfd_open, (pid_t)pid, 0));
 }
 
 static inline int sys_setresuid(uint32_t uid)
@@ -215,13 +205,6 @@ static inline int sys_capset(struct __user_cap_data_struct data[2])
     return sys_result(syscall(__NR_capset, &header, data));
 }
 
-struct sys_rlimit { uint64_t soft, hard; };
-
-static inline int sys_prlimit(uint32_t resource, const struct sys_rlimit *set, struct sys_rlimit *ret_old)
-{
-    return sys_result(syscall(__NR_prlimit64, 0, resource, set, ret_old));
-}
-
 static inline int sys_prctl(int option, unsigned long a, unsigned long b)
 {
     return sys_result(prctl(option, a, b, 0UL, 0UL));
@@ -238,14 +221,20 @@ static inline int sys_ioctl(int fd, unsigned request, void *argument)
     return sys_result(syscall(__NR_ioctl, fd, request, argument));
 }
 
+/* The control data of a message with at most two fds. */
+union sys_fds {
+    struct cmsghdr head;
+    uint8_t bytes[CMSG_SPACE(2 * sizeof(int))];
+};
+
 /* Sends bytes and at most two fds in one message. */
 static inline int sys_send_fds(int socket, const void *bytes, size_t size, const int *fds, size_t count)
 {
-    union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(2 * sizeof(int))]; } control = { .head = {
-        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int)) } };
+    union sys_fds control = { .head = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
     struct iovec data = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = size };
     struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
     if (count > 0) {
+        control.head.cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
         memcpy(CMSG_DATA(&control.head), fds, count * sizeof(int));
         message.msg_control = &control;
         message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
@@ -263,7 +252,7 @@ static inline int sys_send_fds(int socket, const void *bytes, size_t size, const
  */
 static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int fds[2])
 {
-    union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(2 * sizeof(int))]; } control;
+    union sys_fds control;
     struct iovec data = { .iov_base = bytes, .iov_len = size };
     struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
     ssize_t got;
