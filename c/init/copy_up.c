@@ -37,7 +37,7 @@ static int copy_content(int in, int out)
  */
 static int copy_attributes(int to, const char *name, const struct stat *st)
 {
-    const struct timespec times[2] = { st->st_atim, st->st_mtim };
+    const struct timespec times[2] = {st->st_atim, st->st_mtim};
     int err = sys_result(fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW));
     if (err == 0 && !S_ISLNK(st->st_mode))
         err = sys_result(fchmodat(to, name, st->st_mode & 07777, 0));

@@ -60,12 +60,12 @@ static void ending_signal(int signal_number)
  */
 static void reset_signals(void)
 {
-    static const int ending_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+    static const int ending_signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     static const unsigned long standard[8]; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number < NSIG; number++)
         (void)syscall(__NR_rt_sigaction, number, standard, NULL, (NSIG - 1) / 8);
-    struct sigaction caught = { .sa_handler = caught_signal, .sa_flags = SA_RESTART };
-    struct sigaction ending = { .sa_handler = ending_signal };
+    struct sigaction caught = {.sa_handler = caught_signal, .sa_flags = SA_RESTART};
+    struct sigaction ending = {.sa_handler = ending_signal};
     (void)sigaction(SIGPIPE, &caught, NULL);
     (void)sigaction(SIGCHLD, &caught, NULL);
     for (size_t i = 0; i < sizeof ending_signals / sizeof *ending_signals; i++)
@@ -88,12 +88,13 @@ static int prepare(struct ctx *c)
     if (err < 0)
         return step(c, err, "become undumpable");
     /* the kernel would otherwise show the number of the fd that was executed */
-    (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t)"ts-init", 0);
+    (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t) "ts-init", 0);
     /* a process of the container must not keep the runtime's working directory */
     if (chdir("/") < 0)
         return step(c, -errno, "chdir to \"/\"");
     struct __user_cap_data_struct caps[2];
-    c->dumpable_for_runtime = sys_capget(caps) < 0 || (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
+    c->dumpable_for_runtime = sys_capget(caps) < 0 ||
+                              (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
     reset_signals();
     (void)umask(022);
     for (int fd = 0; fd <= FD_STATUS; fd++)
@@ -115,7 +116,8 @@ static int read_plan(struct ctx *c, struct plan *ret)
     struct stat st;
     int err = sys_fstat(FD_PLAN, &st);
     if (err < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || st.st_size > (off_t)LIMIT_PLAN_MAX_BYTES)
-        return step(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes", LIMIT_PLAN_MAX_BYTES);
+        return step(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes",
+                    LIMIT_PLAN_MAX_BYTES);
     size_t size = (size_t)st.st_size;
     uint8_t *bytes = malloc(size + 1);
     ssize_t got = bytes != NULL ? pread(FD_PLAN, bytes, size, 0) : -1;
@@ -254,7 +256,7 @@ static int fail(struct ctx *c, int err)
 int main(void)
 {
     struct plan plan;
-    struct ctx c = { .plan = &plan, .at = UINT32_MAX, .status = FD_STATUS, .console = FD_CONSOLE };
+    struct ctx c = {.plan = &plan, .at = UINT32_MAX, .status = FD_STATUS, .console = FD_CONSOLE};
     c.proc = c.own_fds = c.root = c.fifo = c.sync = c.agent = c.null = c.empty = -1;
     c.cgroup_dir.fd = c.cgroup_procs = -1;
     int err = prepare(&c);

@@ -24,40 +24,40 @@ struct held {
 
 struct ctx {
     const struct plan *plan;
-    uint32_t at;     /* index of the running operation; UINT32_MAX before the first */
-    int proc;        /* the host's /proc, verified; -1 once proc_narrow has closed it */
-    int own_fds;     /* /proc/self/fd, of the container's procfs if that is usable */
-    int root;        /* the container's root directory; paths of the plan start here */
-    int fifo;        /* the exec fifo, until the start was taken */
-    int sync;        /* socket between stage 0 and the container side */
-    int agent;       /* container side: socket to the host agent, until its last use */
-    int status;      /* the status socket, then the exec fifo */
+    uint32_t at; /* index of the running operation; UINT32_MAX before the first */
+    int proc;    /* the host's /proc, verified; -1 once proc_narrow has closed it */
+    int own_fds; /* /proc/self/fd, of the container's procfs if that is usable */
+    int root;    /* the container's root directory; paths of the plan start here */
+    int fifo;    /* the exec fifo, until the start was taken */
+    int sync;    /* socket between stage 0 and the container side */
+    int agent;   /* container side: socket to the host agent, until its last use */
+    int status;  /* the status socket, then the exec fifo */
     int console;
-    int null;        /* the root's /dev/null, verified, O_PATH */
-    int empty;       /* the read-only tmpfs that masks directories, if any */
-    bool container;  /* this process is the container side */
-    bool announced;  /* container side: stage 0 has reported its pid */
+    int null;       /* the root's /dev/null, verified, O_PATH */
+    int empty;      /* the read-only tmpfs that masks directories, if any */
+    bool container; /* this process is the container side */
+    bool announced; /* container side: stage 0 has reported its pid */
     bool cwd_done;
-    bool strangers;  /* it has joined a user namespace, whose processes may have power over it */
-    bool new_user;   /* the container side is in a user namespace made for it */
+    bool strangers;            /* it has joined a user namespace, whose processes may have power over it */
+    bool new_user;             /* the container side is in a user namespace made for it */
     bool dumpable_for_runtime; /* a runtime without CAP_SYS_PTRACE: pidfd_getfd needs this */
     uint64_t permitted, effective, inheritable; /* the sets that the program gets */
-    uint64_t lent;             /* permitted besides, until the filter is loaded */
-    const char *root_path;                   /* of the rootfs op, for messages */
-    struct held cgroup_dir;                  /* fd -1: none */
-    int cgroup_procs;                        /* its cgroup.procs, or the errno of opening it */
+    uint64_t lent;                              /* permitted besides, until the filter is loaded */
+    const char *root_path;                      /* of the rootfs op, for messages */
+    struct held cgroup_dir;                     /* fd -1: none */
+    int cgroup_procs;                           /* its cgroup.procs, or the errno of opening it */
     struct held cgroups[LIMIT_CGROUPS_MAX];
     uint32_t cgroup_count;
     struct held namespaces[LIMIT_NAMESPACES_MAX];
     uint32_t namespace_count;
-    pid_t child;                             /* stage 0: the container process */
-    pid_t agent_pid;                         /* stage 0: the host agent, its own child */
-    bool plain_clone;                        /* stage 0: the child is not in cgroup_dir yet */
+    pid_t child;      /* stage 0: the container process */
+    pid_t agent_pid;  /* stage 0: the host agent, its own child */
+    bool plain_clone; /* stage 0: the child is not in cgroup_dir yet */
     const struct op_program *program;
     char executable[PATH_MAX];
     char home[PATH_MAX + 8];
-    uint32_t failure;                        /* FAILURE_*: what kind of text `step` is */
-    char step[LIMIT_STEP_MAX_BYTES];         /* what failed, in words */
+    uint32_t failure;                /* FAILURE_*: what kind of text `step` is */
+    char step[LIMIT_STEP_MAX_BYTES]; /* what failed, in words */
 };
 
 /* report.c */

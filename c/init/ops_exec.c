@@ -118,7 +118,7 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
  */
 static void keep_few(struct ctx *c, unsigned first)
 {
-    const int kept[] = { c->status, c->sync, c->fifo };
+    const int kept[] = {c->status, c->sync, c->fifo};
     for (unsigned next = 0; next != ~0U; first = next + 1) {
         next = ~0U;
         for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
@@ -177,7 +177,8 @@ int op_program(struct ctx *c, const struct op_program *op)
         err = -ENAMETOOLONG;
     /* tools look for the words of execve, and of Go */
     if (err == -EISDIR || err == -EACCES)
-        return step(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "", reason(-EACCES, text));
+        return step(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "",
+                    reason(-EACCES, text));
     return err < 0 ? step(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
 }
 

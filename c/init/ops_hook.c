@@ -38,8 +38,8 @@ struct hook {
     int status;
     bool timed_out;
     struct pollfd ours[PIPES + 1]; /* the last one is the status socket */
-    struct plan_str state[3]; /* what is left to be written of each part */
-    unsigned part; /* the part of the state that is being written */
+    struct plan_str state[3];      /* what is left to be written of each part */
+    unsigned part;                 /* the part of the state that is being written */
     struct tail tails[PIPES];
 };
 
@@ -101,7 +101,7 @@ static void read_output(struct hook *h, int which)
 
 static int64_t now_ns(void)
 {
-    struct timespec now = { 0 };
+    struct timespec now = {0};
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
@@ -137,7 +137,7 @@ static int serve_hook(struct hook *h, uint32_t timeout)
             ended = got == h->pid;
             left = ended ? 0 : left;
         }
-        struct timespec wait = { .tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000) };
+        struct timespec wait = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
         int ready = ppoll(h->ours, PIPES + 1, ended || timeout > 0 ? &wait : NULL, &none);
         if (ready < 0 && errno != EINTR)
             return -errno;
@@ -166,7 +166,8 @@ static int serve_hook(struct hook *h, uint32_t timeout)
  *   container is started it dies with its parent, which may be killed where no pid namespace and no
  *   cgroup would end it.
  */
-static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char *path, char **argv, char **env, int pipes[PIPES][2])
+static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char *path, char **argv, char **env,
+                                  int pipes[PIPES][2])
 {
     sigset_t none;
     (void)sigemptyset(&none);
@@ -190,7 +191,7 @@ static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char 
 
 static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook *op)
 {
-    char *alone[] = { (char *)(uintptr_t)op->path.s, NULL };
+    char *alone[] = {(char *)(uintptr_t)op->path.s, NULL};
     bool as_program = op->env.count == 1 && op->env.v[0][0] == 0;
     char **argv = op->args.count > 0 ? op->args.v : alone;
     char **env = as_program && c->program != NULL ? c->program->env.v : op->env.v;
@@ -204,7 +205,7 @@ static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook 
     if (h->pid == 0)
         become_hook(c, self, op->path.s, argv, env, pipes);
     for (int i = 0; i < made; i++) {
-        h->ours[i] = (struct pollfd){ .fd = pipes[i][i == IN ? 1 : 0], .events = i == IN ? POLLOUT : POLLIN };
+        h->ours[i] = (struct pollfd){.fd = pipes[i][i == IN ? 1 : 0], .events = i == IN ? POLLOUT : POLLIN};
         (void)close(pipes[i][i == IN ? 0 : 1]);
     }
     return h->pid < 0 ? h->pid : 0;
@@ -219,7 +220,8 @@ static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int 
     char text[64], why[96];
     if (err == 0 && h->tails[UNEXECUTED].size == sizeof err) {
         memcpy(&err, h->tails[UNEXECUTED].text, sizeof err);
-        return step(c, err, "error running %s hook #%u: exec %s: %s", op->name.s, op->index, op->path.s, reason(err, text));
+        return step(c, err, "error running %s hook #%u: exec %s: %s", op->name.s, op->index, op->path.s,
+                    reason(err, text));
     }
     if (err < 0)
         return step(c, err, "error running %s hook #%u: %s", op->name.s, op->index, reason(err, text));
@@ -231,8 +233,8 @@ static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int 
         (void)snprintf(why, sizeof why, "signal: %s", words(strsignal(WTERMSIG(h->status)), text));
     else
         (void)snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(h->status));
-    return step(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s", op->name.s, op->index, why,
-        tail_text(&h->tails[OUT]), tail_text(&h->tails[ERR]));
+    return step(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s",
+                op->name.s, op->index, why, tail_text(&h->tails[OUT]), tail_text(&h->tails[ERR]));
 }
 
 int op_hook(struct ctx *c, const struct op_hook *op)
@@ -242,10 +244,10 @@ int op_hook(struct ctx *c, const struct op_hook *op)
     if (await_announced(c) < 0) /* the runtime must know this process first */
         return STOP;
     uint32_t size = (uint32_t)snprintf(pid, sizeof pid, "%d", (int)getpid());
-    struct hook h = { .state = { op->state_head, { .s = pid, .len = size }, op->state_tail } };
+    struct hook h = {.state = {op->state_head, {.s = pid, .len = size}, op->state_tail}};
     for (int i = 0; i < PIPES; i++)
         h.ours[i].fd = -1;
-    h.ours[PIPES] = (struct pollfd){ .fd = c->fifo >= 0 ? c->status : -1, .events = POLLRDHUP };
+    h.ours[PIPES] = (struct pollfd){.fd = c->fifo >= 0 ? c->status : -1, .events = POLLRDHUP};
     (void)sigemptyset(&child_ended);
     (void)sigaddset(&child_ended, SIGCHLD);
     int err = sys_result(sigprocmask(SIG_BLOCK, &child_ended, &before));

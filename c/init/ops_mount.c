@@ -46,7 +46,8 @@ static int configure(struct ctx *c, int fs, const struct plan_strs *options, con
         if (err == 0) {
             memcpy(key, option, size);
             key[size] = 0;
-            err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value != NULL ? value + 1 : NULL);
+            err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key,
+                               value != NULL ? value + 1 : NULL);
         }
         if (err < 0)
             return refused(c, fs, err, what, option);
@@ -55,8 +56,8 @@ static int configure(struct ctx *c, int fs, const struct plan_strs *options, con
 }
 
 /* Makes a file system that is mounted nowhere. Returns its fd. */
-static int make_file_system(struct ctx *c, const char *type, const char *source, const struct plan_strs *options, int mode, unsigned attributes,
-    const char *what)
+static int make_file_system(struct ctx *c, const char *type, const char *source, const struct plan_strs *options,
+                            int mode, unsigned attributes, const char *what)
 {
     char text[16];
     cleanup_fd int fs = sys_fsopen(type);
@@ -84,9 +85,10 @@ static int make_file_system(struct ctx *c, const char *type, const char *source,
 /* Makes a detached tmpfs that is and stays empty. */
 int mount_empty_tmpfs(struct ctx *c, const char *what)
 {
-    static char *options[] = { "nr_blocks=1", "nr_inodes=1", "mode=755", NULL };
-    const struct plan_strs list = { .v = options, .count = 3 };
-    return make_file_system(c, "tmpfs", "tmpfs", &list, -1, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, what);
+    static char *options[] = {"nr_blocks=1", "nr_inodes=1", "mode=755", NULL};
+    const struct plan_strs list = {.v = options, .count = 3};
+    return make_file_system(c, "tmpfs", "tmpfs", &list, -1,
+                            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, what);
 }
 
 /*
@@ -114,7 +116,7 @@ static int open_source(struct ctx *c, const struct op_mount *op, const char *wha
 
 static int open_target(struct ctx *c, const struct op_mount *op, const char *what, bool directory, bool *ret_made)
 {
-    struct stat st, root = { 0 };
+    struct stat st, root = {0};
     bool plain = (op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0;
     cleanup_fd int target = plain ? path_make_plain_directory(c->root, op->target.s, ret_made) :
                                     path_make(c->root, op->target.s, directory ? LAST_DIRECTORY : LAST_FILE, ret_made);

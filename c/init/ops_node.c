@@ -130,7 +130,8 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     int err = sys_ioctl(master, TIOCSPTLCK, &unlock);
     if (err == 0)
         err = sys_ioctl(master, TIOCGPTN, &number);
-    cleanup_fd int slave = err < 0 ? err : sys_ioctl(master, TIOCGPTPEER, (void *)(uintptr_t)(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    cleanup_fd int slave = err < 0 ? err :
+                                     sys_ioctl(master, TIOCGPTPEER, (void *)(uintptr_t)(O_RDWR | O_NOCTTY | O_CLOEXEC));
     err = slave < 0 ? slave : sys_fstat(slave, &st);
     if (err == 0 && (!S_ISCHR(st.st_mode) || major(st.st_rdev) < 136 || major(st.st_rdev) > 143))
         err = -ENODEV;
@@ -139,7 +140,7 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     if (st.st_uid != op->uid && fchown(slave, op->uid, (gid_t)-1) < 0)
         return step(c, -errno, "give the terminal to uid %u", op->uid);
     if (op->width != 0 && op->height != 0) {
-        struct winsize window = { .ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height };
+        struct winsize window = {.ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height};
         err = sys_ioctl(slave, TIOCSWINSZ, &window);
         if (err < 0)
             return step(c, err, "size the terminal");

@@ -46,7 +46,7 @@ int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op)
     int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0)
         return step(c, fd, "open cgroup \"%s\"", op->path.s);
-    c->cgroup_dir = (struct held){ .fd = fd, .op = c->at };
+    c->cgroup_dir = (struct held){.fd = fd, .op = c->at};
     c->cgroup_procs = sys_openat(fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
     return 0;
 }
@@ -56,7 +56,7 @@ int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op)
     int fd = sys_openat(AT_FDCWD, op->path.s, O_WRONLY | O_NOFOLLOW, 0);
     if (fd < 0)
         return step(c, fd, "open cgroup \"%s\"", op->path.s);
-    c->cgroups[c->cgroup_count++] = (struct held){ .fd = fd, .op = c->at };
+    c->cgroups[c->cgroup_count++] = (struct held){.fd = fd, .op = c->at};
     return 0;
 }
 
@@ -94,7 +94,7 @@ int op_open_ns(struct ctx *c, const struct op_open_ns *op)
     int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (fd < 0)
         return step(c, fd, "open namespace \"%s\"", op->path.s);
-    c->namespaces[c->namespace_count++] = (struct held){ .fd = fd, .op = c->at, .type = op->type };
+    c->namespaces[c->namespace_count++] = (struct held){.fd = fd, .op = c->at, .type = op->type};
     return 0;
 }
 
@@ -294,7 +294,7 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return step(c, -errno, "make a socket pair");
-    struct clone_args args = { .flags = CLONE_PARENT | op->flags };
+    struct clone_args args = {.flags = CLONE_PARENT | op->flags};
     struct clone_args into = args;
     int pid = -EOPNOTSUPP;
     bool visible = op->runtime_maps != 0 && geteuid() != 0;

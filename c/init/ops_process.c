@@ -84,7 +84,7 @@ int op_domainname(struct ctx *c, const struct op_domainname *op)
 /* Any socket of the namespace will do (netdevice(7)). */
 int op_loopback_up(struct ctx *c)
 {
-    struct ifreq lo = { .ifr_name = "lo" };
+    struct ifreq lo = {.ifr_name = "lo"};
     cleanup_fd int fd = sys_result(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     int err = fd < 0 ? fd : sys_ioctl(fd, SIOCGIFFLAGS, &lo);
     lo.ifr_flags |= IFF_UP;
@@ -102,9 +102,10 @@ int op_umask(struct ctx *c, const struct op_umask *op)
 
 int op_rlimit(struct ctx *c, const struct op_rlimit *op)
 {
-    const struct rlimit limit = { .rlim_cur = op->soft, .rlim_max = op->hard };
+    const struct rlimit limit = {.rlim_cur = op->soft, .rlim_max = op->hard};
     int err = sys_result(prlimit(0, (int)op->resource, &limit, NULL));
-    return step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft, (unsigned long long)op->hard);
+    return step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft,
+                (unsigned long long)op->hard);
 }
 
 int op_no_new_privs(struct ctx *c)
@@ -192,7 +193,7 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
         return step(c, err, "become dumpable for the seccomp listener");
     if (c->lent != 0)
         (void)set_caps(c, c->lent, c->lent);
-    struct sock_fprog program = { .len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p };
+    struct sock_fprog program = {.len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p};
     err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
     if (err > 0 && !listen) /* with TSYNC: the id of a thread that could not be synchronized */
         err = -ESRCH;
@@ -258,7 +259,8 @@ static int set_capabilities(struct ctx *c, const struct op_credentials *op)
     c->effective = op->effective & c->permitted;
     c->inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
     c->lent = (op->flags & CREDENTIALS_LEND_ADMIN) != 0 ? held & (uint64_t)1 << CAP_SYS_ADMIN : 0;
-    uint64_t missing = (op->permitted & ~c->permitted) | (op->effective & ~c->effective) | (op->inheritable & ~c->inheritable);
+    uint64_t missing = (op->permitted & ~c->permitted) | (op->effective & ~c->effective) |
+                       (op->inheritable & ~c->inheritable);
     if (missing != 0)
         report_warning(c, "capabilities 0x%llx cannot be granted", (unsigned long long)missing);
     err = set_caps(c, c->lent, 0);

@@ -18,7 +18,8 @@
  */
 int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
-    cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) : path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) :
+                                               path_open(c->root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, (op->flags & MS_REC) != 0, 0, 0, op->flags & ~(uint32_t)MS_REC);
     return step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags);
 }
@@ -215,7 +216,7 @@ static int hide_host_mounts(struct ctx *c)
  */
 int op_pivot(struct ctx *c, const struct op_pivot *op)
 {
-    static const char *const names[] = { "pivot_root", "move the root", "chroot" };
+    static const char *const names[] = {"pivot_root", "move the root", "chroot"};
     if (op->mode > PIVOT_MODE_CHROOT)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);

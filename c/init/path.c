@@ -103,7 +103,8 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
         int flags = O_PATH | O_NOFOLLOW | (file ? 0 : O_DIRECTORY);
         int next = sys_openat(at, name, flags, 0);
         if (next == -ENOENT) {
-            int made_fd = file ? sys_openat(at, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, 0644) : sys_result(mkdirat(at, name, 0755));
+            int made_fd = file ? sys_openat(at, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, 0644) :
+                                 sys_result(mkdirat(at, name, 0755));
             if (made_fd < 0 && made_fd != -EEXIST)
                 return made_fd;
             made = made_fd >= 0;

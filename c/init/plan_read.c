@@ -45,7 +45,7 @@ static bool take_bytes(struct cursor *in, struct plan_bytes *ret)
     uint32_t size;
     if (!take_u32(in, &size) || left(in) < size)
         return false;
-    *ret = (struct plan_bytes){ .p = in->at, .len = size };
+    *ret = (struct plan_bytes){.p = in->at, .len = size};
     in->at += size;
     return true;
 }
@@ -59,7 +59,7 @@ static bool take_str(struct cursor *in, struct plan_str *ret)
     if (memchr(text.p, 0, text.len) != NULL)
         return false;
     in->at++;
-    *ret = (struct plan_str){ .s = (const char *)text.p, .len = text.len };
+    *ret = (struct plan_str){.s = (const char *)text.p, .len = text.len};
     return true;
 }
 
@@ -80,7 +80,7 @@ static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers
         if (vector != NULL)
             vector[i] = (char *)(uintptr_t)item.s;
     }
-    *ret = (struct plan_strs){ .v = vector, .count = count };
+    *ret = (struct plan_strs){.v = vector, .count = count};
     *count_pointers += (size_t)count + 2;
     if (pointers != NULL)
         *pointers += (size_t)count + 2;
@@ -92,14 +92,14 @@ static bool take_u32s(struct cursor *in, struct plan_u32s *ret)
     uint32_t count;
     if (!take_u32(in, &count) || left(in) / 4 < count)
         return false;
-    *ret = (struct plan_u32s){ .p = in->at, .count = count };
+    *ret = (struct plan_u32s){.p = in->at, .count = count};
     in->at += (size_t)count * 4;
     return true;
 }
 
 uint32_t plan_u32_at(const struct plan_u32s *list, uint32_t index)
 {
-    struct cursor in = { list->p + (size_t)index * 4, list->p + (size_t)index * 4 + 4 };
+    struct cursor in = {list->p + (size_t)index * 4, list->p + (size_t)index * 4 + 4};
     uint32_t value = 0;
     (void)take_u32(&in, &value);
     return value;
@@ -147,8 +147,8 @@ static const struct op_schema *take_op(struct cursor *in, struct op *ret, char *
     const struct op_schema *schema = plan_schema((uint16_t)head);
     if (schema == NULL)
         return NULL;
-    struct cursor args = { in->at, start + size };
-    *ret = (struct op){ .code = (uint16_t)head };
+    struct cursor args = {in->at, start + size};
+    *ret = (struct op){.code = (uint16_t)head};
     for (uint8_t i = 0; i < schema->nargs; i++)
         if (!take_arg(&args, schema->args[i].kind, (uint8_t *)ret + schema->args[i].offset, pointers, count_pointers))
             return NULL;
@@ -220,7 +220,7 @@ static int refuse(const char **ret_why, const char *why, int err)
 
 int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char **ret_why)
 {
-    struct cursor in = { bytes, bytes + size };
+    struct cursor in = {bytes, bytes + size};
     uint32_t magic, hash, total, count;
     if (size > LIMIT_PLAN_MAX_BYTES)
         return refuse(ret_why, "the plan is too large", -E2BIG);
@@ -235,7 +235,7 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
         return refuse(ret_why, "the plan has too many operations", -EINVAL);
 
     struct cursor check = in;
-    struct order order = { 0 };
+    struct order order = {0};
     size_t pointer_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct op op;
@@ -249,7 +249,7 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
     if (check.at != check.end || order.seen[OP_PROGRAM] == 0)
         return refuse(ret_why, "the plan has a tail or no program", -EINVAL);
 
-    struct plan plan = { .count = count };
+    struct plan plan = {.count = count};
     plan.ops = calloc(count, sizeof *plan.ops);
     plan.pointers = calloc(pointer_count, sizeof *plan.pointers);
     if (plan.ops == NULL || plan.pointers == NULL) {
@@ -269,5 +269,5 @@ void plan_free(struct plan *plan)
     free(plan->ops);
     free(plan->pointers);
     free(plan->bytes);
-    *plan = (struct plan){ 0 };
+    *plan = (struct plan){0};
 }

@@ -73,12 +73,12 @@ void report_warning(struct ctx *c, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    (void)send_record(c, RECORD_LOG, &(uint32_t){ 1 }, 1, text);
+    (void)send_record(c, RECORD_LOG, &(uint32_t){1}, 1, text);
 }
 
 int report_failed(struct ctx *c, int err)
 {
-    uint32_t words[3] = { c->at, (uint32_t)-err, c->failure };
+    uint32_t words[3] = {c->at, (uint32_t)-err, c->failure};
     return send_record(c, RECORD_FAILED, words, 3, c->step);
 }
 

@@ -32,8 +32,9 @@
 #define MNT_DETACH 2
 #endif
 
-#define NAMESPACE_FLAGS \
-    ((uint64_t)(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWTIME))
+#define NAMESPACE_FLAGS                                                                                      \
+    ((uint64_t)(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | \
+                CLONE_NEWNET | CLONE_NEWTIME))
 
 /*
  * Closes an fd at the end of its variable's scope and keeps errno. close is never retried: after
@@ -67,7 +68,7 @@ static inline int sys_result(long result)
  */
 static inline int sys_openat2(int dir, const char *path, int flags, unsigned mode, uint64_t resolve)
 {
-    struct open_how how = { .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC), .mode = mode, .resolve = resolve };
+    struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC), .mode = mode, .resolve = resolve};
     int fd = -EAGAIN;
     for (int i = 0; i < 128 && (fd == -EAGAIN || fd == -EINTR); i++)
         fd = sys_result(syscall(__NR_openat2, dir, path, &how, sizeof how));
@@ -140,7 +141,8 @@ static inline int sys_fsmount(int fs, unsigned attributes)
  */
 static inline int sys_attach(int tree, int target)
 {
-    return sys_result(syscall(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+    return sys_result(
+        syscall(__NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
 /* Changes the mount whose root is `fd`, with its submounts if `recursive`. */
@@ -153,7 +155,7 @@ static inline int sys_mount_attr(int fd, bool recursive, struct mount_attr attr)
 /* The same for attributes or propagation. */
 static inline int sys_mount_setattr(int fd, bool recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
-    return sys_mount_attr(fd, recursive, (struct mount_attr){ set, clear, propagation, 0 });
+    return sys_mount_attr(fd, recursive, (struct mount_attr){set, clear, propagation, 0});
 }
 
 /* Moves a mount, or changes a propagation. */
@@ -195,13 +197,13 @@ static inline int sys_setgroups(size_t count, const void *groups)
 
 static inline int sys_capget(struct __user_cap_data_struct data[2])
 {
-    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3, .pid = 0 };
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     return sys_result(syscall(__NR_capget, &header, data));
 }
 
 static inline int sys_capset(struct __user_cap_data_struct data[2])
 {
-    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3, .pid = 0 };
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     return sys_result(syscall(__NR_capset, &header, data));
 }
 
@@ -230,9 +232,9 @@ union sys_fds {
 /* Sends bytes and at most two fds in one message. */
 static inline int sys_send_fds(int socket, const void *bytes, size_t size, const int *fds, size_t count)
 {
-    union sys_fds control = { .head = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-    struct iovec data = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = size };
-    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+    union sys_fds control = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec data = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     if (count > 0) {
         control.head.cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
         memcpy(CMSG_DATA(&control.head), fds, count * sizeof(int));
@@ -253,8 +255,9 @@ static inline int sys_send_fds(int socket, const void *bytes, size_t size, const
 static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int fds[2])
 {
     union sys_fds control;
-    struct iovec data = { .iov_base = bytes, .iov_len = size };
-    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    struct iovec data = {.iov_base = bytes, .iov_len = size};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t got;
     do {
         got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
@@ -262,7 +265,8 @@ static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int 
     if (got < 0)
         return -errno;
     const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS && head->cmsg_len <= CMSG_LEN(2 * sizeof(int)))
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+        head->cmsg_len <= CMSG_LEN(2 * sizeof(int)))
         memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
     return got;
 }
