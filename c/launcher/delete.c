@@ -56,7 +56,8 @@ static void remove_sockets(const struct settings *settings, const char *bundle, 
         return;
     path = socket_path(settings, NULL);
     socket_remove_of(path, recorded);
-    if (!read_note(bundle, ADDRESS_FILE, &address) || strncmp(address.bytes, UNIX_SCHEME "/", strlen(UNIX_SCHEME "/")) != 0)
+    if (!read_note(bundle, ADDRESS_FILE, &address) ||
+        strncmp(address.bytes, UNIX_SCHEME "/", strlen(UNIX_SCHEME "/")) != 0)
         return;
     address.bytes[strcspn(address.bytes, "\n")] = '\0';
     at = address.bytes + strlen(UNIX_SCHEME);

@@ -17,7 +17,8 @@
 
 #define LIB_RECORD "#lib="
 #define LOST "cannot find the installation: "
-#define WAYS "make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install"
+#define WAYS \
+    "make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install"
 
 char *text(const char *format, ...)
 {
@@ -152,7 +153,8 @@ static const char *recorded_lib(void)
         return NULL;
     tail[n - 1] = '\0';
     line = memrchr(tail, '\n', (size_t)n - 1);
-    return line && strncmp(line + 1, LIB_RECORD "/", sizeof(LIB_RECORD)) == 0 ? text("%s", line + sizeof(LIB_RECORD)) : NULL;
+    return line && strncmp(line + 1, LIB_RECORD "/", sizeof(LIB_RECORD)) == 0 ? text("%s", line + sizeof(LIB_RECORD)) :
+                                                                                NULL;
 }
 
 /*
@@ -179,7 +181,8 @@ static const char *find_lib(void)
         return beside;
     recorded = recorded_lib();
     if (!recorded || access(recorded, F_OK) < 0)
-        die(0, LOST "\"%s\"%s%s%s is missing; " WAYS, beside, recorded ? " or \"" : "", recorded ? recorded : "", recorded ? "\"" : "");
+        die(0, LOST "\"%s\"%s%s%s is missing; " WAYS, beside, recorded ? " or \"" : "", recorded ? recorded : "",
+            recorded ? "\"" : "");
     return recorded;
 }
 

@@ -91,7 +91,8 @@ void die(int errnum, const char *format, ...)
         (void)unlink(ADDRESS_FILE);
     }
     /* last, because the reader may block this write */
-    (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "", errnum != 0 ? strerror(errnum) : "");
+    (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "",
+                  errnum != 0 ? strerror(errnum) : "");
     exit(failure_status);
 }
 

@@ -76,7 +76,8 @@ static void prepare_environment(void)
         *to++ = begins_with_any(*from, CHANGING_PREFIXES, LENGTH(CHANGING_PREFIXES)) ? text(KEPT "%s", *from) : *from;
     }
     *to = NULL;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && setenv(SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0)
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        setenv(SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0)
         die(errno, "cannot change the environment");
 }
 

@@ -59,7 +59,8 @@ static void add_block(uint32_t state[8], const uint8_t block[BLOCK_SIZE])
 
 void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX_SIZE])
 {
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     const size_t padded = (size + 8) / BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE;
     const uint8_t *bytes = message;
     uint8_t block[BLOCK_SIZE];

@@ -35,7 +35,8 @@ char *socket_path(const struct settings *settings, const char *dir)
     sha256_hex(identity, strlen(identity), hash);
     path = path_clean(text("%s/%s", dir, hash));
     if (strlen(path) > SOCKET_PATH_LIMIT)
-        die(0, "cannot use the socket folder \"%s\": the socket's path has %zu bytes, %d are allowed", dir, strlen(path), SOCKET_PATH_LIMIT);
+        die(0, "cannot use the socket folder \"%s\": the socket's path has %zu bytes, %d are allowed", dir,
+            strlen(path), SOCKET_PATH_LIMIT);
     return path;
 }
 
@@ -167,7 +168,8 @@ void socket_remove_of(const char *path, struct timespec last_word)
 
     if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
         return;
-    later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec : st.st_mtim.tv_nsec > last_word.tv_nsec;
+    later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec :
+                                                    st.st_mtim.tv_nsec > last_word.tv_nsec;
     /*
      * The time alone does not decide, because clocks are set. A listener alone does not either,
      * because it may be about to end.

@@ -93,7 +93,8 @@ static bool take_fields(struct slice from, bool others, const struct want *wants
                 return false;
             continue;
         }
-        if (want->type != field.type || (want->text && field.slice.size > 0 && memchr(field.slice.bytes, '\0', field.slice.size)))
+        if (want->type != field.type ||
+            (want->text && field.slice.size > 0 && memchr(field.slice.bytes, '\0', field.slice.size)))
             return false;
         if (field.type == WIRE_VARINT)
             *want->value = field.value;
@@ -198,9 +199,12 @@ bool wire_parse_bootstrap(struct slice message, const char *id, struct bootstrap
     struct field field;
     /* left out: the daemon's version and path, and fields of later versions */
     const struct want params[] = {
-        {1, WIRE_BYTES, {&ret->id}, true},           {2, WIRE_BYTES, {&ret->namespace}, true},
-        {3, WIRE_VARINT, {.value = &log_level}, false}, {5, WIRE_BYTES, {&ret->ttrpc_address}, true},
-        {6, WIRE_BYTES, {&ret->grpc_address}, true}, {8, WIRE_BYTES, {&extension}, false},
+        {1, WIRE_BYTES, {&ret->id}, true},
+        {2, WIRE_BYTES, {&ret->namespace}, true},
+        {3, WIRE_VARINT, {.value = &log_level}, false},
+        {5, WIRE_BYTES, {&ret->ttrpc_address}, true},
+        {6, WIRE_BYTES, {&ret->grpc_address}, true},
+        {8, WIRE_BYTES, {&extension}, false},
         {9, WIRE_BYTES, {&ret->socket_dir}, true},
     };
     const struct want value = {1, WIRE_BYTES, {&any}, false};
