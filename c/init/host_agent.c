@@ -134,11 +134,11 @@ static int open_net_socket(struct ctx *c, int net)
 static int perform(struct ctx *c, struct mapping *last, const int fds[2])
 {
     const struct op *op = c->at < c->plan->count ? &c->plan->ops[c->at] : NULL;
-    if (op != NULL && op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0)
+    if (op && op->code == OP_MOUNT && (op->mount.how & MOUNT_HOW_HOST_SOURCE) != 0)
         return clone_source(c, last, &op->mount, fds);
-    if (op != NULL && op->code == OP_NET_DEVICES)
+    if (op && op->code == OP_NET_DEVICES)
         return open_net_socket(c, fds[0]);
-    if (op != NULL && op->code == OP_TIME_OFFSETS)
+    if (op && op->code == OP_TIME_OFFSETS)
         return write_offsets(c, &op->time_offsets, fds[0]);
     return step(c, -EINVAL, "ask the host agent for what it does not do");
 }

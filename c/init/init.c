@@ -120,10 +120,10 @@ static int read_plan(struct ctx *c, struct plan *ret)
                     LIMIT_PLAN_MAX_BYTES);
     size_t size = (size_t)st.st_size;
     uint8_t *bytes = malloc(size + 1);
-    ssize_t got = bytes != NULL ? pread(FD_PLAN, bytes, size, 0) : -1;
+    ssize_t got = bytes ? pread(FD_PLAN, bytes, size, 0) : -1;
     /* a regular file, unlike a pipe, is read in one piece */
-    if (bytes == NULL || got != st.st_size) {
-        err = bytes == NULL ? -ENOMEM : got < 0 ? -errno : -EIO;
+    if (!bytes || got != st.st_size) {
+        err = !bytes ? -ENOMEM : got < 0 ? -errno : -EIO;
         free(bytes);
         return step(c, err, "read the plan");
     }
@@ -209,7 +209,7 @@ static void fail_point(const struct op *op, const char *past)
     const char *wanted = getenv("RUNTS_FAIL_AT");
     char here[64];
     (void)snprintf(here, sizeof here, "init:%s%s", plan_schema(op->code)->name, past);
-    if (wanted != NULL && strcmp(wanted, here) == 0) {
+    if (wanted && strcmp(wanted, here) == 0) {
         (void)raise(SIGKILL);
         __builtin_trap();
     }
@@ -237,7 +237,7 @@ static int run_plan(struct ctx *c)
             return serve_child(c, &op->clone);
         if (c->container && i >= last_agent)
             close_fd(&c->agent);
-        if (c->container && i >= last_host_proc && !narrow && c->program == NULL) {
+        if (c->container && i >= last_host_proc && !narrow && !c->program) {
             proc_narrow(c);
             narrow = true;
         }

@@ -45,7 +45,7 @@ static bool home_of_line(char *line, uint32_t uid, char **ret_home)
     char *field[6], *end;
     for (int i = 0; i < 6; i++)
         field[i] = strsep(&line, ":");
-    if (field[5] == NULL)
+    if (!field[5])
         return false;
     unsigned long number = strtoul(field[2], &end, 10);
     if (field[2][0] < '0' || field[2][0] > '9' || *end != 0 || number != uid)
@@ -71,8 +71,8 @@ static void find_home(struct ctx *c, uint32_t uid)
         return;
     cleanup_fd int fd = proc_reopen(c, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, MAX_PASSWD_BYTES + 1);
-    for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n")) != NULL;) {
-        if (rest == NULL && size > MAX_PASSWD_BYTES) /* the bound has cut this line */
+    for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n"));) {
+        if (!rest && size > MAX_PASSWD_BYTES) /* the bound has cut this line */
             return;
         if (home_of_line(line, uid, &home)) {
             if (home[0] != 0 && strlen(home) < PATH_MAX)
@@ -162,14 +162,14 @@ int op_program(struct ctx *c, const struct op_program *op)
         if (strncmp(op->env.v[i], "HOME=", 5) == 0)
             home = &op->env.v[i];
     }
-    if (*home == NULL || (*home)[5] == 0) {
+    if (!*home || (*home)[5] == 0) {
         find_home(c, op->uid);
         *home = c->home; /* at the end this is the spare slot; the next one stays NULL */
     }
     c->program = op;
     keep_few(c, 3 + c->plan->ops[c->plan->count - 1].exec.fds);
     stay_visible(c);
-    if (strchr(name, '/') == NULL)
+    if (!strchr(name, '/'))
         return find_in_path(c, name, path);
     char text[64];
     int err = check_executable(name);

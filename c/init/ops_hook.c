@@ -194,8 +194,8 @@ static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook 
     char *alone[] = {(char *)(uintptr_t)op->path.s, NULL};
     bool as_program = op->env.count == 1 && op->env.v[0][0] == 0;
     char **argv = op->args.count > 0 ? op->args.v : alone;
-    char **env = as_program && c->program != NULL ? c->program->env.v : op->env.v;
-    int pipes[PIPES][2], err = as_program && c->program == NULL ? -EINVAL : 0, made = 0;
+    char **env = as_program && c->program ? c->program->env.v : op->env.v;
+    int pipes[PIPES][2], err = as_program && !c->program ? -EINVAL : 0, made = 0;
     while (made < PIPES && err == 0) {
         err = sys_result(pipe2(pipes[made], O_CLOEXEC));
         made += err == 0;

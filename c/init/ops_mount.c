@@ -46,8 +46,7 @@ static int configure(struct ctx *c, int fs, const struct plan_strs *options, con
         if (err == 0) {
             memcpy(key, option, size);
             key[size] = 0;
-            err = sys_fsconfig(fs, value != NULL ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key,
-                               value != NULL ? value + 1 : NULL);
+            err = sys_fsconfig(fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value ? value + 1 : NULL);
         }
         if (err < 0)
             return refused(c, fs, err, what, option);

@@ -191,9 +191,9 @@ static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
         return (int)size;
     text[size] = 0;
     const char *at = strrchr(text, ')');
-    for (int field = 2; at != NULL && field < 22; field++)
+    for (int field = 2; at && field < 22; field++)
         at = strchr(at + 1, ' ');
-    if (at == NULL)
+    if (!at)
         return -EINVAL;
     *ret = strtoull(at + 1, NULL, 10);
     return 0;

@@ -53,7 +53,7 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
         return step(c, err, "describe session keyring \"%s\"", op->name.s);
     for (int field = 0; field < 3; field++)
         (void)strsep(&rest, ";");
-    err = rest == NULL ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, id, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
+    err = !rest ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, id, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
     return step(c, err, "set the permissions of session keyring \"%s\"", op->name.s);
 }
 

@@ -18,8 +18,8 @@
  */
 int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
-    cleanup_fd int fd = c->root_path == NULL ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) :
-                                               path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int fd = !c->root_path ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) :
+                                        path_open(c->root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, (op->flags & MS_REC) != 0, 0, 0, op->flags & ~(uint32_t)MS_REC);
     return step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags);
 }
@@ -167,8 +167,8 @@ static int hide_mount(struct ctx *c, char *line, const char *root)
     char *field[5];
     for (int i = 0; i < 5; i++)
         field[i] = strsep(&line, " ");
-    const char *type = line != NULL ? strstr(line, " - ") : NULL;
-    if (type == NULL)
+    const char *type = line ? strstr(line, " - ") : NULL;
+    if (!type)
         return -EINVAL;
     if ((strncmp(type, " - proc ", 8) != 0 && strncmp(type, " - sysfs ", 9) != 0) || strcmp(field[3], "/") != 0)
         return 0;
@@ -202,7 +202,7 @@ static int hide_host_mounts(struct ctx *c)
     err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
     /* an earlier call may have left a longer text */
     text[err == 0 ? size : 0] = 0;
-    for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n")) != NULL;)
+    for (char *rest = text, *line; err == 0 && (line = strsep(&rest, "\n"));)
         err = line[0] != 0 ? hide_mount(c, line, root) : 0;
     return err;
 }

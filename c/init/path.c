@@ -97,9 +97,9 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
     if (at < 0)
         return take_fd(&at);
     bool made = false;
-    for (char *save = NULL, *name = strtok_r(path, "/", &save); name != NULL;) {
+    for (char *save = NULL, *name = strtok_r(path, "/", &save); name;) {
         char *next_name = strtok_r(NULL, "/", &save);
-        bool file = next_name == NULL && last == LAST_FILE;
+        bool file = !next_name && last == LAST_FILE;
         int flags = O_PATH | O_NOFOLLOW | (file ? 0 : O_DIRECTORY);
         int next = sys_openat(at, name, flags, 0);
         if (next == -ENOENT) {
@@ -118,7 +118,7 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
         at = next;
         name = next_name;
     }
-    if (ret_made != NULL)
+    if (ret_made)
         *ret_made = made;
     return take_fd(&at);
 }
@@ -129,7 +129,7 @@ static int walk(int root, char *path, enum last last, bool *ret_made)
  */
 int path_make(int root, const char *path, enum last last, bool *ret_made)
 {
-    if (ret_made != NULL)
+    if (ret_made)
         *ret_made = false;
     int fd = path_open(root, path, O_PATH);
     if (fd != -ENOENT)

@@ -56,7 +56,7 @@ static bool take_str(struct cursor *in, struct plan_str *ret)
     struct plan_bytes text;
     if (!take_bytes(in, &text) || text.len > LIMIT_STRING_MAX_BYTES || left(in) < 1 || *in->at != 0)
         return false;
-    if (memchr(text.p, 0, text.len) != NULL)
+    if (memchr(text.p, 0, text.len))
         return false;
     in->at++;
     *ret = (struct plan_str){.s = (const char *)text.p, .len = text.len};
@@ -72,17 +72,17 @@ static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers
     uint32_t count;
     if (!take_u32(in, &count) || left(in) / 5 < count)
         return false;
-    char **vector = pointers != NULL ? *pointers : NULL;
+    char **vector = pointers ? *pointers : NULL;
     for (uint32_t i = 0; i < count; i++) {
         struct plan_str item;
         if (!take_str(in, &item))
             return false;
-        if (vector != NULL)
+        if (vector)
             vector[i] = (char *)(uintptr_t)item.s;
     }
     *ret = (struct plan_strs){.v = vector, .count = count};
     *count_pointers += (size_t)count + 2;
-    if (pointers != NULL)
+    if (pointers)
         *pointers += (size_t)count + 2;
     return true;
 }
@@ -145,7 +145,7 @@ static const struct op_schema *take_op(struct cursor *in, struct op *ret, char *
     if (!take_u32(in, &head) || !take_u32(in, &size) || size < 8 || size - 8 > left(in) || head > UINT16_MAX)
         return NULL;
     const struct op_schema *schema = plan_schema((uint16_t)head);
-    if (schema == NULL)
+    if (!schema)
         return NULL;
     struct cursor args = {in->at, start + size};
     *ret = (struct op){.code = (uint16_t)head};
@@ -240,10 +240,10 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
     for (uint32_t i = 0; i < count; i++) {
         struct op op;
         const struct op_schema *schema = take_op(&check, &op, NULL, &pointer_count);
-        if (schema == NULL)
+        if (!schema)
             return refuse(ret_why, "an operation of the plan is malformed", -EINVAL);
         const char *wrong = check_op(&order, &op, schema, i == count - 1);
-        if (wrong != NULL)
+        if (wrong)
             return refuse(ret_why, wrong, -EINVAL);
     }
     if (check.at != check.end || order.seen[OP_PROGRAM] == 0)
@@ -252,7 +252,7 @@ int plan_parse(const uint8_t *bytes, size_t size, struct plan *ret, const char *
     struct plan plan = {.count = count};
     plan.ops = calloc(count, sizeof *plan.ops);
     plan.pointers = calloc(pointer_count, sizeof *plan.pointers);
-    if (plan.ops == NULL || plan.pointers == NULL) {
+    if (!plan.ops || !plan.pointers) {
         plan_free(&plan);
         return refuse(ret_why, "no memory for the plan", -ENOMEM);
     }

@@ -48,7 +48,7 @@ static int send_record(struct ctx *c, enum record_type type, const uint32_t *wor
     size_t size = 8;
     for (size_t i = 0; i < word_count; i++)
         size += put_u32(record + size, words[i]);
-    if (text != NULL)
+    if (text)
         size += put_text(record + size, sizeof record - size, text);
     (void)put_u32(record, (uint32_t)type);
     (void)put_u32(record + 4, (uint32_t)(size - 8));

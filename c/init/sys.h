@@ -265,7 +265,7 @@ static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int 
     if (got < 0)
         return -errno;
     const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
         head->cmsg_len <= CMSG_LEN(2 * sizeof(int)))
         memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
     return got;

@@ -19,10 +19,8 @@ static void unescape(char *field)
 {
     char *to = field;
     unsigned byte;
-
     for (const char *at = field; *at; at++) {
         bool escaped = at[0] == '\\' && sscanf(at + 1, "%3o", &byte) == 1;
-
         *to++ = escaped ? (char)byte : *at;
         at += escaped ? 3 : 0;
     }
@@ -36,7 +34,6 @@ static char *cgroup_mount_point(const char *line)
 {
     const char *type = strstr(line, " - cgroup");
     char *mount_point;
-
     if (!type || (strncmp(type, " - cgroup ", 10) != 0 && strncmp(type, " - cgroup2 ", 11) != 0) ||
         sscanf(line, "%*[^ ] %*[^ ] %*[^ ] %*[^ ] %m[^ ]", &mount_point) != 1) /* other blanks are not escaped */
         return NULL;
@@ -49,7 +46,6 @@ static bool enter_below(const char *mount_point, const char *group)
 {
     const char *path = path_clean(text("%s/%s/cgroup.procs", mount_point, group));
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-
     if (fd < 0 && errno == ENOENT)
         return false;
     /* "0" means the writing process */
@@ -65,13 +61,11 @@ void cgroup_enter(const char *group)
     size_t size = 0;
     char *line = NULL;
     bool joined = false;
-
     /* the group comes from a client and must not lead out of a hierarchy */
     if (strstr(text("/%s/", group), "/../"))
         die(0, "cannot move the shim into the cgroup \"%s\": the path leads out of the hierarchy", group);
     while (mounts && getline(&line, &size, mounts) > 0) {
         const char *mount_point = cgroup_mount_point(line);
-
         joined = (mount_point && enter_below(mount_point, group)) || joined;
     }
     if (!mounts || ferror(mounts))

@@ -28,12 +28,11 @@ static bool read_note(const char *bundle, const char *name, struct note *ret)
     int fd = open(text("%s/%s", bundle, name), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     struct stat st;
     ssize_t n = -1;
-
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        n = read_up_to(fd, ret->bytes, sizeof(ret->bytes));
+        n = read_up_to(fd, ret->bytes, sizeof ret->bytes);
     if (fd >= 0)
         (void)close(fd);
-    if (n < 0 || (size_t)n >= sizeof(ret->bytes))
+    if (n < 0 || (size_t)n >= sizeof ret->bytes)
         return false;
     ret->bytes[n] = '\0';
     ret->size = (size_t)n;
@@ -51,7 +50,6 @@ static void remove_sockets(const struct settings *settings, const char *bundle, 
 {
     struct note address;
     const char *path, *at;
-
     if (!settings->address || !*settings->address)
         return;
     path = socket_path(settings, NULL);
@@ -69,7 +67,6 @@ static void remove_sockets(const struct settings *settings, const char *bundle, 
 static const char *find_bundle(const char *given)
 {
     const char *cwd;
-
     if (given && *given == '/')
         return path_clean(text("%s", given));
     cwd = getcwd(NULL, 0);
@@ -80,7 +77,6 @@ void launcher_delete(const struct settings *settings)
 {
     struct node_call call = {.settings = settings, .bundle = find_bundle(settings->bundle), .action = "delete"};
     struct note record;
-
     check_identity(settings, "delete");
     if (call.bundle && read_note(call.bundle, RECORD_FILE, &record) &&
         wire_is_delete_response((struct slice){.bytes = (const uint8_t *)record.bytes, .size = record.size})) {

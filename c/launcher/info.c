@@ -18,7 +18,6 @@ static struct slice read_lib_file(const char *name)
 {
     const char *path = lib_path(name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-
     if (fd < 0)
         die(errno, "cannot read \"%s\"", path);
     return read_whole(fd, text("\"%s\"", path), FILE_LIMIT_BYTES);
@@ -28,7 +27,6 @@ void launcher_version(void)
 {
     static const char head[] = PROGRAM ":\n  Version:  ";
     struct slice version = read_lib_file("VERSION");
-
     print("the version", head, strlen(head));
     print("the version", version.bytes, version.size);
 }
@@ -38,7 +36,6 @@ void launcher_info(void)
     static const char what[] = "the runtime's information";
     struct slice info = read_lib_file("runtime-info"), options = read_stdin();
     uint8_t head[WIRE_HEAD_BYTES];
-
     if (!wire_is_any(options))
         die(0, "cannot read the options on stdin: they are no google.protobuf.Any");
     print(what, info.bytes, info.size);

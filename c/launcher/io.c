@@ -25,7 +25,6 @@ char *text(const char *format, ...)
     va_list args;
     char *made_text;
     int size;
-
     va_start(args, format);
     size = vasprintf(&made_text, format, args);
     va_end(args);
@@ -46,7 +45,6 @@ char *text_of(struct slice slice)
 static bool may_go_on(int fd, short events)
 {
     struct pollfd pollfd = {.fd = fd, .events = events};
-
     return errno == EINTR || (errno == EAGAIN && (poll(&pollfd, 1, -1) >= 0 || errno == EINTR));
 }
 
@@ -54,7 +52,6 @@ ssize_t read_up_to(int fd, void *bytes, size_t size)
 {
     size_t used = 0;
     ssize_t n;
-
     /* a short read is not the end of the file; an empty one is */
     while (used < size && (n = read(fd, (uint8_t *)bytes + used, size - used)) != 0) {
         if (n > 0)
@@ -70,7 +67,6 @@ struct slice read_whole(int fd, const char *what, size_t limit)
     /* One byte above the limit tells "just fits" from "too long". Unread pages cost no memory. */
     uint8_t *bytes = malloc(limit + 1);
     ssize_t size = bytes ? read_up_to(fd, bytes, limit + 1) : -1;
-
     if (size < 0)
         die(errno, "cannot read %s", what);
     if ((size_t)size > limit)
@@ -89,7 +85,6 @@ int write_whole(int fd, const void *bytes, size_t size)
 {
     for (const char *at = bytes; size > 0;) {
         ssize_t n = write(fd, at, size);
-
         if (n < 0 && !may_go_on(fd, POLLOUT))
             return -1;
         at += n > 0 ? n : 0;
@@ -109,12 +104,10 @@ char *path_clean(char *path)
     const size_t root = path[0] == '/';
     size_t used = root, names = 0; /* how many names a ".." may still remove */
     char *rest = path, *name;
-
     /* the write position never passes the read position */
     while ((name = strsep(&rest, "/"))) {
         size_t size = strlen(name);
         bool up = strcmp(name, "..") == 0;
-
         if (size == 0 || strcmp(name, ".") == 0 || (up && names == 0 && root))
             continue;
         if (up && names > 0) {
@@ -143,18 +136,17 @@ char *path_clean(char *path)
  */
 static const char *recorded_lib(void)
 {
-    char tail[PATH_MAX + sizeof(LIB_RECORD)], *line;
+    char tail[PATH_MAX + sizeof LIB_RECORD], *line;
     int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     ssize_t n = -1;
-
-    if (fd >= 0 && lseek(fd, -(off_t)sizeof(tail), SEEK_END) >= 0)
-        n = read_up_to(fd, tail, sizeof(tail));
+    if (fd >= 0 && lseek(fd, -(off_t)sizeof tail, SEEK_END) >= 0)
+        n = read_up_to(fd, tail, sizeof tail);
     if (n <= 0 || tail[n - 1] != '\n')
         return NULL;
     tail[n - 1] = '\0';
     line = memrchr(tail, '\n', (size_t)n - 1);
-    return line && strncmp(line + 1, LIB_RECORD "/", sizeof(LIB_RECORD)) == 0 ? text("%s", line + sizeof(LIB_RECORD)) :
-                                                                                NULL;
+    return line && strncmp(line + 1, LIB_RECORD "/", sizeof LIB_RECORD) == 0 ? text("%s", line + sizeof LIB_RECORD) :
+                                                                               NULL;
 }
 
 /*
@@ -166,9 +158,8 @@ static const char *recorded_lib(void)
 static const char *find_lib(void)
 {
     char program[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof(program));
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program);
     const char *given = secure_getenv("SHIM_TS_LIB"), *recorded, *beside;
-
     if (given && *given) {
         if (*given != '/' || access(given, F_OK) < 0)
             die(0, LOST "SHIM_TS_LIB is \"%s\", where no such folder is; " WAYS, given);
@@ -195,7 +186,6 @@ char *lib_path(const char *name)
 void failpoint(const char *name)
 {
     const char *wanted = getenv("RUNTS_FAIL_AT");
-
     if (wanted && strcmp(wanted, name) == 0)
         (void)raise(SIGKILL);
 }

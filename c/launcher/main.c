@@ -74,9 +74,8 @@ void die(int errnum, const char *format, ...)
 {
     char line[8192];
     va_list args;
-
     va_start(args, format);
-    (void)vsnprintf(line, sizeof(line), format, args);
+    (void)vsnprintf(line, sizeof line, format, args);
     va_end(args);
     for (char *at = line; *at; at++) {
         if ((unsigned char)*at < ' ' || *at == 0x7f)
@@ -105,7 +104,6 @@ static bool is_alphanumeric(char c)
 static bool is_identifier(const char *word)
 {
     size_t size = strlen(word);
-
     for (size_t i = 0; i < size; i++) {
         if (!is_alphanumeric(word[i]) &&
             (!strchr("._-", word[i]) || i == 0 || !is_alphanumeric(word[i - 1]) || i + 1 == size))
@@ -117,7 +115,6 @@ static bool is_identifier(const char *word)
 void check_identity(const struct settings *given, const char *action)
 {
     const char *id = given->id ? given->id : "", *namespace = given->namespace ? given->namespace : "";
-
     if (!is_identifier(id))
         die(0, "cannot %s: -id \"%s\" is not a container id", action, id);
     if (!is_identifier(namespace))
@@ -126,7 +123,7 @@ void check_identity(const struct settings *given, const char *action)
 
 static const struct flag *find_flag(const char *name, size_t size)
 {
-    for (size_t i = 0; i < sizeof(FLAGS) / sizeof(FLAGS[0]); i++) {
+    for (size_t i = 0; i < sizeof FLAGS / sizeof FLAGS[0]; i++) {
         if (strlen(FLAGS[i].name) == size && memcmp(FLAGS[i].name, name, size) == 0)
             return &FLAGS[i];
     }
@@ -138,8 +135,7 @@ static bool parse_bool(const char *word, const char *flag)
 {
     static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"};
     static const char *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
-
-    for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++) {
+    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++) {
         if (strcmp(word, yes[i]) == 0)
             return true;
         if (strcmp(word, no[i]) == 0)
@@ -160,7 +156,6 @@ static int parse_flag(char *const *argv)
     size_t size = strcspn(name, "=");
     const char *value = name[size] == '=' ? name + size + 1 : NULL;
     const struct flag *flag = find_flag(name, size);
-
     if (size == 0)
         die(0, "cannot understand the flag \"%s\"", argv[0]);
     /*
@@ -213,12 +208,11 @@ static void fill_fds(void)
 int main(int argc, char **argv)
 {
     const char *action;
-
     fill_fds();
     action = parse_arguments(argv + (argc > 0));
     failure_status = EXIT_FAILURE;
     if (settings.help)
-        print("the help", HELP, sizeof(HELP) - 1);
+        print("the help", HELP, sizeof HELP - 1);
     else if (settings.version)
         launcher_version();
     else if (settings.info)

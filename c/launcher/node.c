@@ -69,7 +69,6 @@ static void prepare_environment(void)
 {
     char **to = environ;
     struct rlimit limit;
-
     for (char **from = environ; *from; from++) {
         if (begins_with_any(*from, OWN_PREFIXES, LENGTH(OWN_PREFIXES)))
             continue;
@@ -95,7 +94,6 @@ static struct node_program prepare(const struct node_call *call)
     const char *script = lib_path("shim.cjs");
     struct node_program program = {.node = lib_path("node"), .argv = {PROGRAM}};
     size_t count = 1;
-
     if (access(script, R_OK) < 0)
         die(errno, "cannot read \"%s\"", script);
     for (size_t i = 0; i < LENGTH(NODE_FLAGS); i++)
@@ -128,7 +126,6 @@ static void close_at_exec(int first)
 static void enlarge_file_table(void)
 {
     int last = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, FILE_TABLE_SLOTS - 1);
-
     if (last >= 0)
         (void)close(last);
 }
@@ -142,7 +139,6 @@ static int execute(const struct node_program *program)
     /* zeros mean SIG_DFL, no flags and an empty mask, on every machine */
     static const unsigned char by_default[64];
     sigset_t none;
-
     for (int number = 1; number <= KERNEL_SIGNALS; number++)
         (void)syscall(SYS_rt_sigaction, number, by_default, NULL, KERNEL_SIGSET_BYTES);
     (void)sigemptyset(&none);
@@ -156,7 +152,6 @@ static int execute(const struct node_program *program)
 void node_exec(const struct node_call *call)
 {
     struct node_program program = prepare(call);
-
     close_at_exec(STDERR_FILENO + 1);
     die(execute(&program), "cannot run \"%s\"", program.node);
 }
@@ -166,7 +161,6 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
     struct node_program program = prepare(call);
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     int ends[2], status = 0, reason = 0;
-
     if (null_fd < 0 || pipe2(ends, O_CLOEXEC) < 0)
         die(errno, "cannot open \"/dev/null\" and a pipe");
     close_at_exec(LISTEN_FD + 1);
@@ -183,11 +177,11 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
             reason = errno;
         else
             reason = execute(&program);
-        (void)write_whole(ends[1], &reason, sizeof(reason));
+        (void)write_whole(ends[1], &reason, sizeof reason);
         _exit(EXIT_FAILURE);
     }
     (void)close(ends[1]);
-    if (read(ends[0], &reason, sizeof(reason)) != 0)
+    if (read(ends[0], &reason, sizeof reason) != 0)
         die(reason, "cannot run \"%s\"", program.node);
     if (waitpid(made.shim, &status, WNOHANG) != 0) {
         made.shim = 0;

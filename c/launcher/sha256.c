@@ -30,26 +30,23 @@ static void add_block(uint32_t state[8], const uint8_t block[BLOCK_SIZE])
 {
     uint32_t w[64];
     uint32_t v[8];
-
     for (size_t i = 0; i < 16; i++)
         w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
                (uint32_t)block[4 * i + 3];
     for (size_t i = 16; i < 64; i++) {
         uint32_t s0 = rotate_right(w[i - 15], 7) ^ rotate_right(w[i - 15], 18) ^ (w[i - 15] >> 3);
         uint32_t s1 = rotate_right(w[i - 2], 17) ^ rotate_right(w[i - 2], 19) ^ (w[i - 2] >> 10);
-
         w[i] = w[i - 16] + s0 + w[i - 7] + s1;
     }
 
-    memcpy(v, state, sizeof(v));
+    memcpy(v, state, sizeof v);
     for (size_t i = 0; i < 64; i++) {
         uint32_t sum1 = rotate_right(v[4], 6) ^ rotate_right(v[4], 11) ^ rotate_right(v[4], 25);
         uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
         uint32_t t1 = v[7] + sum1 + choice + ROUND_CONSTANTS[i] + w[i];
         uint32_t sum0 = rotate_right(v[0], 2) ^ rotate_right(v[0], 13) ^ rotate_right(v[0], 22);
         uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-
-        memmove(v + 1, v, 7 * sizeof(v[0]));
+        memmove(v + 1, v, 7 * sizeof v[0]);
         v[4] += t1;
         v[0] = t1 + sum0 + majority;
     }
@@ -64,10 +61,8 @@ void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX
     const size_t padded = (size + 8) / BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE;
     const uint8_t *bytes = message;
     uint8_t block[BLOCK_SIZE];
-
     for (size_t at = 0; at < padded; at++) {
         uint8_t *byte = &block[at % BLOCK_SIZE];
-
         /* the padding of FIPS 180-4, 5.1.1: a one bit, zeros, the length in bits, big-endian */
         if (at < size)
             *byte = bytes[at];

@@ -27,7 +27,6 @@ char *socket_path(const struct settings *settings, const char *dir)
 {
     const char *identity = path_clean(text("%s/%s/%s", settings->address, settings->namespace, settings->id));
     char hash[SHA256_HEX_SIZE], *path;
-
     if (!dir)
         dir = DEFAULT_SOCKET_DIR;
     if (dir[0] != '/')
@@ -54,7 +53,6 @@ static void prepare_dir(const char *path)
     char *dir = text("%s", path);
     char *end = strrchr(dir, '/');
     struct stat st;
-
     if (end == dir)
         return; /* the root folder itself */
     *end = '\0';
@@ -80,8 +78,7 @@ static void prepare_dir(const char *path)
 static struct sockaddr_un address_of(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     return address;
 }
 
@@ -89,8 +86,7 @@ static int bind_private(int fd, const char *path)
 {
     struct sockaddr_un address = address_of(path);
     mode_t before = umask(0177); /* the socket never has another mode */
-    int r = bind(fd, (const struct sockaddr *)&address, sizeof(address));
-
+    int r = bind(fd, (const struct sockaddr *)&address, sizeof address);
     (void)umask(before);
     return r;
 }
@@ -103,8 +99,7 @@ static int is_alive(const char *path)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct sockaddr_un address = address_of(path);
-    int reason = fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
-
+    int reason = fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
     if (fd >= 0)
         (void)close(fd);
     errno = reason;
@@ -121,7 +116,6 @@ static bool is_taken(const char *path)
 {
     struct stat st;
     int alive;
-
     if (lstat(path, &st) < 0) {
         if (errno == ENOENT)
             return false;
@@ -143,7 +137,6 @@ int socket_listen(const char *path)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int r;
-
     if (fd < 0)
         die(errno, "cannot create a socket");
     prepare_dir(path);
@@ -165,7 +158,6 @@ void socket_remove_of(const char *path, struct timespec last_word)
 {
     struct stat st;
     bool later;
-
     if (strlen(path) > SOCKET_PATH_LIMIT || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
         return;
     later = st.st_mtim.tv_sec != last_word.tv_sec ? st.st_mtim.tv_sec > last_word.tv_sec :

@@ -52,7 +52,6 @@ static void complete_settings(struct settings *settings, const struct bootstrap 
 static const char *find_ttrpc(const struct settings *settings, const struct bootstrap *given)
 {
     const char *address = getenv("TTRPC_ADDRESS");
-
     if (!address || !*address)
         address = text_of(given->ttrpc_address);
     return address ? address : text("%s.ttrpc", settings->address);
@@ -61,7 +60,6 @@ static const char *find_ttrpc(const struct settings *settings, const struct boot
 static void write_address(const char *address)
 {
     int fd = open(ADDRESS_TEMP, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-
     /* a killed start may have left the temporary file with another mode */
     if (fd < 0 || write_whole(fd, address, strlen(address)) < 0 || fchmod(fd, 0644) < 0 ||
         rename(ADDRESS_TEMP, ADDRESS_FILE) < 0) {
@@ -76,7 +74,6 @@ static void write_address(const char *address)
 static void join_core_scheduling(void)
 {
     const char *wish = getenv("SCHED_CORE");
-
     if (!wish || !*wish || strcmp(wish, "0") == 0 || strcmp(wish, "false") == 0)
         return;
     if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PR_SCHED_CORE_SCOPE_PROCESS_GROUP, 0) < 0)
@@ -94,9 +91,8 @@ static void raise_oom_score(void)
     int own = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
     char score[16] = "";
     const char *wanted;
-
-    if ((from < 0 || read_up_to(from, score, sizeof(score) - 1) <= 0) &&
-        (own < 0 || read_up_to(own, score, sizeof(score) - 1) <= 0))
+    if ((from < 0 || read_up_to(from, score, sizeof score - 1) <= 0) &&
+        (own < 0 || read_up_to(own, score, sizeof score - 1) <= 0))
         die(errno, "cannot read \"/proc/self/oom_score_adj\"");
     wanted = text("%d", atoi(score) < OOM_SCORE_LIMIT ? atoi(score) + 1 : OOM_SCORE_LIMIT);
     if (own < 0 || (pwrite(own, wanted, strlen(wanted), 0) < 0 && errno != EACCES && errno != EPERM))
@@ -110,7 +106,6 @@ static void raise_oom_score(void)
 static int open_log(void)
 {
     int fd = open("log", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-
     if (fd < 0 && errno == ENXIO)
         fd = open("log", O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
@@ -128,7 +123,6 @@ void launcher_start(struct settings *settings)
     const char *address, *shim_cgroup;
     struct bootstrap given;
     int log_fd, listen_fd;
-
     (void)signal(SIGPIPE, SIG_IGN); /* a closed stdout is an error like any other */
     if (!wire_parse_bootstrap(options, settings->id, &given))
         die(0, "cannot read the options on stdin: neither BootstrapParams nor google.protobuf.Any");

@@ -24,7 +24,6 @@ static bool take_varint(struct slice *from, uint64_t *ret)
     *ret = 0;
     for (unsigned shift = 0; shift < 70 && from->size > 0; shift += 7) {
         uint8_t byte = *from->bytes++;
-
         from->size--;
         /* the tenth byte carries the last one of 64 bits */
         if (shift == 63 && byte > 1)
@@ -82,10 +81,8 @@ static bool take_fields(struct slice from, bool others, const struct want *wants
 {
     struct field field;
     int more;
-
     while ((more = next_field(&from, &field)) > 0) {
         const struct want *want = wants;
-
         while (want < wants + count && want->number != field.number)
             want++;
         if (want == wants + count) {
@@ -104,26 +101,23 @@ static bool take_fields(struct slice from, bool others, const struct want *wants
     return more == 0;
 }
 
-#define TAKE_FIELDS(from, others, wants) take_fields(from, others, wants, sizeof(wants) / sizeof((wants)[0]))
+#define TAKE_FIELDS(from, others, wants) take_fields(from, others, wants, sizeof wants / sizeof((wants)[0]))
 
 static bool slice_is(struct slice slice, const char *word)
 {
     size_t size = strlen(word);
-
     return slice.size == size && (size == 0 || memcmp(slice.bytes, word, size) == 0);
 }
 
 static bool take_any(struct slice from, struct slice *ret_type_url, struct slice *ret_value)
 {
     const struct want wants[] = {{1, WIRE_BYTES, {ret_type_url}, false}, {2, WIRE_BYTES, {ret_value}, false}};
-
     return TAKE_FIELDS(from, true, wants);
 }
 
 bool wire_is_any(struct slice message)
 {
     struct slice type_url, value;
-
     return take_any(message, &type_url, &value);
 }
 
@@ -155,7 +149,6 @@ static uint32_t shim_cgroup_field(struct slice type_url)
 {
     /* a URL may have a host before the name of the message */
     const uint8_t *slash = type_url.size > 0 ? memrchr(type_url.bytes, '/', type_url.size) : NULL;
-
     if (slash) {
         type_url.size -= (size_t)(slash + 1 - type_url.bytes);
         type_url.bytes = slash + 1;
@@ -169,7 +162,6 @@ static bool take_options(struct slice any, struct bootstrap *into)
 {
     struct slice type_url = {0}, value = {0};
     struct want group = {0, WIRE_BYTES, {&into->shim_cgroup}, true};
-
     if (!take_any(any, &type_url, &value))
         return false;
     group.number = shim_cgroup_field(type_url);
@@ -184,7 +176,6 @@ static bool take_options(struct slice any, struct bootstrap *into)
 static bool is_params(struct slice from, const char *id)
 {
     struct field field;
-
     while (next_field(&from, &field) > 0) {
         if (field.number > 2 || (field.number == 1 && field.type == WIRE_BYTES && id && slice_is(field.slice, id)))
             return true;
@@ -227,10 +218,8 @@ size_t wire_head(uint8_t ret[static WIRE_HEAD_BYTES], uint32_t field, size_t siz
 {
     const uint64_t numbers[] = {(uint64_t)field << 3 | WIRE_BYTES, size};
     size_t used = 0;
-
     for (size_t i = 0; i < 2; i++) {
         uint64_t left = numbers[i];
-
         for (; left >= 0x80; left >>= 7)
             ret[used++] = (uint8_t)(left | 0x80);
         ret[used++] = (uint8_t)left;
