@@ -43,7 +43,7 @@ struct mapping {
 static int make_mapping(const struct ctx *c, const struct op_mount *op)
 {
     char pid_text[16], path[32];
-    struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
+    struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
     pid_t parent = getpid();
     int pid = sys_clone3(&args);
     if (pid == 0) {
@@ -69,10 +69,11 @@ static int make_mapping(const struct ctx *c, const struct op_mount *op)
 /* Most containers have one map for all their mounts, so the last one is remembered. */
 static int find_mapping(const struct ctx *c, struct mapping *last, const struct op_mount *op)
 {
-    if (last->fd >= 0 && strcmp(last->op->uid_map.s, op->uid_map.s) == 0 && strcmp(last->op->gid_map.s, op->gid_map.s) == 0)
+    if (last->fd >= 0 && strcmp(last->op->uid_map.s, op->uid_map.s) == 0 &&
+        strcmp(last->op->gid_map.s, op->gid_map.s) == 0)
         return last->fd;
     close_fd(&last->fd);
-    *last = (struct mapping){ .fd = make_mapping(c, op), .op = op };
+    *last = (struct mapping){.fd = make_mapping(c, op), .op = op};
     return last->fd;
 }
 
@@ -94,7 +95,7 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
     if (err == 0 && (op->how & MOUNT_HOW_IDMAP) != 0) {
         doing = "idmap: make a user namespace of its maps";
         int user = op->uid_map.len == 0 ? fds[1] : find_mapping(c, last, op);
-        struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user };
+        struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user};
         err = user < 0 ? user : sys_mount_attr(tree, (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0, attr);
         if (user >= 0)
             doing = err == -EINVAL ? "idmap: the file system of the source does not support it" : "idmap";
@@ -108,7 +109,8 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
  */
 static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int directory)
 {
-    int err = sys_fs_type(directory) == PROC_SUPER_MAGIC ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
+    bool proc = sys_fs_type(directory) == PROC_SUPER_MAGIC;
+    int err = proc ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
     return step(c, err, "set the offsets of the time namespace");
 }
 
@@ -127,7 +129,8 @@ static int open_net_socket(struct ctx *c, int net)
     int err = home < 0 ? home : sys_setns(net, CLONE_NEWNET);
     cleanup_fd int fd = err < 0 ? err : sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
     err = fd < 0 ? fd : sys_setns(home, CLONE_NEWNET);
-    return err < 0 ? step(c, err, "move network devices: open a socket in the container's network namespace") : take_fd(&fd);
+    return err < 0 ? step(c, err, "move network devices: open a socket in the container's network namespace") :
+                     take_fd(&fd);
 }
 
 /* Returns a negative errno, 0, or an fd, which is never one of the agent's own two. */
@@ -146,9 +149,9 @@ static int perform(struct ctx *c, struct mapping *last, const int fds[2])
 _Noreturn static void serve(struct ctx *c)
 {
     static struct answer answer;
-    struct mapping last = { .fd = -1 };
+    struct mapping last = {.fd = -1};
     for (;;) {
-        int fds[2] = { -1, -1 };
+        int fds[2] = {-1, -1};
         if (sys_receive_fds(AGENT_SOCKET, &c->at, sizeof c->at, fds) != (ssize_t)sizeof c->at)
             _exit(0);
         int fd = perform(c, &last, fds);
@@ -178,10 +181,11 @@ int op_host_agent(struct ctx *c)
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return step(c, -errno, "make a socket pair");
-    struct clone_args args = { .exit_signal = SIGCHLD };
+    struct clone_args args = {.exit_signal = SIGCHLD};
     int pid = sys_clone3(&args);
     if (pid == 0) {
-        if (dup3(ends[1], AGENT_SOCKET, O_CLOEXEC) < 0 || dup3(c->proc, AGENT_PROC, O_CLOEXEC) < 0 || sys_close_range(AGENT_PROC + 1, ~0U, 0) < 0)
+        if (dup3(ends[1], AGENT_SOCKET, O_CLOEXEC) < 0 || dup3(c->proc, AGENT_PROC, O_CLOEXEC) < 0 ||
+            sys_close_range(AGENT_PROC + 1, ~0U, 0) < 0)
             _exit(1);
         c->proc = AGENT_PROC;
         serve(c);
@@ -206,7 +210,7 @@ void await_agent(const struct ctx *c)
 static int ask(struct ctx *c, const int *fds, size_t count)
 {
     struct answer answer;
-    int got[2] = { -1, -1 };
+    int got[2] = {-1, -1};
     int err = sys_send_fds(c->agent, &c->at, sizeof c->at, fds, count);
     ssize_t size = err < 0 ? err : sys_receive_fds(c->agent, &answer, sizeof answer - 1, got);
     if (size <= (ssize_t)offsetof(struct answer, step))
@@ -223,7 +227,7 @@ int host_source(struct ctx *c, const struct op_mount *op)
     cleanup_fd int user = mounts < 0 ? mounts : proc_open_ns(c, "self", "user");
     if (user < 0)
         return step(c, user, "mount \"%s\" on \"%s\": source: open our own namespaces", op->source.s, op->target.s);
-    int tree = ask(c, (int[]){ mounts, user }, 2);
+    int tree = ask(c, (int[]){mounts, user}, 2);
     return tree == 0 ? step(c, -EPROTO, "ask the host agent") : tree;
 }
 

@@ -245,14 +245,6 @@ static int run_plan(struct ctx *c)
     return step(c, -EINVAL, "execute a program: the plan has none");
 }
 
-/* Reports the failure by a record. If that cannot be delivered, writes a line to standard error. */
-static int fail(struct ctx *c, int err)
-{
-    if (err != STOP && report_failed(c, err) < 0)
-        report_line(c, err);
-    return c->container ? 255 : 1;
-}
-
 int main(void)
 {
     struct plan plan;
@@ -264,5 +256,7 @@ int main(void)
     err = err == 0 ? settle_fds(&c) : err;
     err = err == 0 ? proc_open(&c) : err;
     err = err == 0 ? run_plan(&c) : err;
-    leave(err == 0 ? 0 : fail(&c, err));
+    if (err < 0 && report_failed(&c, err) < 0)
+        report_line(&c, err); /* to standard error, as no record can be delivered */
+    leave(err == 0 ? 0 : c.container ? 255 : 1);
 }

@@ -127,8 +127,8 @@ int op_apparmor(struct ctx *c, const struct op_apparmor *op)
 
 int op_selinux(struct ctx *c, const struct op_selinux *op)
 {
-    int err = proc_write(c, "self/attr/exec", op->label.s, op->label.len);
-    return step(c, err, "apply selinux label \"%s\"", op->label.s);
+    return step(c, proc_write(c, "self/attr/exec", op->label.s, op->label.len), "apply selinux label \"%s\"",
+                op->label.s);
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)
