@@ -43,8 +43,8 @@ static bool read_note(const char *bundle, const char *name, struct note *ret)
 /*
  * Removes the sockets that the shim could not remove itself. A socket that is younger than the
  * record and has a listener stays: the same id runs again, because a daemon also cleans up when a
- * connection ends. The configured folder may have changed, so the `address` file is asked too. It
- * is believed only about a socket of this container's name.
+ * connection ends. The socket may lie in another folder than the default one, so the `address` file
+ * is asked too. It is believed only about a socket of this container's name.
  */
 static void remove_sockets(const struct settings *settings, const char *bundle, struct timespec recorded)
 {

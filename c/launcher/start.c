@@ -82,8 +82,8 @@ static void join_core_scheduling(void)
 
 /*
  * One more than the score of the parent: the kernel then kills the shim before the daemon, and
- * after a container. If the parent is gone or hidden, the launcher's own score was inherited from
- * it. Only a lower score needs a privilege.
+ * usually after a container. If the parent is gone or hidden, the launcher's own score was
+ * inherited from it. Only a lower score needs a privilege.
  */
 static void raise_oom_score(void)
 {
