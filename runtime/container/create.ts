@@ -110,6 +110,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     cgroup = makeCgroup(options, decision, claim)
     undo.defer(tried(() => cgroup?.remove()))
     failpoint('create:cgroup')
+    await nextTurn()
     prepareCgroup(cgroup, options, decision)
     const seccomp = await seccompInTurns(spec, logger, root)
     const filter = { profile: spec.linux.seccomp, flags: seccomp?.flags, bundle }
