@@ -12,7 +12,7 @@ import { HELD, LIMITS, SOURCE_FOLDERS } from './check/rules.ts'
 import { cBudgets, checkFileLength, checkFunctionLength, checkParameters } from './check/sizes.ts'
 import { type Finding, isGenerated, parseSource } from './check/source.ts'
 import { checkExceptions, checkPlaces } from './check/stale.ts'
-import { checkSleeps, checkWords } from './check/words.ts'
+import { checkMentions, checkSleeps, checkWords } from './check/words.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -22,6 +22,7 @@ const NOTED: Readonly<Record<keyof typeof HELD, string>> = {
   parameters: 'functions with too many parameters by place',
   functions: 'functions that are too long',
   exports: 'exports that no other file imports',
+  mentions: 'names of files that are not there',
 }
 
 function walk(folder: string): string[] {
@@ -84,6 +85,10 @@ const graded = [
   ),
   heldPart('functions', written.flatMap(checkFunctionLength)),
   heldPart('exports', checkExports(sources)),
+  heldPart(
+    'mentions',
+    written.flatMap((source) => checkMentions(source, files)),
+  ),
 ]
 const budgets = cBudgets(all)
 const findings = [

@@ -18,6 +18,17 @@ export function checkWords({ path, text, code }: Source): Finding[] {
   return found
 }
 
+const MENTION =
+  /(?<![\w./@$-])(?:(?:c|runtime|shim|proto|scripts|test)\/[\w/.-]+\.(?:ts|c|h)|[\w-]+(?:\/[\w-]+)+\.ts)\b/g
+
+/** Files that a comment or a string names and that are not there. The first folders of a path may be left out. */
+export function checkMentions({ path, text }: Source, paths: readonly string[]): Finding[] {
+  if (isGenerated(path) || SAYS_THE_WORDS.some((place) => place.test(path))) return []
+  return [...text.matchAll(MENTION)]
+    .filter(([name]) => !paths.some((known) => known === name || known.endsWith(`/${name}`)))
+    .map(({ 0: name, index }) => ({ path, line: lineAt(text, index), what: `names "${name}", which is not there` }))
+}
+
 const SLEEP =
   /\bawait (?:delay|sleep|setTimeout)\((?!0\))|\bawait new Promise(?:<\w+>)?\(\(\w+\) => setTimeout\(\w+, (?!0\))/g
 /** A loop that looks again after each wait has a bound or an end, and is no bare wait. */

@@ -11,7 +11,7 @@ import { checkCycles, checkExports, checkImports, checkPurity } from '../../scri
 import { cBudgets, checkFileLength, checkFunctionLength, checkParameters } from '../../scripts/check/sizes.ts'
 import { type Finding, linesOfCode, parseSource, type Source } from '../../scripts/check/source.ts'
 import { checkExceptions, checkPlaces } from '../../scripts/check/stale.ts'
-import { checkSleeps, checkWords } from '../../scripts/check/words.ts'
+import { checkMentions, checkSleeps, checkWords } from '../../scripts/check/words.ts'
 import { ROOT } from '../support/places.ts'
 
 const source = (text: string, path = 'runtime/x.ts'): Source => parseSource(path, text)
@@ -180,6 +180,14 @@ describe('words', () => {
     expect(said(found)).toEqual([
       '2: "process.pid": process.pid is wrong in a forked child: ask sys/',
       '4: "TODO": unfinished work belongs in an issue',
+    ])
+  })
+
+  test('that name a file name one that is there', () => {
+    const text = "// sys/fd.ts, runtime/sys/gone.ts, spec/gone.ts and linux/sched.h\nimport { x } from '../gone.ts'\n"
+    expect(said(checkMentions(source(text), ['runtime/sys/fd.ts']))).toEqual([
+      '1: names "runtime/sys/gone.ts", which is not there',
+      '1: names "spec/gone.ts", which is not there',
     ])
   })
 
