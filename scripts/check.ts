@@ -8,22 +8,13 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { checkDocumentation, checkProse } from './check/comments.ts'
 import { checkCycles, checkExports, checkFolderCycles, checkImports, checkPurity } from './check/imports.ts'
-import { HELD, LIMITS, SOURCE_FOLDERS } from './check/rules.ts'
+import { LIMITS, PARAMETERS_HELD, SOURCE_FOLDERS } from './check/rules.ts'
 import { cBudgets, checkFileLength, checkFunctionLength, checkParameters } from './check/sizes.ts'
 import { type Finding, isGenerated, parseSource } from './check/source.ts'
 import { checkExceptions, checkPlaces } from './check/stale.ts'
 import { checkMentions, checkSleeps, checkWords } from './check/words.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-
-/** What each kind of rule is called in a note, for the rules that are not held everywhere. */
-const NOTED: Readonly<Record<keyof typeof HELD, string>> = {
-  comments: 'comments that are too wide or too long, or hide a subject',
-  parameters: 'functions with too many parameters by place',
-  functions: 'functions that are too long',
-  exports: 'exports that no other file imports',
-  mentions: 'names of files that are not there',
-}
 
 function walk(folder: string): string[] {
   return readdirSync(join(ROOT, folder), { withFileTypes: true }).flatMap((entry) => {
@@ -55,17 +46,12 @@ function checkProgram(what: string, program: string, ...args: readonly string[])
   return [`${what}:\n${plain.slice(0, 40).join('\n')}`]
 }
 
-/** Findings of a rule where it is held; elsewhere their number in each folder, as notes. */
-function heldPart(rule: keyof typeof HELD, found: readonly Finding[]): { findings: Finding[]; notes: string[] } {
-  const isHeld = ({ path }: Finding): boolean => HELD[rule].some((folder) => path.startsWith(folder))
-  const elsewhere = Map.groupBy(
-    found.filter((finding) => !isHeld(finding)),
-    ({ path }) => `${path.split('/')[0]}/`,
-  )
-  return {
-    findings: found.filter(isHeld),
-    notes: [...elsewhere].map(([folder, list]) => `${folder}: ${list.length} ${NOTED[rule]}`),
-  }
+/** The release of clang-format that c/ is formatted with, Debian 12's: others break lines in other places. */
+const CLANG_FORMAT = 'version 14.'
+
+function hasClangFormat(): boolean {
+  const { stdout } = spawnSync('clang-format', ['--version'], { encoding: 'utf8' })
+  return (stdout ?? '').includes(CLANG_FORMAT)
 }
 
 const files = SOURCE_FOLDERS.filter((folder) => statSync(join(ROOT, folder), { throwIfNoEntry: false })).flatMap(walk)
@@ -77,19 +63,12 @@ const sources = new Map(
 const all = [...sources.values()]
 const written = all.filter(({ path }) => !isGenerated(path))
 
-const graded = [
-  heldPart('comments', written.flatMap(checkProse)),
-  heldPart(
-    'parameters',
-    written.flatMap((source) => checkParameters(source)),
-  ),
-  heldPart('functions', written.flatMap(checkFunctionLength)),
-  heldPart('exports', checkExports(sources)),
-  heldPart(
-    'mentions',
-    written.flatMap((source) => checkMentions(source, files)),
-  ),
-]
+const manyParameters = written.flatMap((source) => checkParameters(source))
+const isHeld = ({ path }: Finding): boolean => PARAMETERS_HELD.some((folder) => path.startsWith(folder))
+const notHeld = Map.groupBy(
+  manyParameters.filter((finding) => !isHeld(finding)),
+  ({ path }) => `${path.split('/')[0]}/`,
+)
 const budgets = cBudgets(all)
 const findings = [
   ...all.flatMap((source) =>
@@ -102,12 +81,16 @@ const findings = [
   ...checkReadmes(),
   ...checkPlaces([...files, ...all.flatMap(({ imports }) => imports.map(({ target }) => target))]),
   ...checkExceptions(sources),
-  ...graded.flatMap((part) => part.findings),
+  ...written.flatMap((source) => checkMentions(source, files)),
+  ...written.flatMap(checkProse),
+  ...written.flatMap(checkFunctionLength),
+  ...checkExports(sources),
+  ...manyParameters.filter(isHeld),
   ...budgets.filter(({ exceeded }) => exceeded).map(({ what }) => ({ path: 'c', line: 1, what })),
 ].map(({ path, line, what }) => `${path}:${line}: ${what}`)
 const notes = [
   ...budgets.filter(({ exceeded }) => !exceeded).map(({ what }) => `c: ${what}`),
-  ...graded.flatMap((part) => part.notes),
+  ...[...notHeld].map(([folder, list]) => `${folder}: ${list.length} functions with too many parameters by place`),
 ]
 
 if (!process.argv.includes('--fast')) {
@@ -124,6 +107,10 @@ if (!process.argv.includes('--fast')) {
       '.',
     ),
   )
+  const cFiles = written.map(({ path }) => path).filter((path) => /^c\/.*\.[ch]$/.test(path))
+  if (hasClangFormat())
+    findings.push(...checkProgram('format of c/ (make -C c format)', 'clang-format', '-n', '--Werror', ...cFiles))
+  else notes.push(`c: the format was not checked: clang-format ${CLANG_FORMAT} is missing`)
 }
 
 for (const line of notes) process.stdout.write(`note: ${line}\n`)

@@ -275,7 +275,7 @@ static bool has_maps(const struct op_clone *op)
  * and gets SIGCHLD as its exit signal. The child must not hold stage 0's end of the socket, or it
  * would never read an end of file when stage 0 fails.
  *
- * If another user than root writes the maps, the child is dumpable until they are written: the
+ * If another user than root writes the maps, the child is dumpable until they are written. The
  * files of an undumpable process belong to root, and newuidmap compares their owner with its
  * caller.
  *

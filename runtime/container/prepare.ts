@@ -72,7 +72,7 @@ export function makeFifo(root: string, id: string): string {
 const SECCOMP_CACHE = '/run/runts/.seccomp'
 
 /** The compiled seccomp profile of a spec that has one; `root` is the folder that holds the state of containers. */
-export function seccompOf(
+function seccompOf(
   spec: Spec,
   logger: Logger = silentLogger,
   root?: string,

@@ -72,7 +72,7 @@ export interface SavedState {
 }
 
 /** Refuses an id that could name anything but a folder directly below the root. @throws InvalidArgument */
-export function checkId(id: string): void {
+function checkId(id: string): void {
   if (id.length === 0 || id.length > MAX_ID_BYTES || !ID_PATTERN.test(id) || id.startsWith('.')) {
     throw new RuntimeError('InvalidArgument', `invalid container ID format: "${id}"`)
   }

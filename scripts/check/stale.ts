@@ -5,12 +5,12 @@
 import { functionsOf } from './functions.ts'
 import {
   C_BUDGETS,
-  HELD,
   IMPORT_RULES,
   LIMITS,
   LONG_FILES,
   LONG_FUNCTIONS,
   MANY_PARAMETERS,
+  PARAMETERS_HELD,
   PUBLIC,
   PURE,
   SAYS_THE_WORDS,
@@ -35,7 +35,7 @@ export function checkPlaces(
     ...PUBLIC,
     ...SAYS_THE_WORDS,
   ],
-  folders: readonly string[] = Object.values(HELD).flat(),
+  folders: readonly string[] = PARAMETERS_HELD,
 ): Finding[] {
   const stale = [
     ...places.filter((place) => !names.some((name) => place.test(name))).map(String),
