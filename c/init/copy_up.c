@@ -3,6 +3,7 @@
  * option). Owner, mode and times are kept; extended attributes are not. Invariants: a name is used
  * one component at a time below an fd and never followed through a symlink. The depth is bounded,
  * so the stack cannot overflow.
+ *
  * Attacker: the image chooses all names and types below `from`, and sharers may change them
  *   meanwhile. Only this process can see `to`.
  * Privilege held: root in the container's user namespace.

@@ -35,6 +35,7 @@ struct mapping {
 
 /*
  * Makes a user namespace for its maps. A process is needed only to make it; the fd keeps it alive.
+ *
  * Attacker: the maps are the client's; no process of the container is in this namespace.
  * Privilege held: the host's, so the kernel accepts any map.
  * Order matters because: the child does nothing, and is dead when this returns or when the agent
@@ -239,6 +240,7 @@ int host_time_offsets(struct ctx *c)
 
 /*
  * The runtime takes the socket by pidfd_getfd, like a seccomp listener, and moves the devices.
+ *
  * Attacker: processes with power over this one, while it is dumpable. A runtime with CAP_SYS_PTRACE
  *   does not need that. Another one can take the socket only from a dumpable process, which others
  *   of its power could then trace, as they can trace the runtime itself.

@@ -1,7 +1,7 @@
 /*
  * The end of the plan: find the program, wait for the start, become the program. Invariants: the
  * program is looked up with its own credentials. From then on only the program's fds, the fifo, and
- * the sockets to the runtime and to stage 0 are open. After the filter was loaded only read, write,
+ * the sockets to the runtime and to stage 0 are open. Once the filter is loaded, only read, write,
  * close and execve are called, besides the last steps of op_seccomp and what a startContainer hook
  * needs.
  */
@@ -133,6 +133,7 @@ static void keep_few(struct ctx *c, unsigned first)
  * A runtime without CAP_SYS_PTRACE must open the namespaces of a created container to run a further
  * process in it. It can do so only while this process is dumpable. A later filter may forbid the
  * call, so it is made here.
+ *
  * Attacker: processes with power over this user namespace could trace this one until execve.
  * Privilege held: the program's own, and the fifo of a container of the same user.
  * Order matters because: keep_few has closed all other fds.
@@ -145,6 +146,7 @@ static void stay_visible(struct ctx *c)
 
 /*
  * Finds the program. The checks only give an early failure its words; execve is what decides.
+ *
  * Attacker: names are the client's, files the image's.
  * Privilege held: normally the program's own by now.
  * Order matters because: the root is the container's, so no name leads to the host.
@@ -183,9 +185,10 @@ int op_program(struct ctx *c, const struct op_program *op)
 }
 
 /*
- * The fifo is full until the starter has read it empty, including this byte. Later records go
- * there. execve closes it, which tells the reader of success. The records fit into the fifo, so
- * they are written even if the starter reads no further.
+ * The write returns once the starter has read the full fifo empty; the byte tells the starter that
+ * the start was taken. Later records go to the fifo too. execve closes it, which tells the reader
+ * of success. The records fit into the fifo, so they are written even if the starter reads no
+ * further.
  */
 int op_await_start(struct ctx *c)
 {
@@ -199,6 +202,7 @@ int op_await_start(struct ctx *c)
  * execve closes the status fd, which tells the runtime of success. If the runtime no longer
  * listens, the program is executed all the same. But if stage 0 died before it reported this
  * process, the runtime could not know the program, so it is not executed.
+ *
  * Attacker: argv, env and the path are the client's.
  * Privilege held: the program's own.
  * Order matters because: executing is reported before execve, and only a failure after it.

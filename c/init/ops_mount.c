@@ -185,7 +185,7 @@ static int mount_new(struct ctx *c, const struct op_mount *op, int target, bool 
 
 int op_mount(struct ctx *c, const struct op_mount *op)
 {
-    char what[LIMIT_STEP_MAX_BYTES];
+    char what[1024];
     (void)snprintf(what, sizeof what, "\"%s\" on \"%s\"", op->source.s, op->target.s);
     bool bind = (op->how & MOUNT_HOW_BIND) != 0, directory = true, made = false;
     cleanup_fd int tree = -1;

@@ -43,12 +43,13 @@ static int set_propagation_of_mount(int fd, uint64_t propagation)
 
 /*
  * Binds a root among the caller's own mounts, which the runtime unmounts later.
- * Attacker: none; the caller's other mount namespaces may get the mounts by propagation.
+ *
+ * Attacker: none; other mount namespaces may get these mounts by propagation.
  * Privilege held: the runtime's, in its own mount namespace.
- * Order matters because: the cover is attached first and brings no submounts. A shared parent
- *   passes the cover on to its peers, which lose it again with this one only while nothing is
- *   mounted on it. So the cover becomes private before the tree is attached to it. The tree is a
- *   slave, so that unmounting it does not unmount the original.
+ * Order matters because: the cover, without submounts, comes first. A shared parent also attaches
+ *   it in its peers, where it goes away with this one only while nothing is mounted on it. So the
+ *   cover becomes private before the tree is attached to it. The tree is a slave, so unmounting it
+ *   leaves the original.
  */
 static int bind_among_callers(int fd)
 {
@@ -107,8 +108,8 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 /*
  * A runtime in a chroot has another root than its mount namespace. The pivot must replace that of
  * the namespace: a later process that joins it gets that root, and what lies outside of the chroot
- * must go out of reach. Joining one's own mount namespace enters its root. EPERM: a runtime without
- * CAP_SYS_CHROOT, from which no later process can join the namespace either.
+ * must go out of reach. Joining one's own mount namespace enters its root. EPERM: the runtime lacks
+ * CAP_SYS_CHROOT, so it cannot make a later process join the namespace either.
  */
 static int enter_root_of_mounts(const struct ctx *c)
 {
@@ -156,6 +157,7 @@ static void unescape(char *text)
  * Covers the mount of one line of mountinfo if it is a whole procfs or sysfs outside the root.
  * Field 4 is the mounted part of the file system, and the kernel cares only for whole ones. Field 5
  * is the mount point; the type follows " - ".
+ *
  * Attacker: none, but the host may share these mounts.
  * Privilege held: root in the container's user namespace.
  * Order matters because: the mount becomes a slave before it is covered, so the cover reaches no
@@ -221,8 +223,8 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
         return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
     /*
-     * before entering the namespace's root, because only a root that was mounted over leads to some
-     * mounts
+     * before the change of root: some mounts are in reach only of the present one, which may be
+     * covered
      */
     int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0;
     if (err == 0 && op->mode != PIVOT_MODE_CHROOT)

@@ -273,6 +273,7 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
  * Writes a file below "self/". The kernel gives those of an undumpable process to root of the user
  * namespace in which ts-init was executed (proc(5)). Any other user gets EACCES until it is
  * dumpable.
+ *
  * Attacker: while it is dumpable, processes with power over its user namespace can trace this one.
  *   In a joined namespace they may be hostile, so the write fails there. In a new one they are the
  *   processes of its owner: the user of a rootless runtime. Those of a root runtime are kept out,
@@ -324,6 +325,7 @@ int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
 
 /*
  * The directory of this process's fds in the container's procfs, if that is usable.
+ *
  * Attacker: the container decides what its /proc is.
  * Privilege held: root in the container's user namespace.
  * Order matters because: the type and the inode are checked before "self" is looked up. The procfs

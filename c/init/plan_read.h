@@ -1,7 +1,7 @@
 /*
  * The decoded plan. Invariant: a plan that plan_parse has filled has passed every check of its
- * form, so the operations need no checks of lengths, terminators or of the order that check_op
- * demands. Strings point into the bytes, which must outlive the plan.
+ * form. So the operations do not check lengths or terminators, nor the order that check_op demands.
+ * Strings point into the bytes, which must outlive the plan.
  */
 #ifndef PLAN_READ_H
 #define PLAN_READ_H

@@ -41,6 +41,7 @@ char *socket_path(const struct settings *settings, const char *dir)
 
 /*
  * Makes and checks the folder of the socket.
+ *
  * Attacker: users who may write to the folder, which can lie below /tmp by the daemon's
  *   configuration. containerd connects to whatever socket has this name.
  * Privilege held: the daemon's.

@@ -1,8 +1,8 @@
 /*
  * The few protobuf messages that the launcher reads and writes, by hand. A client may have chosen
- * the bytes. So the cursor compares a length with what is left before it uses it, trusts no
- * terminator, and gives nothing of a message that does not parse to its end. Pure: no system call,
- * no allocation.
+ * the bytes. So the cursor compares a length with what is left before it uses it, and trusts no
+ * terminator. A message that does not parse to its end yields nothing. Pure: no system call, no
+ * allocation.
  */
 #include "launcher.h"
 

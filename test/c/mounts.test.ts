@@ -195,7 +195,6 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       const host = spawn('unshare', ['-m', 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'inherit'] })
       try {
         await once(host.stdout, 'data')
-        // "master" and the numbers of peer groups are not the mounts themselves
         // what another test has mounted is in this copy too, and leaves it when that test removes the folder
         const isOurs = (point = '') => ['/', '/proc', '/sys'].includes(point) || point.startsWith(own.folder)
         const mounts = () =>
