@@ -4,8 +4,7 @@
  * made below it.
  */
 
-import { type Dirent, mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs'
-import { readdir, rmdir, stat } from 'node:fs/promises'
+import { type Dirent, mkdirSync, promises, readdirSync, rmdirSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { makeDirectories } from '../sys/directory.ts'
@@ -42,8 +41,8 @@ function subdirectories(path: string): string[] {
 }
 
 async function subdirectoriesAside(path: string): Promise<string[]> {
-  if ((await stat(path)).nlink === 2) return []
-  return directoriesOf(path, await readdir(path, { withFileTypes: true }))
+  if ((await promises.stat(path)).nlink === 2) return []
+  return directoriesOf(path, await promises.readdir(path, { withFileTypes: true }))
 }
 
 function directoriesOf(path: string, entries: readonly Dirent[]): string[] {
@@ -152,7 +151,7 @@ async function removeTree(path: string): Promise<number> {
  */
 async function removeDirectoryAside(path: string): Promise<number> {
   try {
-    await rmdir(path)
+    await promises.rmdir(path)
     return 0
   } catch (error) {
     return removalErrno(error)

@@ -4,8 +4,7 @@
  * behind, and only `setPropagation` and `detachTree` change how a mount propagates.
  */
 
-import { readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { promises, readFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { mount, mountAside, umount2, umount2Aside } from './libc.ts'
 import {
@@ -227,6 +226,6 @@ export function detachTree(path: string): void {
  * are made on threads of the pool: the table may be long, and umount2(2) may wait for a disk or for other mounts.
  */
 export async function unmountTree(path: string): Promise<void> {
-  const mountinfo = await readFile('/proc/self/mountinfo', 'utf8')
+  const mountinfo = await promises.readFile('/proc/self/mountinfo', 'utf8')
   for (const target of mountsBelow(path, mountinfo).reverse()) await umount2Aside(target, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
