@@ -13,7 +13,7 @@ import { failpoint } from '../failpoint.ts'
 import type { HookJournal } from '../peers/run-hooks.ts'
 import { lockContainer, tryLockContainer } from '../state/lock.ts'
 import type { RootMount } from '../state/root-mount.ts'
-import { damagedFile } from '../state/state-file.ts'
+import { damagedFile, isOnDisk } from '../state/state-file.ts'
 import { bootId, claimState, notFound, type SavedState, stateDir } from '../state/store.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { getpid } from '../sys/libc.ts'
@@ -110,7 +110,7 @@ export class Claim {
  * The last two say what to do.
  */
 export function explainMissing(root: string, id: string): RuntimeError {
-  if (!existsSync(stateDir(root, id))) return notFound(id)
+  if (!isOnDisk(stateDir(root, id))) return notFound(id)
   using free = tryLockContainer(root, id, 'shared')
   if (free !== undefined) return unfinished(root, id)
   return new RuntimeError('Unavailable', `container "${id}" is not made yet: another command is working on it`)

@@ -4,7 +4,7 @@
  * on the root and the bundle. Where neither names a cgroup, the spec does. Invariants: only what one of them names is
  * removed; processes, cgroups and mounts of an earlier boot no longer exist, so those are never acted on.
  */
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
@@ -17,7 +17,7 @@ import type { Spec } from '../spec/types.ts'
 import { tryLockContainer } from '../state/lock.ts'
 import { ociState } from '../state/oci-state.ts'
 import { type RootMount, readRootMount, removeRootMount } from '../state/root-mount.ts'
-import { readWhatIsThere } from '../state/state-file.ts'
+import { isOnDisk, readWhatIsThere } from '../state/state-file.ts'
 import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { groupLeadersReading, killGroup } from '../sys/pids.ts'
@@ -138,12 +138,12 @@ function isOfThisBoot(folder: string): boolean {
 
 /** Whether a create was completed, even if the state was lost since: the spec or the renamed record is there. */
 export function isMade(root: string, id: string): boolean {
-  return [MADE, 'config.json'].some((name) => existsSync(join(stateDir(root, id), name)))
+  return [MADE, 'config.json'].some((name) => isOnDisk(join(stateDir(root, id), name)))
 }
 
 /** Whether a complete container has that id, its state lost or not. One that is being made does not count. */
 export function isThere(root: string, id: string): boolean {
-  return hasState(root, id) || existsSync(join(stateDir(root, id), MADE))
+  return hasState(root, id) || isOnDisk(join(stateDir(root, id), MADE))
 }
 
 /** Kills the init of a create that is under way; the creating command then undoes the rest. */
@@ -166,7 +166,7 @@ function kill(process: OtherProcess | undefined): void {
 export function isLeftover(root: string, id: string, bundle: string): boolean {
   const remains = readRemains(root, id)
   if (remains.formerBoot || (bundle !== '' && remains.bundle === bundle)) return true
-  if (remains.bundle !== '' || hasState(root, id) || !existsSync(stateDir(root, id))) return false
+  if (remains.bundle !== '' || hasState(root, id) || !isOnDisk(stateDir(root, id))) return false
   using free = tryLockContainer(root, id, 'exclusive')
   return free !== undefined
 }

@@ -12,7 +12,7 @@ import { ENDED_EARLY, StartRecords } from '../init/records.ts'
 import type { Logger } from '../logger.ts'
 import { errnoOf, reasonOf } from '../sys/errno.ts'
 import { OwnedFd } from '../sys/fd.ts'
-import { EAGAIN } from '../sys/linux.ts'
+import { EAGAIN, PAGE_BYTES } from '../sys/linux.ts'
 import { openProcess, pollReadable, processStat } from '../sys/pids.ts'
 import { exitText } from '../sys/words.ts'
 import type { RunningProcess } from './running-process.ts'
@@ -74,8 +74,8 @@ export async function releaseFifo(path: string, target: WaitingInit, onOpened: (
   failpoint('start:done')
 }
 
-/** The default capacity of a fifo (pipe(7)). */
-const READ_BYTES = 65536
+/** Usually enough for the filler and the first record; what is left is read afterwards. */
+const READ_BYTES = 2 * PAGE_BYTES
 
 /** This runtime's init holds the fifo open for writing until it executes the program or ends; then a read returns 0. */
 async function readToEnd(fifo: OwnedFd, records: StartRecords): Promise<void> {

@@ -65,10 +65,9 @@ export class StartRecords {
     if (!this.#taken) {
       const at = chunk.findIndex((byte) => byte !== 0)
       if (at < 0) return
-      if (chunk[at] !== TAKEN)
-        throw new RuntimeError('Internal', 'something else than init has written to the exec fifo')
       this.#taken = true
-      rest = chunk.subarray(at + 1)
+      // without the byte, it was read by an earlier start, which was killed before init's next record
+      rest = chunk.subarray(chunk[at] === TAKEN ? at + 1 : at)
     }
     this.#records.receive(rest, (type, payload) => {
       if (type === RECORDS.executing.type) this.#executing = true

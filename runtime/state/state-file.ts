@@ -3,10 +3,10 @@
  * process is signalled and which folders are removed. So a file is not trusted if it could be a substitute.
  * Invariant: only a regular file of bounded size is read, its folder is a directory, and neither is a symlink.
  */
-import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync, type Stats } from 'node:fs'
 import { basename, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
-import { errnoOf, reasonOf } from '../sys/errno.ts'
+import { errnoOf, reasonOf, syscallError } from '../sys/errno.ts'
 import { ELOOP, ENOENT } from '../sys/linux.ts'
 
 /**
@@ -76,8 +76,21 @@ export function damagedFile(folder: string, name: string, why: string, cause?: u
   return new RuntimeError('Internal', message, cause === undefined ? {} : { cause })
 }
 
+/** Whether a file or folder of the state exists. @throws PermissionDenied, and whatever else lstat(2) fails with */
+export function isOnDisk(path: string): boolean {
+  return look(path) !== undefined
+}
+
+function look(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })
+  } catch (error) {
+    throw syscallError(`cannot look at "${path}"`, 'lstat', errnoOf(error), path)
+  }
+}
+
 function requireFolder(folder: string): void {
-  const found = lstatSync(folder, { throwIfNoEntry: false })
+  const found = look(folder)
   if (found === undefined || found.isDirectory()) return
   throw new RuntimeError('Internal', `cannot use "${folder}" as a container's state folder: it is not a directory`)
 }

@@ -29,7 +29,7 @@ import { EEXIST, ENOENT } from '../sys/linux.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
 import { type RootMount, readRootMount } from './root-mount.ts'
 import { readRuncConfig, runcConfig } from './runc-state.ts'
-import { damagedFile, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
+import { damagedFile, isOnDisk, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
 const ID_PATTERN = /^[A-Za-z0-9_+.-]+$/
@@ -228,7 +228,7 @@ export function notFound(id: string, reason?: string): RuntimeError {
 
 /** Whether a container is complete: its state is on disk. */
 export function hasState(root: string, id: string): boolean {
-  return existsSync(join(stateDir(root, id), 'state.json'))
+  return isOnDisk(join(stateDir(root, id), 'state.json'))
 }
 
 function record(value: unknown): Record<string, string> {
@@ -370,6 +370,6 @@ export function listIds(root: string): string[] {
       .sort()
   } catch (error) {
     if (errnoOf(error) === ENOENT) return []
-    throw error
+    throw syscallError(`cannot list the containers in "${root}"`, 'scandir', errnoOf(error), root)
   }
 }

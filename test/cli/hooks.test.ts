@@ -3,10 +3,10 @@
  * container when one fails.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
-import { startCommand } from '../support/command.ts'
+import { startCommand, until } from '../support/command.ts'
 import { needs } from '../support/needs.ts'
 import { OCI_RUNTIME } from '../support/places.ts'
 import { type Runts, test } from '../support/runts.ts'
@@ -212,6 +212,33 @@ describe('hooks', needs('root'), () => {
     expect((await runts.run('state', 'c1')).stderr).toContain('does not exist')
     expect(existsSync(join(runts.root, 'c1'))).toBe(false)
     expect(log(runts).map(({ kind, state }) => [kind, state['status']])).toEqual([['poststop', 'stopped']])
+  })
+
+  test('of startContainer outlives a start that was killed, and the next start waits for the program', async ({
+    runts,
+  }) => {
+    const bundle = runts.bundle(
+      ['sleep', '100'],
+      withHooks({
+        startContainer: [
+          {
+            path: '/bin/sh',
+            args: ['sh', '-c', 'touch /begun; until [ -e /go ]; do sleep 0.05; done'],
+            env: ['PATH=/bin'],
+          },
+        ],
+      }),
+    )
+    runts.leave('create', '--bundle', bundle, 'c1')
+    const killed = runts.start(['start', 'c1'])
+    await until('the hook', () => existsSync(join(bundle, 'rootfs/begun')))
+    killed.kill('SIGKILL')
+    await killed.finished
+    const next = runts.start(['start', 'c1'])
+    writeFileSync(join(bundle, 'rootfs/go'), '')
+    expect(await next.finished).toMatchObject({ code: 0, stdout: '', stderr: '' })
+    expect(await runts.state('c1')).toMatchObject({ status: 'running' })
+    expect(existsSync(join(runts.root, 'c1/exec.fifo'))).toBe(false)
   })
 
   test('a poststart hook that fails is what the start tells, also where it has deleted the container itself', async ({

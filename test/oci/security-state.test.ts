@@ -89,6 +89,31 @@ describe('the state of a container', needs('our shim', 'root', 'busybox', 'gcc')
     expect(await runts.state('c')).toMatchObject({ status: 'running' })
   })
 
+  test('is told to nobody else, and no command says that the container is not there', async ({ runts }) => {
+    chmodSync(runts.folder, 0o755)
+    runts.leave('create', '-b', runts.bundle(SLEEP), 'c')
+    const as = ['--reuid', '65534', '--regid', '65534', '--clear-groups', join(BIN, 'runts'), '--root', runts.root]
+    for (const command of [
+      'list',
+      'list -q',
+      'state c',
+      'start c',
+      'kill c KILL',
+      'exec c true',
+      'ps c',
+      'pause c',
+      'delete c',
+      'delete -f c',
+    ]) {
+      const { code, stdout, stderr } = await startCommand('setpriv', [...as, ...command.split(' ')]).finished
+      expect(code, command).not.toBe(0)
+      expect(stdout, command).toBe('')
+      expect(stderr, command).toMatch(/^runts: error: cannot [^\n]*: EACCES: permission denied\n$/)
+      expect(stderr, command).toContain(runts.root)
+    }
+    expect(await runts.state('c')).toMatchObject({ status: 'created' })
+  })
+
   test('has a start succeed only when init has taken it', async ({ runts }) => {
     writeFileSync(join(runts.bundle(['/bin/broken']), 'rootfs/bin/broken'), '#!/nowhere\n', { mode: 0o755 })
     runts.leave('create', '-b', join(runts.folder, 'bundle0'), 'broken')
