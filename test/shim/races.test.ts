@@ -1,6 +1,6 @@
 /**
- * Calls that overlap: held at a gate where that is possible, otherwise sent together. What is seen orders them, never
- * time. Each test is a fault that a shim once had.
+ * Calls that overlap because one of them is held at a gate (together.test.ts has those that only meet). What is seen
+ * orders them, never time. Each test is a fault that a shim once had.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,9 +13,9 @@ import { expect, test } from '../support/fake.ts'
 import type { FakeContainerd, FakeTask, Gate } from '../support/fake-containerd.ts'
 import { needs } from '../support/needs.ts'
 import { PROBE } from '../support/places.ts'
-import type { SpecChange, TestSpec } from '../support/spec.ts'
+import type { SpecChange } from '../support/spec.ts'
+import { codeOf, hostPids, NEVER } from './overlap.ts'
 
-const NEVER = { seconds: -62_135_596_800n, nanos: 0 }
 const MANY = 100
 
 /** A hook of that kind waits at the gate. */
@@ -25,16 +25,6 @@ const hookAt =
     const [path = '', ...args] = gate.command
     spec.hooks = { [kind]: [{ path, args: [path, ...args] }] }
   }
-
-const hostPids: SpecChange = (spec: TestSpec) => {
-  spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== 'pid')
-}
-
-const codeOf = (answer: Promise<unknown>): Promise<unknown> =>
-  answer.then(
-    () => 0,
-    (error: unknown) => Reflect.get(Object(error), 'code'),
-  )
 
 /** An agent whose permission each execve of the container needs; stopped, it holds them up. */
 async function execAgent(fake: FakeContainerd): Promise<AsyncDisposable & { change: SpecChange; command: Command }> {
@@ -374,107 +364,6 @@ describe('while a Delete waits for output,', needs('root', 'busybox'), () => {
     process.kill(holder, 'SIGKILL')
     await until('the exec to be gone', async () => (await codeOf(task.state('e1'))) === 5)
     await task.remove()
-  })
-})
-
-describe('calls that are sent together', needs('root', 'busybox'), () => {
-  test('Kill and Delete of a container that was never started', async ({ shim }) => {
-    const task = shim.task(['sleep', '1000'])
-    await task.create()
-    const [killed, deleted] = await Promise.all([codeOf(task.kill()), codeOf(task.delete())])
-    expect([killed, deleted]).toEqual([0, 0])
-    expect(await codeOf(task.state())).toBe(5)
-    await until('its last event', () => task.story.at(-1) === 'delete')
-    expect(task.story).toEqual(['create', 'exit 137', 'delete'])
-  })
-
-  test('two Deletes of a container: one does it, the other finds nothing', async ({ shim }) => {
-    const task = await shim.started()
-    await task.kill()
-    await task.wait()
-    expect((await Promise.all([task.delete(), task.delete()].map(codeOf))).sort()).toEqual([0, 5])
-    await until('its last event', () => task.story.at(-1) === 'delete')
-    expect(task.story).toEqual(['create', 'start', 'exit 137', 'delete'])
-  })
-
-  test('two Starts of an exec: it is started once, and the shim survives its end', async ({ shim }) => {
-    const task = await shim.started()
-    await task.exec('e1', ['sleep', '1000'])
-    expect(await Promise.all([task.start('e1'), task.start('e1')].map(codeOf))).toEqual([0, 2])
-    expect(await task.pids()).toHaveLength(2)
-    await task.remove()
-    expect(task.story.filter((line) => line.startsWith('exec-started'))).toHaveLength(1)
-    expect(shim.alive).toBe(true)
-  })
-
-  test('two Execs of one id: one is there', async ({ shim }) => {
-    const task = await shim.started()
-    expect(await Promise.all([task.exec('e1', ['true']), task.exec('e1', ['true'])].map(codeOf))).toEqual([0, 6])
-    await task.remove()
-  })
-
-  test('Pause and Kill: the container ends, and nothing stays frozen', async ({ shim }) => {
-    for (let round = 0; round < 5; round++) {
-      const task = await shim.started()
-      const { client, id } = task
-      const pausing = codeOf(client.pause({ id }))
-      await task.kill(9)
-      expect([0, 2, 9]).toContain(await pausing)
-      expect(await task.wait()).toMatchObject({ exitStatus: 137 })
-      await task.remove()
-      expect(task.story.filter((line) => line !== 'paused')).toEqual(['create', 'start', 'exit 137', 'delete'])
-      expect(task.story.slice(-2)).toEqual(['exit 137', 'delete'])
-    }
-  })
-
-  test('Kill of a paused container ends it, and its execs before it', async ({ shim }) => {
-    const task = await shim.started()
-    await task.run('e1', ['sleep', '1000'])
-    await task.client.pause({ id: task.id })
-    await Promise.all([task.kill(9), codeOf(task.client.pause({ id: task.id }))])
-    expect(await task.wait('e1')).toMatchObject({ exitStatus: 137 })
-    expect(await task.wait()).toMatchObject({ exitStatus: 137 })
-    await task.remove()
-    expect(task.story.slice(-4)).toEqual(['paused', 'exit e1 137', 'exit 137', 'delete'])
-  })
-
-  test("Start of an exec and Kill of an init in the host's pid namespace: it runs and dies, or is refused", async ({
-    shim,
-  }) => {
-    for (let round = 0; round < 10; round++) {
-      const task = await shim.started(['sleep', '1000'], hostPids)
-      await task.exec('e1', ['sleep', '1000'])
-      const [started] = await Promise.all([codeOf(task.start('e1')), task.kill(9)])
-      expect([0, 9]).toContain(started)
-      expect(await task.wait()).toMatchObject({ exitStatus: 137 })
-      expect(await task.wait('e1')).toMatchObject(started === 0 ? { exitStatus: 137 } : { exitedAt: NEVER })
-      await task.remove()
-    }
-  })
-
-  test('Start of an exec and Kill of the init: it runs and dies, or is refused because there is no init', async ({
-    shim,
-  }) => {
-    for (let round = 0; round < 20; round++) {
-      const task = await shim.started()
-      await task.exec('e1', ['sleep', '1000'])
-      const before = round % 2 === 0 ? task.kill(9) : undefined
-      const starting = codeOf(task.start('e1'))
-      await Promise.all([starting, before ?? task.kill(9)])
-      expect(before === undefined ? [0, 9] : [9]).toContain(await starting)
-      expect(await task.wait()).toMatchObject({ exitStatus: 137 })
-      await task.remove()
-    }
-  })
-
-  test('Delete of a container takes along its execs, and whoever waits for them', async ({ shim }) => {
-    const task = shim.task(['sleep', '1000'])
-    await task.create()
-    await task.exec('e1', ['true'])
-    const waiting = task.wait('e1')
-    await task.delete()
-    expect(await waiting).toEqual({ exitStatus: 0, exitedAt: NEVER })
-    expect(await codeOf(task.state('e1'))).toBe(5)
   })
 })
 
