@@ -76,3 +76,9 @@ export function specError(pointer: string, message: string): RuntimeError {
     detail: { source: 'spec', pointer },
   })
 }
+
+/** The message of anything that was thrown. When several steps of an undo have failed, it has the message of each. */
+export function messageOf(error: unknown): string {
+  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}; ${messageOf(error.error)}`
+  return error instanceof Error ? error.message : String(error)
+}

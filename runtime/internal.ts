@@ -7,6 +7,7 @@
 // Containers, by what they leave on disk.
 
 export { bundleOf, isLeftover, isThere } from './container/remains.ts'
+export { messageOf } from './errors.ts'
 
 // The host: facts, ids, mounts, other programs.
 

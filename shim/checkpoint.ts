@@ -5,10 +5,12 @@
  *
  * Invariant: a request is read whole, or refused, before anything happens to the container.
  */
+
 import { isAbsolute } from 'node:path'
 import { Code, typeNameOf } from 'ttrpc-ts'
 import { type CheckpointTaskRequest, LegacyCheckpointOptions, RuncCheckpointOptions } from 'ttrpc-ts/containerd'
-import { classError, messageOf } from './status.ts'
+import { messageOf } from '../runtime/internal.ts'
+import { classError } from './status.ts'
 
 /** How a checkpoint is to be taken. */
 export interface Checkpoint {

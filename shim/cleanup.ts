@@ -10,11 +10,20 @@
 
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
 import { deleteContainer, RuntimeError } from '../runtime/index.ts'
-import { bundleOf, ENOENT, errnoOf, exitNow, failpoint, realtime, reasonOf, unmountTree } from '../runtime/internal.ts'
+import {
+  bundleOf,
+  ENOENT,
+  errnoOf,
+  exitNow,
+  failpoint,
+  messageOf,
+  realtime,
+  reasonOf,
+  unmountTree,
+} from '../runtime/internal.ts'
 import { answerOf, readExit, readRoot, readStatus, stateRoot } from './bundle.ts'
 import type { Flags } from './flags.ts'
 import { rootfsOf } from './rootfs.ts'
-import { messageOf } from './status.ts'
 import { endSurvivor, socketPaths } from './survivor.ts'
 
 /**

@@ -8,8 +8,7 @@
 import { Code, type MessageInput, type MessageType, packAny, TtrpcClient, TtrpcError } from 'ttrpc-ts'
 import { type Any, EventsService, TaskExit, type Timestamp } from 'ttrpc-ts/containerd'
 import type { Logger } from '../runtime/index.ts'
-import { realtime } from '../runtime/internal.ts'
-import { messageOf } from './status.ts'
+import { messageOf, realtime } from '../runtime/internal.ts'
 
 /** Events that may wait. One more drops the oldest event that is not an exit. */
 export const MAX_QUEUED_EVENTS = 2048

@@ -12,11 +12,10 @@
 import { existsSync, unlinkSync } from 'node:fs'
 import type { CallContext, Outcome } from 'ttrpc-ts'
 import { RuntimeError } from '../runtime/index.ts'
-import { exitNow, longTime } from '../runtime/internal.ts'
+import { exitNow, longTime, messageOf } from '../runtime/internal.ts'
 import type { EventQueue } from './events.ts'
 import type { ShimLogger } from './log.ts'
 import { whenSettled } from './outcome.ts'
-import { messageOf } from './status.ts'
 import type { Registry, Task } from './task/registry.ts'
 
 /** How long a shim may be without a container, and how often a shim with containers looks for their bundles. */

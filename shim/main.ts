@@ -4,7 +4,7 @@
  * halves. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
-import { exitNow, leaveStderrAlone, probeTurns } from '../runtime/internal.ts'
+import { exitNow, leaveStderrAlone, messageOf, probeTurns } from '../runtime/internal.ts'
 import { deleteLeftovers } from './cleanup.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'
@@ -30,7 +30,7 @@ async function main(argv: readonly string[]): Promise<void> {
 /** One line on stderr: containerd reads it after `delete`, and for `serve` it is the log fifo. */
 function complain(error: unknown): void {
   try {
-    writeSync(2, `containerd-shim-ts-v2: ${error instanceof Error ? error.message : String(error)}\n`)
+    writeSync(2, `containerd-shim-ts-v2: ${messageOf(error)}\n`)
   } catch {
     // the log is full or closed, and there is no other place to write to
   }

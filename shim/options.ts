@@ -10,9 +10,8 @@
 import { type MessageType, typeNameOf } from 'ttrpc-ts'
 import { type Any, LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/containerd'
 import { RuntimeError } from '../runtime/index.ts'
-import { readRegularFile } from '../runtime/internal.ts'
+import { messageOf, readRegularFile } from '../runtime/internal.ts'
 import { readToml, type TomlValue } from './options-toml.ts'
-import { messageOf } from './status.ts'
 
 /** The options that have an effect in this shim. */
 export interface ShimOptions {

@@ -9,9 +9,8 @@
 import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { LogFields } from '../runtime/index.ts'
-import { libDir, processStat } from '../runtime/internal.ts'
+import { libDir, messageOf, processStat } from '../runtime/internal.ts'
 import type { Calls } from './calls.ts'
-import { messageOf } from './status.ts'
 import type { Shim, Task, TaskProcess } from './task/registry.ts'
 
 const REPORT_FILE = 'shim-report'

@@ -6,6 +6,7 @@
  */
 import { Code, TtrpcError } from 'ttrpc-ts'
 import { RuntimeError, type RuntimeErrorCode } from '../runtime/index.ts'
+import { messageOf } from '../runtime/internal.ts'
 
 const CODES: Readonly<Partial<Record<RuntimeErrorCode, number>>> = {
   NotFound: Code.NOT_FOUND,
@@ -65,12 +66,6 @@ export function stepFailed(step: string, error: unknown): TtrpcError {
   return own
     ? classError(CODES[error.code] ?? Code.UNKNOWN, message, error)
     : new TtrpcError(Code.UNKNOWN, message, { cause: error })
-}
-
-/** The message of anything that was thrown. When several steps of an undo have failed, it has the message of each. */
-export function messageOf(error: unknown): string {
-  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}; ${messageOf(error.error)}`
-  return error instanceof Error ? error.message : String(error)
 }
 
 /** Whether the error says that the object does not exist. */

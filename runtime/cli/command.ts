@@ -2,7 +2,7 @@
 import { readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { Container, type Logger, RuntimeError } from '../index.ts'
-import { EAGAIN, EPIPE, errnoOf, type Log, reasonOf } from '../internal.ts'
+import { EAGAIN, EPIPE, errnoOf, type Log, messageOf, reasonOf } from '../internal.ts'
 import type { CommandSpec, Options, ParsedArgs } from './flags.ts'
 import type { Globals } from './globals.ts'
 
@@ -36,7 +36,7 @@ export function print(text: string): void {
 
 /** Reports a failure once on standard error, and in the log if that is elsewhere. */
 export function complain(error: unknown, log: Log | undefined): void {
-  const message = error instanceof Error ? error.message : String(error)
+  const message = messageOf(error)
   if (log !== undefined && (!log.isStderr || log.format === 'json')) log.error({}, message)
   if (log?.isStderr === true && log.format === 'json') return
   // only bugs are printed with a stack: other errors are refusals of the runtime or of the system

@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { differingNamespaces } from '../host/facts.ts'
 import { newNamespaces } from '../host/ids.ts'
@@ -334,7 +334,7 @@ export class Container {
     } catch (error) {
       // a hook may have removed the container
       if (error instanceof RuntimeError && error.code === 'NotFound') return
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = messageOf(error)
       this.#logger.warn({ container: this.id, reason }, 'cannot remove a container that has failed')
     }
   }

@@ -9,7 +9,7 @@ import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { type HostFacts, hostFacts } from '../host/facts.ts'
 import { cgroupOwner, newNamespaces } from '../host/ids.ts'
@@ -271,7 +271,7 @@ function triedFor(id: string, logger: Logger): (step: () => void | Promise<void>
     try {
       await step()
     } catch (failure) {
-      const reason = failure instanceof Error ? failure.message : String(failure)
+      const reason = messageOf(failure)
       logger.warn({ container: id, reason }, 'cannot undo all of a create that has failed')
     }
   }

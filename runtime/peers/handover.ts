@@ -5,7 +5,7 @@
  */
 import { Socket } from 'node:net'
 import { resolve } from 'node:path'
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 import type { Stdio } from '../init/spawn.ts'
 import type { LinuxSeccomp, Spec } from '../spec/types.ts'
 import { type OciStatus, ociState } from '../state/oci-state.ts'
@@ -75,7 +75,7 @@ function connectTo(path: string, what: string): OwnedFd {
   try {
     return connectUnix(path)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new RuntimeError('InvalidArgument', `${what}: ${reason}`, { cause: error })
   }
 }

@@ -6,7 +6,7 @@
  */
 import { chmodSync, existsSync, mkdirSync, writeSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Spec } from '../spec/types.ts'
 import { stateDir } from '../state/store.ts'
@@ -109,7 +109,7 @@ async function tell(address: string, ready: string, mainPid: number): Promise<vo
     }
     if ((await pollReadable([seen.fd], BARRIER_MS)).length > 0) return
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new RuntimeError('Unavailable', `cannot notify the service manager: ${reason}`, { cause: error })
   }
   throw new RuntimeError('DeadlineExceeded', `the service manager at "${address}" does not read its notifications`)

@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs'
 import { LIMITS } from '../../proto/init-plan.ts'
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import type { Hook, HookName } from '../spec/types.ts'
 import type { OciState } from '../state/oci-state.ts'
@@ -53,7 +53,7 @@ export async function runHooks({ name, hooks, state, logger, signal, journal }: 
       await runHook(hook, { input, cwd, signal, journal })
       logger.debug({ hook: name, index }, 'hook has run')
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = messageOf(error)
       const said = error instanceof HookFailure ? error : { timedOut: false, stdout: '', stderr: '' }
       const { timedOut, stdout, stderr } = said
       const failure = new RuntimeError('Internal', `error running ${name} hook #${index}: ${reason}`, {

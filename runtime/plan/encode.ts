@@ -4,7 +4,7 @@
  */
 import { type ArgKind, LIMITS, OPS, type Op, PLAN_MAGIC } from '../../proto/init-plan.ts'
 import { PLAN_SCHEMA_HASH } from '../../proto/plan-hash.gen.ts'
-import { specError } from '../errors.ts'
+import { messageOf, specError } from '../errors.ts'
 
 interface Schema {
   readonly code: number
@@ -43,7 +43,7 @@ function encodeOp(writer: Writer, op: Op): void {
       encodeArg(writer, kind, args[name])
     } catch (error) {
       if (error instanceof TooLong) throw specError(op.origin ?? '', `${op.op}: ${name} is ${error.message}`)
-      throw new Error(`${op.op}.${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+      throw new Error(`${op.op}.${name}: ${messageOf(error)}`, { cause: error })
     }
   }
   writer.patch(start + 4, writer.length - start)

@@ -3,7 +3,7 @@
  * mask arrives unchanged. Everything else is JSON.parse. Invariant: a number in the result is exact, or it is not a
  * safe integer and the readers of fields.ts refuse it.
  */
-import { RuntimeError } from '../errors.ts'
+import { messageOf, RuntimeError } from '../errors.ts'
 
 /** A parsed JSON value. */
 export type Json = null | boolean | number | bigint | string | readonly Json[] | JsonObject
@@ -22,7 +22,7 @@ export function parseJson(text: string, where = 'document'): Json {
   try {
     return LONG_NUMBER.test(text) ? (JSON.parse(text, exact) as Json) : (JSON.parse(text) as Json)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new RuntimeError('InvalidArgument', `cannot parse ${where}: ${reason}`, { cause: error })
   }
 }

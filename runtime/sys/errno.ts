@@ -3,7 +3,7 @@
  * libc call of this folder fails through syscallError, so no message shows a bare number.
  */
 import { constants } from 'node:os'
-import { RuntimeError, type RuntimeErrorCode } from '../errors.ts'
+import { messageOf, RuntimeError, type RuntimeErrorCode } from '../errors.ts'
 import {
   EACCES,
   EBUSY,
@@ -49,7 +49,7 @@ export function errnoWords(errno: number): string {
 export function reasonOf(error: unknown): string {
   const errno = errnoOf(error)
   if (errno !== 0) return errnoWords(errno)
-  return error instanceof Error ? error.message : String(error)
+  return messageOf(error)
 }
 
 /**

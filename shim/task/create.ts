@@ -24,6 +24,7 @@ import {
   hostGid,
   hostUid,
   isLeftover,
+  messageOf,
   newNamespaces,
   realtime,
   unmountTree,
@@ -33,7 +34,7 @@ import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io/process-io.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
 import { mountRootfs, rootfsOf } from '../rootfs.ts'
-import { classError, messageOf, stepFailed } from '../status.ts'
+import { classError, stepFailed } from '../status.ts'
 import { watchExit, watchOom } from './exits.ts'
 import { type Shim, Task, TaskProcess } from './registry.ts'
 

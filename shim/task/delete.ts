@@ -7,10 +7,10 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type DeleteResponse, TaskDelete } from 'ttrpc-ts/containerd'
-import { failpoint, SIGKILL, unmountTree } from '../../runtime/internal.ts'
+import { failpoint, messageOf, SIGKILL, unmountTree } from '../../runtime/internal.ts'
 import { writeExit } from '../bundle.ts'
 import { rootfsOf } from '../rootfs.ts'
-import { isNotFound, messageOf } from '../status.ts'
+import { isNotFound } from '../status.ts'
 import { check, exitOf, type ProcessState } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 

@@ -11,9 +11,9 @@
 
 import { TaskExit, TaskOOM } from 'ttrpc-ts/containerd'
 import type { Exit } from '../../runtime/index.ts'
-import { failpoint, SIGKILL } from '../../runtime/internal.ts'
+import { failpoint, messageOf, SIGKILL } from '../../runtime/internal.ts'
 import { writeStatus } from '../bundle.ts'
-import { isNotFound, messageOf } from '../status.ts'
+import { isNotFound } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
 const OOM_WATCH_DELAY_MS = 100

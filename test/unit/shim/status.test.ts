@@ -2,7 +2,8 @@
 import { Code, TtrpcError } from 'ttrpc-ts'
 import { describe, expect, test } from 'vitest'
 import { RuntimeError, type RuntimeErrorCode } from '../../../runtime/index.ts'
-import { classError, messageOf, notFound, refused, stepFailed, toTtrpcError } from '../../../shim/status.ts'
+import { messageOf } from '../../../runtime/internal.ts'
+import { classError, notFound, refused, stepFailed, toTtrpcError } from '../../../shim/status.ts'
 
 describe('toTtrpcError', () => {
   const codes: [RuntimeErrorCode, number, string][] = [
