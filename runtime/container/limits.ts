@@ -30,8 +30,9 @@ export async function changeLimits(
   // read again: another command may have set limits since this container was loaded
   const saved = ours ? readSavedSpec(root, state).spec : container.spec
   const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
+  // a long spec takes time to read and to write: other work has its turn in between
+  await nextTurn()
   using staged = ours ? stageSpec(root, state.id, spec) : undefined
-  // writing a long spec takes time: other work has its turn before the limits are set
   await nextTurn()
   cgroup.set(resources)
   staged?.commit()

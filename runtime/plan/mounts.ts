@@ -11,7 +11,7 @@ import { planCgroupMount } from './cgroup-mount.ts'
 import { hostSource } from './host-agent.ts'
 import { fileSystemOptions, isBind, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
 import { mapText } from './namespaces.ts'
-import { cleanPath, isWithin } from './paths.ts'
+import { cleanPath, withAncestors } from './paths.ts'
 
 /** The operations that mount, and those that come later. */
 export interface MountPlan {
@@ -54,24 +54,34 @@ const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
 /** Plans all mounts, in their order. @throws InvalidArgument */
 export function planMounts(input: MountInput): MountPlan {
   const entries = input.mounts.map((mount, index) => understandMount(mount, `/mounts/${index}`, input.hostRoots))
-  const ops: Op[] = []
   const readonlyLater: Op[] = []
   const propagationAgain: Op[] = []
-  for (const [index, entry] of entries.entries()) {
-    ops.push(...planMount(entry, input))
+  for (const entry of uncovered(entries)) {
     const { destination: path, origin } = entry
-    // a mount that a later one covers cannot be reached
-    if (entries.slice(index + 1).some((later) => isWithin(path, later.destination))) continue
     if (isReadonlyLater(entry, input.host)) readonlyLater.push({ op: 'readonly_mount', path, origin })
     propagationAgain.push(...entry.options.propagation.map((flags): Op => ({ op: 'propagation', path, flags, origin })))
   }
   return {
-    ops,
+    ops: entries.flatMap((entry) => planMount(entry, input)),
     readonlyLater,
     propagationAgain,
     bindsDev: entries.some((entry) => entry.destination === '/dev' && isBind(entry)),
     needsCgroupNamespace: entries.some(({ mount }) => mount.type === 'cgroup' || mount.type === 'cgroup2'),
   }
+}
+
+/**
+ * The mounts that can still be reached when all are made: no later one covers them. The time is linear in their number,
+ * since a container may have hundreds.
+ */
+function uncovered(entries: readonly MountEntry[]): MountEntry[] {
+  const later = new Set<string>()
+  const reachable: MountEntry[] = []
+  for (const entry of entries.toReversed()) {
+    if (!withAncestors(entry.destination).some((path) => later.has(path))) reachable.push(entry)
+    later.add(entry.destination)
+  }
+  return reachable.reverse()
 }
 
 function isReadonlyLater(entry: MountEntry, host: HostFacts): boolean {

@@ -18,6 +18,13 @@ export function isWithin(path: string, ancestor: string): boolean {
   return ancestor === '/' || path === ancestor || path.startsWith(`${ancestor}/`)
 }
 
+/** The path and all paths above it but "/", the longest first; it is clean. */
+export function withAncestors(path: string): string[] {
+  const paths: string[] = []
+  for (let end = path.length; end > 0; end = path.lastIndexOf('/', end - 1)) paths.push(path.slice(0, end))
+  return paths
+}
+
 /** The last part of a path. */
 export function baseName(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1)
