@@ -31,7 +31,7 @@ TEST_PACKAGES=(
   fuse3:mount.fuse3 fuse-overlayfs:fuse-overlayfs     # a root file system that a mount program makes
   qemu-system-x86:qemu-system-x86_64                  # a virtual machine monitor as the container's process
 )
-# Go is no package here: nerdctl and crictl need 1.21 or newer, and Debian 12 has 1.19 (need_go).
+# Go is no package here: nerdctl, crictl and the kubelet need 1.21 or newer, and Debian 12 has 1.19 (need_go).
 
 missing_packages() {
   local entry

@@ -100,6 +100,16 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'kubelet',
+          root,
+          ...inPairs,
+          globalSetup,
+          include: ['test/kubelet/**/*.test.ts'],
+          testTimeout: 60_000 * slowness,
+        },
+      },
+      {
+        test: {
           name: 'containerd',
           root,
           ...inPairs,

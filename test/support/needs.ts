@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism, release } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
-import { CONTAINERD_RELEASE, CRICTL, DOCKER_BIN, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
+import { CONTAINERD_RELEASE, CRICTL, DOCKER_BIN, KUBELET, NERDCTL, OCI_RUNTIME, releaseBin } from './places.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -98,6 +98,7 @@ const CHECKS = {
   'tini-static': () => onPath('tini-static'),
   nerdctl: () => onPath(NERDCTL),
   crictl: () => onPath(CRICTL),
+  kubelet: () => onPath(KUBELET),
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
   'Linux 6.5': () => isKernel(6, 5),

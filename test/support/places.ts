@@ -42,6 +42,8 @@ export const DOCKER_BIN = join(ROOT, 'build/docker')
 export const NERDCTL = join(ROOT, 'build/nerdctl/nerdctl')
 /** The crictl that scripts/crictl builds. */
 export const CRICTL = join(ROOT, 'build/crictl/crictl')
+/** The kubelet that scripts/kubelet builds. */
+export const KUBELET = join(ROOT, 'build/kubelet/kubelet')
 /** The daemon of the release under test. */
 export const CONTAINERD = join(releaseBin(CONTAINERD_RELEASE), 'containerd')
 /** The runtime under test. With another one the tests test themselves: if runc fails a test, suspect the test. */

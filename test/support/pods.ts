@@ -21,7 +21,7 @@ export const POD_IMAGE = 'test.local/pod:1'
 const PLUGINS = '/usr/lib/cni'
 
 /** The CRI's part of the daemon's configuration. All releases read format 2. */
-const configuration = (folder: string, handlers: string): string => {
+const configuration = (folder: string, handlers: string, first = 'ts'): string => {
   const cri = '[plugins."io.containerd.grpc.v1.cri"'
   return `
 ${cri}]
@@ -35,7 +35,7 @@ ${cri}]
     bin_dir = "${PLUGINS}"
     conf_dir = "${folder}/cni"
 ${cri}.containerd]
-  default_runtime_name = "ts"
+  default_runtime_name = "${first}"
 ${cri}.containerd.runtimes.ts]
   runtime_type = "${RUNTIME}"
 ${handlers}
@@ -62,6 +62,39 @@ function removeBridge(name: string): void {
   if (readFileSync('/proc/net/dev', 'utf8').includes(`${name}:`)) execFileSync('ip', ['link', 'delete', name])
 }
 
+/**
+ * Starts a daemon whose CRI knows the image. `release` names another containerd than the one under test, `first` the
+ * handler of pods that name none.
+ */
+export async function startPodDaemon(
+  handlers: (folder: string) => string,
+  { release, first }: { readonly release?: string; readonly first?: string } = {},
+): Promise<Daemon> {
+  const daemon = new Daemon((folder) => configuration(folder, handlers(folder), first))
+  if (release !== undefined) daemon.use(release)
+  writeNetwork(daemon)
+  const archive = join(daemon.folder, 'pod.tar')
+  const root = busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE })
+  writeFileSync(archive, imageArchive(POD_IMAGE, root, ['sleep', '100000']))
+  try {
+    await daemon.start()
+    const imported = await daemon.ctr(['--namespace', CRI_NAMESPACE, 'image', 'import', archive])
+    expect(imported, imported.stderr).toMatchObject({ code: 0 })
+    using cri = new Cri(daemon, POD_IMAGE)
+    await until('the CRI to know the image', () => cri.knowsImage().catch(() => false))
+    return daemon
+  } catch (error) {
+    await stopPodDaemon(daemon)
+    throw error
+  }
+}
+
+/** Ends it, and removes the bridge of its pods. */
+export async function stopPodDaemon(daemon: Daemon): Promise<void> {
+  removeBridge(daemon.namespace)
+  await daemon.stop()
+}
+
 /** The addresses that pods have. */
 function addresses(daemon: Daemon): string[] {
   const folder = join(daemon.folder, 'addresses', daemon.namespace)
@@ -69,8 +102,8 @@ function addresses(daemon: Daemon): string[] {
 }
 
 /** Takes the census of a daemon's pods: of the CRI's namespace, in which other daemons may have processes too. */
-function census(daemon: Daemon, cri: Cri): Census {
-  const files = takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids: cri.ids })
+export function podCensus(daemon: Daemon, ids: readonly string[]): Census {
+  const files = takeCensus({ folder: daemon.folder, namespace: CRI_NAMESPACE, ids })
   return new Set([
     ...daemon.census(),
     ...[...files].filter((item) => /^(socket|bundle|work folder|state folder) /.test(item)),
@@ -84,34 +117,24 @@ export function podTest(handlers: (folder: string) => string = () => '') {
     daemon: [
       // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixture's needs from this pattern
       async ({}, use) => {
-        const daemon = new Daemon((folder) => configuration(folder, handlers(folder)))
-        writeNetwork(daemon)
-        const archive = join(daemon.folder, 'pod.tar')
-        const root = busyboxRoot(BUSYBOX, { payload: PAYLOAD, probe: PROBE })
-        writeFileSync(archive, imageArchive(POD_IMAGE, root, ['sleep', '100000']))
+        const daemon = await startPodDaemon(handlers)
         try {
-          await daemon.start()
-          const imported = await daemon.ctr(['--namespace', CRI_NAMESPACE, 'image', 'import', archive])
-          expect(imported, imported.stderr).toMatchObject({ code: 0 })
-          using cri = new Cri(daemon, POD_IMAGE)
-          await until('the CRI to know the image', () => cri.knowsImage().catch(() => false))
           await use(daemon)
         } finally {
-          removeBridge(daemon.namespace)
-          await daemon.stop()
+          await stopPodDaemon(daemon)
         }
       },
       { scope: 'file' },
     ],
     cri: async ({ daemon, task }, use) => {
       using cri = new Cri(daemon, POD_IMAGE)
-      const before = census(daemon, cri)
+      const before = podCensus(daemon, cri.ids)
       await use(cri)
       await cri.end()
       if (task.result?.state === 'fail' && process.env['VERBOSE'] !== undefined) process.stderr.write(daemon.log)
       // allowed: the runc shim leaves its socket behind when it is killed
       const ignored = IS_OURS ? /^$/ : /^socket /
-      const left = (await settledLeaks(before, () => census(daemon, cri))).filter((item) => !ignored.test(item))
+      const left = (await settledLeaks(before, () => podCensus(daemon, cri.ids))).filter((item) => !ignored.test(item))
       expect(left, 'left behind by the test').toEqual([])
     },
   })
