@@ -13,6 +13,18 @@ export interface Range<T> {
   readonly max: T
 }
 
+/** Where the object of a number is, and what the number may be. */
+interface RangeField<T> {
+  readonly at: string
+  readonly range: Range<T>
+}
+
+/** Where the object of a list or a map is, and how one of its values is read. */
+interface ValuesField<T> {
+  readonly at: string
+  readonly read: (value: Json, at: string) => T
+}
+
 /** 0 to 2^32-1. */
 export const UINT32: Range<number> = { min: 0, max: 0xffffffff }
 /** A uid or gid. */
@@ -88,10 +100,14 @@ export function stringField(object: JsonObject, key: string, at: string): string
   return value === '' ? undefined : value
 }
 
-/** A string that must be present; `message` says what is missing. */
-export function requiredString(object: JsonObject, key: string, at: string, message: string): string {
+/** A string that must be present; `missing` says what is missing. */
+export function requiredString(
+  object: JsonObject,
+  key: string,
+  { at, missing }: { readonly at: string; readonly missing: string },
+): string {
   const value = stringField(object, key, at)
-  if (value === undefined) throw specError(pointerTo(at, key), message)
+  if (value === undefined) throw specError(pointerTo(at, key), missing)
   return value
 }
 
@@ -99,9 +115,7 @@ export function requiredString(object: JsonObject, key: string, at: string, mess
 export function wordField<const W extends string>(
   object: JsonObject,
   key: string,
-  at: string,
-  words: readonly W[],
-  what: string,
+  { at, words, what }: { readonly at: string; readonly words: readonly W[]; readonly what: string },
 ): W | undefined {
   const value = stringField(object, key, at)
   if (value === undefined) return undefined
@@ -119,13 +133,13 @@ export function booleanField(object: JsonObject, key: string, at: string): boole
 }
 
 /** A number that fits a double exactly, if present. */
-export function integerField(object: JsonObject, key: string, at: string, range: Range<number>): number | undefined {
+export function integerField(object: JsonObject, key: string, { at, range }: RangeField<number>): number | undefined {
   const value = field(object, key)
   return value === undefined ? undefined : asInteger(value, pointerTo(at, key), range)
 }
 
 /** A 64-bit number, if present. */
-export function bigintField(object: JsonObject, key: string, at: string, range: Range<bigint>): bigint | undefined {
+export function bigintField(object: JsonObject, key: string, { at, range }: RangeField<bigint>): bigint | undefined {
   const value = field(object, key)
   if (value === undefined) return undefined
   const pointer = pointerTo(at, key)
@@ -142,8 +156,7 @@ export function bigintField(object: JsonObject, key: string, at: string, range: 
 export function optionalListField<T>(
   object: JsonObject,
   key: string,
-  at: string,
-  read: (value: Json, at: string) => T,
+  { at, read }: ValuesField<T>,
 ): readonly T[] | undefined {
   const value = field(object, key)
   if (value === undefined) return undefined
@@ -153,21 +166,15 @@ export function optionalListField<T>(
 }
 
 /** A list, each element read by `read`; empty when absent. */
-export function listField<T>(
-  object: JsonObject,
-  key: string,
-  at: string,
-  read: (value: Json, at: string) => T,
-): readonly T[] {
-  return optionalListField(object, key, at, read) ?? []
+export function listField<T>(object: JsonObject, key: string, { at, read }: ValuesField<T>): readonly T[] {
+  return optionalListField(object, key, { at, read }) ?? []
 }
 
 /** A map with any keys, each value read by `read`; empty when absent. */
 export function mapField<T>(
   object: JsonObject,
   key: string,
-  at: string,
-  read: (value: Json, at: string) => T,
+  { at, read }: ValuesField<T>,
 ): Readonly<Record<string, T>> {
   const value = objectField(object, key, at)
   if (value === undefined) return {}

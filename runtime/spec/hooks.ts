@@ -21,7 +21,7 @@ import type { Hook, HookName, Hooks } from './types.ts'
 /** Reads the six lists. @throws InvalidArgument */
 export function readHooks(spec: JsonObject): Hooks {
   const hooks = objectField(spec, 'hooks', '') ?? {}
-  const list = (name: HookName) => listField(hooks, name, '/hooks', readHook)
+  const list = (name: HookName) => listField(hooks, name, { at: '/hooks', read: readHook })
   return {
     prestart: list('prestart'),
     createRuntime: list('createRuntime'),
@@ -34,13 +34,13 @@ export function readHooks(spec: JsonObject): Hooks {
 
 function readHook(value: Json, at: string): Hook {
   const hook = asObject(value, at)
-  const path = requiredString(hook, 'path', at, 'the hook has no path')
+  const path = requiredString(hook, 'path', { at, missing: 'the hook has no path' })
   if (!path.startsWith('/')) throw specError(pointerTo(at, 'path'), `hook path ${JSON.stringify(path)} is not absolute`)
   return defined({
     path,
-    args: listField(hook, 'args', at, asString),
-    env: optionalListField(hook, 'env', at, readVariable),
+    args: listField(hook, 'args', { at, read: asString }),
+    env: optionalListField(hook, 'env', { at, read: readVariable }),
     // in seconds: at most 68 years
-    timeout: integerField(hook, 'timeout', at, { min: 1, max: 0x7fffffff }),
+    timeout: integerField(hook, 'timeout', { at, range: { min: 1, max: 0x7fffffff } }),
   })
 }

@@ -38,16 +38,16 @@ export function readLinux(linux: JsonObject, at: string): Linux {
   const seccomp = objectField(linux, 'seccomp', at)
   const result: Linux = defined({
     namespaces,
-    uidMappings: readMappings(linux, 'uidMappings', at, namespaces),
-    gidMappings: readMappings(linux, 'gidMappings', at, namespaces),
-    devices: listField(linux, 'devices', at, readDevice),
+    uidMappings: readMappings(linux, 'uidMappings', { at, namespaces }),
+    gidMappings: readMappings(linux, 'gidMappings', { at, namespaces }),
+    devices: listField(linux, 'devices', { at, read: readDevice }),
     cgroupsPath: stringField(linux, 'cgroupsPath', at),
     resources: resources === undefined ? undefined : readResources(resources, pointerTo(at, 'resources')),
     rootfsPropagation: readPropagation(linux, at),
     seccomp: seccomp === undefined ? undefined : readSeccomp(seccomp, pointerTo(at, 'seccomp')),
     sysctl: readSysctl(linux, at, owned),
-    maskedPaths: readHiddenPaths(linux, 'maskedPaths', at, owned),
-    readonlyPaths: readHiddenPaths(linux, 'readonlyPaths', at, owned),
+    maskedPaths: readHiddenPaths(linux, 'maskedPaths', { at, owned }),
+    readonlyPaths: readHiddenPaths(linux, 'readonlyPaths', { at, owned }),
     mountLabel: stringField(linux, 'mountLabel', at),
     personality: readPersonality(linux, at),
     timeOffsets: readTimeOffsets(linux, at, namespaces),
@@ -59,13 +59,13 @@ export function readLinux(linux: JsonObject, at: string): Linux {
 
 function readDevice(value: Json, at: string): Device {
   const device = asObject(value, at)
-  const path = requiredString(device, 'path', at, 'the device has no path')
-  const name = requiredString(device, 'type', at, 'the device has no type')
+  const path = requiredString(device, 'path', { at, missing: 'the device has no path' })
+  const name = requiredString(device, 'type', { at, missing: 'the device has no type' })
   const type = (['b', 'c', 'u', 'p'] as const).find((known) => known === name)
   if (type === undefined) throw specError(pointerTo(at, 'type'), `invalid device type ${JSON.stringify(name)}`)
   // a fifo has no numbers; for other devices the kernel keeps 12 and 20 bits
   const number = (key: string, max: number) => {
-    const found = integerField(device, key, at, { min: 0, max })
+    const found = integerField(device, key, { at, range: { min: 0, max } })
     if (found === undefined && type !== 'p') throw specError(pointerTo(at, key), `the device has no ${key} number`)
     return type === 'p' ? 0 : (found ?? 0)
   }
@@ -74,9 +74,9 @@ function readDevice(value: Json, at: string): Device {
     path,
     major: number('major', 0xfff),
     minor: number('minor', 0xfffff),
-    fileMode: integerField(device, 'fileMode', at, UINT32),
-    uid: integerField(device, 'uid', at, ID) ?? 0,
-    gid: integerField(device, 'gid', at, ID) ?? 0,
+    fileMode: integerField(device, 'fileMode', { at, range: UINT32 }),
+    uid: integerField(device, 'uid', { at, range: ID }) ?? 0,
+    gid: integerField(device, 'gid', { at, range: ID }) ?? 0,
   })
 }
 
@@ -90,7 +90,7 @@ function readPropagation(linux: JsonObject, at: string): Propagation | undefined
 }
 
 function readSysctl(linux: JsonObject, at: string, owned: ReadonlySet<string>): Readonly<Record<string, string>> {
-  const sysctl = mapField(linux, 'sysctl', at, asString)
+  const sysctl = mapField(linux, 'sysctl', { at, read: asString })
   for (const key of Object.keys(sysctl)) {
     const check = checkSysctl(key, owned)
     if ('refused' in check) throw specError(pointerTo(pointerTo(at, 'sysctl'), key), check.refused)
@@ -98,9 +98,13 @@ function readSysctl(linux: JsonObject, at: string, owned: ReadonlySet<string>): 
   return sysctl
 }
 
-function readHiddenPaths(linux: JsonObject, key: string, at: string, owned: ReadonlySet<string>): readonly string[] {
+function readHiddenPaths(
+  linux: JsonObject,
+  key: string,
+  { at, owned }: { readonly at: string; readonly owned: ReadonlySet<string> },
+): readonly string[] {
   // a relative path causes a warning (warnings.ts)
-  const paths = listField(linux, key, at, asString)
+  const paths = listField(linux, key, { at, read: asString })
   if (paths.length > 0 && !owned.has('mount')) {
     throw specError(pointerTo(at, key), 'unable to restrict sys entries without a private MNT namespace')
   }
@@ -111,9 +115,9 @@ function readPersonality(linux: JsonObject, at: string): Linux['personality'] {
   const personality = objectField(linux, 'personality', at)
   if (personality === undefined) return undefined
   const pointer = pointerTo(at, 'personality')
-  const domain = wordField(personality, 'domain', pointer, ['LINUX', 'LINUX32'], 'personality')
+  const domain = wordField(personality, 'domain', { at: pointer, words: ['LINUX', 'LINUX32'], what: 'personality' })
   if (domain === undefined) throw specError(pointerTo(pointer, 'domain'), 'the personality has no domain')
   // the specification defines no flags yet: a given one is ignored with a warning
-  const flags = listField(personality, 'flags', pointer, asString)
+  const flags = listField(personality, 'flags', { at: pointer, read: asString })
   return { domain, ...(flags.length === 0 ? {} : { flags }) }
 }

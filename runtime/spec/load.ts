@@ -107,15 +107,15 @@ function readSpec(value: Json): Spec {
     process,
     hostname,
     domainname,
-    mounts: listField(spec, 'mounts', '', readMount),
+    mounts: listField(spec, 'mounts', { at: '', read: readMount }),
     hooks,
-    annotations: mapField(spec, 'annotations', '', asString),
+    annotations: mapField(spec, 'annotations', { at: '', read: asString }),
     linux,
   })
 }
 
 function readVersion(spec: JsonObject): string {
-  const version = requiredString(spec, 'ociVersion', '', 'ociVersion must not be empty')
+  const version = requiredString(spec, 'ociVersion', { at: '', missing: 'ociVersion must not be empty' })
   const major = /^(\d+)\.\d+\.\d+(?:[-+].*)?$/.exec(version)?.[1]
   if (major === undefined)
     throw specError('/ociVersion', `ociVersion ${JSON.stringify(version)} is not a semantic version`)
@@ -127,7 +127,7 @@ function readRoot(spec: JsonObject): Root {
   const root = objectField(spec, 'root', '')
   if (root === undefined) throw specError('/root', 'root must be specified')
   return {
-    path: requiredString(root, 'path', '/root', 'the path of the root file system must not be empty'),
+    path: requiredString(root, 'path', { at: '/root', missing: 'the path of the root file system must not be empty' }),
     readonly: booleanField(root, 'readonly', '/root') ?? false,
   }
 }

@@ -18,10 +18,10 @@ import type { Mount } from './types.ts'
 /** Reads one mount. @throws InvalidArgument, Unimplemented */
 export function readMount(value: Json, at: string): Mount {
   const mount = asObject(value, at)
-  const destination = requiredString(mount, 'destination', at, 'the mount has no destination')
+  const destination = requiredString(mount, 'destination', { at, missing: 'the mount has no destination' })
   const type = stringField(mount, 'type', at)
   const source = stringField(mount, 'source', at)
-  const options = listField(mount, 'options', at, asString)
+  const options = listField(mount, 'options', { at, read: asString })
   const parsed = parseMountOptions(options)
   const refused = parsed.unsupported[0]
   if (refused !== undefined) throw unsupported(`${at}/options/${refused.index}`, `mount option "${refused.word}"`)
@@ -46,12 +46,15 @@ export function readMount(value: Json, at: string): Mount {
     uidMappings: readMap(mount, 'uidMappings', at),
     gidMappings: readMap(mount, 'gidMappings', at),
   })
-  requireMappable(result, bind, parsed, at)
+  requireMappable(result, { bind, idmap: parsed.idmap, at })
   return result
 }
 
 /** Checks the maps of an id-mapped mount: it must be a bind, and have maps for both users and groups or for neither. */
-function requireMappable(mount: Mount, bind: boolean, { idmap }: MountOptions, at: string): void {
+function requireMappable(
+  mount: Mount,
+  { bind, idmap, at }: Pick<MountOptions, 'idmap'> & { readonly bind: boolean; readonly at: string },
+): void {
   const { uidMappings, gidMappings, options } = mount
   if (idmap === 'no' && uidMappings.length === 0 && gidMappings.length === 0) return
   if (!bind) {

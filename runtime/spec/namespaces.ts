@@ -35,19 +35,22 @@ const CLOCKS = ['monotonic', 'boottime'] as const
  */
 export function readNamespaces(linux: JsonObject, at: string): readonly Namespace[] {
   const seen = new Set<string>()
-  return listField(linux, 'namespaces', at, (value, itemAt) => {
-    const item = asObject(value, itemAt)
-    const name = requiredString(item, 'type', itemAt, 'the namespace has no type')
-    const type = NAMESPACE_TYPES.find((known) => known === name)
-    if (type === undefined)
-      throw specError(pointerTo(itemAt, 'type'), `namespace ${JSON.stringify(name)} does not exist`)
-    if (seen.has(type)) throw specError(itemAt, `malformed spec file: duplicated ns "${type}"`)
-    seen.add(type)
-    const path = stringField(item, 'path', itemAt)
-    if (path !== undefined && !path.startsWith('/')) {
-      throw specError(pointerTo(itemAt, 'path'), `namespace path ${JSON.stringify(path)} is not absolute`)
-    }
-    return defined({ type, path })
+  return listField(linux, 'namespaces', {
+    at,
+    read: (value, itemAt) => {
+      const item = asObject(value, itemAt)
+      const name = requiredString(item, 'type', { at: itemAt, missing: 'the namespace has no type' })
+      const type = NAMESPACE_TYPES.find((known) => known === name)
+      if (type === undefined)
+        throw specError(pointerTo(itemAt, 'type'), `namespace ${JSON.stringify(name)} does not exist`)
+      if (seen.has(type)) throw specError(itemAt, `malformed spec file: duplicated ns "${type}"`)
+      seen.add(type)
+      const path = stringField(item, 'path', itemAt)
+      if (path !== undefined && !path.startsWith('/')) {
+        throw specError(pointerTo(itemAt, 'path'), `namespace path ${JSON.stringify(path)} is not absolute`)
+      }
+      return defined({ type, path })
+    },
   })
 }
 
@@ -58,8 +61,7 @@ export function readNamespaces(linux: JsonObject, at: string): readonly Namespac
 export function readMappings(
   linux: JsonObject,
   key: 'uidMappings' | 'gidMappings',
-  at: string,
-  namespaces: readonly Namespace[],
+  { at, namespaces }: { readonly at: string; readonly namespaces: readonly Namespace[] },
 ): readonly IdMapping[] {
   const pointer = pointerTo(at, key)
   const mappings = readMap(linux, key, at)
@@ -78,7 +80,7 @@ export function readMappings(
 /** Reads one id map, of a namespace or of a mount. @throws InvalidArgument */
 export function readMap(object: JsonObject, key: string, at: string): readonly IdMapping[] {
   const pointer = pointerTo(at, key)
-  const mappings = listField(object, key, at, readMapping)
+  const mappings = listField(object, key, { at, read: readMapping })
   if (mappings.length > MAX_MAPPINGS) {
     throw specError(pointer, `${mappings.length} mappings are more than the ${MAX_MAPPINGS} that the kernel takes`)
   }
@@ -88,9 +90,9 @@ export function readMap(object: JsonObject, key: string, at: string): readonly I
 
 function readMapping(value: Json, at: string): IdMapping {
   const mapping = asObject(value, at)
-  const containerID = integerField(mapping, 'containerID', at, ID) ?? 0
-  const hostID = integerField(mapping, 'hostID', at, ID) ?? 0
-  const size = integerField(mapping, 'size', at, { min: 1, max: UINT32.max })
+  const containerID = integerField(mapping, 'containerID', { at, range: ID }) ?? 0
+  const hostID = integerField(mapping, 'hostID', { at, range: ID }) ?? 0
+  const size = integerField(mapping, 'size', { at, range: { min: 1, max: UINT32.max } })
   if (size === undefined) throw specError(pointerTo(at, 'size'), 'the mapping has no size')
   if (containerID + size > UINT32.max || hostID + size > UINT32.max) {
     throw specError(pointerTo(at, 'size'), `the mapping of ${size} ids goes beyond the last id`)
@@ -131,8 +133,8 @@ export function readTimeOffsets(linux: JsonObject, at: string, namespaces: reado
     const clockAt = pointerTo(pointer, clock)
     if (offset === undefined) return undefined
     return {
-      secs: bigintField(offset, 'secs', clockAt, INT64) ?? 0n,
-      nanosecs: integerField(offset, 'nanosecs', clockAt, { min: 0, max: 999_999_999 }) ?? 0,
+      secs: bigintField(offset, 'secs', { at: clockAt, range: INT64 }) ?? 0n,
+      nanosecs: integerField(offset, 'nanosecs', { at: clockAt, range: { min: 0, max: 999_999_999 } }) ?? 0,
     }
   }
   return defined({ monotonic: read('monotonic'), boottime: read('boottime') })

@@ -13,10 +13,13 @@ const BLANK_OR_SEPARATOR = /[/:\s]/
 /** Reads the devices. @throws InvalidArgument */
 export function readNetDevices(linux: JsonObject, at: string, owned: ReadonlySet<string>): Linux['netDevices'] {
   const pointer = pointerTo(at, 'netDevices')
-  const devices = mapField(linux, 'netDevices', at, (value, deviceAt) => {
-    const name = stringField(asObject(value, deviceAt), 'name', deviceAt)
-    if (name !== undefined) requireName(name, pointerTo(deviceAt, 'name'))
-    return defined({ name })
+  const devices = mapField(linux, 'netDevices', {
+    at,
+    read: (value, deviceAt) => {
+      const name = stringField(asObject(value, deviceAt), 'name', deviceAt)
+      if (name !== undefined) requireName(name, pointerTo(deviceAt, 'name'))
+      return defined({ name })
+    },
   })
   const names = Object.keys(devices)
   if (names.length > 0 && !owned.has('network')) {

@@ -30,24 +30,24 @@ import type { Capabilities, OciProcess, Rlimit, User } from './types.ts'
 export function readProcess(value: Json, at: string): OciProcess {
   const process = asObject(value, at)
   refuseField(process, 'commandLine', at)
-  const args = listField(process, 'args', at, asString)
+  const args = listField(process, 'args', { at, read: asString })
   if (args.length === 0) throw specError(pointerTo(at, 'args'), 'args must not be empty')
   if (args[0] === '') throw specError(`${at}/args/0`, 'exec: "": executable file not found in $PATH')
-  const rlimits = listField(process, 'rlimits', at, readRlimit)
+  const rlimits = listField(process, 'rlimits', { at, read: readRlimit })
   refuseDuplicates(rlimits, pointerTo(at, 'rlimits'))
   return defined({
     terminal: booleanField(process, 'terminal', at) ?? false,
     consoleSize: readConsoleSize(process, at),
     user: readUser(objectField(process, 'user', at) ?? {}, pointerTo(at, 'user')),
     args,
-    env: listField(process, 'env', at, readVariable),
+    env: listField(process, 'env', { at, read: readVariable }),
     cwd: readCwd(process, at),
     capabilities: readCapabilities(objectField(process, 'capabilities', at), pointerTo(at, 'capabilities')),
     rlimits,
     noNewPrivileges: booleanField(process, 'noNewPrivileges', at) ?? false,
     apparmorProfile: stringField(process, 'apparmorProfile', at),
     selinuxLabel: stringField(process, 'selinuxLabel', at),
-    oomScoreAdj: integerField(process, 'oomScoreAdj', at, { min: -1000, max: 1000 }),
+    oomScoreAdj: integerField(process, 'oomScoreAdj', { at, range: { min: -1000, max: 1000 } }),
     scheduler: readScheduler(process, at),
     ioPriority: readIoPriority(process, at),
     execCPUAffinity: readAffinity(process, at),
@@ -61,17 +61,17 @@ function readConsoleSize(process: JsonObject, at: string): OciProcess['consoleSi
   // the kernel keeps both in 16 bits (struct winsize)
   const range = { min: 0, max: 0xffff }
   return {
-    height: integerField(size, 'height', pointer, range) ?? 0,
-    width: integerField(size, 'width', pointer, range) ?? 0,
+    height: integerField(size, 'height', { at: pointer, range }) ?? 0,
+    width: integerField(size, 'width', { at: pointer, range }) ?? 0,
   }
 }
 
 function readUser(user: JsonObject, at: string): User {
   return defined({
-    uid: integerField(user, 'uid', at, ID) ?? 0,
-    gid: integerField(user, 'gid', at, ID) ?? 0,
-    umask: integerField(user, 'umask', at, UINT32),
-    additionalGids: listField(user, 'additionalGids', at, (gid, gidAt) => asInteger(gid, gidAt, ID)),
+    uid: integerField(user, 'uid', { at, range: ID }) ?? 0,
+    gid: integerField(user, 'gid', { at, range: ID }) ?? 0,
+    umask: integerField(user, 'umask', { at, range: UINT32 }),
+    additionalGids: listField(user, 'additionalGids', { at, read: (gid, gidAt) => asInteger(gid, gidAt, ID) }),
   })
 }
 
@@ -85,7 +85,7 @@ export function readVariable(value: Json, at: string): string {
 }
 
 function readCwd(process: JsonObject, at: string): string {
-  const cwd = requiredString(process, 'cwd', at, 'Cwd property must not be empty')
+  const cwd = requiredString(process, 'cwd', { at, missing: 'Cwd property must not be empty' })
   if (!cwd.startsWith('/')) throw specError(pointerTo(at, 'cwd'), 'Cwd must be an absolute path')
   return cwd
 }
@@ -93,7 +93,7 @@ function readCwd(process: JsonObject, at: string): string {
 function readCapabilities(sets: JsonObject | undefined, at: string): Capabilities | undefined {
   if (sets === undefined) return undefined
   // any name is accepted, since a newer kernel may know it; unknown ones are ignored with a warning (warnings.ts)
-  const read = (set: string) => listField(sets, set, at, asString)
+  const read = (set: string) => listField(sets, set, { at, read: asString })
   return {
     bounding: read('bounding'),
     effective: read('effective'),
@@ -105,10 +105,10 @@ function readCapabilities(sets: JsonObject | undefined, at: string): Capabilitie
 
 function readRlimit(value: Json, at: string): Rlimit {
   const rlimit = asObject(value, at)
-  const type = requiredString(rlimit, 'type', at, 'the rlimit has no type')
+  const type = requiredString(rlimit, 'type', { at, missing: 'the rlimit has no type' })
   if (!RLIMITS.has(type)) throw specError(pointerTo(at, 'type'), `unknown rlimit ${JSON.stringify(type)}`)
-  const soft = bigintField(rlimit, 'soft', at, UINT64) ?? 0n
-  const hard = bigintField(rlimit, 'hard', at, UINT64) ?? 0n
+  const soft = bigintField(rlimit, 'soft', { at, range: UINT64 }) ?? 0n
+  const hard = bigintField(rlimit, 'hard', { at, range: UINT64 }) ?? 0n
   if (soft > hard)
     throw specError(pointerTo(at, 'soft'), `${type}: the soft limit ${soft} is above the hard limit ${hard}`)
   return { type, soft, hard }

@@ -98,15 +98,15 @@ export function readScheduler(process: JsonObject, at: string): Scheduler | unde
   const object = objectField(process, 'scheduler', at)
   if (object === undefined) return undefined
   const pointer = pointerTo(at, 'scheduler')
-  const policy = requiredString(object, 'policy', pointer, 'scheduler policy is required')
+  const policy = requiredString(object, 'policy', { at: pointer, missing: 'scheduler policy is required' })
   if (!isKey(SCHEDULER_POLICIES, policy)) {
     throw specError(pointerTo(pointer, 'policy'), `invalid scheduler policy ${JSON.stringify(policy)}`)
   }
-  const nice = integerField(object, 'nice', pointer, INT32) ?? 0
+  const nice = integerField(object, 'nice', { at: pointer, range: INT32 }) ?? 0
   if ((policy === 'SCHED_OTHER' || policy === 'SCHED_BATCH') && (nice < -20 || nice > 19)) {
     throw specError(pointerTo(pointer, 'nice'), `invalid scheduler.nice: ${nice} is out of range, expected -20 to 19`)
   }
-  const priority = integerField(object, 'priority', pointer, INT32) ?? 0
+  const priority = integerField(object, 'priority', { at: pointer, range: INT32 }) ?? 0
   const realtime = policy === 'SCHED_FIFO' || policy === 'SCHED_RR'
   if (priority !== 0 && !realtime) {
     const message = 'scheduler.priority can only be specified for SchedFIFO or SchedRR policy'
@@ -116,7 +116,7 @@ export function readScheduler(process: JsonObject, at: string): Scheduler | unde
     throw specError(pointerTo(pointer, 'priority'), `invalid scheduler.priority: ${priority}, expected 1 to 99`)
   }
   const time = (key: 'runtime' | 'deadline' | 'period') => {
-    const value = bigintField(object, key, pointer, UINT64) ?? 0n
+    const value = bigintField(object, key, { at: pointer, range: UINT64 }) ?? 0n
     if (value !== 0n && policy !== 'SCHED_DEADLINE') {
       const message = 'scheduler runtime/deadline/period can only be specified for SchedDeadline policy'
       throw specError(pointerTo(pointer, key), message)
@@ -127,7 +127,7 @@ export function readScheduler(process: JsonObject, at: string): Scheduler | unde
     policy,
     nice,
     priority,
-    flags: listField(object, 'flags', pointer, readSchedulerFlag),
+    flags: listField(object, 'flags', { at: pointer, read: readSchedulerFlag }),
     runtime: time('runtime'),
     deadline: time('deadline'),
     period: time('period'),
@@ -145,7 +145,7 @@ export function readIoPriority(process: JsonObject, at: string): OciProcess['ioP
   const object = objectField(process, 'ioPriority', at)
   if (object === undefined) return undefined
   const pointer = pointerTo(at, 'ioPriority')
-  const priority = integerField(object, 'priority', pointer, INT32) ?? 0
+  const priority = integerField(object, 'priority', { at: pointer, range: INT32 }) ?? 0
   if (priority < 0 || priority > 7) {
     throw specError(pointerTo(pointer, 'priority'), `invalid ioPriority.Priority: ${priority}, expected 0 to 7`)
   }
@@ -187,10 +187,13 @@ export function readMemoryPolicy(linux: JsonObject, at: string): MemoryPolicy | 
   if (nodes === undefined && NEEDS_NODES.has(mode)) throw specError(nodesAt, `memory policy ${mode} needs nodes`)
   if (nodes !== undefined && WITHOUT_NODES.has(mode)) throw specError(nodesAt, `memory policy ${mode} takes no nodes`)
   if (nodes !== undefined) requireList(nodes, nodesAt, 'memory policy nodes')
-  const flags = listField(object, 'flags', pointer, (value, flagAt) => {
-    const flag = asString(value, flagAt)
-    if (!isKey(MEMORY_FLAGS, flag)) throw specError(flagAt, `invalid memory policy flag ${JSON.stringify(flag)}`)
-    return flag
+  const flags = listField(object, 'flags', {
+    at: pointer,
+    read: (value, flagAt) => {
+      const flag = asString(value, flagAt)
+      if (!isKey(MEMORY_FLAGS, flag)) throw specError(flagAt, `invalid memory policy flag ${JSON.stringify(flag)}`)
+      return flag
+    },
   })
   return defined({ mode, nodes, flags })
 }

@@ -94,7 +94,7 @@ export const SECCOMP_ARCHITECTURES: ReadonlyMap<string, number> = new Map([
  * @throws InvalidArgument, Unimplemented
  */
 export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | undefined {
-  const syscalls = listField(profile, 'syscalls', at, readRule)
+  const syscalls = listField(profile, 'syscalls', { at, read: readRule })
   if (stringField(profile, 'defaultAction', at) === undefined) {
     if (syscalls.length === 0) return undefined
     throw specError(pointerTo(at, 'defaultAction'), 'the seccomp profile has no default action')
@@ -109,12 +109,12 @@ export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | und
   }
   return defined({
     defaultAction,
-    defaultErrnoRet: readErrno(profile, 'defaultErrnoRet', at, defaultAction),
-    architectures: listField(profile, 'architectures', at, readArchitecture),
+    defaultErrnoRet: readErrno(profile, 'defaultErrnoRet', { at, action: defaultAction }),
+    architectures: listField(profile, 'architectures', { at, read: readArchitecture }),
     flags:
       profile['flags'] === undefined || profile['flags'] === null
         ? undefined
-        : listField(profile, 'flags', at, readFlag),
+        : listField(profile, 'flags', { at, read: readFlag }),
     listenerPath,
     listenerMetadata: stringField(profile, 'listenerMetadata', at),
     syscalls,
@@ -122,14 +122,18 @@ export function readSeccomp(profile: JsonObject, at: string): LinuxSeccomp | und
 }
 
 function readAction(object: JsonObject, key: string, at: string): SeccompAction {
-  const action = wordField(object, key, at, SECCOMP_ACTIONS, 'seccomp action')
+  const action = wordField(object, key, { at, words: SECCOMP_ACTIONS, what: 'seccomp action' })
   if (action === undefined) throw specError(pointerTo(at, key), 'the seccomp rule has no action')
   return action
 }
 
-function readErrno(object: JsonObject, key: string, at: string, action: SeccompAction): number | undefined {
+function readErrno(
+  object: JsonObject,
+  key: string,
+  { at, action }: { readonly at: string; readonly action: SeccompAction },
+): number | undefined {
   // errno values end at 4095
-  const errno = integerField(object, key, at, { min: 0, max: 4095 })
+  const errno = integerField(object, key, { at, range: { min: 0, max: 4095 } })
   if (errno !== undefined && action !== 'SCMP_ACT_ERRNO' && action !== 'SCMP_ACT_TRACE') {
     throw specError(pointerTo(at, key), `seccomp action "${action}" cannot carry an errno`)
   }
@@ -150,7 +154,7 @@ function readFlag(value: Json, at: string): string {
 
 function readRule(value: Json, at: string): SeccompRule {
   const rule = asObject(value, at)
-  const names = listField(rule, 'names', at, asString)
+  const names = listField(rule, 'names', { at, read: asString })
   if (names.length === 0) throw specError(pointerTo(at, 'names'), 'the seccomp rule names no system call')
   const empty = names.indexOf('')
   if (empty >= 0) throw specError(`${at}/names/${empty}`, 'the name of a system call must not be empty')
@@ -163,20 +167,20 @@ function readRule(value: Json, at: string): SeccompRule {
   return defined({
     names,
     action,
-    errnoRet: readErrno(rule, 'errnoRet', at, action),
-    args: listField(rule, 'args', at, readArg),
+    errnoRet: readErrno(rule, 'errnoRet', { at, action }),
+    args: listField(rule, 'args', { at, read: readArg }),
   })
 }
 
 function readArg(value: Json, at: string): SeccompArg {
   const arg = asObject(value, at)
-  requiredString(arg, 'op', at, 'the seccomp condition has no operator')
-  const op = wordField(arg, 'op', at, SECCOMP_OPERATORS, 'seccomp operator')
+  requiredString(arg, 'op', { at, missing: 'the seccomp condition has no operator' })
+  const op = wordField(arg, 'op', { at, words: SECCOMP_OPERATORS, what: 'seccomp operator' })
   if (op === undefined) throw specError(pointerTo(at, 'op'), 'the seccomp condition has no operator')
   return {
-    index: integerField(arg, 'index', at, { min: 0, max: 5 }) ?? 0,
-    value: bigintField(arg, 'value', at, UINT64) ?? 0n,
-    valueTwo: bigintField(arg, 'valueTwo', at, UINT64) ?? 0n,
+    index: integerField(arg, 'index', { at, range: { min: 0, max: 5 } }) ?? 0,
+    value: bigintField(arg, 'value', { at, range: UINT64 }) ?? 0n,
+    valueTwo: bigintField(arg, 'valueTwo', { at, range: UINT64 }) ?? 0n,
     op,
   }
 }
