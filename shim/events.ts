@@ -171,8 +171,7 @@ export function daemonForwarder(path: string, namespace: string): Forwarder {
       })
     }
     await client.call(
-      EventsService.methods.forward,
-      EventsService.typeName,
+      { service: EventsService.typeName, method: EventsService.methods.forward },
       { envelope },
       { timeoutMs: FORWARD_TIMEOUT_MS },
     )

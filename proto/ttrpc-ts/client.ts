@@ -25,6 +25,13 @@ export type ClientOptions = ConnectionLimits & {
   readonly metadata?: MetadataInput
 } & ({ readonly path: string; readonly connectTimeoutMs?: number } | { readonly stream: Duplex })
 
+/** A method, and the service that has it. */
+export interface CallTarget<I extends object, O extends object> {
+  /** its full name, as requests carry it */
+  readonly service: string
+  readonly method: MethodDescriptor<I, O>
+}
+
 /** How long a call may take. */
 export interface CallOptions {
   /**
@@ -84,8 +91,7 @@ export class TtrpcClient implements Disposable {
    * @throws TtrpcError with the server's code, or DeadlineExceeded, Canceled, Unavailable, ResourceExhausted, Internal
    */
   call<I extends object, O extends object>(
-    method: MethodDescriptor<I, O>,
-    service: string,
+    to: CallTarget<I, O>,
     request: MessageInput<I>,
     options: CallOptions = {},
   ): Promise<O> {
@@ -94,8 +100,15 @@ export class TtrpcClient implements Disposable {
       if (refusal !== undefined) throw refusal
       const streamId = this.#nextStreamId
       const timeoutNano = options.timeoutMs === undefined ? 0n : BigInt(Math.ceil(options.timeoutMs * 1e6))
-      const { input, name, output } = method
-      const parts = { service, method: name, input, message: request, timeoutNano, metadata: this.#metadata }
+      const { input, name, output } = to.method
+      const parts = {
+        service: to.service,
+        method: name,
+        input,
+        message: request,
+        timeoutNano,
+        metadata: this.#metadata,
+      }
       const bytes = encodeRequest(streamId, parts, this.#connection.maxMessageBytes)
       this.#nextStreamId += 2
       const pending = new Unary(output, resolve, reject)
@@ -170,7 +183,7 @@ export class TtrpcClient implements Disposable {
 export function createClient<S extends ServiceDescriptor>(service: S, client: TtrpcClient): ServiceClient<S> {
   const methods = Object.entries(service.methods).map(([key, method]) => [
     key,
-    (request: object, options?: CallOptions) => client.call(method, service.typeName, request, options),
+    (request: object, options?: CallOptions) => client.call({ service: service.typeName, method }, request, options),
   ])
   return Object.fromEntries(methods) as ServiceClient<S>
 }

@@ -31,24 +31,25 @@ export function encodeRequest<I extends object>(streamId: number, parts: Request
   const writer = beginFrame()
   writer.uint32(REQUEST.SERVICE).string(parts.service)
   writer.uint32(REQUEST.METHOD).string(parts.method)
-  writePayload(writer, REQUEST.PAYLOAD, parts.input, parts.message)
+  writePayload(writer, REQUEST.PAYLOAD, { type: parts.input, message: parts.message })
   if (parts.timeoutNano !== 0n) writeInt64(writer.uint32(REQUEST.TIMEOUT_NANO), parts.timeoutNano)
-  for (const entry of parts.metadata) writeMessage(writer, REQUEST.METADATA, TtrpcKeyValue, entry)
+  for (const entry of parts.metadata) writeMessage(writer.uint32(REQUEST.METADATA), TtrpcKeyValue, entry)
   checkSize(writer, maxBytes)
-  return endFrame(writer, streamId, FrameType.REQUEST, 0)
+  return endFrame(writer, { streamId, type: FrameType.REQUEST })
+}
+
+/** What a successful response is made of. */
+export interface AnswerParts<O extends object> {
+  readonly output: MessageType<O>
+  readonly message: MessageInput<O>
 }
 
 /** The frame of a successful response. @throws TtrpcError, ResourceExhausted, when it is over the limit */
-export function encodeAnswer<O extends object>(
-  streamId: number,
-  output: MessageType<O>,
-  message: MessageInput<O>,
-  maxBytes: number,
-): Buffer {
+export function encodeAnswer<O extends object>(streamId: number, parts: AnswerParts<O>, maxBytes: number): Buffer {
   const writer = beginFrame()
-  writePayload(writer, RESPONSE_PAYLOAD, output, message)
+  writePayload(writer, RESPONSE_PAYLOAD, { type: parts.output, message: parts.message })
   checkSize(writer, maxBytes)
-  return endFrame(writer, streamId, FrameType.RESPONSE, 0)
+  return endFrame(writer, { streamId, type: FrameType.RESPONSE })
 }
 
 /**
@@ -58,20 +59,19 @@ export function encodeAnswer<O extends object>(
 export function encodeFailure(streamId: number, status: StatusInfo, maxBytes: number): Buffer {
   const writer = beginFrame()
   TtrpcResponse.write(writer, { status })
-  if (frameDataBytes(writer) <= maxBytes) return endFrame(writer, streamId, FrameType.RESPONSE, 0)
+  if (frameDataBytes(writer) <= maxBytes) return endFrame(writer, { streamId, type: FrameType.RESPONSE })
   const short = beginFrame()
   // A UTF-16 unit takes at most three bytes in UTF-8, and the two envelopes take less than 64 bytes.
   const message = status.message.slice(0, Math.max(0, Math.floor((maxBytes - 64) / 3)))
   TtrpcResponse.write(short, { status: { code: status.code, message } })
-  return endFrame(short, streamId, FrameType.RESPONSE, 0)
+  return endFrame(short, { streamId, type: FrameType.RESPONSE })
 }
 
 /** Writes the payload; an empty message is left out altogether, as in the Go implementation. */
 function writePayload<T extends object>(
   writer: Writer,
   tag: number,
-  type: MessageType<T>,
-  message: MessageInput<T>,
+  { type, message }: { readonly type: MessageType<T>; readonly message: MessageInput<T> },
 ): void {
   const start = writer.pos
   writer.uint32(tag).fork()

@@ -176,8 +176,16 @@ export function frameDataBytes(writer: Writer): number {
   return writer.pos - FRAME_HEADER_BYTES
 }
 
+/** What the header of a frame says, besides the length. */
+export interface FrameHead {
+  readonly streamId: number
+  readonly type: number
+  /** default: none */
+  readonly flags?: number
+}
+
 /** Completes a frame and returns its bytes, ready for one write. */
-export function endFrame(writer: Writer, streamId: number, type: number, flags: number): Buffer {
+export function endFrame(writer: Writer, { streamId, type, flags = 0 }: FrameHead): Buffer {
   const bytes = Buffer.allocUnsafe(writer.pos)
   bytes.set(writer.buf.subarray(0, writer.pos))
   bytes.writeUInt32BE(writer.pos - FRAME_HEADER_BYTES, 0)
@@ -188,6 +196,6 @@ export function endFrame(writer: Writer, streamId: number, type: number, flags: 
 }
 
 /** A whole frame from its parts. */
-export function encodeFrame(streamId: number, type: number, flags: number, data: Uint8Array): Buffer {
-  return endFrame(beginFrame().raw(data), streamId, type, flags)
+export function encodeFrame({ data, ...head }: FrameHead & { readonly data: Uint8Array }): Buffer {
+  return endFrame(beginFrame().raw(data), head)
 }

@@ -143,8 +143,7 @@ export class ServerConnection implements ConnectionOwner {
     try {
       const bytes = encodeAnswer(
         call.streamId,
-        method.descriptor.output,
-        answer ?? {},
+        { output: method.descriptor.output, message: answer ?? {} },
         this.#connection.maxMessageBytes,
       )
       this.#connection.send(bytes, call.replied)

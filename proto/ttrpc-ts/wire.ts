@@ -36,13 +36,16 @@ export function readerOf(bytes: Uint8Array): Reader {
   )
 }
 
+/** The generated parts of a message type. */
+export interface MessageParts<T extends object> {
+  readonly typeName: string
+  readonly init: () => T
+  readonly write: (writer: Writer, message: MessageInput<T>) => void
+  readonly read: (reader: Reader, into: T) => T
+}
+
 /** Makes a message type from its generated parts. */
-export function messageType<T extends object>(
-  typeName: string,
-  init: () => T,
-  write: (writer: Writer, message: MessageInput<T>) => void,
-  read: (reader: Reader, into: T) => T,
-): MessageType<T> {
+export function messageType<T extends object>({ typeName, init, write, read }: MessageParts<T>): MessageType<T> {
   return {
     typeName,
     write,
@@ -90,14 +93,9 @@ export function writePackedInt32(writer: Writer, tag: number, values: readonly n
   writer.ldelim()
 }
 
-/** Writes a nested message. */
-export function writeMessage<T extends object>(
-  w: Writer,
-  tag: number,
-  type: MessageType<T>,
-  message: MessageInput<T>,
-): void {
-  w.uint32(tag).fork()
+/** Writes a nested message; its tag has been written. */
+export function writeMessage<T extends object>(w: Writer, type: MessageType<T>, message: MessageInput<T>): void {
+  w.fork()
   type.write(w, message)
   w.ldelim()
 }

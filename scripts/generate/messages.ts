@@ -94,7 +94,7 @@ function writeLine(field: Field): string {
   if (isPacked(field)) return `if (${value}) write${packedName(field)}(w, ${delimitedTag(field)}, ${value})`
   const one = (v: string) =>
     field.type.kind === 'message'
-      ? `writeMessage(w, ${tag}, ${field.type.ref.tsName}, ${v})`
+      ? `writeMessage(w.uint32(${tag}), ${field.type.ref.tsName}, ${v})`
       : scalarOf(field).write(tag, v)
   if (field.shape === 'repeated') return `if (${value}) for (const v of ${value}) ${one('v')}`
   if (field.shape === 'optional') return `if (${value} !== undefined) ${one(value)}`
@@ -130,12 +130,12 @@ function messageCode(message: Message): string[] {
         ]),
     '',
     `/** Codec of ${message.fullName}. */`,
-    `export const ${name}: MessageType<${name}> = /* @__PURE__ */ messageType(`,
-    `  '${message.fullName}',`,
-    `  init${name},`,
-    `  write${name},`,
-    `  read${name},`,
-    ')',
+    `export const ${name}: MessageType<${name}> = /* @__PURE__ */ messageType({`,
+    `  typeName: '${message.fullName}',`,
+    `  init: init${name},`,
+    `  write: write${name},`,
+    `  read: read${name},`,
+    '})',
     '',
     `function init${name}(): ${name} {`,
     ...(none

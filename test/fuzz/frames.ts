@@ -111,7 +111,7 @@ function requestFrame(random: Random, pool: Pool, stream: number): Buffer {
   const odd = random.below(15) === 0
   const type = odd ? random.pick([FrameType.RESPONSE, FrameType.DATA, 0, 4, 255]) : FrameType.REQUEST
   const flags = random.below(15) === 0 ? random.pick([...Object.values(FrameFlag), 7, 255]) : 0
-  const frame = encodeFrame(Math.max(0, stream), type, flags, data)
+  const frame = encodeFrame({ streamId: Math.max(0, stream), type, flags, data })
   if (random.below(40) === 0)
     frame.writeUInt32BE(random.pick([0, 1, 5, data.length + 1, 2 ** 22, 2 ** 22 + 1, 2 ** 32 - 1]))
   return frame
@@ -227,7 +227,12 @@ function damage(random: Random, bytes: Buffer): Buffer {
 function noise(random: Random): Buffer {
   if (random.below(2) === 0) return bytesOf(random, random.below(random.pick([20, 3000])))
   const length = random.pick([0, 3, 40, 70_000])
-  const frame = encodeFrame(random.below(20), random.below(6), random.below(256), bytesOf(random, length))
+  const frame = encodeFrame({
+    streamId: random.below(20),
+    type: random.below(6),
+    flags: random.below(256),
+    data: bytesOf(random, length),
+  })
   if (random.below(3) === 0) frame.writeUInt32BE(random.pick([0, 2 ** 22 + 1, 2 ** 32 - 1]))
   return frame
 }

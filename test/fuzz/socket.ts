@@ -101,7 +101,7 @@ async function send(path: string, pieces: readonly Buffer[], random: Random): Pr
 function lastWord(): Buffer {
   const payload = TaskService.methods.connect.input.encode({ id: IDS[0] })
   const data = TtrpcRequest.encode({ service: TaskService.typeName, method: 'Connect', payload })
-  return encodeFrame(LAST_STREAM, FrameType.REQUEST, 0, data)
+  return encodeFrame({ streamId: LAST_STREAM, type: FrameType.REQUEST, data })
 }
 
 /** Makes what inputs can be about: a container that runs and has an exec, and one that was not started. */

@@ -37,7 +37,11 @@ const test = base.extend<Fixtures>({
 const connect = (client: TtrpcClient, options?: CallOptions) =>
   createClient(TaskService, client).connect({ id: 'c1' }, options)
 const answer = (streamId: number, shimPid: number) =>
-  encodeFrame(streamId, FrameType.RESPONSE, 0, TtrpcResponse.encode({ payload: ConnectResponse.encode({ shimPid }) }))
+  encodeFrame({
+    streamId,
+    type: FrameType.RESPONSE,
+    data: TtrpcResponse.encode({ payload: ConnectResponse.encode({ shimPid }) }),
+  })
 
 describe('a call', () => {
   test('sends service, method, payload, metadata and the time that is left', async ({ pair }) => {
@@ -72,12 +76,11 @@ describe('a call', () => {
     const call = connect(client)
     const details = [{ typeUrl: 'x', value: Buffer.from('y') }]
     peer.send(
-      encodeFrame(
-        1,
-        FrameType.RESPONSE,
-        0,
-        TtrpcResponse.encode({ status: { code: 5, message: 'gone: not found', details } }),
-      ),
+      encodeFrame({
+        streamId: 1,
+        type: FrameType.RESPONSE,
+        data: TtrpcResponse.encode({ status: { code: 5, message: 'gone: not found', details } }),
+      }),
     )
     await expect(call).rejects.toMatchObject({ name: 'TtrpcError', code: 5, message: 'gone: not found', details })
   })
@@ -105,7 +108,9 @@ describe('a call', () => {
       envelope: { timestamp: undefined, namespace: '', topic: 'x'.repeat(4 * 1024 * 1024), event: undefined },
     })
     const method = { name: 'Forward', input: ForwardRequest, output: ConnectResponse }
-    await expect(client.call(method, 'a.B', request)).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED })
+    await expect(client.call({ service: 'a.B', method }, request)).rejects.toMatchObject({
+      code: Code.RESOURCE_EXHAUSTED,
+    })
     const next = connect(client)
     peer.send(answer(1, 9))
     expect((await next).shimPid).toBe(9)
@@ -116,18 +121,22 @@ describe('a server that misbehaves:', () => {
   const unusable: [what: string, bytes: Buffer, code: number][] = [
     [
       'an answer that does not decode',
-      encodeFrame(1, FrameType.RESPONSE, 0, Buffer.from('0aff', 'hex')),
+      encodeFrame({ streamId: 1, type: FrameType.RESPONSE, data: Buffer.from('0aff', 'hex') }),
       Code.INTERNAL,
     ],
     [
       'a payload that does not decode',
-      encodeFrame(1, FrameType.RESPONSE, 0, Buffer.from('120208ff', 'hex')),
+      encodeFrame({ streamId: 1, type: FrameType.RESPONSE, data: Buffer.from('120208ff', 'hex') }),
       Code.INTERNAL,
     ],
-    ['stream data for a unary call', encodeFrame(1, FrameType.DATA, 0, Buffer.from('x')), Code.INTERNAL],
+    [
+      'stream data for a unary call',
+      encodeFrame({ streamId: 1, type: FrameType.DATA, data: Buffer.from('x') }),
+      Code.INTERNAL,
+    ],
     [
       'an oversized answer',
-      encodeFrame(1, FrameType.RESPONSE, 0, Buffer.alloc(4 * 1024 * 1024 + 1)),
+      encodeFrame({ streamId: 1, type: FrameType.RESPONSE, data: Buffer.alloc(4 * 1024 * 1024 + 1) }),
       Code.RESOURCE_EXHAUSTED,
     ],
   ]
@@ -145,8 +154,8 @@ describe('a server that misbehaves:', () => {
     peer.send(
       answer(99, 1),
       answer(2, 1),
-      encodeFrame(1, FrameType.REQUEST, 0, Buffer.alloc(0)),
-      encodeFrame(1, 77, 0, Buffer.alloc(0)),
+      encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: Buffer.alloc(0) }),
+      encodeFrame({ streamId: 1, type: 77, data: Buffer.alloc(0) }),
       answer(1, 5),
     )
     expect((await call).shimPid).toBe(5)
@@ -184,7 +193,7 @@ describe('a server that misbehaves:', () => {
     peer.socket.pause()
     const big = { envelope: { topic: 'x'.repeat(512 * 1024) } }
     const method = { name: 'Forward', input: ForwardRequest, output: ConnectResponse }
-    const calls = Array.from({ length: 12 }, () => client.call(method, 'a.B', big))
+    const calls = Array.from({ length: 12 }, () => client.call({ service: 'a.B', method }, big))
     const settled = Promise.allSettled(calls)
     await delay(10)
     client.close()

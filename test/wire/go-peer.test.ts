@@ -122,9 +122,13 @@ describe('with the Go peer', needs('containerd'), () => {
   test('an unknown service and an unknown method fail with Unimplemented', async () => {
     using client = new TtrpcClient({ path: `${dir}/c.sock.ttrpc` })
     const { forward } = EventsService.methods
-    await expect(client.call(forward, 'no.Such', {})).rejects.toMatchObject({ code: Code.UNIMPLEMENTED })
+    await expect(client.call({ service: 'no.Such', method: forward }, {})).rejects.toMatchObject({
+      code: Code.UNIMPLEMENTED,
+    })
     const method = { ...forward, name: 'Fly' }
-    await expect(client.call(method, EventsService.typeName, {})).rejects.toMatchObject({ code: Code.UNIMPLEMENTED })
+    await expect(client.call({ service: EventsService.typeName, method }, {})).rejects.toMatchObject({
+      code: Code.UNIMPLEMENTED,
+    })
   })
 
   test('ctr shim reads our Task service', async () => {

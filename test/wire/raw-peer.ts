@@ -80,7 +80,7 @@ export function requestFrame<T extends object>(
   extra: MessageInput<TtrpcRequest> = {},
 ): Buffer {
   const data = TtrpcRequest.encode({ service, method, payload: type.encode(message), ...extra })
-  return encodeFrame(streamId, FrameType.REQUEST, 0, data)
+  return encodeFrame({ streamId, type: FrameType.REQUEST, data })
 }
 
 /** A place for sockets, removed at the end. */

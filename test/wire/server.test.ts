@@ -219,16 +219,16 @@ describe('a handler that fails', () => {
 
 describe('a mistake of the peer costs it one stream:', () => {
   const NOT_A_MESSAGE = Buffer.from('0aff', 'hex')
-  const badRequest = encodeFrame(1, FrameType.REQUEST, 0, NOT_A_MESSAGE)
+  const badRequest = encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: NOT_A_MESSAGE })
   const badPayload = requestFrame(1, TASK, 'Connect', ConnectRequest, {}, { payload: NOT_A_MESSAGE })
-  const data = encodeFrame(1, FrameType.DATA, 0, Buffer.from('x'))
+  const data = encodeFrame({ streamId: 1, type: FrameType.DATA, data: Buffer.from('x') })
   const mistakes: [what: string, bytes: Buffer, answer: object][] = [
     ['an even stream id', connectCall(2), { streamId: 2, code: 3 }],
     ['stream id zero', connectCall(0), { streamId: 0, code: 3 }],
     ['a request that does not decode', badRequest, { streamId: 1, code: 3 }],
     [
       'an empty request',
-      encodeFrame(1, FrameType.REQUEST, 0, Buffer.alloc(0)),
+      encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: Buffer.alloc(0) }),
       { streamId: 1, code: 12, message: 'service ' },
     ],
     ['a payload that does not decode', badPayload, { streamId: 1, code: 13 }],
@@ -245,12 +245,12 @@ describe('a mistake of the peer costs it one stream:', () => {
     ['data on an unknown stream', data, { streamId: 1, code: 3 }],
     [
       'data without data on an unknown stream',
-      encodeFrame(5, FrameType.DATA, 5, Buffer.alloc(0)),
+      encodeFrame({ streamId: 5, type: FrameType.DATA, flags: 5, data: Buffer.alloc(0) }),
       { streamId: 5, code: 3 },
     ],
     [
       'an oversized request',
-      encodeFrame(1, FrameType.REQUEST, 0, Buffer.alloc(4 * 1024 * 1024 + 1)),
+      encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: Buffer.alloc(4 * 1024 * 1024 + 1) }),
       { streamId: 1, code: 8 },
     ],
   ]
@@ -285,7 +285,7 @@ describe('a mistake of the peer costs it one stream:', () => {
     using peer = await RawPeer.connect(path)
     peer.send(
       requestFrame(1, TASK, 'Wait', ConnectRequest, {}),
-      encodeFrame(1, FrameType.DATA, FrameFlag.REMOTE_CLOSED, Buffer.from('x')),
+      encodeFrame({ streamId: 1, type: FrameType.DATA, flags: FrameFlag.REMOTE_CLOSED, data: Buffer.from('x') }),
     )
     expect(await peer.response()).toMatchObject({ streamId: 1, code: 3 })
     expect(signal?.aborted).toBe(true)
@@ -299,8 +299,8 @@ describe('a mistake of the peer costs it one stream:', () => {
     const { path } = await serve()
     using peer = await RawPeer.connect(path)
     peer.send(
-      encodeFrame(1, FrameType.RESPONSE, 0, Buffer.from('x')),
-      encodeFrame(1, 77, 0, Buffer.from('x')),
+      encodeFrame({ streamId: 1, type: FrameType.RESPONSE, data: Buffer.from('x') }),
+      encodeFrame({ streamId: 1, type: 77, data: Buffer.from('x') }),
       connectCall(1),
     )
     expect(await peer.response()).toMatchObject({ ...OK, streamId: 1 })

@@ -42,12 +42,12 @@ export interface BootstrapParams {
 }
 
 /** Codec of containerd.runtime.bootstrap.v1.BootstrapParams. */
-export const BootstrapParams: MessageType<BootstrapParams> = /* @__PURE__ */ messageType(
-  'containerd.runtime.bootstrap.v1.BootstrapParams',
-  initBootstrapParams,
-  writeBootstrapParams,
-  readBootstrapParams,
-)
+export const BootstrapParams: MessageType<BootstrapParams> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runtime.bootstrap.v1.BootstrapParams',
+  init: initBootstrapParams,
+  write: writeBootstrapParams,
+  read: readBootstrapParams,
+})
 
 function initBootstrapParams(): BootstrapParams {
   return {
@@ -71,7 +71,7 @@ function writeBootstrapParams(w: Writer, m: MessageInput<BootstrapParams>): void
   if (m.containerdTtrpcAddress) w.uint32(42).string(m.containerdTtrpcAddress)
   if (m.containerdGrpcAddress) w.uint32(50).string(m.containerdGrpcAddress)
   if (m.containerdBinary) w.uint32(58).string(m.containerdBinary)
-  if (m.extensions) for (const v of m.extensions) writeMessage(w, 66, Extension, v)
+  if (m.extensions) for (const v of m.extensions) writeMessage(w.uint32(66), Extension, v)
   if (m.socketDir !== undefined) w.uint32(74).string(m.socketDir)
 }
 
@@ -119,12 +119,12 @@ export interface Extension {
 }
 
 /** Codec of containerd.runtime.bootstrap.v1.Extension. */
-export const Extension: MessageType<Extension> = /* @__PURE__ */ messageType(
-  'containerd.runtime.bootstrap.v1.Extension',
-  initExtension,
-  writeExtension,
-  readExtension,
-)
+export const Extension: MessageType<Extension> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runtime.bootstrap.v1.Extension',
+  init: initExtension,
+  write: writeExtension,
+  read: readExtension,
+})
 
 function initExtension(): Extension {
   return {
@@ -133,7 +133,7 @@ function initExtension(): Extension {
 }
 
 function writeExtension(w: Writer, m: MessageInput<Extension>): void {
-  if (m.value) writeMessage(w, 10, Any, m.value)
+  if (m.value) writeMessage(w.uint32(10), Any, m.value)
 }
 
 function readExtension(r: Reader, m: Extension): Extension {
@@ -162,12 +162,12 @@ export interface BootstrapResult {
 }
 
 /** Codec of containerd.runtime.bootstrap.v1.BootstrapResult. */
-export const BootstrapResult: MessageType<BootstrapResult> = /* @__PURE__ */ messageType(
-  'containerd.runtime.bootstrap.v1.BootstrapResult',
-  initBootstrapResult,
-  writeBootstrapResult,
-  readBootstrapResult,
-)
+export const BootstrapResult: MessageType<BootstrapResult> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runtime.bootstrap.v1.BootstrapResult',
+  init: initBootstrapResult,
+  write: writeBootstrapResult,
+  read: readBootstrapResult,
+})
 
 function initBootstrapResult(): BootstrapResult {
   return {

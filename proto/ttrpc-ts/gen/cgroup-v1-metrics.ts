@@ -25,12 +25,12 @@ export interface CgroupV1Metrics {
 }
 
 /** Codec of io.containerd.cgroups.v1.Metrics. */
-export const CgroupV1Metrics: MessageType<CgroupV1Metrics> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.Metrics',
-  initCgroupV1Metrics,
-  writeCgroupV1Metrics,
-  readCgroupV1Metrics,
-)
+export const CgroupV1Metrics: MessageType<CgroupV1Metrics> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.Metrics',
+  init: initCgroupV1Metrics,
+  write: writeCgroupV1Metrics,
+  read: readCgroupV1Metrics,
+})
 
 function initCgroupV1Metrics(): CgroupV1Metrics {
   return {
@@ -47,15 +47,15 @@ function initCgroupV1Metrics(): CgroupV1Metrics {
 }
 
 function writeCgroupV1Metrics(w: Writer, m: MessageInput<CgroupV1Metrics>): void {
-  if (m.hugetlb) for (const v of m.hugetlb) writeMessage(w, 10, CgroupV1HugetlbStat, v)
-  if (m.pids) writeMessage(w, 18, CgroupV1PidsStat, m.pids)
-  if (m.cpu) writeMessage(w, 26, CgroupV1CPUStat, m.cpu)
-  if (m.memory) writeMessage(w, 34, CgroupV1MemoryStat, m.memory)
-  if (m.blkio) writeMessage(w, 42, CgroupV1BlkIOStat, m.blkio)
-  if (m.rdma) writeMessage(w, 50, CgroupV1RdmaStat, m.rdma)
-  if (m.network) for (const v of m.network) writeMessage(w, 58, CgroupV1NetworkStat, v)
-  if (m.cgroupStats) writeMessage(w, 66, CgroupV1CgroupStats, m.cgroupStats)
-  if (m.memoryOomControl) writeMessage(w, 74, CgroupV1MemoryOomControl, m.memoryOomControl)
+  if (m.hugetlb) for (const v of m.hugetlb) writeMessage(w.uint32(10), CgroupV1HugetlbStat, v)
+  if (m.pids) writeMessage(w.uint32(18), CgroupV1PidsStat, m.pids)
+  if (m.cpu) writeMessage(w.uint32(26), CgroupV1CPUStat, m.cpu)
+  if (m.memory) writeMessage(w.uint32(34), CgroupV1MemoryStat, m.memory)
+  if (m.blkio) writeMessage(w.uint32(42), CgroupV1BlkIOStat, m.blkio)
+  if (m.rdma) writeMessage(w.uint32(50), CgroupV1RdmaStat, m.rdma)
+  if (m.network) for (const v of m.network) writeMessage(w.uint32(58), CgroupV1NetworkStat, v)
+  if (m.cgroupStats) writeMessage(w.uint32(66), CgroupV1CgroupStats, m.cgroupStats)
+  if (m.memoryOomControl) writeMessage(w.uint32(74), CgroupV1MemoryOomControl, m.memoryOomControl)
 }
 
 function readCgroupV1Metrics(r: Reader, m: CgroupV1Metrics): CgroupV1Metrics {
@@ -105,12 +105,12 @@ export interface CgroupV1HugetlbStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.HugetlbStat. */
-export const CgroupV1HugetlbStat: MessageType<CgroupV1HugetlbStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.HugetlbStat',
-  initCgroupV1HugetlbStat,
-  writeCgroupV1HugetlbStat,
-  readCgroupV1HugetlbStat,
-)
+export const CgroupV1HugetlbStat: MessageType<CgroupV1HugetlbStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.HugetlbStat',
+  init: initCgroupV1HugetlbStat,
+  write: writeCgroupV1HugetlbStat,
+  read: readCgroupV1HugetlbStat,
+})
 
 function initCgroupV1HugetlbStat(): CgroupV1HugetlbStat {
   return {
@@ -158,12 +158,12 @@ export interface CgroupV1PidsStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.PidsStat. */
-export const CgroupV1PidsStat: MessageType<CgroupV1PidsStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.PidsStat',
-  initCgroupV1PidsStat,
-  writeCgroupV1PidsStat,
-  readCgroupV1PidsStat,
-)
+export const CgroupV1PidsStat: MessageType<CgroupV1PidsStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.PidsStat',
+  init: initCgroupV1PidsStat,
+  write: writeCgroupV1PidsStat,
+  read: readCgroupV1PidsStat,
+})
 
 function initCgroupV1PidsStat(): CgroupV1PidsStat {
   return {
@@ -201,12 +201,12 @@ export interface CgroupV1CPUStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.CPUStat. */
-export const CgroupV1CPUStat: MessageType<CgroupV1CPUStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.CPUStat',
-  initCgroupV1CPUStat,
-  writeCgroupV1CPUStat,
-  readCgroupV1CPUStat,
-)
+export const CgroupV1CPUStat: MessageType<CgroupV1CPUStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.CPUStat',
+  init: initCgroupV1CPUStat,
+  write: writeCgroupV1CPUStat,
+  read: readCgroupV1CPUStat,
+})
 
 function initCgroupV1CPUStat(): CgroupV1CPUStat {
   return {
@@ -216,8 +216,8 @@ function initCgroupV1CPUStat(): CgroupV1CPUStat {
 }
 
 function writeCgroupV1CPUStat(w: Writer, m: MessageInput<CgroupV1CPUStat>): void {
-  if (m.usage) writeMessage(w, 10, CgroupV1CPUUsage, m.usage)
-  if (m.throttling) writeMessage(w, 18, CgroupV1Throttle, m.throttling)
+  if (m.usage) writeMessage(w.uint32(10), CgroupV1CPUUsage, m.usage)
+  if (m.throttling) writeMessage(w.uint32(18), CgroupV1Throttle, m.throttling)
 }
 
 function readCgroupV1CPUStat(r: Reader, m: CgroupV1CPUStat): CgroupV1CPUStat {
@@ -246,12 +246,12 @@ export interface CgroupV1CPUUsage {
 }
 
 /** Codec of io.containerd.cgroups.v1.CPUUsage. */
-export const CgroupV1CPUUsage: MessageType<CgroupV1CPUUsage> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.CPUUsage',
-  initCgroupV1CPUUsage,
-  writeCgroupV1CPUUsage,
-  readCgroupV1CPUUsage,
-)
+export const CgroupV1CPUUsage: MessageType<CgroupV1CPUUsage> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.CPUUsage',
+  init: initCgroupV1CPUUsage,
+  write: writeCgroupV1CPUUsage,
+  read: readCgroupV1CPUUsage,
+})
 
 function initCgroupV1CPUUsage(): CgroupV1CPUUsage {
   return {
@@ -303,12 +303,12 @@ export interface CgroupV1Throttle {
 }
 
 /** Codec of io.containerd.cgroups.v1.Throttle. */
-export const CgroupV1Throttle: MessageType<CgroupV1Throttle> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.Throttle',
-  initCgroupV1Throttle,
-  writeCgroupV1Throttle,
-  readCgroupV1Throttle,
-)
+export const CgroupV1Throttle: MessageType<CgroupV1Throttle> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.Throttle',
+  init: initCgroupV1Throttle,
+  write: writeCgroupV1Throttle,
+  read: readCgroupV1Throttle,
+})
 
 function initCgroupV1Throttle(): CgroupV1Throttle {
   return {
@@ -389,12 +389,12 @@ export interface CgroupV1MemoryStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.MemoryStat. */
-export const CgroupV1MemoryStat: MessageType<CgroupV1MemoryStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.MemoryStat',
-  initCgroupV1MemoryStat,
-  writeCgroupV1MemoryStat,
-  readCgroupV1MemoryStat,
-)
+export const CgroupV1MemoryStat: MessageType<CgroupV1MemoryStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.MemoryStat',
+  init: initCgroupV1MemoryStat,
+  write: writeCgroupV1MemoryStat,
+  read: readCgroupV1MemoryStat,
+})
 
 function initCgroupV1MemoryStat(): CgroupV1MemoryStat {
   return {
@@ -470,10 +470,10 @@ function writeCgroupV1MemoryStat(w: Writer, m: MessageInput<CgroupV1MemoryStat>)
   if (m.totalInactiveFile) writeUint64(w.uint32(240), m.totalInactiveFile)
   if (m.totalActiveFile) writeUint64(w.uint32(248), m.totalActiveFile)
   if (m.totalUnevictable) writeUint64(w.uint32(256), m.totalUnevictable)
-  if (m.usage) writeMessage(w, 266, CgroupV1MemoryEntry, m.usage)
-  if (m.swap) writeMessage(w, 274, CgroupV1MemoryEntry, m.swap)
-  if (m.kernel) writeMessage(w, 282, CgroupV1MemoryEntry, m.kernel)
-  if (m.kernelTcp) writeMessage(w, 290, CgroupV1MemoryEntry, m.kernelTcp)
+  if (m.usage) writeMessage(w.uint32(266), CgroupV1MemoryEntry, m.usage)
+  if (m.swap) writeMessage(w.uint32(274), CgroupV1MemoryEntry, m.swap)
+  if (m.kernel) writeMessage(w.uint32(282), CgroupV1MemoryEntry, m.kernel)
+  if (m.kernelTcp) writeMessage(w.uint32(290), CgroupV1MemoryEntry, m.kernelTcp)
 }
 
 function readCgroupV1MemoryStat(r: Reader, m: CgroupV1MemoryStat): CgroupV1MemoryStat {
@@ -604,12 +604,12 @@ export interface CgroupV1MemoryEntry {
 }
 
 /** Codec of io.containerd.cgroups.v1.MemoryEntry. */
-export const CgroupV1MemoryEntry: MessageType<CgroupV1MemoryEntry> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.MemoryEntry',
-  initCgroupV1MemoryEntry,
-  writeCgroupV1MemoryEntry,
-  readCgroupV1MemoryEntry,
-)
+export const CgroupV1MemoryEntry: MessageType<CgroupV1MemoryEntry> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.MemoryEntry',
+  init: initCgroupV1MemoryEntry,
+  write: writeCgroupV1MemoryEntry,
+  read: readCgroupV1MemoryEntry,
+})
 
 function initCgroupV1MemoryEntry(): CgroupV1MemoryEntry {
   return {
@@ -658,12 +658,12 @@ export interface CgroupV1MemoryOomControl {
 }
 
 /** Codec of io.containerd.cgroups.v1.MemoryOomControl. */
-export const CgroupV1MemoryOomControl: MessageType<CgroupV1MemoryOomControl> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.MemoryOomControl',
-  initCgroupV1MemoryOomControl,
-  writeCgroupV1MemoryOomControl,
-  readCgroupV1MemoryOomControl,
-)
+export const CgroupV1MemoryOomControl: MessageType<CgroupV1MemoryOomControl> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.MemoryOomControl',
+  init: initCgroupV1MemoryOomControl,
+  write: writeCgroupV1MemoryOomControl,
+  read: readCgroupV1MemoryOomControl,
+})
 
 function initCgroupV1MemoryOomControl(): CgroupV1MemoryOomControl {
   return {
@@ -712,12 +712,12 @@ export interface CgroupV1BlkIOStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.BlkIOStat. */
-export const CgroupV1BlkIOStat: MessageType<CgroupV1BlkIOStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.BlkIOStat',
-  initCgroupV1BlkIOStat,
-  writeCgroupV1BlkIOStat,
-  readCgroupV1BlkIOStat,
-)
+export const CgroupV1BlkIOStat: MessageType<CgroupV1BlkIOStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.BlkIOStat',
+  init: initCgroupV1BlkIOStat,
+  write: writeCgroupV1BlkIOStat,
+  read: readCgroupV1BlkIOStat,
+})
 
 function initCgroupV1BlkIOStat(): CgroupV1BlkIOStat {
   return {
@@ -733,14 +733,14 @@ function initCgroupV1BlkIOStat(): CgroupV1BlkIOStat {
 }
 
 function writeCgroupV1BlkIOStat(w: Writer, m: MessageInput<CgroupV1BlkIOStat>): void {
-  if (m.ioServiceBytesRecursive) for (const v of m.ioServiceBytesRecursive) writeMessage(w, 10, CgroupV1BlkIOEntry, v)
-  if (m.ioServicedRecursive) for (const v of m.ioServicedRecursive) writeMessage(w, 18, CgroupV1BlkIOEntry, v)
-  if (m.ioQueuedRecursive) for (const v of m.ioQueuedRecursive) writeMessage(w, 26, CgroupV1BlkIOEntry, v)
-  if (m.ioServiceTimeRecursive) for (const v of m.ioServiceTimeRecursive) writeMessage(w, 34, CgroupV1BlkIOEntry, v)
-  if (m.ioWaitTimeRecursive) for (const v of m.ioWaitTimeRecursive) writeMessage(w, 42, CgroupV1BlkIOEntry, v)
-  if (m.ioMergedRecursive) for (const v of m.ioMergedRecursive) writeMessage(w, 50, CgroupV1BlkIOEntry, v)
-  if (m.ioTimeRecursive) for (const v of m.ioTimeRecursive) writeMessage(w, 58, CgroupV1BlkIOEntry, v)
-  if (m.sectorsRecursive) for (const v of m.sectorsRecursive) writeMessage(w, 66, CgroupV1BlkIOEntry, v)
+  if (m.ioServiceBytesRecursive) for (const v of m.ioServiceBytesRecursive) writeMessage(w.uint32(10), CgroupV1BlkIOEntry, v)
+  if (m.ioServicedRecursive) for (const v of m.ioServicedRecursive) writeMessage(w.uint32(18), CgroupV1BlkIOEntry, v)
+  if (m.ioQueuedRecursive) for (const v of m.ioQueuedRecursive) writeMessage(w.uint32(26), CgroupV1BlkIOEntry, v)
+  if (m.ioServiceTimeRecursive) for (const v of m.ioServiceTimeRecursive) writeMessage(w.uint32(34), CgroupV1BlkIOEntry, v)
+  if (m.ioWaitTimeRecursive) for (const v of m.ioWaitTimeRecursive) writeMessage(w.uint32(42), CgroupV1BlkIOEntry, v)
+  if (m.ioMergedRecursive) for (const v of m.ioMergedRecursive) writeMessage(w.uint32(50), CgroupV1BlkIOEntry, v)
+  if (m.ioTimeRecursive) for (const v of m.ioTimeRecursive) writeMessage(w.uint32(58), CgroupV1BlkIOEntry, v)
+  if (m.sectorsRecursive) for (const v of m.sectorsRecursive) writeMessage(w.uint32(66), CgroupV1BlkIOEntry, v)
 }
 
 function readCgroupV1BlkIOStat(r: Reader, m: CgroupV1BlkIOStat): CgroupV1BlkIOStat {
@@ -789,12 +789,12 @@ export interface CgroupV1BlkIOEntry {
 }
 
 /** Codec of io.containerd.cgroups.v1.BlkIOEntry. */
-export const CgroupV1BlkIOEntry: MessageType<CgroupV1BlkIOEntry> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.BlkIOEntry',
-  initCgroupV1BlkIOEntry,
-  writeCgroupV1BlkIOEntry,
-  readCgroupV1BlkIOEntry,
-)
+export const CgroupV1BlkIOEntry: MessageType<CgroupV1BlkIOEntry> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.BlkIOEntry',
+  init: initCgroupV1BlkIOEntry,
+  write: writeCgroupV1BlkIOEntry,
+  read: readCgroupV1BlkIOEntry,
+})
 
 function initCgroupV1BlkIOEntry(): CgroupV1BlkIOEntry {
   return {
@@ -847,12 +847,12 @@ export interface CgroupV1RdmaStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.RdmaStat. */
-export const CgroupV1RdmaStat: MessageType<CgroupV1RdmaStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.RdmaStat',
-  initCgroupV1RdmaStat,
-  writeCgroupV1RdmaStat,
-  readCgroupV1RdmaStat,
-)
+export const CgroupV1RdmaStat: MessageType<CgroupV1RdmaStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.RdmaStat',
+  init: initCgroupV1RdmaStat,
+  write: writeCgroupV1RdmaStat,
+  read: readCgroupV1RdmaStat,
+})
 
 function initCgroupV1RdmaStat(): CgroupV1RdmaStat {
   return {
@@ -862,8 +862,8 @@ function initCgroupV1RdmaStat(): CgroupV1RdmaStat {
 }
 
 function writeCgroupV1RdmaStat(w: Writer, m: MessageInput<CgroupV1RdmaStat>): void {
-  if (m.current) for (const v of m.current) writeMessage(w, 10, CgroupV1RdmaEntry, v)
-  if (m.limit) for (const v of m.limit) writeMessage(w, 18, CgroupV1RdmaEntry, v)
+  if (m.current) for (const v of m.current) writeMessage(w.uint32(10), CgroupV1RdmaEntry, v)
+  if (m.limit) for (const v of m.limit) writeMessage(w.uint32(18), CgroupV1RdmaEntry, v)
 }
 
 function readCgroupV1RdmaStat(r: Reader, m: CgroupV1RdmaStat): CgroupV1RdmaStat {
@@ -891,12 +891,12 @@ export interface CgroupV1RdmaEntry {
 }
 
 /** Codec of io.containerd.cgroups.v1.RdmaEntry. */
-export const CgroupV1RdmaEntry: MessageType<CgroupV1RdmaEntry> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.RdmaEntry',
-  initCgroupV1RdmaEntry,
-  writeCgroupV1RdmaEntry,
-  readCgroupV1RdmaEntry,
-)
+export const CgroupV1RdmaEntry: MessageType<CgroupV1RdmaEntry> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.RdmaEntry',
+  init: initCgroupV1RdmaEntry,
+  write: writeCgroupV1RdmaEntry,
+  read: readCgroupV1RdmaEntry,
+})
 
 function initCgroupV1RdmaEntry(): CgroupV1RdmaEntry {
   return {
@@ -946,12 +946,12 @@ export interface CgroupV1NetworkStat {
 }
 
 /** Codec of io.containerd.cgroups.v1.NetworkStat. */
-export const CgroupV1NetworkStat: MessageType<CgroupV1NetworkStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.NetworkStat',
-  initCgroupV1NetworkStat,
-  writeCgroupV1NetworkStat,
-  readCgroupV1NetworkStat,
-)
+export const CgroupV1NetworkStat: MessageType<CgroupV1NetworkStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.NetworkStat',
+  init: initCgroupV1NetworkStat,
+  write: writeCgroupV1NetworkStat,
+  read: readCgroupV1NetworkStat,
+})
 
 function initCgroupV1NetworkStat(): CgroupV1NetworkStat {
   return {
@@ -1027,12 +1027,12 @@ export interface CgroupV1CgroupStats {
 }
 
 /** Codec of io.containerd.cgroups.v1.CgroupStats. */
-export const CgroupV1CgroupStats: MessageType<CgroupV1CgroupStats> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v1.CgroupStats',
-  initCgroupV1CgroupStats,
-  writeCgroupV1CgroupStats,
-  readCgroupV1CgroupStats,
-)
+export const CgroupV1CgroupStats: MessageType<CgroupV1CgroupStats> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v1.CgroupStats',
+  init: initCgroupV1CgroupStats,
+  write: writeCgroupV1CgroupStats,
+  read: readCgroupV1CgroupStats,
+})
 
 function initCgroupV1CgroupStats(): CgroupV1CgroupStats {
   return {

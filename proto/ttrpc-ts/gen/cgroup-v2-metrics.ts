@@ -16,12 +16,12 @@ export interface CgroupV2Metrics {
 }
 
 /** Codec of io.containerd.cgroups.v2.Metrics. */
-export const CgroupV2Metrics: MessageType<CgroupV2Metrics> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.Metrics',
-  initCgroupV2Metrics,
-  writeCgroupV2Metrics,
-  readCgroupV2Metrics,
-)
+export const CgroupV2Metrics: MessageType<CgroupV2Metrics> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.Metrics',
+  init: initCgroupV2Metrics,
+  write: writeCgroupV2Metrics,
+  read: readCgroupV2Metrics,
+})
 
 function initCgroupV2Metrics(): CgroupV2Metrics {
   return {
@@ -37,14 +37,14 @@ function initCgroupV2Metrics(): CgroupV2Metrics {
 }
 
 function writeCgroupV2Metrics(w: Writer, m: MessageInput<CgroupV2Metrics>): void {
-  if (m.pids) writeMessage(w, 10, CgroupV2PidsStat, m.pids)
-  if (m.cpu) writeMessage(w, 18, CgroupV2CPUStat, m.cpu)
-  if (m.memory) writeMessage(w, 34, CgroupV2MemoryStat, m.memory)
-  if (m.rdma) writeMessage(w, 42, CgroupV2RdmaStat, m.rdma)
-  if (m.io) writeMessage(w, 50, CgroupV2IOStat, m.io)
-  if (m.hugetlb) for (const v of m.hugetlb) writeMessage(w, 58, CgroupV2HugetlbStat, v)
-  if (m.memoryEvents) writeMessage(w, 66, CgroupV2MemoryEvents, m.memoryEvents)
-  if (m.network) for (const v of m.network) writeMessage(w, 74, CgroupV2NetworkStat, v)
+  if (m.pids) writeMessage(w.uint32(10), CgroupV2PidsStat, m.pids)
+  if (m.cpu) writeMessage(w.uint32(18), CgroupV2CPUStat, m.cpu)
+  if (m.memory) writeMessage(w.uint32(34), CgroupV2MemoryStat, m.memory)
+  if (m.rdma) writeMessage(w.uint32(42), CgroupV2RdmaStat, m.rdma)
+  if (m.io) writeMessage(w.uint32(50), CgroupV2IOStat, m.io)
+  if (m.hugetlb) for (const v of m.hugetlb) writeMessage(w.uint32(58), CgroupV2HugetlbStat, v)
+  if (m.memoryEvents) writeMessage(w.uint32(66), CgroupV2MemoryEvents, m.memoryEvents)
+  if (m.network) for (const v of m.network) writeMessage(w.uint32(74), CgroupV2NetworkStat, v)
 }
 
 function readCgroupV2Metrics(r: Reader, m: CgroupV2Metrics): CgroupV2Metrics {
@@ -89,12 +89,12 @@ export interface CgroupV2PidsStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.PidsStat. */
-export const CgroupV2PidsStat: MessageType<CgroupV2PidsStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.PidsStat',
-  initCgroupV2PidsStat,
-  writeCgroupV2PidsStat,
-  readCgroupV2PidsStat,
-)
+export const CgroupV2PidsStat: MessageType<CgroupV2PidsStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.PidsStat',
+  init: initCgroupV2PidsStat,
+  write: writeCgroupV2PidsStat,
+  read: readCgroupV2PidsStat,
+})
 
 function initCgroupV2PidsStat(): CgroupV2PidsStat {
   return {
@@ -139,12 +139,12 @@ export interface CgroupV2CPUStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.CPUStat. */
-export const CgroupV2CPUStat: MessageType<CgroupV2CPUStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.CPUStat',
-  initCgroupV2CPUStat,
-  writeCgroupV2CPUStat,
-  readCgroupV2CPUStat,
-)
+export const CgroupV2CPUStat: MessageType<CgroupV2CPUStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.CPUStat',
+  init: initCgroupV2CPUStat,
+  write: writeCgroupV2CPUStat,
+  read: readCgroupV2CPUStat,
+})
 
 function initCgroupV2CPUStat(): CgroupV2CPUStat {
   return {
@@ -167,7 +167,7 @@ function writeCgroupV2CPUStat(w: Writer, m: MessageInput<CgroupV2CPUStat>): void
   if (m.nrPeriods) writeUint64(w.uint32(32), m.nrPeriods)
   if (m.nrThrottled) writeUint64(w.uint32(40), m.nrThrottled)
   if (m.throttledUsec) writeUint64(w.uint32(48), m.throttledUsec)
-  if (m.psi) writeMessage(w, 58, CgroupV2PSIStats, m.psi)
+  if (m.psi) writeMessage(w.uint32(58), CgroupV2PSIStats, m.psi)
   if (m.nrBursts) writeUint64(w.uint32(64), m.nrBursts)
   if (m.burstUsec) writeUint64(w.uint32(72), m.burstUsec)
 }
@@ -258,12 +258,12 @@ export interface CgroupV2MemoryStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.MemoryStat. */
-export const CgroupV2MemoryStat: MessageType<CgroupV2MemoryStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.MemoryStat',
-  initCgroupV2MemoryStat,
-  writeCgroupV2MemoryStat,
-  readCgroupV2MemoryStat,
-)
+export const CgroupV2MemoryStat: MessageType<CgroupV2MemoryStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.MemoryStat',
+  init: initCgroupV2MemoryStat,
+  write: writeCgroupV2MemoryStat,
+  read: readCgroupV2MemoryStat,
+})
 
 function initCgroupV2MemoryStat(): CgroupV2MemoryStat {
   return {
@@ -350,7 +350,7 @@ function writeCgroupV2MemoryStat(w: Writer, m: MessageInput<CgroupV2MemoryStat>)
   if (m.swapLimit) writeUint64(w.uint32(280), m.swapLimit)
   if (m.maxUsage) writeUint64(w.uint32(288), m.maxUsage)
   if (m.swapMaxUsage) writeUint64(w.uint32(296), m.swapMaxUsage)
-  if (m.psi) writeMessage(w, 306, CgroupV2PSIStats, m.psi)
+  if (m.psi) writeMessage(w.uint32(306), CgroupV2PSIStats, m.psi)
   if (m.workingsetRefaultAnon) writeUint64(w.uint32(312), m.workingsetRefaultAnon)
   if (m.workingsetRefaultFile) writeUint64(w.uint32(320), m.workingsetRefaultFile)
   if (m.workingsetActivateAnon) writeUint64(w.uint32(328), m.workingsetActivateAnon)
@@ -505,12 +505,12 @@ export interface CgroupV2MemoryEvents {
 }
 
 /** Codec of io.containerd.cgroups.v2.MemoryEvents. */
-export const CgroupV2MemoryEvents: MessageType<CgroupV2MemoryEvents> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.MemoryEvents',
-  initCgroupV2MemoryEvents,
-  writeCgroupV2MemoryEvents,
-  readCgroupV2MemoryEvents,
-)
+export const CgroupV2MemoryEvents: MessageType<CgroupV2MemoryEvents> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.MemoryEvents',
+  init: initCgroupV2MemoryEvents,
+  write: writeCgroupV2MemoryEvents,
+  read: readCgroupV2MemoryEvents,
+})
 
 function initCgroupV2MemoryEvents(): CgroupV2MemoryEvents {
   return {
@@ -570,12 +570,12 @@ export interface CgroupV2PSIStats {
 }
 
 /** Codec of io.containerd.cgroups.v2.PSIStats. */
-export const CgroupV2PSIStats: MessageType<CgroupV2PSIStats> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.PSIStats',
-  initCgroupV2PSIStats,
-  writeCgroupV2PSIStats,
-  readCgroupV2PSIStats,
-)
+export const CgroupV2PSIStats: MessageType<CgroupV2PSIStats> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.PSIStats',
+  init: initCgroupV2PSIStats,
+  write: writeCgroupV2PSIStats,
+  read: readCgroupV2PSIStats,
+})
 
 function initCgroupV2PSIStats(): CgroupV2PSIStats {
   return {
@@ -585,8 +585,8 @@ function initCgroupV2PSIStats(): CgroupV2PSIStats {
 }
 
 function writeCgroupV2PSIStats(w: Writer, m: MessageInput<CgroupV2PSIStats>): void {
-  if (m.some) writeMessage(w, 10, CgroupV2PSIData, m.some)
-  if (m.full) writeMessage(w, 18, CgroupV2PSIData, m.full)
+  if (m.some) writeMessage(w.uint32(10), CgroupV2PSIData, m.some)
+  if (m.full) writeMessage(w.uint32(18), CgroupV2PSIData, m.full)
 }
 
 function readCgroupV2PSIStats(r: Reader, m: CgroupV2PSIStats): CgroupV2PSIStats {
@@ -615,12 +615,12 @@ export interface CgroupV2PSIData {
 }
 
 /** Codec of io.containerd.cgroups.v2.PSIData. */
-export const CgroupV2PSIData: MessageType<CgroupV2PSIData> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.PSIData',
-  initCgroupV2PSIData,
-  writeCgroupV2PSIData,
-  readCgroupV2PSIData,
-)
+export const CgroupV2PSIData: MessageType<CgroupV2PSIData> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.PSIData',
+  init: initCgroupV2PSIData,
+  write: writeCgroupV2PSIData,
+  read: readCgroupV2PSIData,
+})
 
 function initCgroupV2PSIData(): CgroupV2PSIData {
   return {
@@ -668,12 +668,12 @@ export interface CgroupV2RdmaStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.RdmaStat. */
-export const CgroupV2RdmaStat: MessageType<CgroupV2RdmaStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.RdmaStat',
-  initCgroupV2RdmaStat,
-  writeCgroupV2RdmaStat,
-  readCgroupV2RdmaStat,
-)
+export const CgroupV2RdmaStat: MessageType<CgroupV2RdmaStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.RdmaStat',
+  init: initCgroupV2RdmaStat,
+  write: writeCgroupV2RdmaStat,
+  read: readCgroupV2RdmaStat,
+})
 
 function initCgroupV2RdmaStat(): CgroupV2RdmaStat {
   return {
@@ -683,8 +683,8 @@ function initCgroupV2RdmaStat(): CgroupV2RdmaStat {
 }
 
 function writeCgroupV2RdmaStat(w: Writer, m: MessageInput<CgroupV2RdmaStat>): void {
-  if (m.current) for (const v of m.current) writeMessage(w, 10, CgroupV2RdmaEntry, v)
-  if (m.limit) for (const v of m.limit) writeMessage(w, 18, CgroupV2RdmaEntry, v)
+  if (m.current) for (const v of m.current) writeMessage(w.uint32(10), CgroupV2RdmaEntry, v)
+  if (m.limit) for (const v of m.limit) writeMessage(w.uint32(18), CgroupV2RdmaEntry, v)
 }
 
 function readCgroupV2RdmaStat(r: Reader, m: CgroupV2RdmaStat): CgroupV2RdmaStat {
@@ -712,12 +712,12 @@ export interface CgroupV2RdmaEntry {
 }
 
 /** Codec of io.containerd.cgroups.v2.RdmaEntry. */
-export const CgroupV2RdmaEntry: MessageType<CgroupV2RdmaEntry> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.RdmaEntry',
-  initCgroupV2RdmaEntry,
-  writeCgroupV2RdmaEntry,
-  readCgroupV2RdmaEntry,
-)
+export const CgroupV2RdmaEntry: MessageType<CgroupV2RdmaEntry> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.RdmaEntry',
+  init: initCgroupV2RdmaEntry,
+  write: writeCgroupV2RdmaEntry,
+  read: readCgroupV2RdmaEntry,
+})
 
 function initCgroupV2RdmaEntry(): CgroupV2RdmaEntry {
   return {
@@ -760,12 +760,12 @@ export interface CgroupV2IOStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.IOStat. */
-export const CgroupV2IOStat: MessageType<CgroupV2IOStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.IOStat',
-  initCgroupV2IOStat,
-  writeCgroupV2IOStat,
-  readCgroupV2IOStat,
-)
+export const CgroupV2IOStat: MessageType<CgroupV2IOStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.IOStat',
+  init: initCgroupV2IOStat,
+  write: writeCgroupV2IOStat,
+  read: readCgroupV2IOStat,
+})
 
 function initCgroupV2IOStat(): CgroupV2IOStat {
   return {
@@ -775,8 +775,8 @@ function initCgroupV2IOStat(): CgroupV2IOStat {
 }
 
 function writeCgroupV2IOStat(w: Writer, m: MessageInput<CgroupV2IOStat>): void {
-  if (m.usage) for (const v of m.usage) writeMessage(w, 10, CgroupV2IOEntry, v)
-  if (m.psi) writeMessage(w, 18, CgroupV2PSIStats, m.psi)
+  if (m.usage) for (const v of m.usage) writeMessage(w.uint32(10), CgroupV2IOEntry, v)
+  if (m.psi) writeMessage(w.uint32(18), CgroupV2PSIStats, m.psi)
 }
 
 function readCgroupV2IOStat(r: Reader, m: CgroupV2IOStat): CgroupV2IOStat {
@@ -807,12 +807,12 @@ export interface CgroupV2IOEntry {
 }
 
 /** Codec of io.containerd.cgroups.v2.IOEntry. */
-export const CgroupV2IOEntry: MessageType<CgroupV2IOEntry> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.IOEntry',
-  initCgroupV2IOEntry,
-  writeCgroupV2IOEntry,
-  readCgroupV2IOEntry,
-)
+export const CgroupV2IOEntry: MessageType<CgroupV2IOEntry> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.IOEntry',
+  init: initCgroupV2IOEntry,
+  write: writeCgroupV2IOEntry,
+  read: readCgroupV2IOEntry,
+})
 
 function initCgroupV2IOEntry(): CgroupV2IOEntry {
   return {
@@ -872,12 +872,12 @@ export interface CgroupV2HugetlbStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.HugetlbStat. */
-export const CgroupV2HugetlbStat: MessageType<CgroupV2HugetlbStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.HugetlbStat',
-  initCgroupV2HugetlbStat,
-  writeCgroupV2HugetlbStat,
-  readCgroupV2HugetlbStat,
-)
+export const CgroupV2HugetlbStat: MessageType<CgroupV2HugetlbStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.HugetlbStat',
+  init: initCgroupV2HugetlbStat,
+  write: writeCgroupV2HugetlbStat,
+  read: readCgroupV2HugetlbStat,
+})
 
 function initCgroupV2HugetlbStat(): CgroupV2HugetlbStat {
   return {
@@ -932,12 +932,12 @@ export interface CgroupV2NetworkStat {
 }
 
 /** Codec of io.containerd.cgroups.v2.NetworkStat. */
-export const CgroupV2NetworkStat: MessageType<CgroupV2NetworkStat> = /* @__PURE__ */ messageType(
-  'io.containerd.cgroups.v2.NetworkStat',
-  initCgroupV2NetworkStat,
-  writeCgroupV2NetworkStat,
-  readCgroupV2NetworkStat,
-)
+export const CgroupV2NetworkStat: MessageType<CgroupV2NetworkStat> = /* @__PURE__ */ messageType({
+  typeName: 'io.containerd.cgroups.v2.NetworkStat',
+  init: initCgroupV2NetworkStat,
+  write: writeCgroupV2NetworkStat,
+  read: readCgroupV2NetworkStat,
+})
 
 function initCgroupV2NetworkStat(): CgroupV2NetworkStat {
   return {

@@ -10,12 +10,12 @@ export interface ForwardRequest {
 }
 
 /** Codec of containerd.services.events.ttrpc.v1.ForwardRequest. */
-export const ForwardRequest: MessageType<ForwardRequest> = /* @__PURE__ */ messageType(
-  'containerd.services.events.ttrpc.v1.ForwardRequest',
-  initForwardRequest,
-  writeForwardRequest,
-  readForwardRequest,
-)
+export const ForwardRequest: MessageType<ForwardRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.services.events.ttrpc.v1.ForwardRequest',
+  init: initForwardRequest,
+  write: writeForwardRequest,
+  read: readForwardRequest,
+})
 
 function initForwardRequest(): ForwardRequest {
   return {
@@ -24,7 +24,7 @@ function initForwardRequest(): ForwardRequest {
 }
 
 function writeForwardRequest(w: Writer, m: MessageInput<ForwardRequest>): void {
-  if (m.envelope) writeMessage(w, 10, Envelope, m.envelope)
+  if (m.envelope) writeMessage(w.uint32(10), Envelope, m.envelope)
 }
 
 function readForwardRequest(r: Reader, m: ForwardRequest): ForwardRequest {
@@ -52,12 +52,12 @@ export interface Envelope {
 }
 
 /** Codec of containerd.services.events.ttrpc.v1.Envelope. */
-export const Envelope: MessageType<Envelope> = /* @__PURE__ */ messageType(
-  'containerd.services.events.ttrpc.v1.Envelope',
-  initEnvelope,
-  writeEnvelope,
-  readEnvelope,
-)
+export const Envelope: MessageType<Envelope> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.services.events.ttrpc.v1.Envelope',
+  init: initEnvelope,
+  write: writeEnvelope,
+  read: readEnvelope,
+})
 
 function initEnvelope(): Envelope {
   return {
@@ -69,10 +69,10 @@ function initEnvelope(): Envelope {
 }
 
 function writeEnvelope(w: Writer, m: MessageInput<Envelope>): void {
-  if (m.timestamp) writeMessage(w, 10, Timestamp, m.timestamp)
+  if (m.timestamp) writeMessage(w.uint32(10), Timestamp, m.timestamp)
   if (m.namespace) w.uint32(18).string(m.namespace)
   if (m.topic) w.uint32(26).string(m.topic)
-  if (m.event) writeMessage(w, 34, Any, m.event)
+  if (m.event) writeMessage(w.uint32(34), Any, m.event)
 }
 
 function readEnvelope(r: Reader, m: Envelope): Envelope {

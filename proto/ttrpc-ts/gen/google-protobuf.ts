@@ -11,12 +11,12 @@ export interface Any {
 }
 
 /** Codec of google.protobuf.Any. */
-export const Any: MessageType<Any> = /* @__PURE__ */ messageType(
-  'google.protobuf.Any',
-  initAny,
-  writeAny,
-  readAny,
-)
+export const Any: MessageType<Any> = /* @__PURE__ */ messageType({
+  typeName: 'google.protobuf.Any',
+  init: initAny,
+  write: writeAny,
+  read: readAny,
+})
 
 function initAny(): Any {
   return {
@@ -54,12 +54,12 @@ export interface Timestamp {
 }
 
 /** Codec of google.protobuf.Timestamp. */
-export const Timestamp: MessageType<Timestamp> = /* @__PURE__ */ messageType(
-  'google.protobuf.Timestamp',
-  initTimestamp,
-  writeTimestamp,
-  readTimestamp,
-)
+export const Timestamp: MessageType<Timestamp> = /* @__PURE__ */ messageType({
+  typeName: 'google.protobuf.Timestamp',
+  init: initTimestamp,
+  write: writeTimestamp,
+  read: readTimestamp,
+})
 
 function initTimestamp(): Timestamp {
   return {
@@ -94,12 +94,12 @@ function readTimestamp(r: Reader, m: Timestamp): Timestamp {
 export type Empty = Record<never, never>
 
 /** Codec of google.protobuf.Empty. */
-export const Empty: MessageType<Empty> = /* @__PURE__ */ messageType(
-  'google.protobuf.Empty',
-  initEmpty,
-  writeEmpty,
-  readEmpty,
-)
+export const Empty: MessageType<Empty> = /* @__PURE__ */ messageType({
+  typeName: 'google.protobuf.Empty',
+  init: initEmpty,
+  write: writeEmpty,
+  read: readEmpty,
+})
 
 function initEmpty(): Empty {
   return {}

@@ -12,12 +12,12 @@ export interface RpcStatus {
 }
 
 /** Codec of google.rpc.Status. */
-export const RpcStatus: MessageType<RpcStatus> = /* @__PURE__ */ messageType(
-  'google.rpc.Status',
-  initRpcStatus,
-  writeRpcStatus,
-  readRpcStatus,
-)
+export const RpcStatus: MessageType<RpcStatus> = /* @__PURE__ */ messageType({
+  typeName: 'google.rpc.Status',
+  init: initRpcStatus,
+  write: writeRpcStatus,
+  read: readRpcStatus,
+})
 
 function initRpcStatus(): RpcStatus {
   return {
@@ -30,7 +30,7 @@ function initRpcStatus(): RpcStatus {
 function writeRpcStatus(w: Writer, m: MessageInput<RpcStatus>): void {
   if (m.code) w.uint32(8).int32(m.code)
   if (m.message) w.uint32(18).string(m.message)
-  if (m.details) for (const v of m.details) writeMessage(w, 26, Any, v)
+  if (m.details) for (const v of m.details) writeMessage(w.uint32(26), Any, v)
 }
 
 function readRpcStatus(r: Reader, m: RpcStatus): RpcStatus {

@@ -21,12 +21,12 @@ export interface LegacyCreateOptions {
 }
 
 /** Codec of containerd.linux.runc.CreateOptions. */
-export const LegacyCreateOptions: MessageType<LegacyCreateOptions> = /* @__PURE__ */ messageType(
-  'containerd.linux.runc.CreateOptions',
-  initLegacyCreateOptions,
-  writeLegacyCreateOptions,
-  readLegacyCreateOptions,
-)
+export const LegacyCreateOptions: MessageType<LegacyCreateOptions> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.linux.runc.CreateOptions',
+  init: initLegacyCreateOptions,
+  write: writeLegacyCreateOptions,
+  read: readLegacyCreateOptions,
+})
 
 function initLegacyCreateOptions(): LegacyCreateOptions {
   return {
@@ -126,12 +126,12 @@ export interface LegacyCheckpointOptions {
 }
 
 /** Codec of containerd.linux.runc.CheckpointOptions. */
-export const LegacyCheckpointOptions: MessageType<LegacyCheckpointOptions> = /* @__PURE__ */ messageType(
-  'containerd.linux.runc.CheckpointOptions',
-  initLegacyCheckpointOptions,
-  writeLegacyCheckpointOptions,
-  readLegacyCheckpointOptions,
-)
+export const LegacyCheckpointOptions: MessageType<LegacyCheckpointOptions> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.linux.runc.CheckpointOptions',
+  init: initLegacyCheckpointOptions,
+  write: writeLegacyCheckpointOptions,
+  read: readLegacyCheckpointOptions,
+})
 
 function initLegacyCheckpointOptions(): LegacyCheckpointOptions {
   return {

@@ -9,12 +9,12 @@ export interface ProcessDetails {
 }
 
 /** Codec of containerd.runc.v1.ProcessDetails. */
-export const ProcessDetails: MessageType<ProcessDetails> = /* @__PURE__ */ messageType(
-  'containerd.runc.v1.ProcessDetails',
-  initProcessDetails,
-  writeProcessDetails,
-  readProcessDetails,
-)
+export const ProcessDetails: MessageType<ProcessDetails> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runc.v1.ProcessDetails',
+  init: initProcessDetails,
+  write: writeProcessDetails,
+  read: readProcessDetails,
+})
 
 function initProcessDetails(): ProcessDetails {
   return {

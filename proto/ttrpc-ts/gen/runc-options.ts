@@ -27,12 +27,12 @@ export interface RuncOptions {
 }
 
 /** Codec of containerd.runc.v1.Options. */
-export const RuncOptions: MessageType<RuncOptions> = /* @__PURE__ */ messageType(
-  'containerd.runc.v1.Options',
-  initRuncOptions,
-  writeRuncOptions,
-  readRuncOptions,
-)
+export const RuncOptions: MessageType<RuncOptions> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runc.v1.Options',
+  init: initRuncOptions,
+  write: writeRuncOptions,
+  read: readRuncOptions,
+})
 
 function initRuncOptions(): RuncOptions {
   return {
@@ -134,12 +134,12 @@ export interface RuncCheckpointOptions {
 }
 
 /** Codec of containerd.runc.v1.CheckpointOptions. */
-export const RuncCheckpointOptions: MessageType<RuncCheckpointOptions> = /* @__PURE__ */ messageType(
-  'containerd.runc.v1.CheckpointOptions',
-  initRuncCheckpointOptions,
-  writeRuncCheckpointOptions,
-  readRuncCheckpointOptions,
-)
+export const RuncCheckpointOptions: MessageType<RuncCheckpointOptions> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.runc.v1.CheckpointOptions',
+  init: initRuncCheckpointOptions,
+  write: writeRuncCheckpointOptions,
+  read: readRuncCheckpointOptions,
+})
 
 function initRuncCheckpointOptions(): RuncCheckpointOptions {
   return {

@@ -12,12 +12,12 @@ export interface RuntimeOptions {
 }
 
 /** Codec of runtimeoptions.v1.Options. */
-export const RuntimeOptions: MessageType<RuntimeOptions> = /* @__PURE__ */ messageType(
-  'runtimeoptions.v1.Options',
-  initRuntimeOptions,
-  writeRuntimeOptions,
-  readRuntimeOptions,
-)
+export const RuntimeOptions: MessageType<RuntimeOptions> = /* @__PURE__ */ messageType({
+  typeName: 'runtimeoptions.v1.Options',
+  init: initRuntimeOptions,
+  write: writeRuntimeOptions,
+  read: readRuntimeOptions,
+})
 
 function initRuntimeOptions(): RuntimeOptions {
   return {

@@ -16,12 +16,12 @@ export interface TaskCreate {
 }
 
 /** Codec of containerd.events.TaskCreate. */
-export const TaskCreate: MessageType<TaskCreate> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskCreate',
-  initTaskCreate,
-  writeTaskCreate,
-  readTaskCreate,
-)
+export const TaskCreate: MessageType<TaskCreate> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskCreate',
+  init: initTaskCreate,
+  write: writeTaskCreate,
+  read: readTaskCreate,
+})
 
 function initTaskCreate(): TaskCreate {
   return {
@@ -37,8 +37,8 @@ function initTaskCreate(): TaskCreate {
 function writeTaskCreate(w: Writer, m: MessageInput<TaskCreate>): void {
   if (m.containerId) w.uint32(10).string(m.containerId)
   if (m.bundle) w.uint32(18).string(m.bundle)
-  if (m.rootfs) for (const v of m.rootfs) writeMessage(w, 26, Mount, v)
-  if (m.io) writeMessage(w, 34, TaskIO, m.io)
+  if (m.rootfs) for (const v of m.rootfs) writeMessage(w.uint32(26), Mount, v)
+  if (m.io) writeMessage(w.uint32(34), TaskIO, m.io)
   if (m.checkpoint) w.uint32(42).string(m.checkpoint)
   if (m.pid) w.uint32(48).uint32(m.pid)
 }
@@ -81,12 +81,12 @@ export interface TaskIO {
 }
 
 /** Codec of containerd.events.TaskIO. */
-export const TaskIO: MessageType<TaskIO> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskIO',
-  initTaskIO,
-  writeTaskIO,
-  readTaskIO,
-)
+export const TaskIO: MessageType<TaskIO> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskIO',
+  init: initTaskIO,
+  write: writeTaskIO,
+  read: readTaskIO,
+})
 
 function initTaskIO(): TaskIO {
   return {
@@ -134,12 +134,12 @@ export interface TaskStart {
 }
 
 /** Codec of containerd.events.TaskStart. */
-export const TaskStart: MessageType<TaskStart> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskStart',
-  initTaskStart,
-  writeTaskStart,
-  readTaskStart,
-)
+export const TaskStart: MessageType<TaskStart> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskStart',
+  init: initTaskStart,
+  write: writeTaskStart,
+  read: readTaskStart,
+})
 
 function initTaskStart(): TaskStart {
   return {
@@ -177,12 +177,12 @@ export interface TaskExecAdded {
 }
 
 /** Codec of containerd.events.TaskExecAdded. */
-export const TaskExecAdded: MessageType<TaskExecAdded> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskExecAdded',
-  initTaskExecAdded,
-  writeTaskExecAdded,
-  readTaskExecAdded,
-)
+export const TaskExecAdded: MessageType<TaskExecAdded> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskExecAdded',
+  init: initTaskExecAdded,
+  write: writeTaskExecAdded,
+  read: readTaskExecAdded,
+})
 
 function initTaskExecAdded(): TaskExecAdded {
   return {
@@ -221,12 +221,12 @@ export interface TaskExecStarted {
 }
 
 /** Codec of containerd.events.TaskExecStarted. */
-export const TaskExecStarted: MessageType<TaskExecStarted> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskExecStarted',
-  initTaskExecStarted,
-  writeTaskExecStarted,
-  readTaskExecStarted,
-)
+export const TaskExecStarted: MessageType<TaskExecStarted> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskExecStarted',
+  init: initTaskExecStarted,
+  write: writeTaskExecStarted,
+  read: readTaskExecStarted,
+})
 
 function initTaskExecStarted(): TaskExecStarted {
   return {
@@ -273,12 +273,12 @@ export interface TaskExit {
 }
 
 /** Codec of containerd.events.TaskExit. */
-export const TaskExit: MessageType<TaskExit> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskExit',
-  initTaskExit,
-  writeTaskExit,
-  readTaskExit,
-)
+export const TaskExit: MessageType<TaskExit> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskExit',
+  init: initTaskExit,
+  write: writeTaskExit,
+  read: readTaskExit,
+})
 
 function initTaskExit(): TaskExit {
   return {
@@ -295,7 +295,7 @@ function writeTaskExit(w: Writer, m: MessageInput<TaskExit>): void {
   if (m.id) w.uint32(18).string(m.id)
   if (m.pid) w.uint32(24).uint32(m.pid)
   if (m.exitStatus) w.uint32(32).uint32(m.exitStatus)
-  if (m.exitedAt) writeMessage(w, 42, Timestamp, m.exitedAt)
+  if (m.exitedAt) writeMessage(w.uint32(42), Timestamp, m.exitedAt)
 }
 
 function readTaskExit(r: Reader, m: TaskExit): TaskExit {
@@ -335,12 +335,12 @@ export interface TaskDelete {
 }
 
 /** Codec of containerd.events.TaskDelete. */
-export const TaskDelete: MessageType<TaskDelete> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskDelete',
-  initTaskDelete,
-  writeTaskDelete,
-  readTaskDelete,
-)
+export const TaskDelete: MessageType<TaskDelete> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskDelete',
+  init: initTaskDelete,
+  write: writeTaskDelete,
+  read: readTaskDelete,
+})
 
 function initTaskDelete(): TaskDelete {
   return {
@@ -356,7 +356,7 @@ function writeTaskDelete(w: Writer, m: MessageInput<TaskDelete>): void {
   if (m.containerId) w.uint32(10).string(m.containerId)
   if (m.pid) w.uint32(16).uint32(m.pid)
   if (m.exitStatus) w.uint32(24).uint32(m.exitStatus)
-  if (m.exitedAt) writeMessage(w, 34, Timestamp, m.exitedAt)
+  if (m.exitedAt) writeMessage(w.uint32(34), Timestamp, m.exitedAt)
   if (m.id) w.uint32(42).string(m.id)
 }
 
@@ -392,12 +392,12 @@ export interface TaskOOM {
 }
 
 /** Codec of containerd.events.TaskOOM. */
-export const TaskOOM: MessageType<TaskOOM> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskOOM',
-  initTaskOOM,
-  writeTaskOOM,
-  readTaskOOM,
-)
+export const TaskOOM: MessageType<TaskOOM> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskOOM',
+  init: initTaskOOM,
+  write: writeTaskOOM,
+  read: readTaskOOM,
+})
 
 function initTaskOOM(): TaskOOM {
   return {
@@ -429,12 +429,12 @@ export interface TaskPaused {
 }
 
 /** Codec of containerd.events.TaskPaused. */
-export const TaskPaused: MessageType<TaskPaused> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskPaused',
-  initTaskPaused,
-  writeTaskPaused,
-  readTaskPaused,
-)
+export const TaskPaused: MessageType<TaskPaused> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskPaused',
+  init: initTaskPaused,
+  write: writeTaskPaused,
+  read: readTaskPaused,
+})
 
 function initTaskPaused(): TaskPaused {
   return {
@@ -466,12 +466,12 @@ export interface TaskResumed {
 }
 
 /** Codec of containerd.events.TaskResumed. */
-export const TaskResumed: MessageType<TaskResumed> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskResumed',
-  initTaskResumed,
-  writeTaskResumed,
-  readTaskResumed,
-)
+export const TaskResumed: MessageType<TaskResumed> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskResumed',
+  init: initTaskResumed,
+  write: writeTaskResumed,
+  read: readTaskResumed,
+})
 
 function initTaskResumed(): TaskResumed {
   return {
@@ -504,12 +504,12 @@ export interface TaskCheckpointed {
 }
 
 /** Codec of containerd.events.TaskCheckpointed. */
-export const TaskCheckpointed: MessageType<TaskCheckpointed> = /* @__PURE__ */ messageType(
-  'containerd.events.TaskCheckpointed',
-  initTaskCheckpointed,
-  writeTaskCheckpointed,
-  readTaskCheckpointed,
-)
+export const TaskCheckpointed: MessageType<TaskCheckpointed> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.events.TaskCheckpointed',
+  init: initTaskCheckpointed,
+  write: writeTaskCheckpointed,
+  read: readTaskCheckpointed,
+})
 
 function initTaskCheckpointed(): TaskCheckpointed {
   return {

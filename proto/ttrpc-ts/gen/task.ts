@@ -22,12 +22,12 @@ export interface StateRequest {
 }
 
 /** Codec of containerd.task.v2.StateRequest. */
-export const StateRequest: MessageType<StateRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StateRequest',
-  initStateRequest,
-  writeStateRequest,
-  readStateRequest,
-)
+export const StateRequest: MessageType<StateRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StateRequest',
+  init: initStateRequest,
+  write: writeStateRequest,
+  read: readStateRequest,
+})
 
 function initStateRequest(): StateRequest {
   return {
@@ -75,12 +75,12 @@ export interface StateResponse {
 }
 
 /** Codec of containerd.task.v2.StateResponse. */
-export const StateResponse: MessageType<StateResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StateResponse',
-  initStateResponse,
-  writeStateResponse,
-  readStateResponse,
-)
+export const StateResponse: MessageType<StateResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StateResponse',
+  init: initStateResponse,
+  write: writeStateResponse,
+  read: readStateResponse,
+})
 
 function initStateResponse(): StateResponse {
   return {
@@ -108,7 +108,7 @@ function writeStateResponse(w: Writer, m: MessageInput<StateResponse>): void {
   if (m.stderr) w.uint32(58).string(m.stderr)
   if (m.terminal) w.uint32(64).bool(m.terminal)
   if (m.exitStatus) w.uint32(72).uint32(m.exitStatus)
-  if (m.exitedAt) writeMessage(w, 82, Timestamp, m.exitedAt)
+  if (m.exitedAt) writeMessage(w.uint32(82), Timestamp, m.exitedAt)
   if (m.execId) w.uint32(90).string(m.execId)
 }
 
@@ -174,12 +174,12 @@ export interface CreateTaskRequest {
 }
 
 /** Codec of containerd.task.v2.CreateTaskRequest. */
-export const CreateTaskRequest: MessageType<CreateTaskRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.CreateTaskRequest',
-  initCreateTaskRequest,
-  writeCreateTaskRequest,
-  readCreateTaskRequest,
-)
+export const CreateTaskRequest: MessageType<CreateTaskRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.CreateTaskRequest',
+  init: initCreateTaskRequest,
+  write: writeCreateTaskRequest,
+  read: readCreateTaskRequest,
+})
 
 function initCreateTaskRequest(): CreateTaskRequest {
   return {
@@ -199,14 +199,14 @@ function initCreateTaskRequest(): CreateTaskRequest {
 function writeCreateTaskRequest(w: Writer, m: MessageInput<CreateTaskRequest>): void {
   if (m.id) w.uint32(10).string(m.id)
   if (m.bundle) w.uint32(18).string(m.bundle)
-  if (m.rootfs) for (const v of m.rootfs) writeMessage(w, 26, Mount, v)
+  if (m.rootfs) for (const v of m.rootfs) writeMessage(w.uint32(26), Mount, v)
   if (m.terminal) w.uint32(32).bool(m.terminal)
   if (m.stdin) w.uint32(42).string(m.stdin)
   if (m.stdout) w.uint32(50).string(m.stdout)
   if (m.stderr) w.uint32(58).string(m.stderr)
   if (m.checkpoint) w.uint32(66).string(m.checkpoint)
   if (m.parentCheckpoint) w.uint32(74).string(m.parentCheckpoint)
-  if (m.options) writeMessage(w, 82, Any, m.options)
+  if (m.options) writeMessage(w.uint32(82), Any, m.options)
 }
 
 function readCreateTaskRequest(r: Reader, m: CreateTaskRequest): CreateTaskRequest {
@@ -256,12 +256,12 @@ export interface CreateTaskResponse {
 }
 
 /** Codec of containerd.task.v2.CreateTaskResponse. */
-export const CreateTaskResponse: MessageType<CreateTaskResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.CreateTaskResponse',
-  initCreateTaskResponse,
-  writeCreateTaskResponse,
-  readCreateTaskResponse,
-)
+export const CreateTaskResponse: MessageType<CreateTaskResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.CreateTaskResponse',
+  init: initCreateTaskResponse,
+  write: writeCreateTaskResponse,
+  read: readCreateTaskResponse,
+})
 
 function initCreateTaskResponse(): CreateTaskResponse {
   return {
@@ -294,12 +294,12 @@ export interface StartRequest {
 }
 
 /** Codec of containerd.task.v2.StartRequest. */
-export const StartRequest: MessageType<StartRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StartRequest',
-  initStartRequest,
-  writeStartRequest,
-  readStartRequest,
-)
+export const StartRequest: MessageType<StartRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StartRequest',
+  init: initStartRequest,
+  write: writeStartRequest,
+  read: readStartRequest,
+})
 
 function initStartRequest(): StartRequest {
   return {
@@ -336,12 +336,12 @@ export interface StartResponse {
 }
 
 /** Codec of containerd.task.v2.StartResponse. */
-export const StartResponse: MessageType<StartResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StartResponse',
-  initStartResponse,
-  writeStartResponse,
-  readStartResponse,
-)
+export const StartResponse: MessageType<StartResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StartResponse',
+  init: initStartResponse,
+  write: writeStartResponse,
+  read: readStartResponse,
+})
 
 function initStartResponse(): StartResponse {
   return {
@@ -374,12 +374,12 @@ export interface DeleteRequest {
 }
 
 /** Codec of containerd.task.v2.DeleteRequest. */
-export const DeleteRequest: MessageType<DeleteRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.DeleteRequest',
-  initDeleteRequest,
-  writeDeleteRequest,
-  readDeleteRequest,
-)
+export const DeleteRequest: MessageType<DeleteRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.DeleteRequest',
+  init: initDeleteRequest,
+  write: writeDeleteRequest,
+  read: readDeleteRequest,
+})
 
 function initDeleteRequest(): DeleteRequest {
   return {
@@ -418,12 +418,12 @@ export interface DeleteResponse {
 }
 
 /** Codec of containerd.task.v2.DeleteResponse. */
-export const DeleteResponse: MessageType<DeleteResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.DeleteResponse',
-  initDeleteResponse,
-  writeDeleteResponse,
-  readDeleteResponse,
-)
+export const DeleteResponse: MessageType<DeleteResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.DeleteResponse',
+  init: initDeleteResponse,
+  write: writeDeleteResponse,
+  read: readDeleteResponse,
+})
 
 function initDeleteResponse(): DeleteResponse {
   return {
@@ -436,7 +436,7 @@ function initDeleteResponse(): DeleteResponse {
 function writeDeleteResponse(w: Writer, m: MessageInput<DeleteResponse>): void {
   if (m.pid) w.uint32(8).uint32(m.pid)
   if (m.exitStatus) w.uint32(16).uint32(m.exitStatus)
-  if (m.exitedAt) writeMessage(w, 26, Timestamp, m.exitedAt)
+  if (m.exitedAt) writeMessage(w.uint32(26), Timestamp, m.exitedAt)
 }
 
 function readDeleteResponse(r: Reader, m: DeleteResponse): DeleteResponse {
@@ -465,12 +465,12 @@ export interface PidsRequest {
 }
 
 /** Codec of containerd.task.v2.PidsRequest. */
-export const PidsRequest: MessageType<PidsRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.PidsRequest',
-  initPidsRequest,
-  writePidsRequest,
-  readPidsRequest,
-)
+export const PidsRequest: MessageType<PidsRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.PidsRequest',
+  init: initPidsRequest,
+  write: writePidsRequest,
+  read: readPidsRequest,
+})
 
 function initPidsRequest(): PidsRequest {
   return {
@@ -504,12 +504,12 @@ export interface ProcessInfo {
 }
 
 /** Codec of containerd.task.v2.ProcessInfo. */
-export const ProcessInfo: MessageType<ProcessInfo> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ProcessInfo',
-  initProcessInfo,
-  writeProcessInfo,
-  readProcessInfo,
-)
+export const ProcessInfo: MessageType<ProcessInfo> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ProcessInfo',
+  init: initProcessInfo,
+  write: writeProcessInfo,
+  read: readProcessInfo,
+})
 
 function initProcessInfo(): ProcessInfo {
   return {
@@ -520,7 +520,7 @@ function initProcessInfo(): ProcessInfo {
 
 function writeProcessInfo(w: Writer, m: MessageInput<ProcessInfo>): void {
   if (m.pid) w.uint32(8).uint32(m.pid)
-  if (m.info) writeMessage(w, 18, Any, m.info)
+  if (m.info) writeMessage(w.uint32(18), Any, m.info)
 }
 
 function readProcessInfo(r: Reader, m: ProcessInfo): ProcessInfo {
@@ -546,12 +546,12 @@ export interface PidsResponse {
 }
 
 /** Codec of containerd.task.v2.PidsResponse. */
-export const PidsResponse: MessageType<PidsResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.PidsResponse',
-  initPidsResponse,
-  writePidsResponse,
-  readPidsResponse,
-)
+export const PidsResponse: MessageType<PidsResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.PidsResponse',
+  init: initPidsResponse,
+  write: writePidsResponse,
+  read: readPidsResponse,
+})
 
 function initPidsResponse(): PidsResponse {
   return {
@@ -560,7 +560,7 @@ function initPidsResponse(): PidsResponse {
 }
 
 function writePidsResponse(w: Writer, m: MessageInput<PidsResponse>): void {
-  if (m.processes) for (const v of m.processes) writeMessage(w, 10, ProcessInfo, v)
+  if (m.processes) for (const v of m.processes) writeMessage(w.uint32(10), ProcessInfo, v)
 }
 
 function readPidsResponse(r: Reader, m: PidsResponse): PidsResponse {
@@ -583,12 +583,12 @@ export interface PauseRequest {
 }
 
 /** Codec of containerd.task.v2.PauseRequest. */
-export const PauseRequest: MessageType<PauseRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.PauseRequest',
-  initPauseRequest,
-  writePauseRequest,
-  readPauseRequest,
-)
+export const PauseRequest: MessageType<PauseRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.PauseRequest',
+  init: initPauseRequest,
+  write: writePauseRequest,
+  read: readPauseRequest,
+})
 
 function initPauseRequest(): PauseRequest {
   return {
@@ -620,12 +620,12 @@ export interface ResumeRequest {
 }
 
 /** Codec of containerd.task.v2.ResumeRequest. */
-export const ResumeRequest: MessageType<ResumeRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ResumeRequest',
-  initResumeRequest,
-  writeResumeRequest,
-  readResumeRequest,
-)
+export const ResumeRequest: MessageType<ResumeRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ResumeRequest',
+  init: initResumeRequest,
+  write: writeResumeRequest,
+  read: readResumeRequest,
+})
 
 function initResumeRequest(): ResumeRequest {
   return {
@@ -659,12 +659,12 @@ export interface CheckpointTaskRequest {
 }
 
 /** Codec of containerd.task.v2.CheckpointTaskRequest. */
-export const CheckpointTaskRequest: MessageType<CheckpointTaskRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.CheckpointTaskRequest',
-  initCheckpointTaskRequest,
-  writeCheckpointTaskRequest,
-  readCheckpointTaskRequest,
-)
+export const CheckpointTaskRequest: MessageType<CheckpointTaskRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.CheckpointTaskRequest',
+  init: initCheckpointTaskRequest,
+  write: writeCheckpointTaskRequest,
+  read: readCheckpointTaskRequest,
+})
 
 function initCheckpointTaskRequest(): CheckpointTaskRequest {
   return {
@@ -677,7 +677,7 @@ function initCheckpointTaskRequest(): CheckpointTaskRequest {
 function writeCheckpointTaskRequest(w: Writer, m: MessageInput<CheckpointTaskRequest>): void {
   if (m.id) w.uint32(10).string(m.id)
   if (m.path) w.uint32(18).string(m.path)
-  if (m.options) writeMessage(w, 26, Any, m.options)
+  if (m.options) writeMessage(w.uint32(26), Any, m.options)
 }
 
 function readCheckpointTaskRequest(r: Reader, m: CheckpointTaskRequest): CheckpointTaskRequest {
@@ -709,12 +709,12 @@ export interface KillRequest {
 }
 
 /** Codec of containerd.task.v2.KillRequest. */
-export const KillRequest: MessageType<KillRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.KillRequest',
-  initKillRequest,
-  writeKillRequest,
-  readKillRequest,
-)
+export const KillRequest: MessageType<KillRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.KillRequest',
+  init: initKillRequest,
+  write: writeKillRequest,
+  read: readKillRequest,
+})
 
 function initKillRequest(): KillRequest {
   return {
@@ -768,12 +768,12 @@ export interface ExecProcessRequest {
 }
 
 /** Codec of containerd.task.v2.ExecProcessRequest. */
-export const ExecProcessRequest: MessageType<ExecProcessRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ExecProcessRequest',
-  initExecProcessRequest,
-  writeExecProcessRequest,
-  readExecProcessRequest,
-)
+export const ExecProcessRequest: MessageType<ExecProcessRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ExecProcessRequest',
+  init: initExecProcessRequest,
+  write: writeExecProcessRequest,
+  read: readExecProcessRequest,
+})
 
 function initExecProcessRequest(): ExecProcessRequest {
   return {
@@ -794,7 +794,7 @@ function writeExecProcessRequest(w: Writer, m: MessageInput<ExecProcessRequest>)
   if (m.stdin) w.uint32(34).string(m.stdin)
   if (m.stdout) w.uint32(42).string(m.stdout)
   if (m.stderr) w.uint32(50).string(m.stderr)
-  if (m.spec) writeMessage(w, 58, Any, m.spec)
+  if (m.spec) writeMessage(w.uint32(58), Any, m.spec)
 }
 
 function readExecProcessRequest(r: Reader, m: ExecProcessRequest): ExecProcessRequest {
@@ -838,12 +838,12 @@ export interface ResizePtyRequest {
 }
 
 /** Codec of containerd.task.v2.ResizePtyRequest. */
-export const ResizePtyRequest: MessageType<ResizePtyRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ResizePtyRequest',
-  initResizePtyRequest,
-  writeResizePtyRequest,
-  readResizePtyRequest,
-)
+export const ResizePtyRequest: MessageType<ResizePtyRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ResizePtyRequest',
+  init: initResizePtyRequest,
+  write: writeResizePtyRequest,
+  read: readResizePtyRequest,
+})
 
 function initResizePtyRequest(): ResizePtyRequest {
   return {
@@ -892,12 +892,12 @@ export interface CloseIORequest {
 }
 
 /** Codec of containerd.task.v2.CloseIORequest. */
-export const CloseIORequest: MessageType<CloseIORequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.CloseIORequest',
-  initCloseIORequest,
-  writeCloseIORequest,
-  readCloseIORequest,
-)
+export const CloseIORequest: MessageType<CloseIORequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.CloseIORequest',
+  init: initCloseIORequest,
+  write: writeCloseIORequest,
+  read: readCloseIORequest,
+})
 
 function initCloseIORequest(): CloseIORequest {
   return {
@@ -942,12 +942,12 @@ export interface UpdateTaskRequest {
 }
 
 /** Codec of containerd.task.v2.UpdateTaskRequest. */
-export const UpdateTaskRequest: MessageType<UpdateTaskRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.UpdateTaskRequest',
-  initUpdateTaskRequest,
-  writeUpdateTaskRequest,
-  readUpdateTaskRequest,
-)
+export const UpdateTaskRequest: MessageType<UpdateTaskRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.UpdateTaskRequest',
+  init: initUpdateTaskRequest,
+  write: writeUpdateTaskRequest,
+  read: readUpdateTaskRequest,
+})
 
 function initUpdateTaskRequest(): UpdateTaskRequest {
   return {
@@ -959,7 +959,7 @@ function initUpdateTaskRequest(): UpdateTaskRequest {
 
 function writeUpdateTaskRequest(w: Writer, m: MessageInput<UpdateTaskRequest>): void {
   if (m.id) w.uint32(10).string(m.id)
-  if (m.resources) writeMessage(w, 18, Any, m.resources)
+  if (m.resources) writeMessage(w.uint32(18), Any, m.resources)
   if (m.annotations) writeStringMap(w, 26, m.annotations)
 }
 
@@ -990,12 +990,12 @@ export interface WaitRequest {
 }
 
 /** Codec of containerd.task.v2.WaitRequest. */
-export const WaitRequest: MessageType<WaitRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.WaitRequest',
-  initWaitRequest,
-  writeWaitRequest,
-  readWaitRequest,
-)
+export const WaitRequest: MessageType<WaitRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.WaitRequest',
+  init: initWaitRequest,
+  write: writeWaitRequest,
+  read: readWaitRequest,
+})
 
 function initWaitRequest(): WaitRequest {
   return {
@@ -1033,12 +1033,12 @@ export interface WaitResponse {
 }
 
 /** Codec of containerd.task.v2.WaitResponse. */
-export const WaitResponse: MessageType<WaitResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.WaitResponse',
-  initWaitResponse,
-  writeWaitResponse,
-  readWaitResponse,
-)
+export const WaitResponse: MessageType<WaitResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.WaitResponse',
+  init: initWaitResponse,
+  write: writeWaitResponse,
+  read: readWaitResponse,
+})
 
 function initWaitResponse(): WaitResponse {
   return {
@@ -1049,7 +1049,7 @@ function initWaitResponse(): WaitResponse {
 
 function writeWaitResponse(w: Writer, m: MessageInput<WaitResponse>): void {
   if (m.exitStatus) w.uint32(8).uint32(m.exitStatus)
-  if (m.exitedAt) writeMessage(w, 18, Timestamp, m.exitedAt)
+  if (m.exitedAt) writeMessage(w.uint32(18), Timestamp, m.exitedAt)
 }
 
 function readWaitResponse(r: Reader, m: WaitResponse): WaitResponse {
@@ -1075,12 +1075,12 @@ export interface StatsRequest {
 }
 
 /** Codec of containerd.task.v2.StatsRequest. */
-export const StatsRequest: MessageType<StatsRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StatsRequest',
-  initStatsRequest,
-  writeStatsRequest,
-  readStatsRequest,
-)
+export const StatsRequest: MessageType<StatsRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StatsRequest',
+  init: initStatsRequest,
+  write: writeStatsRequest,
+  read: readStatsRequest,
+})
 
 function initStatsRequest(): StatsRequest {
   return {
@@ -1112,12 +1112,12 @@ export interface StatsResponse {
 }
 
 /** Codec of containerd.task.v2.StatsResponse. */
-export const StatsResponse: MessageType<StatsResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.StatsResponse',
-  initStatsResponse,
-  writeStatsResponse,
-  readStatsResponse,
-)
+export const StatsResponse: MessageType<StatsResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.StatsResponse',
+  init: initStatsResponse,
+  write: writeStatsResponse,
+  read: readStatsResponse,
+})
 
 function initStatsResponse(): StatsResponse {
   return {
@@ -1126,7 +1126,7 @@ function initStatsResponse(): StatsResponse {
 }
 
 function writeStatsResponse(w: Writer, m: MessageInput<StatsResponse>): void {
-  if (m.stats) writeMessage(w, 10, Any, m.stats)
+  if (m.stats) writeMessage(w.uint32(10), Any, m.stats)
 }
 
 function readStatsResponse(r: Reader, m: StatsResponse): StatsResponse {
@@ -1149,12 +1149,12 @@ export interface ConnectRequest {
 }
 
 /** Codec of containerd.task.v2.ConnectRequest. */
-export const ConnectRequest: MessageType<ConnectRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ConnectRequest',
-  initConnectRequest,
-  writeConnectRequest,
-  readConnectRequest,
-)
+export const ConnectRequest: MessageType<ConnectRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ConnectRequest',
+  init: initConnectRequest,
+  write: writeConnectRequest,
+  read: readConnectRequest,
+})
 
 function initConnectRequest(): ConnectRequest {
   return {
@@ -1188,12 +1188,12 @@ export interface ConnectResponse {
 }
 
 /** Codec of containerd.task.v2.ConnectResponse. */
-export const ConnectResponse: MessageType<ConnectResponse> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ConnectResponse',
-  initConnectResponse,
-  writeConnectResponse,
-  readConnectResponse,
-)
+export const ConnectResponse: MessageType<ConnectResponse> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ConnectResponse',
+  init: initConnectResponse,
+  write: writeConnectResponse,
+  read: readConnectResponse,
+})
 
 function initConnectResponse(): ConnectResponse {
   return {
@@ -1236,12 +1236,12 @@ export interface ShutdownRequest {
 }
 
 /** Codec of containerd.task.v2.ShutdownRequest. */
-export const ShutdownRequest: MessageType<ShutdownRequest> = /* @__PURE__ */ messageType(
-  'containerd.task.v2.ShutdownRequest',
-  initShutdownRequest,
-  writeShutdownRequest,
-  readShutdownRequest,
-)
+export const ShutdownRequest: MessageType<ShutdownRequest> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.task.v2.ShutdownRequest',
+  init: initShutdownRequest,
+  write: writeShutdownRequest,
+  read: readShutdownRequest,
+})
 
 function initShutdownRequest(): ShutdownRequest {
   return {

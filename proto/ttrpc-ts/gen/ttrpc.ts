@@ -17,12 +17,12 @@ export interface TtrpcRequest {
 }
 
 /** Codec of ttrpc.Request. */
-export const TtrpcRequest: MessageType<TtrpcRequest> = /* @__PURE__ */ messageType(
-  'ttrpc.Request',
-  initTtrpcRequest,
-  writeTtrpcRequest,
-  readTtrpcRequest,
-)
+export const TtrpcRequest: MessageType<TtrpcRequest> = /* @__PURE__ */ messageType({
+  typeName: 'ttrpc.Request',
+  init: initTtrpcRequest,
+  write: writeTtrpcRequest,
+  read: readTtrpcRequest,
+})
 
 function initTtrpcRequest(): TtrpcRequest {
   return {
@@ -39,7 +39,7 @@ function writeTtrpcRequest(w: Writer, m: MessageInput<TtrpcRequest>): void {
   if (m.method) w.uint32(18).string(m.method)
   if (m.payload?.length) w.uint32(26).bytes(m.payload)
   if (m.timeoutNano) writeInt64(w.uint32(32), m.timeoutNano)
-  if (m.metadata) for (const v of m.metadata) writeMessage(w, 42, TtrpcKeyValue, v)
+  if (m.metadata) for (const v of m.metadata) writeMessage(w.uint32(42), TtrpcKeyValue, v)
 }
 
 function readTtrpcRequest(r: Reader, m: TtrpcRequest): TtrpcRequest {
@@ -75,12 +75,12 @@ export interface TtrpcResponse {
 }
 
 /** Codec of ttrpc.Response. */
-export const TtrpcResponse: MessageType<TtrpcResponse> = /* @__PURE__ */ messageType(
-  'ttrpc.Response',
-  initTtrpcResponse,
-  writeTtrpcResponse,
-  readTtrpcResponse,
-)
+export const TtrpcResponse: MessageType<TtrpcResponse> = /* @__PURE__ */ messageType({
+  typeName: 'ttrpc.Response',
+  init: initTtrpcResponse,
+  write: writeTtrpcResponse,
+  read: readTtrpcResponse,
+})
 
 function initTtrpcResponse(): TtrpcResponse {
   return {
@@ -90,7 +90,7 @@ function initTtrpcResponse(): TtrpcResponse {
 }
 
 function writeTtrpcResponse(w: Writer, m: MessageInput<TtrpcResponse>): void {
-  if (m.status) writeMessage(w, 10, RpcStatus, m.status)
+  if (m.status) writeMessage(w.uint32(10), RpcStatus, m.status)
   if (m.payload?.length) w.uint32(18).bytes(m.payload)
 }
 
@@ -118,12 +118,12 @@ export interface TtrpcKeyValue {
 }
 
 /** Codec of ttrpc.KeyValue. */
-export const TtrpcKeyValue: MessageType<TtrpcKeyValue> = /* @__PURE__ */ messageType(
-  'ttrpc.KeyValue',
-  initTtrpcKeyValue,
-  writeTtrpcKeyValue,
-  readTtrpcKeyValue,
-)
+export const TtrpcKeyValue: MessageType<TtrpcKeyValue> = /* @__PURE__ */ messageType({
+  typeName: 'ttrpc.KeyValue',
+  init: initTtrpcKeyValue,
+  write: writeTtrpcKeyValue,
+  read: readTtrpcKeyValue,
+})
 
 function initTtrpcKeyValue(): TtrpcKeyValue {
   return {

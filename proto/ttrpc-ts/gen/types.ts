@@ -14,12 +14,12 @@ export interface Mount {
 }
 
 /** Codec of containerd.types.Mount. */
-export const Mount: MessageType<Mount> = /* @__PURE__ */ messageType(
-  'containerd.types.Mount',
-  initMount,
-  writeMount,
-  readMount,
-)
+export const Mount: MessageType<Mount> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.types.Mount',
+  init: initMount,
+  write: writeMount,
+  read: readMount,
+})
 
 function initMount(): Mount {
   return {
@@ -67,12 +67,12 @@ export interface RuntimeVersion {
 }
 
 /** Codec of containerd.types.RuntimeVersion. */
-export const RuntimeVersion: MessageType<RuntimeVersion> = /* @__PURE__ */ messageType(
-  'containerd.types.RuntimeVersion',
-  initRuntimeVersion,
-  writeRuntimeVersion,
-  readRuntimeVersion,
-)
+export const RuntimeVersion: MessageType<RuntimeVersion> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.types.RuntimeVersion',
+  init: initRuntimeVersion,
+  write: writeRuntimeVersion,
+  read: readRuntimeVersion,
+})
 
 function initRuntimeVersion(): RuntimeVersion {
   return {
@@ -115,12 +115,12 @@ export interface RuntimeInfo {
 }
 
 /** Codec of containerd.types.RuntimeInfo. */
-export const RuntimeInfo: MessageType<RuntimeInfo> = /* @__PURE__ */ messageType(
-  'containerd.types.RuntimeInfo',
-  initRuntimeInfo,
-  writeRuntimeInfo,
-  readRuntimeInfo,
-)
+export const RuntimeInfo: MessageType<RuntimeInfo> = /* @__PURE__ */ messageType({
+  typeName: 'containerd.types.RuntimeInfo',
+  init: initRuntimeInfo,
+  write: writeRuntimeInfo,
+  read: readRuntimeInfo,
+})
 
 function initRuntimeInfo(): RuntimeInfo {
   return {
@@ -134,9 +134,9 @@ function initRuntimeInfo(): RuntimeInfo {
 
 function writeRuntimeInfo(w: Writer, m: MessageInput<RuntimeInfo>): void {
   if (m.name) w.uint32(10).string(m.name)
-  if (m.version) writeMessage(w, 18, RuntimeVersion, m.version)
-  if (m.options) writeMessage(w, 26, Any, m.options)
-  if (m.features) writeMessage(w, 34, Any, m.features)
+  if (m.version) writeMessage(w.uint32(18), RuntimeVersion, m.version)
+  if (m.options) writeMessage(w.uint32(26), Any, m.options)
+  if (m.features) writeMessage(w.uint32(34), Any, m.features)
   if (m.annotations) writeStringMap(w, 42, m.annotations)
 }
 

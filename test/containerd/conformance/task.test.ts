@@ -40,14 +40,14 @@ describe('the socket of a shim', NEEDS, () => {
     const waits = [v2.wait({ id }), v3.wait({ id })]
     for (const task of [v2, v3]) expect(await task.state({ id })).toMatchObject({ id, status: TaskStatus.RUNNING })
     const { state } = TaskService.methods
-    expect(await codeOf(connection.call(state, 'no.Such', { id }))).toBe(Code.UNIMPLEMENTED)
-    expect(await codeOf(connection.call({ ...state, name: 'Fly' }, TaskService.typeName, { id }))).toBe(
-      Code.UNIMPLEMENTED,
-    )
+    expect(await codeOf(connection.call({ service: 'no.Such', method: state }, { id }))).toBe(Code.UNIMPLEMENTED)
+    expect(
+      await codeOf(connection.call({ service: TaskService.typeName, method: { ...state, name: 'Fly' } }, { id })),
+    ).toBe(Code.UNIMPLEMENTED)
     // what `sandboxer = "shim"` would ask for
-    expect(await codeOf(connection.call(state, 'containerd.runtime.sandbox.v1.Sandbox', { id }))).toBe(
-      Code.UNIMPLEMENTED,
-    )
+    expect(
+      await codeOf(connection.call({ service: 'containerd.runtime.sandbox.v1.Sandbox', method: state }, { id })),
+    ).toBe(Code.UNIMPLEMENTED)
     await ct.ok('task', 'kill', '-s', 'SIGKILL', id)
     for (const { exitStatus } of await Promise.all(waits)) expect(exitStatus).toBe(137)
   })

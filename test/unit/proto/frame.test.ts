@@ -5,11 +5,16 @@ import { encodeFrame, type Frame, FrameDecoder, FrameFlag, FrameType } from '../
 const LIMIT = 64
 
 const STREAM = Buffer.concat([
-  encodeFrame(1, FrameType.REQUEST, 0, Buffer.from('hello')),
-  encodeFrame(3, FrameType.DATA, FrameFlag.REMOTE_CLOSED | FrameFlag.NO_DATA, Buffer.alloc(0)),
-  encodeFrame(5, FrameType.REQUEST, 0, Buffer.alloc(LIMIT + 1, 'x')),
-  encodeFrame(7, FrameType.RESPONSE, 0, Buffer.alloc(LIMIT, 'y')),
-  encodeFrame(0xffffffff, 200, 255, Buffer.from('!')),
+  encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: Buffer.from('hello') }),
+  encodeFrame({
+    streamId: 3,
+    type: FrameType.DATA,
+    flags: FrameFlag.REMOTE_CLOSED | FrameFlag.NO_DATA,
+    data: Buffer.alloc(0),
+  }),
+  encodeFrame({ streamId: 5, type: FrameType.REQUEST, data: Buffer.alloc(LIMIT + 1, 'x') }),
+  encodeFrame({ streamId: 7, type: FrameType.RESPONSE, data: Buffer.alloc(LIMIT, 'y') }),
+  encodeFrame({ streamId: 0xffffffff, type: 200, flags: 255, data: Buffer.from('!') }),
 ])
 
 function decodeInPieces(sizes: Iterable<number>): Frame[] {
@@ -52,14 +57,14 @@ describe('FrameDecoder', () => {
   })
 
   test('gives views of the chunk, not copies', () => {
-    const chunk = encodeFrame(1, FrameType.REQUEST, 0, Buffer.from('shared'))
+    const chunk = encodeFrame({ streamId: 1, type: FrameType.REQUEST, data: Buffer.from('shared') })
     const [frame] = new FrameDecoder().push(chunk)
     expect(frame?.data.buffer).toBe(chunk.buffer)
   })
 
   test('reports an oversized frame only when its data is over', () => {
     const decoder = new FrameDecoder(LIMIT)
-    const bytes = encodeFrame(9, FrameType.REQUEST, 0, Buffer.alloc(LIMIT + 5))
+    const bytes = encodeFrame({ streamId: 9, type: FrameType.REQUEST, data: Buffer.alloc(LIMIT + 5) })
     expect(decoder.push(bytes.subarray(0, bytes.length - 1))).toEqual([])
     expect(decoder.insideFrame).toBe(true)
     expect(decoder.push(bytes.subarray(bytes.length - 1))).toMatchObject([{ streamId: 9, oversizeBytes: LIMIT + 5 }])

@@ -56,12 +56,16 @@ describe('frames', () => {
   })
 
   test('a successful response has no status', () => {
-    const frame = encodeAnswer(1, ConnectResponse, { shimPid: 4660, taskPid: 4661 }, MAX_MESSAGE_BYTES)
+    const frame = encodeAnswer(
+      1,
+      { output: ConnectResponse, message: { shimPid: 4660, taskPid: 4661 } },
+      MAX_MESSAGE_BYTES,
+    )
     expect(frame).toEqual(hex('00000008 00000001 02 00 1206 08b424 10b524'))
   })
 
   test('an empty response has no data at all', () => {
-    expect(encodeAnswer(3, Empty, {}, MAX_MESSAGE_BYTES)).toEqual(hex('00000000 00000003 02 00'))
+    expect(encodeAnswer(3, { output: Empty, message: {} }, MAX_MESSAGE_BYTES)).toEqual(hex('00000000 00000003 02 00'))
   })
 
   test('a failure has a status and no payload', () => {
