@@ -45,11 +45,14 @@ export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarge
   try {
     const deferred: ResourceWrite[] = []
     for (const [i, write] of writes.entries()) {
-      if (!(target.fresh && write.value === write.initial) && !attempt(write, target, done, write.defer === true)) {
+      if (
+        !(target.fresh && write.value === write.initial) &&
+        !attempt(write, { target, done, mayDefer: write.defer === true })
+      ) {
         deferred.push(write)
       }
       if (writes[i + 1]?.controller !== write.controller) {
-        for (const late of deferred.splice(0)) attempt(late, target, done, false)
+        for (const late of deferred.splice(0)) attempt(late, { target, done, mayDefer: false })
       }
     }
   } catch (error) {
@@ -59,8 +62,15 @@ export function applyWrites(writes: readonly ResourceWrite[], target: ApplyTarge
   return undo
 }
 
+interface Attempt {
+  readonly target: ApplyTarget
+  /** the writes to undo; this one is added */
+  readonly done: Done[]
+  readonly mayDefer: boolean
+}
+
 /** Makes one write; false when the kernel refused it for now and it may be tried again later. */
-function attempt(write: ResourceWrite, target: ApplyTarget, done: Done[], mayDefer: boolean): boolean {
+function attempt(write: ResourceWrite, { target, done, mayDefer }: Attempt): boolean {
   const dir = target.dir(write.controller)
   if (dir === undefined) {
     if (write.optional === true) return true
@@ -76,10 +86,14 @@ function attempt(write: ResourceWrite, target: ApplyTarget, done: Done[], mayDef
       const errno = errnoOf(error)
       if (errno === ENOENT) continue
       if (errno === EINVAL && mayDefer) return false
-      throw cgroupError(`cannot set ${write.what} on cgroup "${name}"`, error, 'write', path, inUse(dir, write, errno))
+      throw cgroupError(`cannot set ${write.what} on cgroup "${name}"`, error, {
+        call: 'write',
+        path,
+        note: inUse(dir, write, errno),
+      })
     }
     if (old !== undefined) done.push({ path, values: old })
-    if (write.readBack === true) verify(path, value, write, name)
+    if (write.readBack === true) verify(path, value, { what: `${write.what} on cgroup "${name}"`, file: write.file })
     return true
   }
   if (!existsSync(dir))
@@ -118,11 +132,11 @@ function inUse(dir: string, write: ResourceWrite, errno: number): string {
   return ` (usage ${usage}, peak ${peak})`
 }
 
-function verify(path: string, wanted: string, write: ResourceWrite, name: string): void {
+function verify(path: string, wanted: string, { what, file }: { readonly what: string; readonly file: string }): void {
   const got = BigInt(readText(path).trim())
   if (got === BigInt(wanted)) return
   const bound = BigInt(wanted) > got ? 'maximum' : 'minimum'
-  const what = write.file === 'cpu.shares' ? 'cpu-shares' : write.file
-  const message = `cannot set ${write.what} on cgroup "${name}": the ${bound} allowed ${what} is ${got}`
+  const limit = file === 'cpu.shares' ? 'cpu-shares' : file
+  const message = `cannot set ${what}: the ${bound} allowed ${limit} is ${got}`
   throw new RuntimeError('InvalidArgument', message)
 }

@@ -245,7 +245,7 @@ export class Cgroup {
       const errno = errnoOf(error)
       // no such file: an older kernel, or the directory is gone; a threaded cgroup answers EOPNOTSUPP
       if (errno === ENOENT || errno === ENODEV || errno === EOPNOTSUPP) return false
-      throw cgroupError(`cannot kill the processes of cgroup "${this.name}"`, error, 'write', unified)
+      throw cgroupError(`cannot kill the processes of cgroup "${this.name}"`, error, { call: 'write', path: unified })
     }
   }
 
@@ -294,10 +294,10 @@ export class Cgroup {
     let before: ReturnType<typeof currentDevices>
     try {
       before = currentDevices(devices)
-      setDevices(devices, before, devicePolicyOf(resources), this.name)
+      setDevices(devices, { from: before, to: devicePolicyOf(resources) }, this.name)
     } catch (error) {
       try {
-        if (before !== undefined) setDevices(devices, currentDevices(devices), before, this.name)
+        if (before !== undefined) setDevices(devices, { from: currentDevices(devices), to: before }, this.name)
       } catch (second) {
         this.#logger.warn({ error: String(second) }, 'could not restore the device rules')
       }
@@ -320,7 +320,7 @@ export class Cgroup {
     const undo = applyWrites(toV2Writes(resources, current), v2Target(dir, false))
     if (resources.devices.length === 0) return
     try {
-      attachDevicePolicy(dir, devicePolicyOf(resources), this.name, false)
+      attachDevicePolicy(devicePolicyOf(resources), { dir, name: this.name, fresh: false })
     } catch (error) {
       undo()
       throw error

@@ -26,7 +26,7 @@ export function delegateCgroup(dir: string, uid: number): void {
     } catch (error) {
       // the file of a controller that is not enabled in this cgroup
       if (errnoOf(error) === ENOENT && path !== dir) continue
-      throw cgroupError(`cannot give cgroup "${displayName('', dir)}" to user ${uid}`, error, 'lchown', path)
+      throw cgroupError(`cannot give cgroup "${displayName('', dir)}" to user ${uid}`, error, { call: 'lchown', path })
     }
   }
 }

@@ -116,14 +116,18 @@ export function emulate(rules: readonly DeviceRule[]): DevicePolicy {
     // the kernel takes any rule of type "a" for all devices and all access, so a narrower one is written as two rules
     for (const key of type === 'a' ? [`b ${numbers}`, `c ${numbers}`] : [`${type} ${numbers}`]) {
       if (rule.allow !== allowByDefault) exceptions.set(key, (exceptions.get(key) ?? 0) | bits)
-      else removeException(exceptions, key, bits, rule.allow)
+      else removeException(exceptions, key, { bits, allow: rule.allow })
     }
   }
   return { allowByDefault, exceptions }
 }
 
 /** A rule that returns to the default removes its access from every exception that it covers. */
-function removeException(exceptions: Map<string, number>, key: string, bits: number, allow: boolean): void {
+function removeException(
+  exceptions: Map<string, number>,
+  key: string,
+  { bits, allow }: { readonly bits: number; readonly allow: boolean },
+): void {
   const removed = patternOf(key)
   for (const [other, otherBits] of exceptions) {
     const pattern = patternOf(other)

@@ -12,8 +12,16 @@ import { EINVAL, EPERM } from '../sys/linux.ts'
 import { type DevicePolicy, toEbpf } from './devices.ts'
 import { lacksDeviceRules } from './hierarchy.ts'
 
-/** Puts a policy in force on a v2 cgroup. A fresh cgroup has no program of its own yet. */
-export function attachDevicePolicy(dir: string, policy: DevicePolicy, name: string, fresh: boolean): void {
+/** A v2 cgroup for a policy: its directory, its name for messages, and whether it was made just now. */
+export interface PolicyTarget {
+  readonly dir: string
+  readonly name: string
+  /** it has no program of its own yet */
+  readonly fresh: boolean
+}
+
+/** Puts a policy in force on a v2 cgroup. */
+export function attachDevicePolicy(policy: DevicePolicy, { dir, name, fresh }: PolicyTarget): void {
   if (fresh && policy.allowByDefault && policy.exceptions.size === 0) return
   const cgroup = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
   try {

@@ -108,11 +108,18 @@ export function writeText(path: string, value: string): void {
   writeValues(path, [value])
 }
 
+/** The call that failed, the file or directory it was for, and what to say after the reason. */
+export interface CgroupFailure {
+  readonly call: string
+  readonly path: string
+  readonly note?: string
+}
+
 /**
  * The error of a failed `what` ("cannot freeze cgroup \"/x\""). An error without an errno is a bug and passes
  * unchanged.
  */
-export function cgroupError(what: string, error: unknown, call: string, path: string, note = ''): unknown {
+export function cgroupError(what: string, error: unknown, { call, path, note = '' }: CgroupFailure): unknown {
   const errno = errnoOf(error)
   if (errno === 0 || error instanceof RuntimeError) return error
   const detail = { source: 'syscall', call, errno, path } as const

@@ -33,12 +33,12 @@ export function joinMonitorCgroup(path: string, container: CgroupPaths): void {
     try {
       const made = makeDirectory(dir)
       if (mode !== 'v2' && controllers.includes('cpuset'))
-        fillCpuset(dir, mountpoint, resourcesOr(undefined), made, name)
+        fillCpuset({ dir, mountpoint, fresh: made, name }, resourcesOr(undefined))
       // 0 means the writing process
       writeText(`${dir}/cgroup.procs`, '0')
     } catch (error) {
       if (error instanceof RuntimeError) throw error
-      throw cgroupError(`cannot move the monitor to cgroup "${name}"`, error, 'write', dir)
+      throw cgroupError(`cannot move the monitor to cgroup "${name}"`, error, { call: 'write', path: dir })
     }
   }
 }

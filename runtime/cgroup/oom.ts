@@ -101,7 +101,10 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
   } catch (error) {
     dispose()
     const name = displayName(v1 ? 'memory' : UNIFIED, dir)
-    throw cgroupError(`cannot watch for OOM on cgroup "${name}"`, error, v1 ? 'write' : 'inotify_add_watch', file)
+    throw cgroupError(`cannot watch for OOM on cgroup "${name}"`, error, {
+      call: v1 ? 'write' : 'inotify_add_watch',
+      path: file,
+    })
   }
   // catches what was counted between the first reading and the registration
   look()

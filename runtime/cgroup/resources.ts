@@ -179,47 +179,49 @@ function cpuIdleWrite(cpu: CpuResources): ResourceWrite[] {
 function v1CpuWrites(cpu: CpuResources): ResourceWrite[] {
   const writes: ResourceWrite[] = []
   const { shares = 0n, quota = 0n, period = 0n, burst, realtimePeriod = 0n, realtimeRuntime = 0n } = cpu
-  const add = (file: string, value: bigint, what: string, more: Partial<ResourceWrite>) =>
-    writes.push({ controller: 'cpu', file, value: String(value), what: `${what} ${value}`, ...more })
+  const add = (file: string, value: bigint, more: Pick<ResourceWrite, 'what'> & Partial<ResourceWrite>) =>
+    writes.push({ controller: 'cpu', file, value: String(value), ...more, what: `${more.what} ${value}` })
   // an idle group has no weight: leave idle before the shares are set, enter it after
   if (cpu.idle === 0) writes.push(...cpuIdleWrite(cpu))
-  if (shares !== 0n) add('cpu.shares', shares, 'cpu shares', { initial: '1024', readBack: true })
+  if (shares !== 0n) add('cpu.shares', shares, { what: 'cpu shares', initial: '1024', readBack: true })
   if (cpu.idle !== undefined && cpu.idle !== 0) writes.push(...cpuIdleWrite(cpu))
   if (realtimePeriod !== 0n) {
-    add('cpu.rt_period_us', realtimePeriod, 'cpu realtime period', { initial: '1000000', defer: true })
+    add('cpu.rt_period_us', realtimePeriod, { what: 'cpu realtime period', initial: '1000000', defer: true })
   }
-  if (realtimeRuntime !== 0n) add('cpu.rt_runtime_us', realtimeRuntime, 'cpu realtime runtime', { initial: '0' })
+  if (realtimeRuntime !== 0n) add('cpu.rt_runtime_us', realtimeRuntime, { what: 'cpu realtime runtime', initial: '0' })
   // a shorter period or a longer burst may be invalid with the old quota and valid with the new one
-  if (period !== 0n) add('cpu.cfs_period_us', period, 'cpu period', { initial: '100000', defer: true })
-  if (burst !== undefined) add('cpu.cfs_burst_us', burst, 'cpu burst', { initial: '0', defer: true, optional: true })
-  if (quota !== 0n) add('cpu.cfs_quota_us', quota < 0n ? UNLIMITED : quota, 'cpu quota', { initial: '-1' })
+  if (period !== 0n) add('cpu.cfs_period_us', period, { what: 'cpu period', initial: '100000', defer: true })
+  if (burst !== undefined)
+    add('cpu.cfs_burst_us', burst, { what: 'cpu burst', initial: '0', defer: true, optional: true })
+  if (quota !== 0n) add('cpu.cfs_quota_us', quota < 0n ? UNLIMITED : quota, { what: 'cpu quota', initial: '-1' })
   return writes
 }
 
 function v1BlockWrites(block: BlockIoResources): ResourceWrite[] {
   const writes: ResourceWrite[] = []
-  const add = (file: string, value: string, what: string, more: Partial<ResourceWrite> = {}) =>
-    writes.push({ controller: 'blkio', file, value, what: `${what} ${value}`, ...more })
+  const add = (file: string, value: string, more: Pick<ResourceWrite, 'what'> & Partial<ResourceWrite>) =>
+    writes.push({ controller: 'blkio', file, value, ...more, what: `${more.what} ${value}` })
   const either = (name: string, value: string) => ({ fallback: { file: `blkio.bfq.${name}`, value } })
   if ((block.weight ?? 0) !== 0)
-    add('blkio.weight', String(block.weight), 'block I/O weight', either('weight', String(block.weight)))
-  if ((block.leafWeight ?? 0) !== 0) add('blkio.leaf_weight', String(block.leafWeight), 'block I/O leaf weight')
+    add('blkio.weight', String(block.weight), { what: 'block I/O weight', ...either('weight', String(block.weight)) })
+  if ((block.leafWeight ?? 0) !== 0)
+    add('blkio.leaf_weight', String(block.leafWeight), { what: 'block I/O leaf weight' })
   for (const { major, minor, weight, leafWeight } of block.weightDevice) {
     const key = `${major}:${minor}`
     const line = { key, unset: `${key} 0` }
     if (weight !== undefined) {
       const value = `${key} ${weight}`
-      add('blkio.weight_device', value, 'block I/O weight of device', { ...either('weight_device', value), line })
+      add('blkio.weight_device', value, { what: 'block I/O weight of device', ...either('weight_device', value), line })
     }
     if (leafWeight !== undefined) {
-      add('blkio.leaf_weight_device', `${key} ${leafWeight}`, 'block I/O leaf weight of device', { line })
+      add('blkio.leaf_weight_device', `${key} ${leafWeight}`, { what: 'block I/O leaf weight of device', line })
     }
   }
   for (const [field, file] of THROTTLES) {
     for (const { major, minor, rate } of block[field]) {
       const key = `${major}:${minor}`
       const line = { key, unset: `${key} ${IO_RATE_UNSET}` }
-      add(`blkio.throttle.${file}_device`, `${key} ${rate}`, `block I/O limit ${file}`, { line })
+      add(`blkio.throttle.${file}_device`, `${key} ${rate}`, { what: `block I/O limit ${file}`, line })
     }
   }
   return writes

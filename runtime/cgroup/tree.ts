@@ -214,7 +214,11 @@ export async function removeTrees(paths: Iterable<string>, name: (path: string) 
       const count = (await listProcesses(failure.path)).length
       const note = count === 0 ? '' : ` (${count} process${count === 1 ? '' : 'es'} in it)`
       const cause = Object.assign(new Error('rmdir'), { errno: failure.errno })
-      throw cgroupError(`cannot remove cgroup "${name(failure.path)}"`, cause, 'rmdir', failure.path, note)
+      throw cgroupError(`cannot remove cgroup "${name(failure.path)}"`, cause, {
+        call: 'rmdir',
+        path: failure.path,
+        note,
+      })
     }
     await delay(2 ** attempt)
   }

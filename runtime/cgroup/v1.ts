@@ -76,7 +76,8 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
         if (makeDirectory(dir)) made.push(dir)
         else refuseUsed(dir, name)
       } catch (error) {
-        if (!isForgivable(request, error)) throw cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+        if (!isForgivable(request, error))
+          throw cgroupError(`cannot create cgroup "${name}"`, error, { call: 'mkdir', path: dir })
         for (const controller of Object.keys(paths)) if (paths[controller] === dir) delete paths[controller]
         mountpoints.delete(dir)
       }
@@ -85,11 +86,14 @@ export function createV1(request: CreateRequest, mode: CgroupMode): CgroupPaths 
     const { cpuset, freezer } = paths
     const fresh = made.length === mountpoints.size
     if (!fresh && freezer !== undefined && freezerStateV1(freezer) !== 'thawed') throw frozenError(name)
-    if (cpuset !== undefined) fillCpuset(cpuset, mountpoints.get(cpuset) ?? '', resources, made.includes(cpuset), name)
+    if (cpuset !== undefined) {
+      const place = { dir: cpuset, mountpoint: mountpoints.get(cpuset) ?? '', fresh: made.includes(cpuset), name }
+      fillCpuset(place, resources)
+    }
     if (paths['devices'] === undefined || devices === undefined) {
       // no rules of its own: those of the runtime's own cgroup hold
     } else if (made.includes(devices)) setFirstDevices(devices, policy, name)
-    else setDevices(devices, currentDevices(devices), policy, name)
+    else setDevices(devices, { from: currentDevices(devices), to: policy }, name)
     applyWrites(writes, v1Target(paths, fresh))
   } catch (error) {
     unmake(made)
@@ -114,17 +118,22 @@ export function v1Target(paths: CgroupPaths, fresh: boolean): ApplyTarget {
   return { dir: (controller) => paths[controller], key: (controller) => controller, fresh }
 }
 
+/** A directory of the cpuset hierarchy. */
+export interface CpusetPlace {
+  readonly dir: string
+  /** where the hierarchy is mounted: the walk up to the parents ends there */
+  readonly mountpoint: string
+  /** the directory was made just now */
+  readonly fresh: boolean
+  /** for messages */
+  readonly name: string
+}
+
 /**
  * A new cpuset has no CPUs and no memory nodes, and no process can enter it. It gets its parent's, and so do the
  * parents above that are still empty.
  */
-export function fillCpuset(
-  dir: string,
-  mountpoint: string,
-  resources: LinuxResources,
-  fresh: boolean,
-  name: string,
-): void {
+export function fillCpuset({ dir, mountpoint, fresh, name }: CpusetPlace, resources: LinuxResources): void {
   // a hierarchy mounted with noprefix has the files without the prefix
   let prefix = 'cpuset.'
   const read = (level: string, file: string): string => {
@@ -147,7 +156,10 @@ export function fillCpuset(
     // the parents still need values, even where the spec sets the leaf's
     for (const file of ['cpus', 'mems']) if (!files.includes(file as 'cpus')) inherit(dirname(dir), file)
   } catch (error) {
-    throw cgroupError(`cannot give processors and memory nodes to cgroup "${name}"`, error, 'write', dir)
+    throw cgroupError(`cannot give processors and memory nodes to cgroup "${name}"`, error, {
+      call: 'write',
+      path: dir,
+    })
   }
 }
 
@@ -156,8 +168,14 @@ export function currentDevices(dir: string): DevicePolicy | undefined {
   return parseDevicesList(readText(`${dir}/devices.list`))
 }
 
+/** A policy in place of another; `from` is undefined when that one has unknown exceptions. */
+export interface PolicyChange {
+  readonly from: DevicePolicy | undefined
+  readonly to: DevicePolicy
+}
+
 /** Changes a used devices cgroup from one policy to another, and checks that the kernel has the result. */
-export function setDevices(dir: string, from: DevicePolicy | undefined, to: DevicePolicy, name: string): void {
+export function setDevices(dir: string, { from, to }: PolicyChange, name: string): void {
   if (writeDevices(dir, toV1DeviceWrites(from, to), name)) checkDevices(dir, to, name)
 }
 
@@ -198,7 +216,7 @@ function writeRules(path: string, values: readonly string[], what: string): void
   try {
     writeValues(path, each())
   } catch (error) {
-    throw cgroupError(`${what}: cannot write "${current}"`, error, 'write', path)
+    throw cgroupError(`${what}: cannot write "${current}"`, error, { call: 'write', path })
   }
 }
 
@@ -247,7 +265,7 @@ export async function freezeV1(dir: string, name: string): Promise<void> {
       else await delay(1)
     }
   } catch (error) {
-    throw cgroupError(what, error, 'write', file)
+    throw cgroupError(what, error, { call: 'write', path: file })
   }
   await thawV1(dir, name)
   throw new RuntimeError('DeadlineExceeded', `${what}: it stayed in the state FREEZING`)
@@ -259,6 +277,6 @@ export async function thawV1(dir: string, name: string): Promise<void> {
   try {
     await writeTextAside(file, 'THAWED')
   } catch (error) {
-    throw cgroupError(`cannot thaw cgroup "${name}"`, error, 'write', file)
+    throw cgroupError(`cannot thaw cgroup "${name}"`, error, { call: 'write', path: file })
   }
 }

@@ -55,7 +55,7 @@ export function createV2(request: CreateRequest): CgroupPaths {
       makeParents(posix.dirname(dir))
       made = makeDirectory(dir)
     } catch (error) {
-      const failure = cgroupError(`cannot create cgroup "${name}"`, error, 'mkdir', dir)
+      const failure = cgroupError(`cannot create cgroup "${name}"`, error, { call: 'mkdir', path: dir })
       if (!isForgivable(request, error)) throw failure
       if (writes.length === 0) return {}
       const needs = 'rootless needs no limits + no cgrouppath when no permission is granted for cgroups'
@@ -67,7 +67,7 @@ export function createV2(request: CreateRequest): CgroupPaths {
     }
     settleType(dir, name, writes)
     applyWrites(writes, v2Target(dir, made))
-    attachDevicePolicy(dir, policy, name, made)
+    attachDevicePolicy(policy, { dir, name, fresh: made })
   } catch (error) {
     if (made) unmake([dir])
     throw error
@@ -145,7 +145,7 @@ function settleType(dir: string, name: string, writes: readonly ResourceWrite[])
   try {
     writeText(`${dir}/cgroup.type`, 'threaded')
   } catch (error) {
-    throw cgroupError(`cannot make cgroup "${name}" threaded`, error, 'write', dir)
+    throw cgroupError(`cannot make cgroup "${name}" threaded`, error, { call: 'write', path: dir })
   }
 }
 
@@ -178,7 +178,7 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
     await writeTextAside(file, '0')
   } catch (error) {
     const missing = errnoOf(error) === ENOENT ? ' (the cgroup is gone, or is the root)' : ''
-    throw cgroupError(what, error, 'write', file, missing)
+    throw cgroupError(what, error, { call: 'write', path: file, note: missing })
   }
   throw new RuntimeError('DeadlineExceeded', `${what}: it was not frozen after ${FREEZE_BOUND_MS} ms`)
 }
@@ -188,6 +188,6 @@ export async function thawV2(dir: string, name: string): Promise<void> {
   try {
     await writeTextAside(`${dir}/cgroup.freeze`, '0')
   } catch (error) {
-    throw cgroupError(`cannot thaw cgroup "${name}"`, error, 'write', dir)
+    throw cgroupError(`cannot thaw cgroup "${name}"`, error, { call: 'write', path: dir })
   }
 }

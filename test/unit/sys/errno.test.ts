@@ -28,7 +28,10 @@ test('errnoCode says what a system call means by an errno', () => {
 
 test('cgroupError says what a file of a cgroup means by an errno', () => {
   const failure = (errno: number): unknown =>
-    cgroupError('cannot freeze cgroup "/x"', Object.assign(new Error('failed'), { errno: -errno }), 'write', '/x')
+    cgroupError('cannot freeze cgroup "/x"', Object.assign(new Error('failed'), { errno: -errno }), {
+      call: 'write',
+      path: '/x',
+    })
   expect(codesOf((errno) => (failure(errno) as { code: string }).code)).toEqual({
     FailedPrecondition: ['EBUSY', 'ENOENT', 'ENOTEMPTY'],
     InvalidArgument: ['EINVAL', 'ERANGE'],
