@@ -40,7 +40,13 @@ export function logValue(text: string): string {
   return /^[\w.@/^+-]+$/.test(text) ? text : JSON.stringify(text)
 }
 
-function line(format: LogFormat, level: LogLevel, message: string, fields: LogFields): string {
+interface Line {
+  readonly level: LogLevel
+  readonly message: string
+  readonly fields: LogFields
+}
+
+function line(format: LogFormat, { level, message, fields }: Line): string {
   const time = new Date().toISOString()
   const entries = Object.entries(fields).flatMap(([key, value]) =>
     value === undefined ? [] : [[key, typeof value === 'bigint' ? String(value) : value] as const],
@@ -72,7 +78,7 @@ export function openLog(options: { file?: string; format?: string; level: LogLev
   const write = (level: LogLevel, fields: LogFields, message: string): void => {
     if (broken) return
     try {
-      writeSync(fd, line(format, level, message, fields))
+      writeSync(fd, line(format, { level, message, fields }))
     } catch {
       // a full disk or a reader that is gone must not end a container: the log is no longer written
       broken = true

@@ -78,17 +78,25 @@ function lookUp(options: Options, name: string): [string, OptionSpec] | undefine
     : [name, option]
 }
 
+/** Where the options of a command line go, and where they end. */
+export interface ReadTarget {
+  /** on an error, it has what was read before */
+  readonly values: Values
+  /** more words than so many end the options; default: any number is read */
+  readonly words?: number
+  /** the last of the words ends the options at once, whatever follows; default: false */
+  readonly eager?: boolean
+}
+
 /**
  * Reads options into `values`, until argv ends, or `--`, or more words than `words`. Returns the words and the index at
- * which the rest begins; `eager` ends at the last of the words. On an error, `values` has what was read before.
+ * which the rest begins.
  * @throws InvalidArgument naming the option
  */
 export function readOptions(
   options: Options,
   argv: readonly string[],
-  values: Values,
-  words = Number.POSITIVE_INFINITY,
-  eager = false,
+  { values, words = Number.POSITIVE_INFINITY, eager = false }: ReadTarget,
 ): { words: string[]; end: number } {
   const found: string[] = []
   let i = 0
@@ -145,7 +153,7 @@ export function parseCommand(spec: CommandSpec, argv: readonly string[]): Parsed
   try {
     const rest = spec.rest === true
     const words = rest ? wanted - 1 : Number.POSITIVE_INFINITY
-    const read = readOptions(allOptions(spec.options), argv, values, words, rest)
+    const read = readOptions(allOptions(spec.options), argv, { values, words, eager: rest })
     positionals = [...read.words, ...argv.slice(read.end)]
   } catch (error) {
     // help is printed even if the other arguments are wrong

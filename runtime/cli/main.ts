@@ -54,7 +54,7 @@ function open(values: Values): Log {
 /** Reads the global options, and opens the log before it reports an error in them; the index of the command. */
 function readFirst(argv: readonly string[], values: Values): number {
   try {
-    return readOptions(GLOBAL_OPTIONS, argv, values, 0).end
+    return readOptions(GLOBAL_OPTIONS, argv, { values, words: 0 }).end
   } finally {
     log = open(values)
   }

@@ -22,7 +22,7 @@ async function startWatched(context: Context, container: Container, mainPid: num
     throw error
   }
   if (manager === undefined || socket === undefined) return { told: Promise.resolve() }
-  const relayed = socket.relay(manager, container.state(), mainPid, context.logger)
+  const relayed = socket.relay(manager, { init: container.state(), mainPid, logger: context.logger })
   return { told: relayed.finally(() => socket[Symbol.dispose]()) }
 }
 

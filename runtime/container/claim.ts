@@ -35,7 +35,7 @@ export class Claim {
   static async take(root: string, id: string): Promise<Claim> {
     const dir = claimState(root, id)
     failpoint('create:claimed')
-    const lock = await lockContainer(root, id, 'exclusive')
+    const lock = await lockContainer({ root, id, mode: 'exclusive' })
     failpoint('create:locked')
     return new Claim(join(dir, RECORD), lock)
   }
@@ -118,6 +118,6 @@ export function explainMissing(root: string, id: string): RuntimeError {
 
 /** The error for what an interrupted create left, or for a container that lost its state. */
 export function unfinished(root: string, id: string): RuntimeError {
-  if (isMade(root, id)) return damagedFile(stateDir(root, id), 'state.json', 'it is missing')
+  if (isMade(root, id)) return damagedFile(join(stateDir(root, id), 'state.json'), 'it is missing')
   return notFound(id, `its create was interrupted; \`delete --force ${id}\` removes what it left`)
 }

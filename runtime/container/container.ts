@@ -210,7 +210,7 @@ export class Container {
     const namespaces = (): number => (this.#namespaces ??= differingNamespaces(init.pid))
     const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
     const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
-    return locked(root, id, 'shared', () => execIn(target, options), { signal: options.signal })
+    return locked({ root, id, mode: 'shared', signal: options.signal }, () => execIn(target, options))
   }
 
   /**
@@ -393,6 +393,6 @@ export class Container {
 
   /** Runs `work` under the container's lock. */
   #locked<T>(mode: LockMode, work: () => T | Promise<T>): Promise<T> {
-    return locked(this.root, this.id, mode, work)
+    return locked({ root: this.root, id: this.id, mode }, work)
   }
 }

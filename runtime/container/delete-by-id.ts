@@ -22,6 +22,11 @@ export interface DeleteOptions {
   readonly logger?: Logger
 }
 
+interface Deletion extends Required<DeleteOptions> {
+  readonly root: string
+  readonly id: string
+}
+
 /**
  * Removes a container by id; resolves with the host pid of its init, 0 where that is not known.
  * @throws NotFound (never with force); FailedPrecondition when it still runs; Unavailable when another command holds it
@@ -30,12 +35,12 @@ export async function deleteContainer(root: string, id: string, options: DeleteO
   const { force = false, logger = silentLogger } = options
   try {
     for (;;) {
-      const container = hasState(root, id) ? load(root, id, force, logger) : undefined
+      const container = hasState(root, id) ? load({ root, id, force, logger }) : undefined
       if (container !== undefined) {
         await container.destroy({ force })
         return Math.max(container.init.pid, 0)
       }
-      const pid = await removeUnloadable(root, id, force, logger)
+      const pid = await removeUnloadable({ root, id, force, logger })
       if (pid !== undefined) return pid
     }
   } catch (error) {
@@ -45,7 +50,7 @@ export async function deleteContainer(root: string, id: string, options: DeleteO
 }
 
 /** Loads the container; with force, undefined for one whose state cannot be read. */
-function load(root: string, id: string, force: boolean, logger: Logger): Container | undefined {
+function load({ root, id, force, logger }: Deletion): Container | undefined {
   try {
     return Container.load(root, id, logger)
   } catch (error) {
@@ -60,9 +65,9 @@ function load(root: string, id: string, force: boolean, logger: Logger): Contain
  * Removes what is left once no other command works on it; undefined when there is a container to load after all.
  * @throws NotFound or Internal without force, saying what to do
  */
-async function removeUnloadable(root: string, id: string, force: boolean, logger: Logger): Promise<number | undefined> {
+async function removeUnloadable({ root, id, force, logger }: Deletion): Promise<number | undefined> {
   if (force) killClaimed(root, id)
-  return locked(root, id, 'exclusive', async () => {
+  return locked({ root, id, mode: 'exclusive' }, async () => {
     if (hasState(root, id) && isLoadable(root, id)) return undefined
     failpoint('delete:locked')
     if (!force) throw unfinished(root, id)

@@ -188,7 +188,7 @@ export function bundleOf(root: string, id: string): string {
  */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
   const { cgroupPaths, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
-  const spec = begun ? specOf(root, id, bundle, logger) : undefined
+  const spec = begun ? specOf({ root, id, bundle, logger }) : undefined
   const paths = cgroupPaths ?? (spec === undefined ? {} : Cgroup.named({ id, path: spec.linux.cgroupsPath }))
   logger.debug(
     { container: id, pid: process?.pid, cgroups: Object.values(paths).join(' ') },
@@ -210,8 +210,15 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   return process?.pid ?? 0
 }
 
+interface SpecPlaces {
+  readonly root: string
+  readonly id: string
+  readonly bundle: string
+  readonly logger: Logger
+}
+
 /** The spec that names hooks and cgroup: the one kept with the state, or the bundle's; undefined without either. */
-function specOf(root: string, id: string, bundle: string, logger: Logger): Spec | undefined {
+function specOf({ root, id, bundle, logger }: SpecPlaces): Spec | undefined {
   for (const read of [() => parseSpec(readConfig(root, id), 'config.json'), () => readSpecOf(bundle)]) {
     try {
       return read()

@@ -65,6 +65,13 @@ class Deferred {
   }
 }
 
+/** The operations that ts-init was given, what its records call, and where its messages go. */
+export interface HandshakePlan {
+  readonly ops: readonly Op[]
+  readonly events: HandshakeEvents
+  readonly logger: Logger
+}
+
 /** One handshake over the status socket, which it owns. */
 export class Handshake {
   readonly #ready = new Deferred()
@@ -82,10 +89,10 @@ export class Handshake {
   readonly #over = new AbortController()
   #stopping: Promise<void> = Promise.resolve()
 
-  constructor(status: OwnedFd, ops: readonly Op[], events: HandshakeEvents, logger: Logger) {
-    this.#ops = ops
-    this.#events = events
-    this.#logger = logger
+  constructor(status: OwnedFd, plan: HandshakePlan) {
+    this.#ops = plan.ops
+    this.#events = plan.events
+    this.#logger = plan.logger
     this.#socket = new Socket({ fd: status.take(), readable: true, writable: true })
     this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk))
     this.#socket.on('error', () => {

@@ -14,14 +14,16 @@ export async function mapsOfUserNamespace(
   helpers: TemporaryProcessOptions,
 ): Promise<IdMaps> {
   return await lookAtProcess(
-    [
-      { op: 'open_ns', path, type: CLONE_FLAGS.user, origin: at },
-      { op: 'join', origin: at },
-      { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0, origin: at },
-      { op: 'sync', point: SYNC_POINTS.RUNTIME_HOOKS, origin: at },
-    ],
-    'onRuntimeHooks',
-    (pid) => readIdMaps(`/proc/${pid}`, at),
+    {
+      ops: [
+        { op: 'open_ns', path, type: CLONE_FLAGS.user, origin: at },
+        { op: 'join', origin: at },
+        { op: 'clone', flags: 0n, uidMap: '', gidMap: '', runtimeMaps: 0, origin: at },
+        { op: 'sync', point: SYNC_POINTS.RUNTIME_HOOKS, origin: at },
+      ],
+      stop: 'onRuntimeHooks',
+      look: (pid) => readIdMaps(`/proc/${pid}`, at),
+    },
     helpers,
   )
 }

@@ -112,10 +112,9 @@ export class PlanProcess {
       consolePair?.theirs.close()
     }
     const consoleSocket = consolePair?.ours
-    this.handshake = new Handshake(
-      status.ours,
-      run.ops,
-      {
+    this.handshake = new Handshake(status.ours, {
+      ops: run.ops,
+      events: {
         onChild: (pid) => {
           this.child ??= reaper.adopt(pid)
           if (this.#aborting) this.child.kill(SIGKILL)
@@ -133,8 +132,8 @@ export class PlanProcess {
           onClosed()
         },
       },
-      run.logger,
-    )
+      logger: run.logger,
+    })
   }
 
   #announce(onChild: ((pid: number) => void) | undefined, pid: number): void {

@@ -20,14 +20,19 @@ export interface TemporaryProcessOptions {
   readonly helper?: string | undefined
 }
 
+/** The operations that make the process, the point where it stops, and what is done there. */
+export interface Sight<T> {
+  readonly ops: readonly Op[]
+  readonly stop: 'onIdMaps' | 'onRuntimeHooks'
+  readonly look: (pid: number) => T
+}
+
 /**
  * Makes a process with the operations, looks at it at the point where it stops, and ends it.
  * @throws what the operations met; what `look` throws
  */
 export async function lookAtProcess<T>(
-  ops: readonly Op[],
-  stop: 'onIdMaps' | 'onRuntimeHooks',
-  look: (pid: number) => T,
+  { ops, stop, look }: Sight<T>,
   { reaper, logger = silentLogger, helper }: TemporaryProcessOptions,
 ): Promise<T> {
   const seen = Promise.withResolvers<T>()

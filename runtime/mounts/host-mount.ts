@@ -58,12 +58,14 @@ async function openUserNamespace(
   helpers: TemporaryProcessOptions,
 ): Promise<OwnedFd> {
   return await lookAtProcess(
-    [{ op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 }],
-    'onIdMaps',
-    (pid) => {
-      writeFileSync(`/proc/${pid}/uid_map`, mapText(uid))
-      writeFileSync(`/proc/${pid}/gid_map`, mapText(gid))
-      return new OwnedFd(openSync(`/proc/${pid}/ns/user`, constants.O_RDONLY))
+    {
+      ops: [{ op: 'clone', flags: CLONE_FLAGS.user, uidMap: '', gidMap: '', runtimeMaps: 1 }],
+      stop: 'onIdMaps',
+      look: (pid) => {
+        writeFileSync(`/proc/${pid}/uid_map`, mapText(uid))
+        writeFileSync(`/proc/${pid}/gid_map`, mapText(gid))
+        return new OwnedFd(openSync(`/proc/${pid}/ns/user`, constants.O_RDONLY))
+      },
     },
     helpers,
   )

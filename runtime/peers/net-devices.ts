@@ -137,7 +137,7 @@ function attempt<T>(step: string, act: () => T): T {
 }
 
 function failure(errno: number): Error {
-  return syscallError('cannot move the device', 'netlink', errno)
+  return syscallError('cannot move the device', { call: 'netlink', errno })
 }
 
 function attribute(type: number, value: Uint8Array): Buffer {
@@ -155,7 +155,7 @@ function u32(value: number): Buffer {
   return bytes
 }
 
-function linkBody(index: number, attributes: readonly Buffer[], flags = 0, mask = 0): Buffer {
+function linkBody(index: number, attributes: readonly Buffer[], { flags = 0, mask = 0 } = {}): Buffer {
   const head = Buffer.alloc(LINK_BYTES)
   head.writeInt32LE(index, 4)
   head.writeUInt32LE(flags, 8)
@@ -182,7 +182,7 @@ function findIndex(fd: number, name: string): number | undefined {
 }
 
 function setUp(fd: number, index: number, up: boolean): void {
-  change(fd, { type: RTM_NEWLINK, body: linkBody(index, [], up ? IFF_UP : 0, IFF_UP) })
+  change(fd, { type: RTM_NEWLINK, body: linkBody(index, [], { flags: up ? IFF_UP : 0, mask: IFF_UP }) })
 }
 
 /**

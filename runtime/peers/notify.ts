@@ -50,6 +50,15 @@ export function withNotifySocket(spec: Spec, root: string, id: string): Spec {
   return { ...spec, mounts: [...spec.mounts, mount], process: { ...spec.process, env } }
 }
 
+/** What a relay waits for and tells. */
+export interface RelayOptions {
+  /** the process of the program */
+  readonly init: ProcessIdentity
+  /** the pid that the manager is to watch */
+  readonly mainPid: number
+  readonly logger: Logger
+}
+
 /** The host's end of a container's notify socket, which it owns. */
 export class NotifySocket implements Disposable {
   readonly #fd: OwnedFd
@@ -71,11 +80,11 @@ export class NotifySocket implements Disposable {
   }
 
   /**
-   * Waits until the program (the process `init`) is ready or has ended. If it is ready, sends READY=1 to the manager
-   * that listens on `address`, with `mainPid` as the pid to watch.
+   * Waits until the program is ready or has ended. If it is ready, sends READY=1 to the manager that listens on
+   * `address`.
    * @throws Unavailable when the manager cannot be reached; DeadlineExceeded when it does not read the message
    */
-  async relay(address: string, init: ProcessIdentity, mainPid: number, logger: Logger): Promise<void> {
+  async relay(address: string, { init, mainPid, logger }: RelayOptions): Promise<void> {
     using pidfd = openProcess(init.pid, init.startTime)
     if (pidfd === undefined) return
     for (;;) {

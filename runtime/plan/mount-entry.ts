@@ -89,8 +89,7 @@ const text = new TextEncoder()
 export function fileSystemOptions(
   fstype: string,
   words: readonly string[],
-  { mountLabel }: Pick<MountInput, 'mountLabel'>,
-  origin: string,
+  { mountLabel, origin }: Pick<MountInput, 'mountLabel'> & Pick<MountEntry, 'origin'>,
 ): string[] {
   const options = singleOptions([...words, ...labelOption(fstype, mountLabel)])
   const fitting = fstype === 'overlay' ? options.flatMap(splitLayers) : options

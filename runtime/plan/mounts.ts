@@ -6,7 +6,6 @@ import { MOUNT_HOW, type Op } from '../../proto/init-plan.ts'
 import { specError } from '../errors.ts'
 import type { HostFacts } from '../host/facts.ts'
 import { MOUNT_ATTR, type MountOptions, PROPAGATION } from '../spec/mount-options.ts'
-import type { Mount } from '../spec/types.ts'
 import { planCgroupMount } from './cgroup-mount.ts'
 import { hostSource } from './host-agent.ts'
 import { fileSystemOptions, isBind, type MountEntry, type MountInput, understandMount } from './mount-entry.ts'
@@ -103,9 +102,10 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   return [planFileSystem(entry, input)]
 }
 
-function planBind({ mount, destination, options, origin }: MountEntry, input: MountInput): Op {
+function planBind(entry: MountEntry, input: MountInput): Op {
+  const { mount, destination, options, origin } = entry
   const source = mount.source ?? ''
-  const idmapped = howToMap(mount, options, input, origin)
+  const idmapped = howToMap(entry, input)
   return {
     op: 'mount',
     source: source.startsWith('/') ? source : cleanPath(`${input.bundle}/${source}`),
@@ -135,7 +135,7 @@ function planBind({ mount, destination, options, origin }: MountEntry, input: Mo
  * The bits of an id-mapped mount; a mount without maps of its own takes those of the container's user namespace.
  * @throws InvalidArgument
  */
-function howToMap(mount: Mount, { idmap }: MountOptions, { namespaces, host }: MountInput, origin: string): number {
+function howToMap({ mount, options: { idmap }, origin }: MountEntry, { namespaces, host }: MountInput): number {
   const ownMaps = mount.uidMappings.length > 0
   if (idmap === 'no' && !ownMaps) return 0
   if (!ownMaps && !namespaces.own.has('user')) {
@@ -181,7 +181,7 @@ function planFileSystem(entry: MountEntry, input: MountInput): Op {
     source: mount.source ?? fstype,
     target: destination,
     fstype,
-    options: fileSystemOptions(fstype, data, input, origin),
+    options: fileSystemOptions(fstype, data, { mountLabel: input.mountLabel, origin }),
     how: howToMount(fstype, options),
     set: isReadonlyLater(entry, input.host) ? attributes.set & ~MOUNT_ATTR.RDONLY : attributes.set,
     clear: attributes.clear,

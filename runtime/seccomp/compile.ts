@@ -163,7 +163,7 @@ function* compile(profile: LinuxSeccomp, onUnknown: CompileOptions['onUnknown'])
         continue
       }
       for (const tests of sets) {
-        context.addRule(name, syscall, code, tests)
+        context.addRule({ name, syscall, action: code, tests })
         if (++rules % RULES_AT_ONCE === 0) yield undefined
       }
     }

@@ -20,8 +20,11 @@ export type { LockMode } from '../sys/flock.ts'
 /** How long a command waits for another one. Only a command that runs hooks should take longer. */
 const WAIT_MS = 10_000
 
-/** How long to wait for a lock. Neither option ends a lock that is held. */
-export interface LockOptions {
+/** Whose folder is locked and how, and how long to wait for it. Neither limit ends a lock that is held. */
+export interface LockRequest {
+  readonly root: string
+  readonly id: string
+  readonly mode: LockMode
   /** default: ten seconds */
   readonly timeoutMs?: number
   /** aborting ends the wait */
@@ -48,15 +51,11 @@ function isCurrent(root: string, id: string, fd: number): boolean {
  * Locks a container's folder. The caller owns the returned fd; closing it releases the lock.
  * @throws NotFound; Unavailable after `timeoutMs`; Canceled or DeadlineExceeded by the signal
  */
-export async function lockContainer(
-  root: string,
-  id: string,
-  mode: LockMode,
-  options: LockOptions = {},
-): Promise<OwnedFd> {
+export async function lockContainer(request: LockRequest): Promise<OwnedFd> {
+  const { root, id, mode } = request
   for (;;) {
     const folder = open(root, id)
-    if (!tryLock(folder.fd, mode)) await wait(folder, mode, id, options)
+    if (!tryLock(folder.fd, mode)) await wait(folder, request)
     if (isCurrent(root, id, folder.fd)) return folder
     // deleted meanwhile: the next open throws NotFound, or opens the folder of a new container of that id
     folder.close()
@@ -72,20 +71,13 @@ export function tryLockContainer(root: string, id: string, mode: LockMode): Owne
 }
 
 /** Runs `work` under the lock. @throws NotFound, Unavailable, and what `work` throws */
-export async function locked<T>(
-  root: string,
-  id: string,
-  mode: LockMode,
-  work: () => T | Promise<T>,
-  options: LockOptions = {},
-): Promise<T> {
-  using _held = await lockContainer(root, id, mode, options)
+export async function locked<T>(request: LockRequest, work: () => T | Promise<T>): Promise<T> {
+  using _held = await lockContainer(request)
   return await work()
 }
 
 /** Waits for the kernel to grant the lock. After a timeout or an abort, the folder is closed once it is granted. */
-async function wait(folder: OwnedFd, mode: LockMode, id: string, options: LockOptions): Promise<void> {
-  const { timeoutMs = WAIT_MS, signal } = options
+async function wait(folder: OwnedFd, { id, mode, timeoutMs = WAIT_MS, signal }: LockRequest): Promise<void> {
   const granted = waitLock(folder.fd, mode)
   const { promise: over, reject: giveUp } = Promise.withResolvers<never>()
   const late = (): void =>

@@ -3,6 +3,7 @@
  * folder. runc does not, but the bundle usually still has it. Where it cannot be read there, the facts in runc's state
  * are used, which are enough for everything but exec.
  */
+import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
 import { loadSpec, parseSpec } from '../spec/load.ts'
@@ -36,7 +37,7 @@ function parseKept(root: string, id: string): Spec {
     return parseSpec(text, 'the kept configuration')
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
-    throw damagedFile(stateDir(root, id), 'config.json', error.message, error)
+    throw damagedFile(join(stateDir(root, id), 'config.json'), error.message, error)
   }
 }
 
@@ -46,6 +47,6 @@ export function readSavedCgroup(root: string, { id, cgroupPaths }: SavedState): 
     return Cgroup.load(cgroupPaths)
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
-    throw damagedFile(stateDir(root, id), 'state.json', error.message, error)
+    throw damagedFile(join(stateDir(root, id), 'state.json'), error.message, error)
   }
 }

@@ -4,7 +4,7 @@
  * Invariant: only a regular file of bounded size is read, its folder is a directory, and neither is a symlink.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync, type Stats } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, reasonOf, syscallError } from '../sys/errno.ts'
 import { ELOOP, ENOENT } from '../sys/linux.ts'
@@ -30,12 +30,12 @@ export function readStateFile(folder: string, name: string): string | undefined 
     fd = openSync(join(folder, name), FLAGS)
   } catch (error) {
     if (errnoOf(error) === ENOENT) return undefined
-    throw damagedFile(folder, name, errnoOf(error) === ELOOP ? 'it is a symlink' : reasonOf(error), error)
+    throw damagedFile(join(folder, name), errnoOf(error) === ELOOP ? 'it is a symlink' : reasonOf(error), error)
   }
   try {
     const found = fstatSync(fd)
-    if (!found.isFile()) throw damagedFile(folder, name, 'it is not a regular file')
-    if (found.size > MAX_STATE_BYTES) throw damagedFile(folder, name, 'it is too large')
+    if (!found.isFile()) throw damagedFile(join(folder, name), 'it is not a regular file')
+    if (found.size > MAX_STATE_BYTES) throw damagedFile(join(folder, name), 'it is too large')
     return readFileSync(fd, 'utf8')
   } finally {
     closeSync(fd)
@@ -70,9 +70,9 @@ export function readWhatIsThere(folder: string, name: string): string {
 }
 
 /** The error for a state file that cannot be used. It names `delete --force`, the only command that helps. */
-export function damagedFile(folder: string, name: string, why: string, cause?: unknown): RuntimeError {
-  const advice = `\`delete --force ${basename(folder)}\` removes the container`
-  const message = `cannot read "${join(folder, name)}": ${why}; ${advice}`
+export function damagedFile(path: string, why: string, cause?: unknown): RuntimeError {
+  const advice = `\`delete --force ${basename(dirname(path))}\` removes the container`
+  const message = `cannot read "${path}": ${why}; ${advice}`
   return new RuntimeError('Internal', message, cause === undefined ? {} : { cause })
 }
 
@@ -85,7 +85,7 @@ function look(path: string): Stats | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false })
   } catch (error) {
-    throw syscallError(`cannot look at "${path}"`, 'lstat', errnoOf(error), path)
+    throw syscallError(`cannot look at "${path}"`, { call: 'lstat', errno: errnoOf(error), path })
   }
 }
 

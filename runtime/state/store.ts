@@ -208,7 +208,7 @@ function stageFile(dir: string, name: string, text: string): StagedFile {
   try {
     writeFileSync(temporary, text, { mode: 0o600 })
   } catch (error) {
-    throw syscallError(`cannot write "${path}"`, 'write', errnoOf(error), path)
+    throw syscallError(`cannot write "${path}"`, { call: 'write', errno: errnoOf(error), path })
   }
   return {
     commit() {
@@ -240,7 +240,7 @@ function record(value: unknown): Record<string, string> {
 export function readState(root: string, id: string): SavedState {
   const text = readStateFile(stateDir(root, id), 'state.json')
   if (text === undefined) throw notFound(id)
-  const damaged = (why: string): RuntimeError => damagedFile(stateDir(root, id), 'state.json', why)
+  const damaged = (why: string): RuntimeError => damagedFile(join(stateDir(root, id), 'state.json'), why)
   let json: unknown
   try {
     json = parseJson(text)
@@ -331,7 +331,7 @@ export function readConfig(root: string, id: string): string {
   if (text !== undefined) return text
   // removeState removes the state first: the container is being removed
   if (!hasState(root, id)) throw notFound(id)
-  throw damagedFile(stateDir(root, id), 'config.json', 'it is missing')
+  throw damagedFile(join(stateDir(root, id), 'config.json'), 'it is missing')
 }
 
 /** Name of the user who owns a container's folder; "#" and the uid for one without a name; "" without a folder. */
@@ -370,6 +370,10 @@ export function listIds(root: string): string[] {
       .sort()
   } catch (error) {
     if (errnoOf(error) === ENOENT) return []
-    throw syscallError(`cannot list the containers in "${root}"`, 'scandir', errnoOf(error), root)
+    throw syscallError(`cannot list the containers in "${root}"`, {
+      call: 'scandir',
+      errno: errnoOf(error),
+      path: root,
+    })
   }
 }

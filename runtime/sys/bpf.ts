@@ -32,7 +32,7 @@ const BPF_NUMBER = process.arch === 'x64' ? 321 : 280
 
 function bpf(what: string, command: number, attr: Buffer): number {
   const result = syscall(BPF_NUMBER, command, attr, attr.length)
-  if (result < 0) throw syscallError(what, 'bpf', lastErrno())
+  if (result < 0) throw syscallError(what, { call: 'bpf', errno: lastErrno() })
   return result
 }
 
@@ -49,7 +49,15 @@ export function loadDeviceProgram(program: Uint8Array): OwnedFd {
   return new OwnedFd(bpf(what, PROG_LOAD, attr))
 }
 
-function attachAttr(cgroup: number, program: number, flags: number, replaced = 0): Buffer {
+interface Attachment {
+  readonly cgroup: number
+  readonly program: number
+  readonly flags: number
+  /** 0 when no program is replaced */
+  readonly replaced: number
+}
+
+function attachAttr({ cgroup, program, flags, replaced }: Attachment): Buffer {
   const attr = Buffer.alloc(ATTR_BYTES)
   attr.writeUInt32LE(cgroup, 0)
   attr.writeUInt32LE(program, 4)
@@ -62,12 +70,12 @@ function attachAttr(cgroup: number, program: number, flags: number, replaced = 0
 /** Attaches a program to a cgroup beside those attached already, or in place of `replaced`. All fds are borrowed. */
 export function attachDeviceProgram(cgroup: number, program: number, replaced?: number): void {
   const flags = replaced === undefined ? F_ALLOW_MULTI : F_ALLOW_MULTI | F_REPLACE
-  bpf('cannot attach the device program', PROG_ATTACH, attachAttr(cgroup, program, flags, replaced))
+  bpf('cannot attach the device program', PROG_ATTACH, attachAttr({ cgroup, program, flags, replaced: replaced ?? 0 }))
 }
 
 /** Detaches one program from a cgroup; both fds are borrowed. */
 export function detachDeviceProgram(cgroup: number, program: number): void {
-  bpf('cannot detach a device program', PROG_DETACH, attachAttr(cgroup, program, 0))
+  bpf('cannot detach a device program', PROG_DETACH, attachAttr({ cgroup, program, flags: 0, replaced: 0 }))
 }
 
 /**

@@ -20,13 +20,13 @@ const calls: Readonly<Record<AddressUse, (...args: readonly unknown[]) => number
 function open(call: AddressUse, path: string, what: string): OwnedFd {
   const use = (address: Buffer): OwnedFd => {
     const fd = new OwnedFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))
-    if (fd.fd < 0) throw syscallError('cannot make a socket', 'socket', lastErrno())
+    if (fd.fd < 0) throw syscallError('cannot make a socket', { call: 'socket', errno: lastErrno() })
     if (calls[call](fd.fd, address, address.length) === 0) return fd
     const errno = lastErrno()
     fd.close()
-    throw syscallError(`${what} "${path}"`, call, errno, path)
+    throw syscallError(`${what} "${path}"`, { call, errno, path })
   }
-  return path.startsWith('@') ? use(abstractAddress(path.slice(1), what)) : withPathAddress(call, path, what, use)
+  return path.startsWith('@') ? use(abstractAddress(path.slice(1), what)) : withPathAddress({ call, path, what }, use)
 }
 
 /** A socket that receives what is sent to a path. */

@@ -81,11 +81,17 @@ export function errnoCode(errno: number, origin: ErrnoOrigin = 'call'): RuntimeE
   return CODES.get(errno)?.[origin] ?? 'Internal'
 }
 
+/** Which system call failed, and how; `path` only where the call was about one. */
+export interface SyscallFailure {
+  readonly call: string
+  readonly errno: number
+  readonly path?: string
+}
+
 /** A failed system call; `what` is the action with its object in quotes ("cannot mount \"proc\" on \"/proc\""). */
-export function syscallError(what: string, call: string, errno: number, path?: string): RuntimeError {
-  const detail =
-    path === undefined ? { source: 'syscall' as const, call, errno } : { source: 'syscall' as const, call, errno, path }
-  return new RuntimeError(errnoCode(errno), `${what}: ${errnoWords(errno)}`, { detail })
+export function syscallError(what: string, failure: SyscallFailure): RuntimeError {
+  const detail = { source: 'syscall', ...failure } as const
+  return new RuntimeError(errnoCode(failure.errno), `${what}: ${errnoWords(failure.errno)}`, { detail })
 }
 
 /** The errno of an error thrown by node:fs or by this folder, or 0. */

@@ -31,7 +31,7 @@ export interface EventCounter {
  */
 export function openEventCounter(onEvent: () => void): EventCounter {
   const event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-  if (event < 0) throw syscallError('cannot make an eventfd', 'eventfd', lastErrno())
+  if (event < 0) throw syscallError('cannot make an eventfd', { call: 'eventfd', errno: lastErrno() })
   let socket: Socket
   let fd: number
   try {
@@ -43,7 +43,7 @@ export function openEventCounter(onEvent: () => void): EventCounter {
     closeSync(ends.write)
     if (replaced < 0) {
       socket.destroy()
-      throw syscallError('cannot place an eventfd', 'dup3', errno)
+      throw syscallError('cannot place an eventfd', { call: 'dup3', errno })
     }
   } finally {
     closeSync(event)

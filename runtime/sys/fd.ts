@@ -131,7 +131,7 @@ export function setOffset(fd: number, offset: number): void {
 
 function moveOffset(fd: number, offset: number, whence: number): number {
   const result = lseek(fd, offset, whence)
-  if (result < 0) throw syscallError(`cannot seek in fd ${fd}`, 'lseek', lastErrno())
+  if (result < 0) throw syscallError(`cannot seek in fd ${fd}`, { call: 'lseek', errno: lastErrno() })
   return result
 }
 
@@ -184,5 +184,5 @@ export function movePipeBytes(from: number, to: number, limitBytes: number): num
   if (moved >= 0) return moved
   const errno = lastErrno()
   if (errno === EAGAIN) return 0
-  throw syscallError('cannot move bytes between pipes', 'splice', errno)
+  throw syscallError('cannot move bytes between pipes', { call: 'splice', errno })
 }

@@ -45,7 +45,7 @@ function ownLimit(): FileLimit {
 
 function change(limit: Buffer | null, old: Buffer | null): void {
   if (prlimit(0, RLIMIT_NOFILE, limit, old) < 0)
-    throw syscallError('cannot change the limit of open files', 'prlimit', lastErrno())
+    throw syscallError('cannot change the limit of open files', { call: 'prlimit', errno: lastErrno() })
 }
 
 /**

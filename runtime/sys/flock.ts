@@ -28,7 +28,7 @@ export function tryLock(fd: number, mode: LockMode): boolean {
     if (flock(fd, operation(mode) | LOCK_NB) === 0) return true
     const errno = lastErrno()
     if (errno === EAGAIN) return false
-    if (errno !== EINTR) throw syscallError('cannot lock a file', 'flock', errno)
+    if (errno !== EINTR) throw syscallError('cannot lock a file', { call: 'flock', errno })
   }
 }
 

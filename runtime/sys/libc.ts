@@ -5,7 +5,7 @@
  * takes integers and pointers like any other, so ioctl and fcntl are declared with fixed arguments.
  */
 import koffi, { type KoffiFunc, type LibraryHandle } from 'koffi'
-import { syscallError } from './errno.ts'
+import { type SyscallFailure, syscallError } from './errno.ts'
 import { EINVAL, ENOENT, ESRCH, O_CLOEXEC } from './linux.ts'
 
 type Native = (...args: readonly unknown[]) => unknown
@@ -68,40 +68,39 @@ const c = {
   _exit: declare('void _exit(int status)'),
 }
 
-function check(result: number, what: string, call: string, path?: string): number {
-  if (result < 0) throw syscallError(what, call, koffi.errno(), path)
+function check(result: number, what: string, failure: Omit<SyscallFailure, 'errno'>): number {
+  if (result < 0) throw syscallError(what, { ...failure, errno: koffi.errno() })
   return result
 }
 
-/** mount(2); flags are MS_* bits, data at most one page. */
-export function mount(
-  source: string | null,
-  target: string,
-  fstype: string | null,
-  flags: number | bigint,
-  data: string | null,
-): void {
+/** The arguments of mount(2). Those that a call does not need are left out. */
+export interface MountCall {
+  readonly source?: string
+  readonly target: string
+  readonly fstype?: string | undefined
+  /** MS_* bits */
+  readonly flags: number | bigint
+  /** at most one page */
+  readonly data?: string | undefined
+}
+
+/** mount(2). */
+export function mount({ source, target, fstype, flags, data }: MountCall): void {
   check(
-    c.mount(source, target, fstype, flags, data),
+    c.mount(source ?? null, target, fstype ?? null, flags, data ?? null),
     `cannot mount "${source ?? fstype ?? ''}" on "${target}"`,
-    'mount',
-    target,
+    { call: 'mount', path: target },
   )
 }
 
 const mountOnPool = declareAsync(MOUNT)
 
 /** mount(2) on a thread of the pool, since a file system on a disk may have to replay its journal first. */
-export async function mountAside(
-  source: string | null,
-  target: string,
-  fstype: string | null,
-  flags: number | bigint,
-  data: string | null,
-): Promise<void> {
-  if ((await mountOnPool(source, target, fstype, flags, data)) === 0) return
+export async function mountAside(call: MountCall): Promise<void> {
+  const { source, target, fstype, flags, data } = call
+  if ((await mountOnPool(source ?? null, target, fstype ?? null, flags, data ?? null)) === 0) return
   // errno was set on the pool's thread, out of reach: the same call fails here for the same reason and reports it
-  mount(source, target, fstype, flags, data)
+  mount(call)
 }
 
 /** umount2(2); returns false when nothing is mounted there (EINVAL) or the path is gone (ENOENT). */
@@ -109,7 +108,7 @@ export function umount2(target: string, flags: number): boolean {
   if (c.umount2(target, flags) === 0) return true
   const errno = koffi.errno()
   if (errno === EINVAL || errno === ENOENT) return false
-  throw syscallError(`cannot unmount "${target}"`, 'umount2', errno, target)
+  throw syscallError(`cannot unmount "${target}"`, { call: 'umount2', errno, path: target })
 }
 
 const umount2OnPool = declareAsync(UMOUNT2)
@@ -123,17 +122,19 @@ export async function umount2Aside(target: string, flags: number): Promise<boole
 
 /** mkfifo(3). */
 export function mkfifo(path: string, mode: number): void {
-  check(c.mkfifo(path, mode), `cannot make the fifo "${path}"`, 'mkfifo', path)
+  check(c.mkfifo(path, mode), `cannot make the fifo "${path}"`, { call: 'mkfifo', path })
 }
 
 /** memfd_create(2) with MFD_CLOEXEC and the given further flags; the caller owns the fd. */
 export function memfdCreate(name: string, flags = 0): number {
-  return check(c.memfd_create(name, flags | MFD_CLOEXEC), `cannot create the memory file "${name}"`, 'memfd_create')
+  return check(c.memfd_create(name, flags | MFD_CLOEXEC), `cannot create the memory file "${name}"`, {
+    call: 'memfd_create',
+  })
 }
 
 /** fcntl(2) with an integer argument. */
 export function fcntl(fd: number, cmd: number, arg: number): number {
-  return check(c.fcntl(fd, cmd, arg), `cannot change fd ${fd}`, 'fcntl')
+  return check(c.fcntl(fd, cmd, arg), `cannot change fd ${fd}`, { call: 'fcntl' })
 }
 
 /** ioctl(2) as it is, with either kind of argument, for callers that look at its errno. */
@@ -141,17 +142,17 @@ export const rawIoctl = { buffer: c.ioctl, number: c.ioctl_number } as const
 
 /** ioctl(2) with a buffer argument. */
 export function ioctl(fd: number, request: number, arg: Uint8Array): void {
-  check(c.ioctl(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')
+  check(c.ioctl(fd, request, arg), `cannot control fd ${fd}`, { call: 'ioctl' })
 }
 
 /** ioctl(2) with an integer argument; its result. */
 export function ioctlNumber(fd: number, request: number, arg: number): number {
-  return check(c.ioctl_number(fd, request, arg), `cannot control fd ${fd}`, 'ioctl')
+  return check(c.ioctl_number(fd, request, arg), `cannot control fd ${fd}`, { call: 'ioctl' })
 }
 
 /** prctl(2). */
 export function prctl(option: number, arg: number): void {
-  check(c.prctl(option, arg, 0, 0, 0), `cannot set process option ${option}`, 'prctl')
+  check(c.prctl(option, arg, 0, 0, 0), `cannot set process option ${option}`, { call: 'prctl' })
 }
 
 /** kill(2): false when no such process exists. */
@@ -159,7 +160,7 @@ export function kill(pid: number, signal: number): boolean {
   if (c.kill(pid, signal) === 0) return true
   const errno = koffi.errno()
   if (errno === ESRCH) return false
-  throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'kill', errno)
+  throw syscallError(`cannot send signal ${signal} to process ${pid}`, { call: 'kill', errno })
 }
 
 /** getpid(2), which is also right in a forked copy, where Node's process.pid is the parent's. */
@@ -170,7 +171,7 @@ export function getpid(): number {
 /** pipe2(2) with O_CLOEXEC; the caller owns both fds. */
 export function pipe(): { read: number; write: number } {
   const fds = Buffer.alloc(8)
-  check(c.pipe2(fds, O_CLOEXEC), 'cannot make a pipe', 'pipe2')
+  check(c.pipe2(fds, O_CLOEXEC), 'cannot make a pipe', { call: 'pipe2' })
   return { read: fds.readInt32LE(0), write: fds.readInt32LE(4) }
 }
 
@@ -178,7 +179,7 @@ const timespec = Buffer.alloc(16)
 
 /** The wall clock to the nanosecond (clock_gettime(2), CLOCK_REALTIME). */
 export function realtime(): { seconds: bigint; nanos: number } {
-  check(c.clock_gettime(0, timespec), 'cannot read the clock', 'clock_gettime')
+  check(c.clock_gettime(0, timespec), 'cannot read the clock', { call: 'clock_gettime' })
   return { seconds: timespec.readBigInt64LE(0), nanos: Number(timespec.readBigInt64LE(8)) }
 }
 

@@ -127,6 +127,15 @@ export function resolveSyscallOn(architecture: number, name: string): number | u
   return number < 0 ? undefined : number
 }
 
+/** A rule of a filter: what happens to a system call whose arguments pass all tests. */
+export interface SyscallRule {
+  /** for messages */
+  readonly name: string
+  readonly syscall: number
+  readonly action: number
+  readonly tests: readonly ArgumentTest[]
+}
+
 /** A filter under construction. */
 export class SeccompContext {
   readonly #library = open()
@@ -151,7 +160,7 @@ export class SeccompContext {
   }
 
   /** Adds a rule for a system call. All tests must hold, and no two of them may look at the same argument. */
-  addRule(name: string, syscall: number, action: number, tests: readonly ArgumentTest[]): void {
+  addRule({ name, syscall, action, tests }: SyscallRule): void {
     const buffer = new DataView(new ArrayBuffer(Math.max(tests.length, 1) * ARGUMENT_TEST_BYTES))
     for (const [position, { index, operator, a, b }] of tests.entries()) {
       const at = position * ARGUMENT_TEST_BYTES
@@ -223,5 +232,5 @@ function exported(fd: number, result: number): Uint8Array {
 }
 
 function failure(action: string, call: string, result: number): RuntimeError {
-  return syscallError(`cannot ${action} the seccomp filter`, call, -result)
+  return syscallError(`cannot ${action} the seccomp filter`, { call, errno: -result })
 }

@@ -45,14 +45,15 @@ export function attachLoop(file: string, { readonly, direct }: { readonly: boole
   config.write(file, NAME_AT, NAME_BYTES - 1)
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const number = rawIoctl.number(control.fd, LOOP_CTL_GET_FREE, 0)
-    if (number < 0) throw syscallError('cannot get a free loop device', 'ioctl', lastErrno(), CONTROL)
+    if (number < 0)
+      throw syscallError('cannot get a free loop device', { call: 'ioctl', errno: lastErrno(), path: CONTROL })
     const path = `/dev/loop${number}`
     const device = open(path, mode)
     if (rawIoctl.buffer(device.fd, LOOP_CONFIGURE, config) === 0)
       return { path, fd: device.fd, [Symbol.dispose]: () => device.close() }
     const errno = lastErrno()
     device.close()
-    if (errno !== EBUSY) throw syscallError(`cannot attach "${file}" to "${path}"`, 'ioctl', errno, path)
+    if (errno !== EBUSY) throw syscallError(`cannot attach "${file}" to "${path}"`, { call: 'ioctl', errno, path })
   }
   throw new RuntimeError(
     'ResourceExhausted',
@@ -64,7 +65,7 @@ function open(path: string, flags: number): OwnedFd {
   try {
     return new OwnedFd(openSync(path, flags))
   } catch (error) {
-    throw syscallError(`cannot open "${path}"`, 'open', errnoOf(error), path)
+    throw syscallError(`cannot open "${path}"`, { call: 'open', errno: errnoOf(error), path })
   }
 }
 

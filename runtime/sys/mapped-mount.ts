@@ -46,10 +46,10 @@ const setAttrCall = declare(
  */
 export async function mountMapped(entry: FsMount, userns: number): Promise<void> {
   const { target } = entry
-  mount('tmpfs', target, 'tmpfs', 0, 'mode=700')
+  mount({ source: 'tmpfs', target, fstype: 'tmpfs', flags: 0, data: 'mode=700' })
   let tree: OwnedFd
   try {
-    mount(null, target, null, MS_PRIVATE, null)
+    mount({ target, flags: MS_PRIVATE })
     const place = join(target, 'root')
     mkdirSync(place)
     const map = entry.type === 'overlay' ? mappedOverlay : mappedTree
@@ -60,7 +60,11 @@ export async function mountMapped(entry: FsMount, userns: number): Promise<void>
   }
   using owned = tree
   if (moveMountCall(MOVE_MOUNT, owned.fd, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-    throw syscallError(`cannot mount "${entry.source}" on "${target}"`, 'move_mount', lastErrno(), target)
+    throw syscallError(`cannot mount "${entry.source}" on "${target}"`, {
+      call: 'move_mount',
+      errno: lastErrno(),
+      path: target,
+    })
 }
 
 async function mappedTree(entry: FsMount, place: string, userns: number): Promise<OwnedFd> {
@@ -82,7 +86,7 @@ async function mappedOverlay(entry: FsMount, place: string, userns: number): Pro
       const path = join(place, '..', String(count++))
       mkdirSync(path)
       if (moveMountCall(MOVE_MOUNT, copy.fd, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-        throw syscallError(`cannot mount "${layer}" on "${path}"`, 'move_mount', lastErrno(), path)
+        throw syscallError(`cannot mount "${layer}" on "${path}"`, { call: 'move_mount', errno: lastErrno(), path })
       return path
     })
     return `lowerdir=${layers.join(':')}`
@@ -93,7 +97,7 @@ async function mappedOverlay(entry: FsMount, place: string, userns: number): Pro
 
 function copyOf(path: string, recursive: boolean): OwnedFd {
   const fd = openTreeCall(OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC | (recursive ? AT_RECURSIVE : 0))
-  if (fd < 0) throw syscallError(`cannot copy the mount "${path}"`, 'open_tree', lastErrno(), path)
+  if (fd < 0) throw syscallError(`cannot copy the mount "${path}"`, { call: 'open_tree', errno: lastErrno(), path })
   return new OwnedFd(fd)
 }
 
@@ -104,7 +108,7 @@ function mappedCopy(path: string, recursive: boolean, userns: number): OwnedFd {
   attr.writeBigUInt64LE(BigInt(userns), 24)
   const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0)
   if (setAttrCall(MOUNT_SETATTR, tree.fd, '', flags, attr, attr.length) >= 0) return tree
-  const error = syscallError(`cannot map the ids of "${path}"`, 'mount_setattr', lastErrno(), path)
+  const error = syscallError(`cannot map the ids of "${path}"`, { call: 'mount_setattr', errno: lastErrno(), path })
   tree.close()
   if (errnoOf(error) !== EINVAL) throw error
   throw new RuntimeError('InvalidArgument', `${error.message} (its file system may be one that cannot)`, {

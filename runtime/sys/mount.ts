@@ -74,7 +74,7 @@ export function isPropagation(option: string): boolean {
 /** Sets the propagation that the options of a new mount ask for; unmounts it when that fails. */
 export function setPropagation(target: string, options: readonly string[]): void {
   const flags = options.reduce((all, option) => all | (PROPAGATION[option] ?? 0), 0)
-  if (flags !== 0) orUnmount(target, () => mount(null, target, null, flags, null))
+  if (flags !== 0) orUnmount(target, () => mount({ target, flags }))
 }
 
 function orUnmount(target: string, step: () => void): void {
@@ -109,7 +109,7 @@ export async function mountFs(entry: FsMount): Promise<void> {
   await mountData({ ...entry, source: device?.path ?? source }, flags, data)
   setPropagation(target, options)
   // a bind mount becomes read-only only in a second step (mount(2))
-  if ((flags & MS_BIND) !== 0 && readonly) orUnmount(target, () => mount(null, target, null, flags | MS_REMOUNT, null))
+  if ((flags & MS_BIND) !== 0 && readonly) orUnmount(target, () => mount({ target, flags: flags | MS_REMOUNT }))
 }
 
 /** Whether an option is handled here, so that the file system must not see it. */
@@ -124,12 +124,13 @@ function isOurs(option: string, loop: boolean): boolean {
 
 async function mountData(entry: FsMount, flags: number, data: readonly string[]): Promise<void> {
   const text = data.join(',')
-  const type = (flags & MS_BIND) !== 0 ? null : entry.type
+  const { source, target } = entry
+  const fstype = (flags & MS_BIND) !== 0 ? undefined : entry.type
+  const call = { source, target, fstype, flags, data: text === '' ? undefined : text }
   if (entry.type === 'overlay' && Buffer.byteLength(text) >= PAGE_BYTES - 512) mountLongOverlay(entry, flags, data)
   // a mount without a disk behind it returns at once, so a thread of the pool would only cost time
-  else if (type === null || type === 'overlay' || type === 'tmpfs')
-    mount(entry.source, entry.target, type, flags, text === '' ? null : text)
-  else await mountAside(entry.source, entry.target, type, flags, text === '' ? null : text)
+  else if (fstype === undefined || fstype === 'overlay' || fstype === 'tmpfs') mount(call)
+  else await mountAside(call)
 }
 
 /**
@@ -159,7 +160,7 @@ function mountLongOverlay(entry: FsMount, flags: number, data: readonly string[]
   const before = process.cwd()
   if (parent !== '') process.chdir(parent)
   try {
-    mount(entry.source, entry.target, entry.type, flags, text)
+    mount({ source: entry.source, target: entry.target, fstype: entry.type, flags, data: text })
   } finally {
     process.chdir(before)
   }
@@ -217,7 +218,7 @@ export function mountIdOf(fd: number): number {
  * unmount does not propagate to the mounts that it is a copy of.
  */
 export function detachTree(path: string): void {
-  mount(null, path, null, MS_SLAVE | MS_REC, null)
+  mount({ target: path, flags: MS_SLAVE | MS_REC })
   umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
 

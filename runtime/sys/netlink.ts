@@ -71,7 +71,7 @@ export interface RouteMessage {
 /** A socket in the network namespace of this process. */
 export function openRouteSocket(): OwnedFd {
   const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-  if (fd < 0) throw syscallError('cannot make a netlink socket', 'socket', lastErrno())
+  if (fd < 0) throw syscallError('cannot make a netlink socket', { call: 'socket', errno: lastErrno() })
   const owned = new OwnedFd(fd)
   try {
     connectToKernel(fd)
@@ -92,15 +92,15 @@ export function connectToKernel(fd: number): void {
   // the kernel has many netlink families, and the same numbers mean other things in each
   const [protocol, size] = [Buffer.alloc(4), Buffer.from([4, 0, 0, 0])]
   if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, protocol, size) < 0)
-    throw syscallError('cannot use a netlink socket', 'getsockopt', lastErrno())
+    throw syscallError('cannot use a netlink socket', { call: 'getsockopt', errno: lastErrno() })
   if (protocol.readInt32LE(0) !== NETLINK_ROUTE)
-    throw syscallError('cannot use a netlink socket', 'socket', EPROTONOSUPPORT)
+    throw syscallError('cannot use a netlink socket', { call: 'socket', errno: EPROTONOSUPPORT })
   if (connect(fd, address, address.length) < 0)
-    throw syscallError('cannot use a netlink socket', 'connect', lastErrno())
+    throw syscallError('cannot use a netlink socket', { call: 'connect', errno: lastErrno() })
   // without strict checks the kernel answers a request for one device with all of them
   const on = Buffer.from([1, 0, 0, 0])
   if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, on, on.length) < 0)
-    throw syscallError('cannot use a netlink socket', 'setsockopt', lastErrno())
+    throw syscallError('cannot use a netlink socket', { call: 'setsockopt', errno: lastErrno() })
 }
 
 /** The network namespace that a socket was made in (SIOCGSKNS). */
@@ -159,7 +159,7 @@ function listOnce(fd: number, request: RouteRequest): readonly RouteMessage[] {
 }
 
 function failure(errno: number, call = 'netlink'): Error {
-  return syscallError('cannot talk to the kernel', call, errno)
+  return syscallError('cannot talk to the kernel', { call, errno })
 }
 
 /** An acknowledgement is an error of 0; the end of a list carries the errno that ended it. */

@@ -71,13 +71,13 @@ export function openChild(pid: number): OwnedFd | undefined {
   // besides ESRCH, kernels answer ENOENT or EINVAL for a process that is being reaped, and for a thread that has this
   // number
   if ([ENOENT, ESRCH, EINVAL].includes(errno)) return undefined
-  throw syscallError(`cannot open process ${pid}`, 'pidfd_open', errno)
+  throw syscallError(`cannot open process ${pid}`, { call: 'pidfd_open', errno })
 }
 
 /** A copy of an fd of another process (pidfd_getfd(2)); the caller needs the right to trace that process. */
 export function copyFdOf(pidfd: number, fd: number): OwnedFd {
   const copy = pidfdGetfd(pidfd, fd, 0)
-  if (copy < 0) throw syscallError(`cannot take fd ${fd} of a process`, 'pidfd_getfd', lastErrno())
+  if (copy < 0) throw syscallError(`cannot take fd ${fd} of a process`, { call: 'pidfd_getfd', errno: lastErrno() })
   return new OwnedFd(copy)
 }
 
@@ -104,7 +104,7 @@ function sendSignal(pidfd: OwnedFd, pid: number, signal: number): boolean {
   if (pidfdSendSignal(pidfd.fd, signal, null, 0) === 0) return true
   const errno = lastErrno()
   if (errno === ESRCH) return false
-  throw syscallError(`cannot send signal ${signal} to process ${pid}`, 'pidfd_send_signal', errno)
+  throw syscallError(`cannot send signal ${signal} to process ${pid}`, { call: 'pidfd_send_signal', errno })
 }
 
 /** Lists processes that existed at the moment of the call, or later before it resolves. */

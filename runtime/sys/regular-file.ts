@@ -17,13 +17,13 @@ export function readRegularFile(path: string, limitBytes: number, what = `"${pat
     // without O_NONBLOCK the open of a fifo would wait for its other end
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
   } catch (error) {
-    throw syscallError(`cannot read ${what}`, 'open', errnoOf(error), path)
+    throw syscallError(`cannot read ${what}`, { call: 'open', errno: errnoOf(error), path })
   }
   try {
     return readBounded(fd, limitBytes, what)
   } catch (error) {
     if (error instanceof RuntimeError) throw error
-    throw syscallError(`cannot read ${what}`, 'read', errnoOf(error), path)
+    throw syscallError(`cannot read ${what}`, { call: 'read', errno: errnoOf(error), path })
   } finally {
     closeSync(fd)
   }

@@ -36,7 +36,7 @@ export const connect = declare('int connect(int fd, const void *address, unsigne
 export function socketPair(): { ours: OwnedFd; theirs: OwnedFd } {
   const fds = Buffer.alloc(8)
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
-    throw syscallError('cannot make a socket pair', 'socketpair', lastErrno())
+    throw syscallError('cannot make a socket pair', { call: 'socketpair', errno: lastErrno() })
   }
   return { ours: new OwnedFd(fds.readInt32LE(0)), theirs: new OwnedFd(fds.readInt32LE(4)) }
 }
@@ -81,7 +81,7 @@ export function receiveMessage(
   if (received < 0) {
     const errno = lastErrno()
     if (errno === EAGAIN) return undefined
-    throw syscallError('cannot receive a file descriptor', 'recvmsg', errno)
+    throw syscallError('cannot receive a file descriptor', { call: 'recvmsg', errno })
   }
   const control = frame.subarray(CONTROL, DATA)
   const length = Number(frame.readBigUInt64LE(40))
@@ -100,7 +100,7 @@ export function sendFd(socketFd: number, data: Uint8Array, fd: number): number {
   frame.writeInt32LE(SCM_RIGHTS, CONTROL + 12)
   frame.writeInt32LE(fd, CONTROL + 16)
   const sent = sendmsg(socketFd, frame, MSG_DONTWAIT | MSG_NOSIGNAL)
-  if (sent < 0) throw syscallError('cannot send a file descriptor', 'sendmsg', lastErrno())
+  if (sent < 0) throw syscallError('cannot send a file descriptor', { call: 'sendmsg', errno: lastErrno() })
   return Math.min(sent, data.length)
 }
 
@@ -110,20 +110,20 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
   const length = Buffer.alloc(4)
   length.writeUInt32LE(12)
   if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, length) < 0) {
-    throw syscallError('cannot read the peer of a connection', 'getsockopt', lastErrno())
+    throw syscallError('cannot read the peer of a connection', { call: 'getsockopt', errno: lastErrno() })
   }
   return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) }
 }
 
 /** Connects to a unix stream socket by a path of any length; blocks while the peer's backlog is full. */
 export function connectUnix(path: string): OwnedFd {
-  return withPathAddress('connect', path, 'cannot connect to', (address) => {
+  return withPathAddress({ call: 'connect', path, what: 'cannot connect to' }, (address) => {
     const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)
-    if (fd < 0) throw syscallError('cannot make a socket', 'socket', lastErrno())
+    if (fd < 0) throw syscallError('cannot make a socket', { call: 'socket', errno: lastErrno() })
     const owned = new OwnedFd(fd)
     if (connect(fd, address, address.length) === 0) return owned
     const errno = lastErrno()
     owned.close()
-    throw syscallError(`cannot connect to "${path}"`, 'connect', errno, path)
+    throw syscallError(`cannot connect to "${path}"`, { call: 'connect', errno, path })
   })
 }

@@ -63,7 +63,7 @@ export function spawnProcess(options: SpawnOptions): number {
     const attr = foreign === undefined ? null : foreignAttributes()
     const spawn = (): number => posixSpawn(pid, path, actions, attr, [...options.argv, null], [...options.env, null])
     const errno = foreign === undefined ? spawn() : withInheritedFileLimit(spawn)
-    if (errno !== 0) throw syscallError(`cannot start "${path}"`, 'posix_spawn', errno, path)
+    if (errno !== 0) throw syscallError(`cannot start "${path}"`, { call: 'posix_spawn', errno, path })
     return pid.readInt32LE(0)
   } finally {
     actionsDestroy(actions)

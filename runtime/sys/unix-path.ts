@@ -15,14 +15,21 @@ const PATH_BYTES = 108
 /** What the address is for: connect(2) needs an existing socket, bind(2) makes one. */
 export type AddressUse = 'bind' | 'connect'
 
+/** A path that becomes an address, the call that takes it, and the action for messages. */
+export interface PathAddress {
+  readonly call: AddressUse
+  readonly path: string
+  readonly what: string
+}
+
 /**
- * Calls `use` with the address of a path; `what` is the action for messages.
+ * Calls `use` with the address of a path.
  * @throws the system's error when a long path cannot be opened
  */
-export function withPathAddress<T>(call: AddressUse, path: string, what: string, use: (address: Buffer) => T): T {
+export function withPathAddress<T>({ call, path, what }: PathAddress, use: (address: Buffer) => T): T {
   const bytes = Buffer.from(path)
   if (bytes.length < PATH_BYTES) return use(addressOf(bytes))
-  const fail = (errno: number) => syscallError(`${what} "${path}"`, call, errno, path)
+  const fail = (errno: number) => syscallError(`${what} "${path}"`, { call, errno, path })
   // connect: the socket itself is opened, since its name may be long too; bind: its folder, since there is no socket
   // yet
   const [opened, rest] = call === 'connect' ? [path, ''] : [dirname(path), `/${basename(path)}`]
@@ -47,7 +54,7 @@ export function withPathAddress<T>(call: AddressUse, path: string, what: string,
  */
 export function abstractAddress(name: string, what: string): Buffer {
   const bytes = Buffer.from(`\0${name}`)
-  if (bytes.length > PATH_BYTES) throw syscallError(`${what} "@${name}"`, 'connect', ENAMETOOLONG)
+  if (bytes.length > PATH_BYTES) throw syscallError(`${what} "@${name}"`, { call: 'connect', errno: ENAMETOOLONG })
   return Buffer.concat([family(), bytes])
 }
 

@@ -108,10 +108,10 @@ describe('two commands at once', needs('root', 'busybox'), () => {
 describe('lockContainer()', needs('root'), () => {
   test('lets readers in together and keeps a writer out until they have left', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
-    const first = await lockContainer(runts.root, 'c', 'shared')
-    const second = await lockContainer(runts.root, 'c', 'shared')
+    const first = await lockContainer({ root: runts.root, id: 'c', mode: 'shared' })
+    const second = await lockContainer({ root: runts.root, id: 'c', mode: 'shared' })
     const order: string[] = []
-    const writer = lockContainer(runts.root, 'c', 'exclusive').then((lock) => {
+    const writer = lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' }).then((lock) => {
       order.push('writer')
       lock.close()
     })
@@ -126,37 +126,41 @@ describe('lockContainer()', needs('root'), () => {
 
   test('gives up after its time, and the lock is then free again', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
-    const held = await lockContainer(runts.root, 'c', 'exclusive')
-    await expect(lockContainer(runts.root, 'c', 'shared', { timeoutMs: 50 })).rejects.toThrow(
+    const held = await lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' })
+    await expect(lockContainer({ root: runts.root, id: 'c', mode: 'shared', timeoutMs: 50 })).rejects.toThrow(
       'container "c": another command is working on it',
     )
     held.close()
-    const again = await lockContainer(runts.root, 'c', 'exclusive')
+    const again = await lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' })
     again.close()
     await runts.ok('delete', '-f', 'c')
   })
 
   test('is given up on when the caller says so, before or meanwhile', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
-    const held = await lockContainer(runts.root, 'c', 'exclusive')
+    const held = await lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' })
     const stop = new AbortController()
-    const waiting = expect(lockContainer(runts.root, 'c', 'shared', { signal: stop.signal })).rejects
+    const waiting = expect(lockContainer({ root: runts.root, id: 'c', mode: 'shared', signal: stop.signal })).rejects
     const canceled = waiting.toMatchObject({ code: 'Canceled' })
     stop.abort()
     await canceled
-    await expect(lockContainer(runts.root, 'c', 'shared', { signal: stop.signal })).rejects.toMatchObject({
+    await expect(
+      lockContainer({ root: runts.root, id: 'c', mode: 'shared', signal: stop.signal }),
+    ).rejects.toMatchObject({
       code: 'Canceled',
     })
     held.close()
-    const again = await lockContainer(runts.root, 'c', 'exclusive')
+    const again = await lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' })
     again.close()
     await runts.ok('delete', '-f', 'c')
   })
 
   test('says that a container is gone when it was deleted meanwhile', async ({ runts }) => {
     mkdirSync(join(runts.root, 'c'), { recursive: true })
-    const held = await lockContainer(runts.root, 'c', 'exclusive')
-    const waiting = expect(lockContainer(runts.root, 'c', 'shared')).rejects.toThrow('container does not exist: "c"')
+    const held = await lockContainer({ root: runts.root, id: 'c', mode: 'exclusive' })
+    const waiting = expect(lockContainer({ root: runts.root, id: 'c', mode: 'shared' })).rejects.toThrow(
+      'container does not exist: "c"',
+    )
     rmSync(join(runts.root, 'c'), { recursive: true })
     held.close()
     await waiting

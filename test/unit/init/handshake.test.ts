@@ -40,7 +40,7 @@ class Conversation {
       onListener: serve('listener'),
       ...events,
     }
-    this.handshake = new Handshake(ours, [], all, silentLogger)
+    this.handshake = new Handshake(ours, { ops: [], events: all, logger: silentLogger })
     onTestFinished(() => this.handshake.release())
   }
 

@@ -35,9 +35,12 @@ const test = base.extend<Fixtures>({
 
 /** A lock that another holder has, and a wait for it with a signal. */
 async function waiting(root: string, options: { timeoutMs?: number } = {}) {
-  const held = await lockContainer(root, ID, 'exclusive')
+  const held = await lockContainer({ root, id: ID, mode: 'exclusive' })
   const controller = new AbortController()
-  const wait: Promise<OwnedFd | Error> = lockContainer(root, ID, 'shared', {
+  const wait: Promise<OwnedFd | Error> = lockContainer({
+    root,
+    id: ID,
+    mode: 'shared',
     signal: controller.signal,
     ...options,
   }).catch((error: Error) => error)
@@ -74,7 +77,7 @@ test('a wait that is aborted, at once or later, ends with the reason of the call
     code: 'Canceled',
     message: `cannot lock container "${ID}": canceled by the caller`,
   })
-  const again = lockContainer(root, ID, 'shared', { signal: controller.signal })
+  const again = lockContainer({ root, id: ID, mode: 'shared', signal: controller.signal })
   await expect(again).rejects.toMatchObject({ code: 'Canceled' })
   expect(listeners()).toBe(0)
   held.close()
@@ -85,6 +88,6 @@ test('the lock that a wait gave up is let go when it comes', async ({ root }) =>
   controller.abort()
   await wait
   held.close()
-  using next = await lockContainer(root, ID, 'exclusive', { timeoutMs: 10_000 })
+  using next = await lockContainer({ root, id: ID, mode: 'exclusive', timeoutMs: 10_000 })
   expect(next.fd).toBeGreaterThan(0)
 })

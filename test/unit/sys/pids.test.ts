@@ -59,7 +59,7 @@ describe('a signal to a list of processes', () => {
   const ended = (list: readonly ChildProcess[]): Promise<unknown[]> =>
     Promise.all(list.map(async (child) => child.signalCode ?? (await once(child, 'exit'))[1]))
   const tooManyFiles = (): never => {
-    throw syscallError('cannot open the list', 'open', 24)
+    throw syscallError('cannot open the list', { call: 'open', errno: 24 })
   }
 
   afterEach(async () => {
