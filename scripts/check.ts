@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { checkDocumentation, checkProse } from './check/comments.ts'
 import { checkCycles, checkExports, checkFolderCycles, checkImports, checkPurity } from './check/imports.ts'
-import { LIMITS, PARAMETERS_HELD, SOURCE_FOLDERS } from './check/rules.ts'
+import { LIMITS, SOURCE_FOLDERS } from './check/rules.ts'
 import { cBudgets, checkFileLength, checkFunctionLength, checkParameters } from './check/sizes.ts'
 import { type Finding, isGenerated, parseSource } from './check/source.ts'
 import { checkExceptions, checkPlaces } from './check/stale.ts'
@@ -63,18 +63,11 @@ const sources = new Map(
 const all = [...sources.values()]
 const written = all.filter(({ path }) => !isGenerated(path))
 
-const manyParameters = written.flatMap((source) => checkParameters(source))
-const isHeld = ({ path }: Finding): boolean => PARAMETERS_HELD.some((folder) => path.startsWith(folder))
-const notHeld = Map.groupBy(
-  manyParameters.filter((finding) => !isHeld(finding)),
-  ({ path }) => `${path.split('/')[0]}/`,
-)
 const budgets = cBudgets(all)
 const findings = [
   ...all.flatMap((source) =>
     [checkImports, checkDocumentation, checkWords, checkFileLength, checkSleeps].flatMap((check) => check(source)),
   ),
-  ...written.flatMap((source) => checkParameters(source, LIMITS.mostParameters)),
   ...checkPurity(sources),
   ...checkCycles(sources),
   ...checkFolderCycles(sources),
@@ -84,14 +77,11 @@ const findings = [
   ...written.flatMap((source) => checkMentions(source, files)),
   ...written.flatMap(checkProse),
   ...written.flatMap(checkFunctionLength),
+  ...written.flatMap(checkParameters),
   ...checkExports(sources),
-  ...manyParameters.filter(isHeld),
   ...budgets.filter(({ exceeded }) => exceeded).map(({ what }) => ({ path: 'c', line: 1, what })),
 ].map(({ path, line, what }) => `${path}:${line}: ${what}`)
-const notes = [
-  ...budgets.filter(({ exceeded }) => !exceeded).map(({ what }) => `c: ${what}`),
-  ...[...notHeld].map(([folder, list]) => `${folder}: ${list.length} functions with too many parameters by place`),
-]
+const notes = budgets.filter(({ exceeded }) => !exceeded).map(({ what }) => `c: ${what}`)
 
 if (!process.argv.includes('--fast')) {
   const bin = join(ROOT, 'node_modules/.bin')

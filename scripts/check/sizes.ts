@@ -29,16 +29,16 @@ export function checkFunctionLength(source: Source): Finding[] {
     }))
 }
 
-/** Functions of TypeScript whose calls cannot be read, because more arguments than `most` have a place and no name. */
-export function checkParameters(source: Source, most: number = LIMITS.parameters): Finding[] {
+/** Functions of TypeScript whose calls cannot be read, because too many arguments have a place and no name. */
+export function checkParameters(source: Source): Finding[] {
   const { path } = source
   if (/^test\/(?!support\/)/.test(path) || isGenerated(path) || !path.endsWith('.ts')) return []
   return functionsOf(source)
-    .filter(({ name, parameters }) => parameters > most && !isExcepted(MANY_PARAMETERS, path, name))
+    .filter(({ name, parameters }) => parameters > LIMITS.parameters && !isExcepted(MANY_PARAMETERS, path, name))
     .map(({ name, line, parameters }) => ({
       path,
       line,
-      what: `${name} takes ${parameters} parameters by place, ${most} are allowed`,
+      what: `${name} takes ${parameters} parameters by place, ${LIMITS.parameters} are allowed`,
     }))
 }
 

@@ -10,7 +10,6 @@ import {
   LONG_FILES,
   LONG_FUNCTIONS,
   MANY_PARAMETERS,
-  PARAMETERS_HELD,
   PUBLIC,
   PURE,
   SAYS_THE_WORDS,
@@ -24,7 +23,7 @@ import { sleepsOf } from './words.ts'
 /** Where the tables of rules are written. */
 const RULES = 'scripts/check/rules.ts'
 
-/** Patterns and folders of rules that match no name: `names` are the paths of the tree, and what its files import. */
+/** Patterns of rules that match no name: `names` are the paths of the tree, and what its files import. */
 export function checkPlaces(
   names: readonly string[],
   places: readonly RegExp[] = [
@@ -35,13 +34,10 @@ export function checkPlaces(
     ...PUBLIC,
     ...SAYS_THE_WORDS,
   ],
-  folders: readonly string[] = PARAMETERS_HELD,
 ): Finding[] {
-  const stale = [
-    ...places.filter((place) => !names.some((name) => place.test(name))).map(String),
-    ...folders.filter((folder) => !names.some((name) => name.startsWith(folder))),
-  ]
-  return stale.map((place) => ({ path: RULES, line: 1, what: `${place} matches no file of the tree` }))
+  return places
+    .filter((place) => !names.some((name) => place.test(name)))
+    .map((place) => ({ path: RULES, line: 1, what: `${place} matches no file of the tree` }))
 }
 
 /** Exceptions for what is not there, or keeps the rule by now. */
