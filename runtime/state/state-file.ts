@@ -3,11 +3,12 @@
  * process is signalled and which folders are removed. So a file is not trusted if it could be a substitute.
  * Invariant: only a regular file of bounded size is read, its folder is a directory, and neither is a symlink.
  */
-import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readSync, type Stats } from 'node:fs'
+import { lstatSync, type Stats } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { RuntimeError } from '../errors.ts'
 import { errnoOf, reasonOf, syscallError } from '../sys/errno.ts'
 import { ELOOP, ENOENT } from '../sys/linux.ts'
+import { type FileContent, readUpTo } from '../sys/regular-file.ts'
 
 /**
  * The largest file of a state folder. It is four times the largest config.json, since a parsed spec can be longer than
@@ -16,8 +17,6 @@ import { ELOOP, ENOENT } from '../sys/linux.ts'
 export const MAX_STATE_BYTES = 64 * 1024 * 1024
 /** Of a larger file only so much is read: the fields that matter stand at its beginning. */
 const HEAD_BYTES = 1024 * 1024
-/** O_NONBLOCK: opening a fifo in place of the file must not block. */
-const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY
 
 /**
  * The text of a state file; undefined when the file or its folder does not exist.
@@ -25,21 +24,16 @@ const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK |
  */
 export function readStateFile(folder: string, name: string): string | undefined {
   requireFolder(folder)
-  let fd: number
+  const path = join(folder, name)
+  let found: FileContent
   try {
-    fd = openSync(join(folder, name), FLAGS)
+    found = readUpTo(path, { limitBytes: MAX_STATE_BYTES, noFollow: true })
   } catch (error) {
     if (errnoOf(error) === ENOENT) return undefined
-    throw damagedFile(join(folder, name), errnoOf(error) === ELOOP ? 'it is a symlink' : reasonOf(error), error)
+    throw damagedFile(path, errnoOf(error) === ELOOP ? 'it is a symlink' : reasonOf(error), error)
   }
-  try {
-    const found = fstatSync(fd)
-    if (!found.isFile()) throw damagedFile(join(folder, name), 'it is not a regular file')
-    if (found.size > MAX_STATE_BYTES) throw damagedFile(join(folder, name), 'it is too large')
-    return readFileSync(fd, 'utf8')
-  } finally {
-    closeSync(fd)
-  }
+  if (found.kind === 'whole') return found.bytes.toString()
+  throw damagedFile(path, found.kind === 'irregular' ? 'it is not a regular file' : 'it is too large')
 }
 
 /**
@@ -48,24 +42,13 @@ export function readStateFile(folder: string, name: string): string | undefined 
  */
 export function readWhatIsThere(folder: string, name: string): string {
   requireFolder(folder)
-  let fd: number
   try {
-    fd = openSync(join(folder, name), FLAGS)
+    const limits = { limitBytes: MAX_STATE_BYTES, headBytes: HEAD_BYTES, noFollow: true }
+    const found = readUpTo(join(folder, name), limits)
+    return found.kind === 'irregular' ? '' : found.bytes.toString()
   } catch {
-    // missing, a symlink or unreadable: the caller has other sources
+    // missing, a symlink, unreadable, or the disk fails: the caller has other sources
     return ''
-  }
-  try {
-    const found = fstatSync(fd)
-    if (!found.isFile()) return ''
-    if (found.size <= MAX_STATE_BYTES) return readFileSync(fd, 'utf8')
-    const head = Buffer.alloc(HEAD_BYTES)
-    return head.toString('utf8', 0, readSync(fd, head))
-  } catch {
-    // the disk fails: the caller has other sources
-    return ''
-  } finally {
-    closeSync(fd)
   }
 }
 
