@@ -57,7 +57,7 @@ function readOptions(any: CheckpointTaskRequest['options']): RuncCheckpointOptio
     if (name === LegacyCheckpointOptions.typeName)
       return RuncCheckpointOptions.create(LegacyCheckpointOptions.decode(any.value))
   } catch (error) {
-    // without its cause: calls.ts would log a foreign error class as a bug of the shim
+    // without its cause: calls.ts would log an error class of another package as a bug of the shim
     throw classError(Code.INVALID_ARGUMENT, `cannot decode ${name}: ${messageOf(error)}`)
   }
   throw classError(Code.INVALID_ARGUMENT, `checkpoint options of the unknown type ${JSON.stringify(any.typeUrl)}`)

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { RuntimeError } from '../errors.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { CAPABILITIES } from '../spec/capabilities.ts'
-import type { Capabilities, OciProcess, Spec } from '../spec/types.ts'
+import { type Capabilities, NO_RESOURCES, type OciProcess, type Spec } from '../spec/types.ts'
 import type { FeatureGates } from './options.ts'
 
 /** What each gate means when it is off. */
@@ -75,8 +75,6 @@ function withoutGated({ apparmorProfile, ...rest }: OciProcess, off: ReadonlySet
     ...(off.has('capabilities') ? { capabilities: ownCapabilities() } : {}),
   }
 }
-
-const NO_RESOURCES = { devices: [], hugepageLimits: [], rdma: {}, unified: {} }
 
 /** The capabilities of this process. */
 function ownCapabilities(): Capabilities {

@@ -8,6 +8,7 @@ import { detectMode, readHierarchies, UNIFIED } from '../cgroup/hierarchy.ts'
 import { errnoOf } from '../sys/errno.ts'
 import { type FileLimit, inheritedFileLimit } from '../sys/file-limit.ts'
 import { EACCES, ENOENT, ENOTDIR, NAMESPACES } from '../sys/linux.ts'
+import { isInitialIdMap } from '../sys/user-namespace.ts'
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupMount {
@@ -63,9 +64,8 @@ export function allowsSetgroups(pid: number | 'self'): boolean {
   return readOptional(`/proc/${pid}/setgroups`)?.trim() !== 'deny'
 }
 
-/** Only the initial user namespace maps every id to itself with one line (user_namespaces(7)). */
 function inUserNamespace(): boolean {
-  return !/^\s*0\s+0\s+4294967295\s*$/.test(readOptional('/proc/self/uid_map') ?? '')
+  return !isInitialIdMap(readOptional('/proc/self/uid_map') ?? '')
 }
 
 let facts: HostFacts | undefined

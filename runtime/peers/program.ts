@@ -114,7 +114,7 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramResult
       { from: out.write.fd, to: 1 },
       { from: err.write.fd, to: 2 },
     ]
-    child = reaper.spawn({ path, argv, env, fds, foreign: { cwd } })
+    child = reaper.spawn({ path, argv, env, fds, external: { cwd } })
   } catch (error) {
     out.read.close()
     err.read.close()

@@ -96,9 +96,9 @@ function planMount(entry: MountEntry, input: MountInput): readonly Op[] {
   if (mount.type === 'cgroup') return planCgroupMount(entry, input)
   const { own, created } = input.namespaces
   // sysfs shows the network namespace; the kernel lets a user namespace mount it only if it owns the network namespace
-  const foreignNetwork = !own.has('network') || (created.has('user') && !created.has('network'))
+  const ownsNetwork = own.has('network') && (created.has('network') || !created.has('user'))
   const ownUsers = own.has('user') || input.host.rootless
-  if (mount.type === 'sysfs' && ownUsers && foreignNetwork) return [planHostSys(entry, input)]
+  if (mount.type === 'sysfs' && ownUsers && !ownsNetwork) return [planHostSys(entry, input)]
   return [planFileSystem(entry, input)]
 }
 

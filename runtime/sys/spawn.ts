@@ -35,12 +35,12 @@ export interface SpawnOptions {
    * For a program that is not part of the runtime. It runs in this folder, leads its own process group and finds every
    * signal unblocked and at its default. It gets the inherited soft limit of open files, and only the given fds.
    */
-  readonly foreign?: { readonly cwd: string }
+  readonly external?: { readonly cwd: string }
 }
 
 /** Starts a child and returns its pid; the caller's reaper must know the pid before the event loop runs again. */
 export function spawnProcess(options: SpawnOptions): number {
-  const { path, fds, foreign } = options
+  const { path, fds, external } = options
   const actions = Buffer.alloc(256)
   const pid = Buffer.alloc(4)
   const scratch: number[] = []
@@ -56,13 +56,13 @@ export function spawnProcess(options: SpawnOptions): number {
       }
       actionsDup2(actions, source, to)
     }
-    if (foreign !== undefined) {
-      actionsChdir(actions, foreign.cwd)
+    if (external !== undefined) {
+      actionsChdir(actions, external.cwd)
       closeFrom(actions, above)
     }
-    const attr = foreign === undefined ? null : foreignAttributes()
+    const attr = external === undefined ? null : externalAttributes()
     const spawn = (): number => posixSpawn(pid, path, actions, attr, [...options.argv, null], [...options.env, null])
-    const errno = foreign === undefined ? spawn() : withInheritedFileLimit(spawn)
+    const errno = external === undefined ? spawn() : withInheritedFileLimit(spawn)
     if (errno !== 0) throw syscallError(`cannot start "${path}"`, { call: 'posix_spawn', errno, path })
     return pid.readInt32LE(0)
   } finally {
@@ -84,7 +84,7 @@ function closeFrom(actions: Buffer, first: number): void {
  * Attributes that undo what Node changes: it ignores SIGPIPE, and a child would inherit that. In glibc they hold no
  * memory of their own, so they need no destroy.
  */
-function foreignAttributes(): Buffer {
+function externalAttributes(): Buffer {
   const attr = Buffer.alloc(512)
   attrInit(attr)
   attrSetSigDefault(attr, Buffer.alloc(128, 0xff))

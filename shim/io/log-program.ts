@@ -102,7 +102,7 @@ export class LogWriter {
         { from: err.read.fd, to: 4 },
         { from: ready.write.fd, to: 5 },
       ],
-      foreign: { cwd: bundle },
+      external: { cwd: bundle },
     })
     // at once: while the shim has these open too, neither the program's lock nor the end of its report would show
     for (const theirs of [out.read, err.read, ready.write]) theirs.close()
