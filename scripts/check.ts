@@ -1,12 +1,13 @@
 /**
  * The house rules that a machine can decide. Every finding names its file and line, and is an exit status of 1. Rules
  * that name places of the tree are in check/rules.ts. `--fast` only reads: it starts no other program (tsc, biome,
- * gen).
+ * gen, git).
  */
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { checkDocumentation, checkProse } from './check/comments.ts'
+import { checkCommits, readCommits } from './check/commits.ts'
 import { checkCycles, checkExports, checkFolderCycles, checkImports, checkPurity } from './check/imports.ts'
 import { LIMITS, SOURCE_FOLDERS } from './check/rules.ts'
 import { cBudgets, checkFileLength, checkFunctionLength, checkParameters } from './check/sizes.ts'
@@ -44,6 +45,13 @@ function checkProgram(what: string, program: string, ...args: readonly string[])
   // biome's one-line form, as the other findings are written
   const plain = lines.map((line) => line.replace(/^::\w+ title=([^,]*),file=([^,]*),line=(\d+)[^:]*::/, '$2:$3: $1: '))
   return [`${what}:\n${plain.slice(0, 40).join('\n')}`]
+}
+
+/** The findings of commits, or what could not be looked at. */
+function checkHistory(): { readonly findings: readonly string[]; readonly notes: readonly string[] } {
+  const commits = readCommits(ROOT)
+  if (typeof commits === 'string') return { findings: [], notes: [`commits were not checked: ${commits}`] }
+  return { findings: checkCommits(commits).map(({ path, what }) => `${path}: ${what}`), notes: [] }
 }
 
 /** The release of clang-format that c/ is formatted with, Debian 12's: others break lines in other places. */
@@ -97,6 +105,9 @@ if (!process.argv.includes('--fast')) {
       '.',
     ),
   )
+  const history = checkHistory()
+  findings.push(...history.findings)
+  notes.push(...history.notes)
   const cFiles = written.map(({ path }) => path).filter((path) => /^c\/.*\.[ch]$/.test(path))
   if (hasClangFormat())
     findings.push(...checkProgram('format of c/ (make -C c format)', 'clang-format', '-n', '--Werror', ...cFiles))

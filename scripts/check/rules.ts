@@ -95,10 +95,20 @@ export const C_BUDGETS: readonly { readonly program: string; readonly files: Reg
   { program: 'the launcher', files: /^c\/launcher\/\w+\.[ch]$/, lines: 1200 },
 ]
 
+/** The commit after which each commit says why. */
+export const COMMITS_AFTER = 'e1eb3f8505935ec18d6b425a43b9789ad4520944'
+
 /**
- * The most lines of code of a file of the product, lines of a function, positional parameters, and lines of a README.
+ * The most lines of code of a file of the product, lines of a function, positional parameters, lines of a README, and
+ * columns of the subject of a commit.
  */
-export const LIMITS = { fileLines: 400, functionLines: 80, parameters: 3, readmeLines: 60 } as const
+export const LIMITS = {
+  fileLines: 400,
+  functionLines: 80,
+  parameters: 3,
+  readmeLines: 60,
+  subjectColumns: 100,
+} as const
 
 /** A file or a function that may be longer, or take more, than the limit. */
 export interface Exception {

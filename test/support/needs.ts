@@ -76,6 +76,7 @@ const CHECKS = {
   'the runc shim': () => onPath('containerd-shim-runc-v2') && onPath('runc'),
   'the built shim': () => existsSync(join(import.meta.dirname, '../../build/lib/containerd-shim-ts/shim.cjs')),
   'our shim': () => !(process.env['RUNTIME'] ?? '').includes('runc'),
+  git: () => onPath('git'),
   prlimit: () => onPath('prlimit'),
   uidmap: () => onPath('newuidmap') && onPath('newgidmap'),
   iproute2: () => onPath('ip'),
