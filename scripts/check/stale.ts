@@ -13,12 +13,10 @@ import {
   PUBLIC,
   PURE,
   SAYS_THE_WORDS,
-  SLEEPS,
   TEXTS,
   WORDS,
 } from './rules.ts'
 import { type Finding, linesOfCode, type Source } from './source.ts'
-import { sleepsOf } from './words.ts'
 
 /** Where the tables of rules are written. */
 const RULES = 'scripts/check/rules.ts'
@@ -55,7 +53,6 @@ export function checkExceptions(sources: ReadonlyMap<string, Source>): Finding[]
       needed: (source: Source, name?: string) =>
         named(source, name).some(({ parameters }) => parameters > LIMITS.parameters),
     },
-    { list: SLEEPS, needed: (source: Source, name?: string) => sleepsOf(source).some(({ test }) => test === name) },
   ]
   return tables.flatMap(({ list, needed }) =>
     list

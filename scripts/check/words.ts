@@ -1,5 +1,5 @@
 /** What may not be written: forbidden words, and in tests a wait for a time in place of a wait for an event. */
-import { SAYS_THE_WORDS, SLEEPS, TEXTS, WORDS } from './rules.ts'
+import { SAYS_THE_WORDS, TEXTS, WORDS } from './rules.ts'
 import { type Finding, isGenerated, lineAt, type Source } from './source.ts'
 
 /** The first use of each forbidden word: of some in code, of others anywhere. */
@@ -48,25 +48,17 @@ function headsOfBlocks(code: string, offset: number): string[] {
   return heads
 }
 
-/** Waits for a time in a test, with the name of the test. A wait in a loop is none, nor is a turn of the event loop. */
-export function sleepsOf({ path, text, code }: Source): { readonly line: number; readonly test: string }[] {
+/**
+ * Tests that wait for a time. A wait in a loop is none, nor is a turn of the event loop. `until` of
+ * test/support/command.ts waits for what is to happen, with a bound.
+ */
+export function checkSleeps({ path, text, code }: Source): Finding[] {
   if (!path.startsWith('test/') || /^test\/(support|bench)\//.test(path)) return []
   return [...code.matchAll(SLEEP)].flatMap(({ index }) => {
     const line = code.slice(code.lastIndexOf('\n', index) + 1, index)
     if ([line, ...headsOfBlocks(code, index)].some((head) => LOOP.test(head))) return []
     const names = [...text.slice(0, index).matchAll(/\btest\(\s*(['"`])(.*?)\1/g)]
-    return [{ line: lineAt(code, index), test: names.at(-1)?.[2] ?? '' }]
+    const what = `"${names.at(-1)?.[2] ?? ''}" waits for a time: wait for what is to happen, with until()`
+    return [{ path, line: lineAt(code, index), what }]
   })
-}
-
-/** Tests that sleep. `until` of test/support/command.ts waits for what is to happen, with a bound. */
-export function checkSleeps(source: Source): Finding[] {
-  const { path } = source
-  return sleepsOf(source)
-    .filter(({ test }) => !SLEEPS.some((exception) => exception.path === path && exception.name === test))
-    .map(({ line, test }) => ({
-      path,
-      line,
-      what: `"${test}" waits for a time: wait for what is to happen, with until()`,
-    }))
 }

@@ -6,15 +6,18 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readdirSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test, vi } from 'vitest'
 import type { Op } from '../../proto/init-plan.ts'
 import { sealedHelper } from '../../runtime/init/helper.ts'
 import { encodePlan } from '../../runtime/plan/encode.ts'
 import { fcntl } from '../../runtime/sys/libc.ts'
+import { until } from '../support/command.ts'
 import { needs } from '../support/needs.ts'
-import { CONTAINER_FLAGS, containerPlan, mount, type Parts, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
+import { CONTAINER_FLAGS, callOf, containerPlan, mount, type Parts, Rootfs, Run, TS_INIT, USER_FLAG } from './run.ts'
 import { failure, output, rootfs, sh, types, useRootfs } from './shared-rootfs.ts'
+
+/** Whether a process waits in open(2), openat(2) on x86_64 or on arm64. */
+const isOpening = (call: string): boolean => /^(2|257|56) /.test(call)
 
 describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
   useRootfs()
@@ -112,10 +115,14 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
       const late: Op[] = [{ op: 'ready' }, { op: 'await_start' }]
       using run = new Run(containerPlan(own, { args: ['id'], host: [{ op: 'open_fifo', path: fifo }], late }))
       await run.until('ready')
+      const writesOneByte = /^(1|64) 0x\w+ 0x\w+ 0x1 /
+      await until('ts-init to wait at the fifo', () => writesOneByte.test(callOf(run.pid)))
+      const waiting = callOf(run.pid)
       const fd = openSync(fifo, 'r')
       expect(readSync(fd, Buffer.alloc(100))).toBe(100)
       closeSync(fd)
-      await delay(50)
+      // a writer that these calls had woken would be runnable by now
+      await until('ts-init to wait in the same call', () => callOf(run.pid) === waiting)
       expect(readFileSync(`/proc/${run.pid}/comm`, 'utf8')).toBe('ts-init\n')
       await run.start(fifo)
       expect(await run.stdout).toBe('uid=0(root) gid=0\n')
@@ -209,11 +216,12 @@ describe('ts-init', needs('root', 'busybox', 'make', 'gcc'), () => {
         writer.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
         await once(writer.stdout, 'data')
         const ended = once(writer, 'close')
-        const waiting = () => /^State:\tS/m.test(readFileSync(`/proc/${writer.pid}/status`, 'utf8'))
-        while (!waiting()) await delay(5)
+        const pid = writer.pid ?? -1
+        await until('the writer to wait for a reader', () => isOpening(callOf(pid)))
         using run = new Run(containerPlan(own, { args: ['/bin/sh', '-c', 'echo $HOME'] }))
         expect(await run.stdout).toBe('/\n')
-        await delay(50)
+        // a reader would have woken it, and the shell would have ended
+        expect(isOpening(callOf(pid))).toBe(true)
         expect(said).toBe('ready\n')
         closeSync(openSync(passwd, 'r'))
         await ended

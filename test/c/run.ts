@@ -197,6 +197,11 @@ export class Run {
   }
 }
 
+/** The system call that a process waits in, with its arguments (proc_pid_syscall(5)); "running" when it is in none. */
+export function callOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/syscall`, 'latin1')
+}
+
 const NS = {
   mount: 0x00020000n,
   uts: 0x04000000n,

@@ -247,15 +247,22 @@ describe('freeze and kill', () => {
   test('a frozen process does nothing until the thaw', root, async () => {
     const cgroup = create()
     const command = await enter(cgroup, 'trap "echo signalled" USR1; echo trapped; while :; do sleep 0.01; done')
+    const isPending = (): boolean => {
+      const set = /^ShdPnd:\s*(\w+)/m.exec(readFileSync(`/proc/${command.pid}/status`, 'latin1'))?.[1]
+      return (BigInt(`0x${set}`) & (1n << BigInt(SIGUSR1 - 1))) !== 0n
+    }
     await command.untilOutput('trapped')
     expect(cgroup.isFrozen()).toBe(false)
     await cgroup.freeze()
     expect(cgroup.isFrozen()).toBe(true)
     await cgroup.killAll(SIGUSR1)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    // a process that runs takes a signal out of this set before it does anything else
+    expect(isPending()).toBe(true)
+    expect(cgroup.isFrozen()).toBe(true)
     expect(command.stdout).not.toContain('signalled')
     await cgroup.thaw()
     expect(cgroup.isFrozen()).toBe(false)
+    await until('the signal to be taken', () => !isPending())
     // sleep dies of it, the shell does not
     await command.untilOutput('signalled')
   })
@@ -396,11 +403,15 @@ describe('counters', () => {
     const fds = openFds()
     const cgroup = create()
     const counts: number[] = []
-    using _watch = cgroup.watchOom((kills) => counts.push(kills))
+    const { promise: ended, resolve: onEnd } = Promise.withResolvers<void>()
+    using _watch = cgroup.watchOom((kills) => counts.push(kills), onEnd)
+    // v2 shows the end by the last process, v1 by the removal
+    const command = await enter(cgroup, 'exit')
+    await command.finished
     await cgroup.remove()
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await ended
     expect(counts).toEqual([])
-    if (!isCgroup2()) expect(openFds()).toBe(fds)
+    if (!isCgroup2()) await until('the descriptors closed', () => openFds() <= fds)
   })
 })
 

@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path'
 import { describe } from 'vitest'
+import { untilBlocked } from '../support/client-streams.ts'
 import { type Command, type Finished, until } from '../support/command.ts'
 import { expect, seconds, test } from '../support/containerd.ts'
 import { needs, SLOWNESS } from '../support/needs.ts'
@@ -128,8 +129,8 @@ describe('output', needs('root', 'containerd', 'busybox'), () => {
     await ct.untilStatus(id, 'RUNNING')
     run.kill('SIGKILL')
     await run.finished
-    // the fifo is full by now, or soon: a writer that got SIGPIPE would be gone
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    // the fifo is full: a writer that got SIGPIPE would be gone
+    await untilBlocked((await ct.task(id))?.pid ?? -1)
     expect(await ct.task(id)).toMatchObject({ status: 'RUNNING' })
     expect(await ct.exec(id, ['payload', 'exit', '5'])).toMatchObject({ code: 5 })
   })

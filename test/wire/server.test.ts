@@ -409,12 +409,17 @@ describe('close()', () => {
   })
 
   test('cuts off a peer that does not read', async ({ serve }) => {
-    const { path, server } = await serve({ connect: () => ({ version: 'v'.repeat(4_000_000) }) })
+    let answers = 0
+    const connect = () => {
+      answers++
+      return { version: 'v'.repeat(4_000_000) }
+    }
+    const { path, server } = await serve({ connect })
     using peer = await RawPeer.connect(path)
     peer.socket.pause()
     peer.send(connectCall(1), connectCall(3))
-    while (server.connections === 0) await delay(1)
-    await delay(20)
+    while (answers < 2) await delay(1)
+    expect(server.connections).toBe(1)
     await server.close({ graceMs: 50 })
     expect(server.connections).toBe(0)
   })
