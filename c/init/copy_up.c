@@ -24,11 +24,9 @@ static int copy_directory(int from, int to, int depth);
 static int copy_content(int in, int out)
 {
     for (;;) {
-        ssize_t sent = sendfile(out, in, NULL, 1 << 20);
-        if (sent < 0 && errno == EINTR)
-            continue;
+        int sent = sys_retry(sendfile(out, in, NULL, 1 << 20));
         if (sent <= 0)
-            return sent < 0 ? -errno : 0;
+            return sent;
     }
 }
 

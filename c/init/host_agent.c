@@ -41,7 +41,7 @@ struct mapping {
  * Order matters because: the child does nothing, and is dead when this returns or when the agent
  *   dies.
  */
-static int make_mapping(const struct ctx *c, const struct op_mount *op)
+static int make_mapping(int proc, const struct op_mount *op)
 {
     char pid_text[16], path[32];
     struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
@@ -57,24 +57,24 @@ static int make_mapping(const struct ctx *c, const struct op_mount *op)
         return pid;
     (void)snprintf(pid_text, sizeof pid_text, "%d", pid);
     (void)snprintf(path, sizeof path, "%d/uid_map", pid);
-    int err = proc_write(c, path, op->uid_map.s, op->uid_map.len);
+    int err = proc_write(proc, path, op->uid_map.s, op->uid_map.len);
     (void)snprintf(path, sizeof path, "%d/gid_map", pid);
     if (err == 0)
-        err = proc_write(c, path, op->gid_map.s, op->gid_map.len);
-    int fd = err < 0 ? err : proc_open_ns(c, pid_text, "user");
+        err = proc_write(proc, path, op->gid_map.s, op->gid_map.len);
+    int fd = err < 0 ? err : proc_open_ns(proc, pid_text, "user");
     (void)kill(pid, SIGKILL);
     (void)waitpid(pid, NULL, 0);
     return fd;
 }
 
 /* Most containers have one map for all their mounts, so the last one is remembered. */
-static int find_mapping(const struct ctx *c, struct mapping *last, const struct op_mount *op)
+static int find_mapping(int proc, struct mapping *last, const struct op_mount *op)
 {
     if (last->fd >= 0 && strcmp(last->op->uid_map.s, op->uid_map.s) == 0 &&
         strcmp(last->op->gid_map.s, op->gid_map.s) == 0)
         return last->fd;
     close_fd(&last->fd);
-    *last = (struct mapping){.fd = make_mapping(c, op), .op = op};
+    *last = (struct mapping){.fd = make_mapping(proc, op), .op = op};
     return last->fd;
 }
 
@@ -95,13 +95,13 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
     err = tree < 0 ? tree : 0;
     if (err == 0 && (op->how & MOUNT_HOW_IDMAP) != 0) {
         doing = "idmap: make a user namespace of its maps";
-        int user = op->uid_map.len == 0 ? fds[1] : find_mapping(c, last, op);
+        int user = op->uid_map.len == 0 ? fds[1] : find_mapping(c->procfs.host, last, op);
         struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned)user};
         err = user < 0 ? user : sys_mount_attr(tree, (op->how & MOUNT_HOW_IDMAP_RECURSIVE) != 0, attr);
         if (user >= 0)
             doing = err == -EINVAL ? "idmap: the file system of the source does not support it" : "idmap";
     }
-    return err < 0 ? step(c, err, "mount \"%s\" on \"%s\": %s", op->source.s, op->target.s, doing) : take_fd(&tree);
+    return err < 0 ? fail_if(c, err, "mount \"%s\" on \"%s\": %s", op->source.s, op->target.s, doing) : take_fd(&tree);
 }
 
 /*
@@ -111,8 +111,8 @@ static int clone_source(struct ctx *c, struct mapping *last, const struct op_mou
 static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int directory)
 {
     bool proc = sys_fs_type(directory) == PROC_SUPER_MAGIC;
-    int err = proc ? proc_write_at(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
-    return step(c, err, "set the offsets of the time namespace");
+    int err = proc ? proc_write(directory, "timens_offsets", op->offsets.s, op->offsets.len) : -EINVAL;
+    return fail_if(c, err, "set the offsets of the time namespace");
 }
 
 /*
@@ -126,11 +126,11 @@ static int write_offsets(struct ctx *c, const struct op_time_offsets *op, int di
  */
 static int open_net_socket(struct ctx *c, int net)
 {
-    cleanup_fd int home = proc_open_ns(c, "self", "net");
+    cleanup_fd int home = proc_open_ns(c->procfs.host, "self", "net");
     int err = home < 0 ? home : sys_setns(net, CLONE_NEWNET);
     cleanup_fd int fd = err < 0 ? err : sys_result(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
     err = fd < 0 ? fd : sys_setns(home, CLONE_NEWNET);
-    return err < 0 ? step(c, err, "move network devices: open a socket in the container's network namespace") :
+    return err < 0 ? fail_if(c, err, "move network devices: open a socket in the container's network namespace") :
                      take_fd(&fd);
 }
 
@@ -144,7 +144,7 @@ static int perform(struct ctx *c, struct mapping *last, const int fds[2])
         return open_net_socket(c, fds[0]);
     if (op && op->code == OP_TIME_OFFSETS)
         return write_offsets(c, &op->time_offsets, fds[0]);
-    return step(c, -EINVAL, "ask the host agent for what it does not do");
+    return fail_if(c, -EINVAL, "ask the host agent for what it does not do");
 }
 
 _Noreturn static void serve(struct ctx *c)
@@ -158,7 +158,7 @@ _Noreturn static void serve(struct ctx *c)
         int fd = perform(c, &last, fds);
         bool opened = fd > AGENT_PROC;
         answer.err = fd < 0 ? fd : 0;
-        (void)snprintf(answer.step, sizeof answer.step, "%s", fd < 0 ? c->step : "");
+        (void)snprintf(answer.step, sizeof answer.step, "%s", fd < 0 ? c->failed : "");
         size_t size = offsetof(struct answer, step) + strlen(answer.step) + 1;
         int err = sys_send_fds(AGENT_SOCKET, &answer, size, &fd, opened ? 1 : 0);
         if (opened)
@@ -181,26 +181,26 @@ int op_host_agent(struct ctx *c)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-        return step(c, -errno, "make a socket pair");
+        return fail_if(c, -errno, "make a socket pair");
     struct clone_args args = {.exit_signal = SIGCHLD};
     int pid = sys_clone3(&args);
     if (pid == 0) {
-        if (dup3(ends[1], AGENT_SOCKET, O_CLOEXEC) < 0 || dup3(c->proc, AGENT_PROC, O_CLOEXEC) < 0 ||
+        if (dup3(ends[1], AGENT_SOCKET, O_CLOEXEC) < 0 || dup3(c->procfs.host, AGENT_PROC, O_CLOEXEC) < 0 ||
             sys_close_range(AGENT_PROC + 1, ~0U, 0) < 0)
             _exit(1);
-        c->proc = AGENT_PROC;
+        c->procfs.host = AGENT_PROC;
         serve(c);
     }
     (void)close(ends[1]);
     c->agent = ends[0];
-    c->agent_pid = pid;
-    return step(c, pid, "start the host agent");
+    c->stage0.agent = pid;
+    return fail_if(c, pid, "start the host agent");
 }
 
 /* Stage 0 reaps the agent, which is its child. */
-void await_agent(const struct ctx *c)
+void await_agent(pid_t agent)
 {
-    while (c->agent_pid > 0 && waitpid(c->agent_pid, NULL, 0) < 0 && errno == EINTR)
+    while (agent > 0 && waitpid(agent, NULL, 0) < 0 && errno == EINTR)
         ;
 }
 
@@ -215,27 +215,27 @@ static int ask(struct ctx *c, const int *fds, size_t count)
     int err = sys_send_fds(c->agent, &c->at, sizeof c->at, fds, count);
     ssize_t size = err < 0 ? err : sys_receive_fds(c->agent, &answer, sizeof answer - 1, got);
     if (size <= (ssize_t)offsetof(struct answer, step))
-        return step(c, size < 0 ? (int)size : -EPIPE, "ask the host agent");
+        return fail_if(c, size < 0 ? (int)size : -EPIPE, "ask the host agent");
     ((char *)&answer)[size] = 0;
     if (answer.err < 0)
-        return step(c, answer.err, "%s", answer.step);
+        return fail_if(c, answer.err, "%s", answer.step);
     return got[0] >= 0 ? got[0] : 0;
 }
 
 int host_source(struct ctx *c, const struct op_mount *op)
 {
-    cleanup_fd int mounts = proc_open_ns(c, "self", "mnt");
-    cleanup_fd int user = mounts < 0 ? mounts : proc_open_ns(c, "self", "user");
+    cleanup_fd int mounts = proc_open_ns(c->procfs.host, "self", "mnt");
+    cleanup_fd int user = mounts < 0 ? mounts : proc_open_ns(c->procfs.host, "self", "user");
     if (user < 0)
-        return step(c, user, "mount \"%s\" on \"%s\": source: open our own namespaces", op->source.s, op->target.s);
+        return fail_if(c, user, "mount \"%s\" on \"%s\": source: open our own namespaces", op->source.s, op->target.s);
     int tree = ask(c, (int[]){mounts, user}, 2);
-    return tree == 0 ? step(c, -EPROTO, "ask the host agent") : tree;
+    return tree == 0 ? fail_if(c, -EPROTO, "ask the host agent") : tree;
 }
 
 int host_time_offsets(struct ctx *c)
 {
-    cleanup_fd int directory = proc_open_at(c->proc, "self", O_PATH | O_DIRECTORY);
-    return directory < 0 ? step(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
+    cleanup_fd int directory = proc_open_at(c->procfs.host, "self", O_PATH | O_DIRECTORY);
+    return directory < 0 ? fail_if(c, directory, "set the offsets of the time namespace") : ask(c, &directory, 1);
 }
 
 /*
@@ -252,18 +252,18 @@ int host_time_offsets(struct ctx *c)
  */
 int op_net_devices(struct ctx *c)
 {
-    cleanup_fd int net = proc_open_ns(c, "self", "net");
+    cleanup_fd int net = proc_open_ns(c->procfs.host, "self", "net");
     if (net < 0)
-        return step(c, net, "move network devices: open our own network namespace");
+        return fail_if(c, net, "move network devices: open our own network namespace");
     int fd = ask(c, &net, 1);
     if (fd <= 0)
-        return fd < 0 ? fd : step(c, -EPROTO, "ask the host agent");
-    bool visible = c->dumpable_for_runtime && !c->strangers && !c->new_user;
+        return fd < 0 ? fd : fail_if(c, -EPROTO, "ask the host agent");
+    bool visible = c->dumpable_for_runtime && !c->strangers && !c->inside.new_user;
     if (visible && sys_prctl(PR_SET_DUMPABLE, 1, 0) < 0)
-        return step(c, -errno, "become dumpable for the socket");
+        return fail_if(c, -errno, "become dumpable for the socket");
     int err = report_u32(c, RECORD_NET_SOCKET, (uint32_t)fd) < 0 ? STOP : await_runtime(c);
     (void)close(fd);
     if (err == 0 && visible && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
-        return step(c, -errno, "become undumpable again");
+        return fail_if(c, -errno, "become undumpable again");
     return err;
 }

@@ -86,12 +86,12 @@ static int prepare(struct ctx *c)
 {
     int err = sys_prctl(PR_SET_DUMPABLE, 0, 0);
     if (err < 0)
-        return step(c, err, "become undumpable");
+        return fail_if(c, err, "become undumpable");
     /* the kernel would otherwise show the number of the fd that was executed */
     (void)sys_prctl(PR_SET_NAME, (unsigned long)(uintptr_t) "ts-init", 0);
     /* a process of the container must not keep the runtime's working directory */
     if (chdir("/") < 0)
-        return step(c, -errno, "chdir to \"/\"");
+        return fail_if(c, -errno, "chdir to \"/\"");
     struct __user_cap_data_struct caps[2];
     c->dumpable_for_runtime = sys_capget(caps) < 0 ||
                               (caps[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE)) == 0;
@@ -99,7 +99,7 @@ static int prepare(struct ctx *c)
     (void)umask(022);
     for (int fd = 0; fd <= FD_STATUS; fd++)
         if (fcntl(fd, F_GETFD) < 0)
-            return step(c, -errno, "fd %d is not open", fd);
+            return fail_if(c, -errno, "fd %d is not open", fd);
     for (int fd = FD_PLAN; fd <= FD_CONSOLE; fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     for (int fd = FD_STATUS; fd <= FD_CONSOLE; fd++) {
@@ -116,8 +116,8 @@ static int read_plan(struct ctx *c, struct plan *ret)
     struct stat st;
     int err = sys_fstat(FD_PLAN, &st);
     if (err < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || st.st_size > (off_t)LIMIT_PLAN_MAX_BYTES)
-        return step(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes",
-                    LIMIT_PLAN_MAX_BYTES);
+        return fail_if(c, err < 0 ? err : -EINVAL, "read the plan: it must be a file of at most %u bytes",
+                       LIMIT_PLAN_MAX_BYTES);
     size_t size = (size_t)st.st_size;
     uint8_t *bytes = malloc(size + 1);
     ssize_t got = bytes ? pread(FD_PLAN, bytes, size, 0) : -1;
@@ -125,13 +125,13 @@ static int read_plan(struct ctx *c, struct plan *ret)
     if (!bytes || got != st.st_size) {
         err = !bytes ? -ENOMEM : got < 0 ? -errno : -EIO;
         free(bytes);
-        return step(c, err, "read the plan");
+        return fail_if(c, err, "read the plan");
     }
     const char *why = "";
     err = plan_parse(bytes, size, ret, &why);
     if (err < 0) {
         free(bytes);
-        return step(c, err, "use the plan: %s", why);
+        return fail_if(c, err, "use the plan: %s", why);
     }
     ret->bytes = bytes;
     return 0;
@@ -142,7 +142,7 @@ static int move_fd(struct ctx *c, int *fd, int least)
 {
     int moved = sys_result(fcntl(*fd, F_DUPFD_CLOEXEC, least));
     if (moved < 0)
-        return step(c, moved, "make room for the fds of the program");
+        return fail_if(c, moved, "make room for the fds of the program");
     *fd = moved;
     return 0;
 }
@@ -161,14 +161,14 @@ static int settle_fds(struct ctx *c)
     bool terminal = false;
     int err = sys_close_range((unsigned)end, ~0U, 0);
     if (err < 0)
-        return step(c, err, "close inherited fds with close_range(2), which needs Linux 5.9 or newer");
+        return fail_if(c, err, "close inherited fds with close_range(2), which needs Linux 5.9 or newer");
     for (uint32_t i = 0; i < c->plan->count; i++)
         terminal = terminal || c->plan->ops[i].code == OP_TERMINAL;
     if (terminal && fcntl(FD_CONSOLE, F_GETFD) < 0)
-        return step(c, -errno, "fd %d is not open, but the plan has a terminal", FD_CONSOLE);
+        return fail_if(c, -errno, "fd %d is not open, but the plan has a terminal", FD_CONSOLE);
     for (int fd = FD_EXTRA; fd < end; fd++)
         if (fcntl(fd, F_GETFD) < 0)
-            return step(c, -errno, "fd %d is not open, but the program is to have it", fd);
+            return fail_if(c, -errno, "fd %d is not open, but the program is to have it", fd);
     (void)close(FD_PLAN);
     if (!terminal)
         close_fd(&c->console);
@@ -179,7 +179,7 @@ static int settle_fds(struct ctx *c)
         err = move_fd(c, &c->console, end);
     for (int fd = FD_EXTRA; err == 0 && fd < end; fd++)
         if (dup3(fd, fd - FD_EXTRA + 3, 0) < 0)
-            err = step(c, -errno, "give the program fd %d", fd - FD_EXTRA + 3);
+            err = fail_if(c, -errno, "give the program fd %d", fd - FD_EXTRA + 3);
     return err == 0 ? sys_close_range((unsigned)extra + 3, (unsigned)end - 1, 0) : err;
 }
 
@@ -237,20 +237,20 @@ static int run_plan(struct ctx *c)
             return serve_child(c, &op->clone);
         if (c->container && i >= last_agent)
             close_fd(&c->agent);
-        if (c->container && i >= last_host_proc && !narrow && !c->program) {
+        if (c->container && i >= last_host_proc && !narrow && !c->inside.program) {
             proc_narrow(c);
             narrow = true;
         }
     }
-    return step(c, -EINVAL, "execute a program: the plan has none");
+    return fail_if(c, -EINVAL, "execute a program: the plan has none");
 }
 
 int main(void)
 {
     struct plan plan;
     struct ctx c = {.plan = &plan, .at = UINT32_MAX, .status = FD_STATUS, .console = FD_CONSOLE};
-    c.proc = c.own_fds = c.root = c.fifo = c.sync = c.agent = c.null = c.empty = -1;
-    c.cgroup_dir.fd = c.cgroup_procs = -1;
+    c.fifo = c.sync = c.agent = c.procfs.host = c.procfs.fds = c.stage0.cgroup_dir.fd = c.stage0.cgroup_procs = -1;
+    c.inside.root = c.inside.null = c.inside.empty = -1;
     int err = prepare(&c);
     err = err == 0 ? read_plan(&c, &plan) : err;
     err = err == 0 ? settle_fds(&c) : err;

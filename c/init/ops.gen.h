@@ -134,7 +134,7 @@ static inline int run_op(struct ctx *c, const struct op *op)
     case OP_MEMORY_POLICY: return op_memory_policy(c, &op->memory_policy);
     case OP_AFFINITY: return op_affinity(c, &op->affinity);
     case OP_EXEC: return op_exec(c, &op->exec);
-    default: return step(c, -EINVAL, "run an operation that is unknown");
+    default: return fail_if(c, -EINVAL, "run an operation that is unknown");
     }
 }
 

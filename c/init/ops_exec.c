@@ -65,18 +65,18 @@ static void find_home(struct ctx *c, uint32_t uid)
 {
     static char text[MAX_PASSWD_BYTES + 2];
     struct stat st;
-    (void)snprintf(c->home, sizeof c->home, "HOME=/");
-    cleanup_fd int found = path_open(c->root, "/etc/passwd", O_PATH);
+    (void)snprintf(c->inside.home, sizeof c->inside.home, "HOME=/");
+    cleanup_fd int found = path_open(c->inside.root, "/etc/passwd", O_PATH);
     if (found < 0 || sys_fstat(found, &st) < 0 || !S_ISREG(st.st_mode))
         return;
-    cleanup_fd int fd = proc_reopen(c, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    cleanup_fd int fd = proc_reopen(&c->procfs, found, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, MAX_PASSWD_BYTES + 1);
     for (char *rest = text, *home = NULL, *line; (line = strsep(&rest, "\n"));) {
         if (!rest && size > MAX_PASSWD_BYTES) /* the bound has cut this line */
             return;
         if (home_of_line(line, uid, &home)) {
             if (home[0] != 0 && strlen(home) < PATH_MAX)
-                (void)snprintf(c->home, sizeof c->home, "HOME=%s", home);
+                (void)snprintf(c->inside.home, sizeof c->inside.home, "HOME=%s", home);
             return;
         }
     }
@@ -101,14 +101,14 @@ static int find_in_path(struct ctx *c, const char *name, const char *path)
 {
     while (*path != 0) {
         size_t size = strcspn(path, ":");
-        int used = snprintf(c->executable, sizeof c->executable, "%.*s/%s", (int)size, path, name);
+        int used = snprintf(c->inside.executable, PATH_MAX, "%.*s/%s", (int)size, path, name);
         /* an empty or relative entry would mean the working directory, which the image fills */
-        if (path[0] == '/' && used > 0 && (size_t)used < sizeof c->executable && check_executable(c->executable) == 0)
+        if (path[0] == '/' && used > 0 && used < PATH_MAX && check_executable(c->inside.executable) == 0)
             return 0;
         path += size;
         path += *path == ':';
     }
-    return step(c, -ENOENT, "exec: \"%s\": executable file not found in $PATH", name);
+    return fail_if(c, -ENOENT, "exec: \"%s\": executable file not found in $PATH", name);
 }
 
 /*
@@ -126,7 +126,7 @@ static void keep_few(struct ctx *c, unsigned first)
                 next = (unsigned)kept[i];
         (void)sys_close_range(first, next - 1, 0); /* EINVAL for two neighbours */
     }
-    c->proc = c->own_fds = c->root = c->agent = c->null = c->empty = c->console = -1;
+    c->procfs.host = c->procfs.fds = c->inside.root = c->agent = c->inside.null = c->inside.empty = c->console = -1;
 }
 
 /*
@@ -166,22 +166,22 @@ int op_program(struct ctx *c, const struct op_program *op)
     }
     if (!*home || (*home)[5] == 0) {
         find_home(c, op->uid);
-        *home = c->home; /* at the end this is the spare slot; the next one stays NULL */
+        *home = c->inside.home; /* at the end this is the spare slot; the next one stays NULL */
     }
-    c->program = op;
+    c->inside.program = op;
     keep_few(c, 3 + c->plan->ops[c->plan->count - 1].exec.fds);
     stay_visible(c);
     if (!strchr(name, '/'))
         return find_in_path(c, name, path);
     char text[64];
     int err = check_executable(name);
-    if (err == 0 && (size_t)snprintf(c->executable, sizeof c->executable, "%s", name) >= sizeof c->executable)
+    if (err == 0 && (size_t)snprintf(c->inside.executable, PATH_MAX, "%s", name) >= PATH_MAX)
         err = -ENAMETOOLONG;
     /* tools look for the words of execve, and of Go */
     if (err == -EISDIR || err == -EACCES)
-        return step(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "",
-                    reason(-EACCES, text));
-    return err < 0 ? step(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
+        return fail_if(c, err, "exec: \"%s\": %s%s", name, err == -EISDIR ? "is a directory: " : "",
+                       reason(-EACCES, text));
+    return err < 0 ? fail_if(c, err, "exec: \"%s\": stat %s: %s", name, name, reason(err, text)) : 0;
 }
 
 /*
@@ -195,7 +195,7 @@ int op_await_start(struct ctx *c)
     int err = sys_write_all(c->fifo, "0", 1);
     close_fd(&c->status);
     c->status = take_fd(&c->fifo);
-    return step(c, err, "take the start from the exec fifo");
+    return fail_if(c, err, "take the start from the exec fifo");
 }
 
 /*
@@ -214,7 +214,7 @@ int op_exec(struct ctx *c, const struct op_exec *op)
     if (await_announced(c) < 0)
         return STOP;
     (void)report(c, RECORD_EXECUTING);
-    (void)execve(c->executable, c->program->args.v, c->program->env.v);
+    (void)execve(c->inside.executable, c->inside.program->args.v, c->inside.program->env.v);
     int err = -errno;
-    return step(c, err, "exec %s: %s", c->executable, reason(err, text));
+    return fail_if(c, err, "exec %s: %s", c->inside.executable, reason(err, text));
 }

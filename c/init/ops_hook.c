@@ -174,7 +174,7 @@ static _Noreturn void become_hook(const struct ctx *c, pid_t parent, const char 
     (void)setpgid(0, 0);
     if (c->fifo >= 0 && (sys_prctl(PR_SET_PDEATHSIG, SIGKILL, 0) < 0 || getppid() != parent))
         _exit(127);
-    int err = c->cwd_done ? 0 : sys_result(fchdir(c->root));
+    int err = c->inside.cwd_done ? 0 : sys_result(fchdir(c->inside.root));
     for (int fd = 0; fd < UNEXECUTED && err >= 0; fd++)
         err = sys_result(dup3(pipes[fd][fd == IN ? 0 : 1], fd, 0));
     if (err >= 0 && pipes[UNEXECUTED][1] != UNEXECUTED)
@@ -194,8 +194,8 @@ static int start_hook(const struct ctx *c, struct hook *h, const struct op_hook 
     char *alone[] = {(char *)(uintptr_t)op->path.s, NULL};
     bool as_program = op->env.count == 1 && op->env.v[0][0] == 0;
     char **argv = op->args.count > 0 ? op->args.v : alone;
-    char **env = as_program && c->program ? c->program->env.v : op->env.v;
-    int pipes[PIPES][2], err = as_program && !c->program ? -EINVAL : 0, made = 0;
+    char **env = as_program && c->inside.program ? c->inside.program->env.v : op->env.v;
+    int pipes[PIPES][2], err = as_program && !c->inside.program ? -EINVAL : 0, made = 0;
     while (made < PIPES && err == 0) {
         err = sys_result(pipe2(pipes[made], O_CLOEXEC));
         made += err == 0;
@@ -220,11 +220,11 @@ static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int 
     char text[64], why[96];
     if (err == 0 && h->tails[UNEXECUTED].size == sizeof err) {
         memcpy(&err, h->tails[UNEXECUTED].text, sizeof err);
-        return step(c, err, "error running %s hook #%u: exec %s: %s", op->name.s, op->index, op->path.s,
-                    reason(err, text));
+        return fail_if(c, err, "error running %s hook #%u: exec %s: %s", op->name.s, op->index, op->path.s,
+                       reason(err, text));
     }
     if (err < 0)
-        return step(c, err, "error running %s hook #%u: %s", op->name.s, op->index, reason(err, text));
+        return fail_if(c, err, "error running %s hook #%u: %s", op->name.s, op->index, reason(err, text));
     if (!h->timed_out && WIFEXITED(h->status) && WEXITSTATUS(h->status) == 0)
         return 0;
     if (h->timed_out)
@@ -233,8 +233,8 @@ static int explain(struct ctx *c, struct hook *h, const struct op_hook *op, int 
         (void)snprintf(why, sizeof why, "signal: %s", words(strsignal(WTERMSIG(h->status)), text));
     else
         (void)snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(h->status));
-    return step(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s",
-                op->name.s, op->index, why, tail_text(&h->tails[OUT]), tail_text(&h->tails[ERR]));
+    return fail_if(c, h->timed_out ? -ETIMEDOUT : -ECANCELED, "error running %s hook #%u: %s, stdout: %s, stderr: %s",
+                   op->name.s, op->index, why, tail_text(&h->tails[OUT]), tail_text(&h->tails[ERR]));
 }
 
 int op_hook(struct ctx *c, const struct op_hook *op)

@@ -32,7 +32,7 @@ static int refused(struct ctx *c, int fs, int err, const char *what, const char 
 {
     char text[256];
     kernel_message(fs, text);
-    return step(c, err, "mount %s%s%.90s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
+    return fail_if(c, err, "mount %s%s%.90s%s", what, doing[0] == 0 ? "" : ": option ", doing, text);
 }
 
 /* Applies the options of a file system, each "key=value" or "flag". */
@@ -61,7 +61,7 @@ static int make_file_system(struct ctx *c, const char *type, const char *source,
     char text[16];
     cleanup_fd int fs = sys_fsopen(type);
     if (fs < 0)
-        return step(c, fs, "mount %s: file system \"%s\"", what, type);
+        return fail_if(c, fs, "mount %s: file system \"%s\"", what, type);
     int err = source[0] != 0 ? sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", source) : 0;
     if (err < 0)
         return refused(c, fs, err, what, "source");
@@ -108,7 +108,7 @@ static int open_source(struct ctx *c, const struct op_mount *op, const char *wha
         return take_fd(&tree);
     int err = tree < 0 ? tree : sys_fstat(tree, &st);
     if (err < 0)
-        return step(c, err, "mount %s: source", what);
+        return fail_if(c, err, "mount %s: source", what);
     *ret_directory = S_ISDIR(st.st_mode);
     return take_fd(&tree);
 }
@@ -117,21 +117,22 @@ static int open_target(struct ctx *c, const struct op_mount *op, const char *wha
 {
     struct stat st, root = {0};
     bool plain = (op->how & MOUNT_HOW_PLAIN_DIRECTORY) != 0;
-    cleanup_fd int target = plain ? path_make_plain_directory(c->root, op->target.s, ret_made) :
-                                    path_make(c->root, op->target.s, directory ? LAST_DIRECTORY : LAST_FILE, ret_made);
+    cleanup_fd int target = plain ? path_make_plain_directory(c->inside.root, op->target.s, ret_made) :
+                                    path_make(c->inside.root, op->target.s, directory ? LAST_DIRECTORY : LAST_FILE,
+                                              ret_made);
     if (plain && (target == -ENOTDIR || target == -ELOOP))
-        return step(c, target, "mount %s: it must be mounted on ordinary directory", what);
+        return fail_if(c, target, "mount %s: it must be mounted on ordinary directory", what);
     int err = target < 0 ? target : sys_fstat(target, &st);
     if (err == 0)
-        err = sys_fstat(c->root, &root);
+        err = sys_fstat(c->inside.root, &root);
     if (err < 0)
-        return step(c, err, "mount %s: target", what);
+        return fail_if(c, err, "mount %s: target", what);
     if (st.st_dev == root.st_dev && st.st_ino == root.st_ino)
-        return step(c, -EBUSY, "mount %s: target is on the top of rootfs", what);
+        return fail_if(c, -EBUSY, "mount %s: target is on the top of rootfs", what);
     if (S_ISDIR(st.st_mode) != directory) /* move_mount says EINVAL, but tools look for mount(2)'s word */
-        return step(c, -ENOTDIR, "mount %s", what);
-    if (path_reaches_procfs_by_symlink(c->root, op->target.s, target))
-        return step(c, -EPERM, "mount %s: a symlink leads inside /proc", what);
+        return fail_if(c, -ENOTDIR, "mount %s", what);
+    if (path_reaches_procfs_by_symlink(c->inside.root, op->target.s, target))
+        return fail_if(c, -EPERM, "mount %s: a symlink leads inside /proc", what);
     return take_fd(&target);
 }
 
@@ -152,16 +153,16 @@ static int finish(struct ctx *c, const struct op_mount *op, int tree, int target
         err = sys_mount_setattr(tree, true, op->rec_set, op->rec_clear, 0);
     if (err < 0) {
         c->failure = FAILURE_ATTRIBUTES;
-        return step(c, err, "mount %s: attributes", what);
+        return fail_if(c, err, "mount %s: attributes", what);
     }
     err = sys_attach(tree, target);
     if (err < 0)
-        return step(c, err, "mount %s", what);
+        return fail_if(c, err, "mount %s", what);
     for (uint32_t i = 0; i < op->propagation.count; i++) {
         uint32_t flags = plan_u32_at(&op->propagation, i);
         err = sys_mount_setattr(tree, (flags & MS_REC) != 0, 0, 0, flags & ~(uint32_t)MS_REC);
         if (err < 0)
-            return step(c, err, "mount %s: propagation 0x%x", what, flags);
+            return fail_if(c, err, "mount %s: propagation 0x%x", what, flags);
     }
     return 0;
 }
@@ -178,7 +179,7 @@ static int mount_new(struct ctx *c, const struct op_mount *op, int target, bool 
     if ((op->how & MOUNT_HOW_COPY_UP) != 0 && !made) {
         int err = copy_tree(target, tree);
         if (err < 0)
-            return step(c, err, "mount %s: copying the covered directory", what);
+            return fail_if(c, err, "mount %s: copying the covered directory", what);
     }
     return finish(c, op, tree, target, what);
 }
@@ -200,7 +201,7 @@ int op_mount(struct ctx *c, const struct op_mount *op)
     int err = bind ? finish(c, op, tree, target, what) : mount_new(c, op, target, made, what);
     if ((op->how & MOUNT_HOW_OPTIONAL) != 0 && (err == -EPERM || err == -EINVAL || err == -ENODEV)) {
         char text[64];
-        report_warning(c, "%s: %s; left out", c->step, reason(err, text));
+        report_warning(c, "%s: %s; left out", c->failed, reason(err, text));
         return 0;
     }
     return err;

@@ -22,21 +22,21 @@ int op_device(struct ctx *c, const struct op_device *op)
     char name[NAME_MAX + 1];
     struct stat st;
     dev_t number = S_ISFIFO(op->mode) ? 0 : makedev(op->major, op->minor);
-    cleanup_fd int parent = path_parent(c->root, op->path.s, name);
+    cleanup_fd int parent = path_parent(c->inside.root, op->path.s, name);
     if (parent < 0)
-        return step(c, parent, "make device \"%s\"", op->path.s);
+        return fail_if(c, parent, "make device \"%s\"", op->path.s);
     mode_t mask = umask(0);
     int made = sys_result(mknodat(parent, name, op->mode, number));
     (void)umask(mask);
     if (made < 0 && made != -EEXIST)
-        return step(c, made, "make device \"%s\"", op->path.s);
+        return fail_if(c, made, "make device \"%s\"", op->path.s);
     cleanup_fd int fd = sys_openat(parent, name, O_PATH | O_NOFOLLOW, 0);
     int err = fd < 0 ? fd : sys_fstat(fd, &st);
     if (err == 0 && ((st.st_mode & S_IFMT) != (op->mode & S_IFMT) || st.st_rdev != number))
-        return step(c, -EEXIST, "make device \"%s\": something else is there", op->path.s);
+        return fail_if(c, -EEXIST, "make device \"%s\": something else is there", op->path.s);
     if (err == 0 && made == 0 && (st.st_uid != op->uid || st.st_gid != op->gid))
         err = sys_result(fchownat(fd, "", op->uid, op->gid, AT_EMPTY_PATH));
-    return step(c, err, "make device \"%s\"", op->path.s);
+    return fail_if(c, err, "make device \"%s\"", op->path.s);
 }
 
 /*
@@ -46,15 +46,15 @@ int op_device(struct ctx *c, const struct op_device *op)
 int op_symlink(struct ctx *c, const struct op_symlink *op)
 {
     char name[NAME_MAX + 1];
-    cleanup_fd int parent = path_parent(c->root, op->path.s, name);
+    cleanup_fd int parent = path_parent(c->inside.root, op->path.s, name);
     if (parent < 0)
-        return step(c, parent, "make symlink \"%s\"", op->path.s);
+        return fail_if(c, parent, "make symlink \"%s\"", op->path.s);
     int err = op->replace != 0 ? sys_result(unlinkat(parent, name, 0)) : 0;
     if (err == 0 || err == -ENOENT)
         err = sys_result(symlinkat(op->target.s, parent, name));
     if (err == -EEXIST && op->replace == 0)
         err = 0;
-    return step(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s);
+    return fail_if(c, err, "make symlink \"%s\" to \"%s\"", op->path.s, op->target.s);
 }
 
 /* An open device node of the host would give the container an inode of the host's file system. */
@@ -67,14 +67,14 @@ int op_reopen_null(struct ctx *c)
         if (err == 0 && !is_null_device(&st))
             continue;
         if (err == 0 && own < 0) {
-            int null = path_null_device(c);
-            own = null < 0 ? null : proc_reopen(c, null, O_RDWR);
+            int null = path_null_device(&c->inside);
+            own = null < 0 ? null : proc_reopen(&c->procfs, null, O_RDWR);
             err = own < 0 ? own : 0;
         }
         if (err == 0)
             err = sys_result(dup3(own, fd, 0));
         if (err < 0)
-            return step(c, err, "open the container's /dev/null for fd %d", fd);
+            return fail_if(c, err, "open the container's /dev/null for fd %d", fd);
     }
     return 0;
 }
@@ -83,13 +83,13 @@ int op_reopen_null(struct ctx *c)
 static int open_multiplexer(struct ctx *c)
 {
     struct stat st;
-    cleanup_fd int fd = sys_openat2(c->root, "dev/pts/ptmx", O_PATH, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+    cleanup_fd int fd = sys_openat2(c->inside.root, "dev/pts/ptmx", O_PATH, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
     int err = fd < 0 ? fd : sys_fstat(fd, &st);
     if (err < 0)
         return err;
     if (sys_fs_type(fd) != DEVPTS_SUPER_MAGIC || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(5, 2))
         return -ENODEV;
-    return proc_reopen(c, fd, O_RDWR | O_NOCTTY);
+    return proc_reopen(&c->procfs, fd, O_RDWR | O_NOCTTY);
 }
 
 /* Mounts the slave on /dev/console, both by fd, so that neither can be swapped (CVE-2025-52565). */
@@ -97,7 +97,7 @@ static int bind_console(struct ctx *c, int slave)
 {
     struct stat st;
     char name[NAME_MAX + 1];
-    cleanup_fd int parent = path_parent(c->root, "/dev/console", name);
+    cleanup_fd int parent = path_parent(c->inside.root, "/dev/console", name);
     if (parent < 0)
         return take_fd(&parent);
     cleanup_fd int target = sys_openat(parent, name, O_PATH | O_NOFOLLOW, 0);
@@ -126,7 +126,7 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     struct stat st;
     cleanup_fd int master = open_multiplexer(c);
     if (master < 0)
-        return step(c, master, "open \"/dev/pts/ptmx\"");
+        return fail_if(c, master, "open \"/dev/pts/ptmx\"");
     int err = sys_ioctl(master, TIOCSPTLCK, &unlock);
     if (err == 0)
         err = sys_ioctl(master, TIOCGPTN, &number);
@@ -136,14 +136,14 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
     if (err == 0 && (!S_ISCHR(st.st_mode) || major(st.st_rdev) < 136 || major(st.st_rdev) > 143))
         err = -ENODEV;
     if (err < 0)
-        return step(c, err, "allocate a terminal");
+        return fail_if(c, err, "allocate a terminal");
     if (st.st_uid != op->uid && fchown(slave, op->uid, (gid_t)-1) < 0)
-        return step(c, -errno, "give the terminal to uid %u", op->uid);
+        return fail_if(c, -errno, "give the terminal to uid %u", op->uid);
     if (op->width != 0 && op->height != 0) {
         struct winsize window = {.ws_col = (unsigned short)op->width, .ws_row = (unsigned short)op->height};
         err = sys_ioctl(slave, TIOCSWINSZ, &window);
         if (err < 0)
-            return step(c, err, "size the terminal");
+            return fail_if(c, err, "size the terminal");
     }
     if (op->bare_newlines != 0) {
         struct termios settings;
@@ -151,22 +151,22 @@ int op_terminal(struct ctx *c, const struct op_terminal *op)
         settings.c_oflag &= ~(tcflag_t)ONLCR;
         err = err < 0 ? err : sys_result(tcsetattr(slave, TCSANOW, &settings));
         if (err < 0)
-            return step(c, err, "set up the terminal");
+            return fail_if(c, err, "set up the terminal");
     }
     err = op->console != 0 ? bind_console(c, slave) : 0;
     if (err < 0)
-        return step(c, err, "mount the terminal on \"/dev/console\"");
+        return fail_if(c, err, "mount the terminal on \"/dev/console\"");
     size_t size = (size_t)snprintf(name, sizeof name, "/dev/pts/%u", number);
     err = sys_send_fds(c->console, name, size, &master, 1);
     if (err < 0)
-        return step(c, err, "send the terminal's master");
+        return fail_if(c, err, "send the terminal's master");
     close_fd(&c->console);
     for (int fd = 0; fd <= 2; fd++)
         if (dup3(slave, fd, 0) < 0)
-            return step(c, -errno, "make the terminal fd %d", fd);
+            return fail_if(c, -errno, "make the terminal fd %d", fd);
     err = sys_ioctl(0, TIOCSCTTY, NULL);
     if (err < 0)
-        return step(c, err, "make the terminal the controlling one");
+        return fail_if(c, err, "make the terminal the controlling one");
     return report(c, RECORD_CONSOLE) < 0 ? STOP : 0;
 }
 
@@ -183,15 +183,15 @@ int op_stdio_owner(struct ctx *c, const struct op_stdio_owner *op)
         if (err == 0 && st.st_uid != op->uid && S_ISFIFO(st.st_mode))
             err = sys_result(fchown(fd, op->uid, (gid_t)-1));
         if (err < 0 && err != -EPERM && err != -EROFS && err != -EINVAL)
-            return step(c, err, "give fd %d to uid %u", fd, op->uid);
+            return fail_if(c, err, "give fd %d to uid %u", fd, op->uid);
     }
     return 0;
 }
 
 int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
 {
-    cleanup_fd int fd = path_make(c->root, op->path.s, LAST_DIRECTORY, NULL);
-    return step(c, fd, "make the working directory \"%s\"", op->path.s);
+    cleanup_fd int fd = path_make(c->inside.root, op->path.s, LAST_DIRECTORY, NULL);
+    return fail_if(c, fd, "make the working directory \"%s\"", op->path.s);
 }
 
 /*
@@ -205,9 +205,9 @@ int op_make_cwd(struct ctx *c, const struct op_make_cwd *op)
 int op_chdir(struct ctx *c, const struct op_chdir *op)
 {
     char where[PATH_MAX];
-    if (c->cwd_done)
+    if (c->inside.cwd_done)
         return 0;
-    cleanup_fd int fd = path_open(c->root, op->path.s, O_PATH | O_DIRECTORY);
+    cleanup_fd int fd = path_open(c->inside.root, op->path.s, O_PATH | O_DIRECTORY);
     int err = fd < 0 ? fd : sys_result(fchdir(fd));
     if (err == -EACCES && op->tolerant != 0)
         return 0;
@@ -216,7 +216,7 @@ int op_chdir(struct ctx *c, const struct op_chdir *op)
         err = size < 0 ? size : where[0] != '/' ? -EXDEV : 0;
     }
     if (err < 0)
-        return step(c, err, "chdir to cwd (\"%s\") set in config.json failed", op->path.s);
-    c->cwd_done = true;
+        return fail_if(c, err, "chdir to cwd (\"%s\") set in config.json failed", op->path.s);
+    c->inside.cwd_done = true;
     return 0;
 }

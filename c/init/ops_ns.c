@@ -21,7 +21,7 @@ int op_oom_score_adj(struct ctx *c, const struct op_oom_score_adj *op)
     char text[16];
     int size = snprintf(text, sizeof text, "%d", op->value);
     int err = proc_write_own(c, "self/oom_score_adj", text, (size_t)size);
-    return step(c, err, "set oom_score_adj to %d", op->value);
+    return fail_if(c, err, "set oom_score_adj to %d", op->value);
 }
 
 /* Stage 0 does this, because a process in a new user namespace may only lower its hard limits. */
@@ -33,7 +33,7 @@ int op_raise_rlimit(struct ctx *c, const struct op_raise_rlimit *op)
         limit.rlim_max = op->hard;
         err = sys_result(prlimit(0, (int)op->resource, &limit, NULL));
     }
-    return step(c, err, "raise the hard limit of resource %u", op->resource);
+    return fail_if(c, err, "raise the hard limit of resource %u", op->resource);
 }
 
 /*
@@ -45,9 +45,9 @@ int op_cgroup_dir(struct ctx *c, const struct op_cgroup_dir *op)
 {
     int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0)
-        return step(c, fd, "open cgroup \"%s\"", op->path.s);
-    c->cgroup_dir = (struct held){.fd = fd, .op = c->at};
-    c->cgroup_procs = sys_openat(fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
+        return fail_if(c, fd, "open cgroup \"%s\"", op->path.s);
+    c->stage0.cgroup_dir = (struct held){.fd = fd, .op = c->at};
+    c->stage0.cgroup_procs = sys_openat(fd, "cgroup.procs", O_WRONLY | O_NOFOLLOW, 0);
     return 0;
 }
 
@@ -55,8 +55,8 @@ int op_cgroup_tasks(struct ctx *c, const struct op_cgroup_tasks *op)
 {
     int fd = sys_openat(AT_FDCWD, op->path.s, O_WRONLY | O_NOFOLLOW, 0);
     if (fd < 0)
-        return step(c, fd, "open cgroup \"%s\"", op->path.s);
-    c->cgroups[c->cgroup_count++] = (struct held){.fd = fd, .op = c->at};
+        return fail_if(c, fd, "open cgroup \"%s\"", op->path.s);
+    c->stage0.cgroups[c->stage0.cgroup_count++] = (struct held){.fd = fd, .op = c->at};
     return 0;
 }
 
@@ -82,7 +82,7 @@ int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
     if (err == 0)
         err = sys_result(fcntl(fd, F_SETFL, 0));
     if (err < 0)
-        return step(c, err, "open fifo \"%s\"", op->path.s);
+        return fail_if(c, err, "open fifo \"%s\"", op->path.s);
     c->fifo = take_fd(&fd);
     return 0;
 }
@@ -90,11 +90,11 @@ int op_open_fifo(struct ctx *c, const struct op_open_fifo *op)
 int op_open_ns(struct ctx *c, const struct op_open_ns *op)
 {
     if (op->type == 0 || (op->type & ~NAMESPACE_FLAGS) != 0 || (op->type & (op->type - 1)) != 0)
-        return step(c, -EINVAL, "open namespace \"%s\": its type must be one namespace flag", op->path.s);
+        return fail_if(c, -EINVAL, "open namespace \"%s\": its type must be one namespace flag", op->path.s);
     int fd = sys_openat(AT_FDCWD, op->path.s, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (fd < 0)
-        return step(c, fd, "open namespace \"%s\"", op->path.s);
-    c->namespaces[c->namespace_count++] = (struct held){.fd = fd, .op = c->at, .type = op->type};
+        return fail_if(c, fd, "open namespace \"%s\"", op->path.s);
+    c->stage0.namespaces[c->stage0.namespace_count++] = (struct held){.fd = fd, .op = c->at, .type = op->type};
     return 0;
 }
 
@@ -106,7 +106,7 @@ int op_open_ns(struct ctx *c, const struct op_open_ns *op)
 static int leave_groups(struct ctx *c)
 {
     int err = sys_setgroups(0, NULL);
-    return err < 0 && err != -EPERM ? step(c, err, "drop the supplementary groups") : 0;
+    return err < 0 && err != -EPERM ? fail_if(c, err, "drop the supplementary groups") : 0;
 }
 
 /* Becomes root of the user namespace just entered, so that what is made next belongs to it. */
@@ -114,15 +114,15 @@ int become_root(struct ctx *c)
 {
     int err = sys_setresgid(0);
     if (err < 0)
-        return step(c, err, "cannot setgid to unmapped gid 0 in user namespace");
+        return fail_if(c, err, "cannot setgid to unmapped gid 0 in user namespace");
     err = leave_groups(c);
     if (err < 0)
         return err;
     err = sys_setresuid(0);
     if (err < 0)
-        return step(c, err, "cannot setuid to unmapped uid 0 in user namespace");
+        return fail_if(c, err, "cannot setuid to unmapped uid 0 in user namespace");
     /* a change of ids sets it to fs.suid_dumpable (proc_sys_fs(5)) */
-    return step(c, sys_prctl(PR_SET_DUMPABLE, 0, 0), "stay undumpable");
+    return fail_if(c, sys_prctl(PR_SET_DUMPABLE, 0, 0), "stay undumpable");
 }
 
 /*
@@ -133,8 +133,8 @@ int become_root(struct ctx *c)
 static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
 {
     for (int mounts = 0; mounts < 2; mounts++) {
-        for (uint32_t i = 0; i < c->namespace_count; i++) {
-            struct held *ns = &c->namespaces[i];
+        for (uint32_t i = 0; i < c->stage0.namespace_count; i++) {
+            struct held *ns = &c->stage0.namespaces[i];
             if (ns->fd < 0 || (ns->type & wanted) == 0 || (ns->type == CLONE_NEWNS) != (mounts == 1))
                 continue;
             int err = sys_setns(ns->fd, ns->type);
@@ -142,7 +142,7 @@ static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
                 continue;
             if (err < 0) {
                 c->at = ns->op;
-                return step(c, err, "join namespace \"%s\"", c->plan->ops[ns->op].open_ns.path.s);
+                return fail_if(c, err, "join namespace \"%s\"", c->plan->ops[ns->op].open_ns.path.s);
             }
             close_fd(&ns->fd);
         }
@@ -161,8 +161,8 @@ static int join_pass(struct ctx *c, uint64_t wanted, bool tolerant)
 int op_join(struct ctx *c)
 {
     bool user = false;
-    for (uint32_t i = 0; i < c->namespace_count; i++)
-        user = user || c->namespaces[i].type == CLONE_NEWUSER;
+    for (uint32_t i = 0; i < c->stage0.namespace_count; i++)
+        user = user || c->stage0.namespaces[i].type == CLONE_NEWUSER;
     uint64_t others = NAMESPACE_FLAGS & ~(uint64_t)CLONE_NEWUSER;
     int err = join_pass(c, others, user);
     if (err == 0 && user)
@@ -183,10 +183,8 @@ static int start_time(const struct ctx *c, uint32_t pid, uint64_t *ret)
 {
     char path[32], text[1024];
     (void)snprintf(path, sizeof path, "%u/stat", pid);
-    cleanup_fd int fd = proc_open_at(c->proc, path, O_RDONLY);
-    if (fd < 0)
-        return take_fd(&fd);
-    ssize_t size = sys_read_full(fd, text, sizeof text - 1);
+    cleanup_fd int fd = proc_open_at(c->procfs.host, path, O_RDONLY);
+    ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text - 1);
     if (size < 0)
         return (int)size;
     text[size] = 0;
@@ -211,7 +209,7 @@ int op_join_process(struct ctx *c, const struct op_join_process *op)
     uint64_t started = 0;
     bool user = (op->flags & CLONE_NEWUSER) != 0;
     if ((op->flags & ~NAMESPACE_FLAGS) != 0)
-        return step(c, -EINVAL, "join process %u: unknown namespace flags", op->pid);
+        return fail_if(c, -EINVAL, "join process %u: unknown namespace flags", op->pid);
     int err = user ? leave_groups(c) : 0;
     if (err < 0)
         return err;
@@ -222,24 +220,24 @@ int op_join_process(struct ctx *c, const struct op_join_process *op)
     if (err == 0 && op->flags != 0)
         err = sys_setns(pidfd, op->flags);
     if (err < 0)
-        return step(c, err, "join the namespaces of process %u", op->pid);
+        return fail_if(c, err, "join the namespaces of process %u", op->pid);
     c->strangers = c->strangers || user;
     return user ? become_root(c) : 0;
 }
 
-static int await_byte(const struct ctx *c, char byte)
+static int await_byte(int sync, char byte)
 {
     char got = 0;
-    return sys_read_full(c->sync, &got, 1) == 1 && got == byte ? 0 : -EPIPE;
+    return sys_read_full(sync, &got, 1) == 1 && got == byte ? 0 : -EPIPE;
 }
 
 /* The first record of the container side must not overtake the one that announces its pid. */
 int await_announced(struct ctx *c)
 {
-    if (!c->container || c->announced)
+    if (!c->container || c->inside.announced)
         return 0;
-    int err = await_byte(c, CHILD_REPORTED);
-    c->announced = err == 0;
+    int err = await_byte(c->sync, CHILD_REPORTED);
+    c->inside.announced = err == 0;
     return err;
 }
 
@@ -251,14 +249,14 @@ int await_announced(struct ctx *c)
  */
 static int enter_cgroups(struct ctx *c)
 {
-    for (uint32_t i = 0; i < c->cgroup_count; i++) {
-        struct held *cgroup = &c->cgroups[i];
+    for (uint32_t i = 0; i < c->stage0.cgroup_count; i++) {
+        struct held *cgroup = &c->stage0.cgroups[i];
         int err = -EINVAL;
         for (int tries = 0; tries < 5 && (err == -EINVAL || err == -EAGAIN); tries++)
             err = sys_write_all(cgroup->fd, "0", 1);
         if (err < 0) {
             c->at = cgroup->op;
-            return step(c, err, "join cgroup \"%s\"", c->plan->ops[cgroup->op].cgroup_tasks.path.s);
+            return fail_if(c, err, "join cgroup \"%s\"", c->plan->ops[cgroup->op].cgroup_tasks.path.s);
         }
         close_fd(&cgroup->fd);
     }
@@ -290,22 +288,22 @@ static bool has_maps(const struct op_clone *op)
 int op_clone(struct ctx *c, const struct op_clone *op)
 {
     if ((op->flags & ~NAMESPACE_FLAGS) != 0)
-        return step(c, -EINVAL, "clone: unknown namespace flags");
+        return fail_if(c, -EINVAL, "clone: unknown namespace flags");
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-        return step(c, -errno, "make a socket pair");
+        return fail_if(c, -errno, "make a socket pair");
     struct clone_args args = {.flags = CLONE_PARENT | op->flags};
     struct clone_args into = args;
     int pid = -EOPNOTSUPP;
     bool visible = op->runtime_maps != 0 && geteuid() != 0;
     if (visible)
         (void)sys_prctl(PR_SET_DUMPABLE, 1, 0);
-    if (c->cgroup_dir.fd >= 0) {
+    if (c->stage0.cgroup_dir.fd >= 0) {
         into.flags |= CLONE_INTO_CGROUP;
-        into.cgroup = (uint64_t)(unsigned)c->cgroup_dir.fd;
+        into.cgroup = (uint64_t)(unsigned)c->stage0.cgroup_dir.fd;
         pid = sys_clone3(&into);
         /* fallback: threaded or busy cgroups refuse it, and so do some outer containers */
-        c->plain_clone = pid < 0;
+        c->stage0.plain_clone = pid < 0;
     }
     if (pid < 0)
         pid = sys_clone3(&args);
@@ -313,32 +311,33 @@ int op_clone(struct ctx *c, const struct op_clone *op)
     if (pid < 0) {
         (void)close(ends[0]);
         (void)close(ends[1]);
-        return step(c, pid, "clone the container process with namespace flags 0x%llx", (unsigned long long)op->flags);
+        return fail_if(c, pid, "clone the container process with namespace flags 0x%llx",
+                       (unsigned long long)op->flags);
     }
     if (pid > 0) {
         (void)close(ends[1]);
         /* the child's end is the only one left, and decides how long the agent lives */
         close_fd(&c->agent);
         c->sync = ends[0];
-        c->child = pid;
-        return step(c, hidden, "stay undumpable");
+        c->stage0.child = pid;
+        return fail_if(c, hidden, "stay undumpable");
     }
     (void)close(ends[0]);
     c->sync = ends[1];
     c->container = true;
-    c->new_user = (op->flags & CLONE_NEWUSER) != 0;
-    close_fd(&c->cgroup_dir.fd);
-    close_fd(&c->cgroup_procs);
+    c->inside.new_user = (op->flags & CLONE_NEWUSER) != 0;
+    close_fd(&c->stage0.cgroup_dir.fd);
+    close_fd(&c->stage0.cgroup_procs);
     int err = enter_cgroups(c);
     if (err != 0)
         return err;
-    if (has_maps(op) && (await_announced(c) < 0 || await_byte(c, MAPS_DONE) < 0))
+    if (has_maps(op) && (await_announced(c) < 0 || await_byte(c->sync, MAPS_DONE) < 0))
         return STOP;
     hidden = visible ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
     if (hidden < 0)
-        return step(c, hidden, "become undumpable");
-    c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    return step(c, c->root, "open the root directory");
+        return fail_if(c, hidden, "become undumpable");
+    c->inside.root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    return fail_if(c, c->inside.root, "open the root directory");
 }
 
 static int write_map(struct ctx *c, const char *name, const struct plan_str *map)
@@ -346,9 +345,9 @@ static int write_map(struct ctx *c, const char *name, const struct plan_str *map
     char path[48];
     if (map->len == 0)
         return 0;
-    (void)snprintf(path, sizeof path, "%d/%s", c->child, name);
-    int err = proc_write(c, path, map->s, map->len);
-    return step(c, err, "write the container's %s", name);
+    (void)snprintf(path, sizeof path, "%d/%s", c->stage0.child, name);
+    int err = proc_write(c->procfs.host, path, map->s, map->len);
+    return fail_if(c, err, "write the container's %s", name);
 }
 
 /*
@@ -357,21 +356,21 @@ static int write_map(struct ctx *c, const char *name, const struct plan_str *map
  */
 static int move_child(struct ctx *c)
 {
-    if (!c->plain_clone)
+    if (!c->stage0.plain_clone)
         return 0;
     char text[16];
-    size_t size = (size_t)snprintf(text, sizeof text, "%d", c->child);
-    int err = c->cgroup_procs < 0 ? c->cgroup_procs : sys_write_all(c->cgroup_procs, text, size);
+    size_t size = (size_t)snprintf(text, sizeof text, "%d", c->stage0.child);
+    int err = c->stage0.cgroup_procs < 0 ? c->stage0.cgroup_procs : sys_write_all(c->stage0.cgroup_procs, text, size);
     if (err == 0 || err == -ESRCH)
         return 0;
-    c->at = c->cgroup_dir.op;
-    return step(c, err, "join cgroup \"%s\"", c->plan->ops[c->cgroup_dir.op].cgroup_dir.path.s);
+    c->at = c->stage0.cgroup_dir.op;
+    return fail_if(c, err, "join cgroup \"%s\"", c->plan->ops[c->stage0.cgroup_dir.op].cgroup_dir.path.s);
 }
 
 /* Sends one byte to the child. A child that is gone has reported the reason itself. */
-static int tell(const struct ctx *c, char byte)
+static int tell(int sync, char byte)
 {
-    ssize_t sent = send(c->sync, &byte, 1, MSG_NOSIGNAL);
+    ssize_t sent = send(sync, &byte, 1, MSG_NOSIGNAL);
     return sent == 1 ? 0 : STOP;
 }
 
@@ -382,7 +381,7 @@ static int tell(const struct ctx *c, char byte)
  */
 int serve_child(struct ctx *c, const struct op_clone *op)
 {
-    int err = report_u32(c, RECORD_CHILD, (uint32_t)c->child) < 0 ? STOP : tell(c, CHILD_REPORTED);
+    int err = report_u32(c, RECORD_CHILD, (uint32_t)c->stage0.child) < 0 ? STOP : tell(c->sync, CHILD_REPORTED);
     if (err == 0 && op->runtime_maps != 0)
         err = report_u32(c, RECORD_REACHED, SYNC_ID_MAPS) < 0 ? STOP : await_runtime(c);
     if (err == 0 && op->runtime_maps == 0)
@@ -390,10 +389,10 @@ int serve_child(struct ctx *c, const struct op_clone *op)
     if (err == 0 && op->runtime_maps == 0)
         err = write_map(c, "gid_map", &op->gid_map);
     if (err == 0 && has_maps(op))
-        err = tell(c, MAPS_DONE);
+        err = tell(c->sync, MAPS_DONE);
     err = err == 0 ? move_child(c) : err;
-    if (err == 0 && tell(c, CGROUPS_DONE) == 0)
-        await_agent(c);
+    if (err == 0 && tell(c->sync, CGROUPS_DONE) == 0)
+        await_agent(c->stage0.agent);
     return err;
 }
 
@@ -403,7 +402,7 @@ int serve_child(struct ctx *c, const struct op_clone *op)
  */
 int op_wait_cgroup(struct ctx *c)
 {
-    if (await_announced(c) < 0 || await_byte(c, CGROUPS_DONE) < 0)
+    if (await_announced(c) < 0 || await_byte(c->sync, CGROUPS_DONE) < 0)
         return STOP;
     close_fd(&c->sync);
     return 0;
@@ -412,7 +411,7 @@ int op_wait_cgroup(struct ctx *c)
 int op_unshare(struct ctx *c, const struct op_unshare *op)
 {
     int err = (op->flags & ~NAMESPACE_FLAGS) != 0 ? -EINVAL : sys_unshare(op->flags);
-    return step(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags);
+    return fail_if(c, err, "unshare namespaces 0x%llx", (unsigned long long)op->flags);
 }
 
 /*
@@ -428,16 +427,17 @@ int op_time_offsets(struct ctx *c, const struct op_time_offsets *op)
 {
     int err = sys_unshare(CLONE_NEWTIME);
     if (err < 0)
-        return step(c, err, "make a time namespace");
+        return fail_if(c, err, "make a time namespace");
     if (op->offsets.len > 0)
-        err = (c->agent >= 0 ? proc_write : proc_write_own)(c, "self/timens_offsets", op->offsets.s, op->offsets.len);
+        err = c->agent >= 0 ? proc_write(c->procfs.host, "self/timens_offsets", op->offsets.s, op->offsets.len) :
+                              proc_write_own(c, "self/timens_offsets", op->offsets.s, op->offsets.len);
     if (err == -EACCES && c->agent >= 0)
         err = host_time_offsets(c);
     else if (err < 0)
-        (void)step(c, err, "set the offsets of the time namespace");
+        (void)fail_if(c, err, "set the offsets of the time namespace");
     if (err < 0)
         return err;
-    cleanup_fd int fd = proc_open_ns(c, "self", "time_for_children");
+    cleanup_fd int fd = proc_open_ns(c->procfs.host, "self", "time_for_children");
     err = fd < 0 ? fd : sys_setns(fd, CLONE_NEWTIME);
-    return step(c, err, "enter the time namespace");
+    return fail_if(c, err, "enter the time namespace");
 }

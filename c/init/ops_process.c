@@ -25,7 +25,7 @@
 int op_session(struct ctx *c, const struct op_session *op)
 {
     if (setsid() < 0)
-        return step(c, -errno, "start a session");
+        return fail_if(c, -errno, "start a session");
     return op->become_root != 0 ? become_root(c) : 0;
 }
 
@@ -36,25 +36,25 @@ int op_session(struct ctx *c, const struct op_session *op)
 int op_keyring(struct ctx *c, const struct op_keyring *op)
 {
     char text[512] = "", *rest = text; /* longer than any name needs; the kernel copies no longer description */
-    int err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", op->label.s, op->label.len) : 0;
+    int err = op->label.len > 0 ? proc_write(c->procfs.host, "self/attr/keycreate", op->label.s, op->label.len) : 0;
     if (err < 0)
-        return step(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
+        return fail_if(c, err, "apply selinux label \"%s\" to session keyring \"%s\"", op->label.s, op->name.s);
     int key = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (unsigned long)(uintptr_t)op->name.s, 0, 0);
-    err = op->label.len > 0 ? proc_write(c, "self/attr/keycreate", "", 0) : 0;
+    err = op->label.len > 0 ? proc_write(c->procfs.host, "self/attr/keycreate", "", 0) : 0;
     if (err < 0)
-        return step(c, err, "take the selinux label of session keyring \"%s\" back", op->name.s);
+        return fail_if(c, err, "take the selinux label of session keyring \"%s\" back", op->name.s);
     if (key == -ENOSYS)
         return 0;
     if (key < 0)
-        return step(c, key, "join session keyring \"%s\"", op->name.s);
+        return fail_if(c, key, "join session keyring \"%s\"", op->name.s);
     unsigned long id = (unsigned)key;
     err = sys_keyctl(KEYCTL_DESCRIBE, id, (unsigned long)(uintptr_t)text, sizeof text - 1);
     if (err < 0)
-        return step(c, err, "describe session keyring \"%s\"", op->name.s);
+        return fail_if(c, err, "describe session keyring \"%s\"", op->name.s);
     for (int field = 0; field < 3; field++)
         (void)strsep(&rest, ";");
     err = !rest ? -EINVAL : sys_keyctl(KEYCTL_SETPERM, id, strtoul(rest, NULL, 16) | KEY_USR_SEARCH, 0);
-    return step(c, err, "set the permissions of session keyring \"%s\"", op->name.s);
+    return fail_if(c, err, "set the permissions of session keyring \"%s\"", op->name.s);
 }
 
 /*
@@ -66,19 +66,19 @@ int op_keyring(struct ctx *c, const struct op_keyring *op)
  */
 int op_sysctl(struct ctx *c, const struct op_sysctl *op)
 {
-    cleanup_fd int settings = proc_open_at(c->proc, "sys", O_PATH | O_DIRECTORY);
-    int err = settings < 0 ? settings : proc_write_at(settings, op->path.s, op->value.s, op->value.len);
-    return step(c, err, "write sysctl \"%s\"", op->path.s);
+    cleanup_fd int settings = proc_open_at(c->procfs.host, "sys", O_PATH | O_DIRECTORY);
+    int err = settings < 0 ? settings : proc_write(settings, op->path.s, op->value.s, op->value.len);
+    return fail_if(c, err, "write sysctl \"%s\"", op->path.s);
 }
 
 int op_hostname(struct ctx *c, const struct op_hostname *op)
 {
-    return step(c, sys_result(sethostname(op->name.s, op->name.len)), "set the host name to \"%s\"", op->name.s);
+    return fail_if(c, sys_result(sethostname(op->name.s, op->name.len)), "set the host name to \"%s\"", op->name.s);
 }
 
 int op_domainname(struct ctx *c, const struct op_domainname *op)
 {
-    return step(c, sys_result(setdomainname(op->name.s, op->name.len)), "set the domain name to \"%s\"", op->name.s);
+    return fail_if(c, sys_result(setdomainname(op->name.s, op->name.len)), "set the domain name to \"%s\"", op->name.s);
 }
 
 /* Any socket of the namespace will do (netdevice(7)). */
@@ -90,7 +90,7 @@ int op_loopback_up(struct ctx *c)
     lo.ifr_flags |= IFF_UP;
     if (err == 0)
         err = sys_ioctl(fd, SIOCSIFFLAGS, &lo);
-    return step(c, err, "bring up \"lo\"");
+    return fail_if(c, err, "bring up \"lo\"");
 }
 
 int op_umask(struct ctx *c, const struct op_umask *op)
@@ -104,13 +104,13 @@ int op_rlimit(struct ctx *c, const struct op_rlimit *op)
 {
     const struct rlimit limit = {.rlim_cur = op->soft, .rlim_max = op->hard};
     int err = sys_result(prlimit(0, (int)op->resource, &limit, NULL));
-    return step(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft,
-                (unsigned long long)op->hard);
+    return fail_if(c, err, "set resource limit %u to %llu/%llu", op->resource, (unsigned long long)op->soft,
+                   (unsigned long long)op->hard);
 }
 
 int op_no_new_privs(struct ctx *c)
 {
-    return step(c, sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0), "set no_new_privs");
+    return fail_if(c, sys_prctl(PR_SET_NO_NEW_PRIVS, 1, 0), "set no_new_privs");
 }
 
 int op_apparmor(struct ctx *c, const struct op_apparmor *op)
@@ -118,17 +118,17 @@ int op_apparmor(struct ctx *c, const struct op_apparmor *op)
     char text[PATH_MAX];
     int size = snprintf(text, sizeof text, "exec %s", op->profile.s);
     bool fits = size >= 0 && (size_t)size < sizeof text;
-    int err = fits ? proc_write(c, "self/attr/apparmor/exec", text, (size_t)size) : -ENAMETOOLONG;
+    int err = fits ? proc_write(c->procfs.host, "self/attr/apparmor/exec", text, (size_t)size) : -ENAMETOOLONG;
     if (err == -ENOENT)
         /* fallback: kernels before 5.8 have one directory for all modules */
-        err = proc_write(c, "self/attr/exec", text, (size_t)size);
-    return step(c, err, "apply apparmor profile \"%s\"", op->profile.s);
+        err = proc_write(c->procfs.host, "self/attr/exec", text, (size_t)size);
+    return fail_if(c, err, "apply apparmor profile \"%s\"", op->profile.s);
 }
 
 int op_selinux(struct ctx *c, const struct op_selinux *op)
 {
-    return step(c, proc_write(c, "self/attr/exec", op->label.s, op->label.len), "apply selinux label \"%s\"",
-                op->label.s);
+    return fail_if(c, proc_write(c->procfs.host, "self/attr/exec", op->label.s, op->label.len),
+                   "apply selinux label \"%s\"", op->label.s);
 }
 
 static uint64_t cap_pair(uint32_t low, uint32_t high)
@@ -137,14 +137,14 @@ static uint64_t cap_pair(uint32_t low, uint32_t high)
 }
 
 /* Sets the program's sets, and the given capabilities besides. */
-static int set_caps(const struct ctx *c, uint64_t permitted, uint64_t effective)
+static int set_caps(const struct caps *caps, uint64_t permitted, uint64_t effective)
 {
     struct __user_cap_data_struct set[2];
     for (unsigned i = 0; i < 2; i++)
         set[i] = (struct __user_cap_data_struct){
-            .effective = (uint32_t)((c->effective | effective) >> (32 * i)),
-            .permitted = (uint32_t)((c->permitted | permitted) >> (32 * i)),
-            .inheritable = (uint32_t)(c->inheritable >> (32 * i)),
+            .effective = (uint32_t)((caps->effective | effective) >> (32 * i)),
+            .permitted = (uint32_t)((caps->permitted | permitted) >> (32 * i)),
+            .inheritable = (uint32_t)(caps->inheritable >> (32 * i)),
         };
     return sys_capset(set);
 }
@@ -183,28 +183,28 @@ int op_seccomp(struct ctx *c, const struct op_seccomp *op)
 {
     size_t count = op->filter.len / sizeof(struct sock_filter);
     if (count == 0 || count > BPF_MAXINSNS || op->filter.len % sizeof(struct sock_filter) != 0)
-        return step(c, -EINVAL, "load seccomp filter: %u bytes are no program", op->filter.len);
+        return fail_if(c, -EINVAL, "load seccomp filter: %u bytes are no program", op->filter.len);
     if (await_announced(c) < 0)
         return STOP;
     bool listen = (op->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
     bool dumpable = listen && c->dumpable_for_runtime && sys_prctl(PR_GET_DUMPABLE, 0, 0) == 0;
     int err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 1, 0) : 0;
     if (err < 0)
-        return step(c, err, "become dumpable for the seccomp listener");
-    if (c->lent != 0)
-        (void)set_caps(c, c->lent, c->lent);
+        return fail_if(c, err, "become dumpable for the seccomp listener");
+    if (c->caps.lent != 0)
+        (void)set_caps(&c->caps, c->caps.lent, c->caps.lent);
     struct sock_fprog program = {.len = (unsigned short)count, .filter = (struct sock_filter *)(uintptr_t)op->filter.p};
     err = sys_result(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program));
     if (err > 0 && !listen) /* with TSYNC: the id of a thread that could not be synchronized */
         err = -ESRCH;
     if (err < 0)
-        return step(c, err, "load seccomp filter");
+        return fail_if(c, err, "load seccomp filter");
     if (listen)
         hand_over_listener(c, err);
-    if (c->lent != 0)
-        (void)set_caps(c, 0, 0);
+    if (c->caps.lent != 0)
+        (void)set_caps(&c->caps, 0, 0);
     err = dumpable ? sys_prctl(PR_SET_DUMPABLE, 0, 0) : 0;
-    return step(c, err, "become undumpable again");
+    return fail_if(c, err, "become undumpable again");
 }
 
 static int drop_bounding(struct ctx *c, uint64_t keep)
@@ -216,7 +216,7 @@ static int drop_bounding(struct ctx *c, uint64_t keep)
         if (has > 0 && (keep >> cap & 1) == 0)
             has = sys_prctl(PR_CAPBSET_DROP, cap, 0) < 0 ? -errno : 0;
         if (has < 0)
-            return step(c, has, "drop capability %lu from the bounding set", cap);
+            return fail_if(c, has, "drop capability %lu from the bounding set", cap);
     }
     return 0;
 }
@@ -225,21 +225,21 @@ static int set_ids(struct ctx *c, uint32_t uid, uint32_t gid)
 {
     uint32_t real, effective, saved;
     if (uid == ID_NONE || gid == ID_NONE)
-        return step(c, -EINVAL, "use uid %u and gid %u", uid, gid); /* -1 would leave the id as it is */
+        return fail_if(c, -EINVAL, "use uid %u and gid %u", uid, gid); /* -1 would leave the id as it is */
     int err = sys_setresgid(gid);
     if (err == -EINVAL)
-        return step(c, err, "cannot setgid to unmapped gid %u in user namespace", gid);
+        return fail_if(c, err, "cannot setgid to unmapped gid %u in user namespace", gid);
     if (err < 0)
-        return step(c, err, "setgid to %u", gid);
+        return fail_if(c, err, "setgid to %u", gid);
     err = sys_setresuid(uid);
     if (err == -EINVAL)
-        return step(c, err, "cannot setuid to unmapped uid %u in user namespace", uid);
+        return fail_if(c, err, "cannot setuid to unmapped uid %u in user namespace", uid);
     if (err < 0)
-        return step(c, err, "setuid to %u", uid);
+        return fail_if(c, err, "setuid to %u", uid);
     if (getresgid(&real, &effective, &saved) < 0 || real != gid || effective != gid || saved != gid)
-        return step(c, -EPERM, "setgid to %u: the kernel kept another", gid);
+        return fail_if(c, -EPERM, "setgid to %u: the kernel kept another", gid);
     if (getresuid(&real, &effective, &saved) < 0 || real != uid || effective != uid || saved != uid)
-        return step(c, -EPERM, "setuid to %u: the kernel kept another", uid);
+        return fail_if(c, -EPERM, "setuid to %u: the kernel kept another", uid);
     return 0;
 }
 
@@ -252,25 +252,25 @@ static int set_capabilities(struct ctx *c, const struct op_credentials *op)
     struct __user_cap_data_struct now[2];
     int err = sys_capget(now);
     if (err < 0)
-        return step(c, err, "read capabilities");
+        return fail_if(c, err, "read capabilities");
     uint64_t held = cap_pair(now[0].permitted, now[1].permitted);
     uint64_t inherited = cap_pair(now[0].inheritable, now[1].inheritable);
-    c->permitted = op->permitted & held;
-    c->effective = op->effective & c->permitted;
-    c->inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
-    c->lent = (op->flags & CREDENTIALS_LEND_ADMIN) != 0 ? held & (uint64_t)1 << CAP_SYS_ADMIN : 0;
-    uint64_t missing = (op->permitted & ~c->permitted) | (op->effective & ~c->effective) |
-                       (op->inheritable & ~c->inheritable);
+    c->caps.permitted = op->permitted & held;
+    c->caps.effective = op->effective & c->caps.permitted;
+    c->caps.inheritable = op->inheritable & (held | inherited) & (op->bounding | inherited);
+    c->caps.lent = (op->flags & CREDENTIALS_LEND_ADMIN) != 0 ? held & (uint64_t)1 << CAP_SYS_ADMIN : 0;
+    uint64_t missing = (op->permitted & ~c->caps.permitted) | (op->effective & ~c->caps.effective) |
+                       (op->inheritable & ~c->caps.inheritable);
     if (missing != 0)
         report_warning(c, "capabilities 0x%llx cannot be granted", (unsigned long long)missing);
-    err = set_caps(c, c->lent, 0);
+    err = set_caps(&c->caps, c->caps.lent, 0);
     if (err == 0)
         err = sys_capget(now);
-    if (err == 0 && (cap_pair(now[0].permitted, now[1].permitted) != (c->permitted | c->lent) ||
-                     cap_pair(now[0].effective, now[1].effective) != c->effective ||
-                     cap_pair(now[0].inheritable, now[1].inheritable) != c->inheritable))
+    if (err == 0 && (cap_pair(now[0].permitted, now[1].permitted) != (c->caps.permitted | c->caps.lent) ||
+                     cap_pair(now[0].effective, now[1].effective) != c->caps.effective ||
+                     cap_pair(now[0].inheritable, now[1].inheritable) != c->caps.inheritable))
         err = -EPERM;
-    return step(c, err, "set capabilities");
+    return fail_if(c, err, "set capabilities");
 }
 
 /*
@@ -299,16 +299,16 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
     bool caps = (op->flags & CREDENTIALS_SET_CAPS) != 0;
     int err = caps ? drop_bounding(c, op->bounding) : 0;
     if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 1, 0) < 0)
-        err = step(c, -errno, "keep capabilities over the change of uid");
+        err = fail_if(c, -errno, "keep capabilities over the change of uid");
     if (err == 0 && (op->flags & CREDENTIALS_SET_GROUPS) != 0 && sys_setgroups(op->groups.count, op->groups.p) < 0)
-        err = step(c, -errno, "set supplementary groups");
+        err = fail_if(c, -errno, "set supplementary groups");
     if (err == 0)
         err = set_ids(c, op->uid, op->gid);
     /* a change of ids sets it to fs.suid_dumpable (proc_sys_fs(5)) */
     if (err == 0 && sys_prctl(PR_SET_DUMPABLE, 0, 0) < 0)
-        err = step(c, -errno, "stay undumpable");
+        err = fail_if(c, -errno, "stay undumpable");
     if (err == 0 && caps && sys_prctl(PR_SET_KEEPCAPS, 0, 0) < 0)
-        err = step(c, -errno, "let go of kept capabilities");
+        err = fail_if(c, -errno, "let go of kept capabilities");
     if (err == 0 && caps)
         err = set_capabilities(c, op);
     if (err == 0 && caps)
@@ -318,7 +318,7 @@ int op_credentials(struct ctx *c, const struct op_credentials *op)
 
 int op_personality(struct ctx *c, const struct op_personality *op)
 {
-    return step(c, sys_result(personality(op->domain)), "set personality 0x%x", op->domain);
+    return fail_if(c, sys_result(personality(op->domain)), "set personality 0x%x", op->domain);
 }
 
 /* The kernel checks the rights of this process; a refusal is a failure. */
@@ -334,13 +334,13 @@ int op_scheduler(struct ctx *c, const struct op_scheduler *op)
         .sched_deadline = op->deadline,
         .sched_period = op->period,
     };
-    return step(c, sys_result(syscall(__NR_sched_setattr, 0, &attr, 0)), "set scheduler policy %u", op->policy);
+    return fail_if(c, sys_result(syscall(__NR_sched_setattr, 0, &attr, 0)), "set scheduler policy %u", op->policy);
 }
 
 int op_io_priority(struct ctx *c, const struct op_io_priority *op)
 {
     int err = sys_result(syscall(__NR_ioprio_set, IOPRIO_WHO_PGRP, 0, op->value));
-    return step(c, err, "set i/o priority 0x%x", op->value);
+    return fail_if(c, err, "set i/o priority 0x%x", op->value);
 }
 
 /*
@@ -350,7 +350,7 @@ int op_memory_policy(struct ctx *c, const struct op_memory_policy *op)
 {
     unsigned long count = op->nodes.len > 0 ? (unsigned long)op->nodes.len * 8 + 1 : 0;
     int err = sys_result(syscall(__NR_set_mempolicy, op->mode, count > 0 ? op->nodes.p : NULL, count));
-    return step(c, err, "set memory policy 0x%x", op->mode);
+    return fail_if(c, err, "set memory policy 0x%x", op->mode);
 }
 
 /*
@@ -367,7 +367,7 @@ static int set_affinity(struct ctx *c, const struct plan_bytes *mask)
         report_warning(c, "the CPU affinity of the runtime cannot be taken back");
         return 0;
     }
-    return step(c, err, "set CPU affinity");
+    return fail_if(c, err, "set CPU affinity");
 }
 
 int op_initial_affinity(struct ctx *c, const struct op_initial_affinity *op)

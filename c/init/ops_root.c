@@ -1,8 +1,8 @@
 /*
  * The root directory: propagation, the bind of the rootfs on itself, the change of root in three
  * ways, and what covers or write-protects parts of it afterwards. Invariants: after op_pivot,
- * c->root is the root directory of this process. PIVOT_MODE_PIVOT detaches all mounts of the old
- * root. With MOVE they stay below the new root, out of sight; with CHROOT they stay as they are.
+ * c->inside.root is the root directory of this process. PIVOT_MODE_PIVOT detaches all mounts of the
+ * old root. With MOVE they stay below the new root, out of sight; with CHROOT they stay as they are.
  */
 #include "init.h"
 
@@ -18,10 +18,10 @@
  */
 int op_propagation(struct ctx *c, const struct op_propagation *op)
 {
-    cleanup_fd int fd = !c->root_path ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) :
-                                        path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int fd = !c->inside.root_path ? sys_openat(AT_FDCWD, op->path.s, O_PATH, 0) :
+                                               path_open(c->inside.root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, (op->flags & MS_REC) != 0, 0, 0, op->flags & ~(uint32_t)MS_REC);
-    return step(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags);
+    return fail_if(c, err, "set the propagation of \"%s\" to 0x%x", op->path.s, op->flags);
 }
 
 /*
@@ -91,17 +91,17 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
 {
     cleanup_fd int fd = sys_openat(AT_FDCWD, op->path.s, O_PATH | O_DIRECTORY, 0);
     if (fd < 0)
-        return step(c, fd, "open the root directory \"%s\"", op->path.s);
+        return fail_if(c, fd, "open the root directory \"%s\"", op->path.s);
     if (op->how != ROOTFS_HOW_DIRECTORY) {
         int tree = op->how == ROOTFS_HOW_CALLERS ? bind_among_callers(fd) : bind_on_itself(fd, op->how);
         if (tree < 0)
-            return step(c, tree, "bind the root directory \"%s\" on itself", op->path.s);
+            return fail_if(c, tree, "bind the root directory \"%s\" on itself", op->path.s);
         close_fd(&fd);
         fd = tree;
     }
-    close_fd(&c->root);
-    c->root = take_fd(&fd);
-    c->root_path = op->path.s;
+    close_fd(&c->inside.root);
+    c->inside.root = take_fd(&fd);
+    c->inside.root_path = op->path.s;
     return 0;
 }
 
@@ -111,17 +111,17 @@ int op_rootfs(struct ctx *c, const struct op_rootfs *op)
  * must go out of reach. Joining one's own mount namespace enters its root. EPERM: the runtime lacks
  * CAP_SYS_CHROOT, so it cannot make a later process join the namespace either.
  */
-static int enter_root_of_mounts(const struct ctx *c)
+static int enter_root_of_mounts(int proc)
 {
-    cleanup_fd int own = proc_open_ns(c, "self", "mnt");
+    cleanup_fd int own = proc_open_ns(proc, "self", "mnt");
     int err = own < 0 ? own : sys_setns(own, CLONE_NEWNS);
     return err == -EPERM ? 0 : err;
 }
 
-static int pivot(const struct ctx *c)
+static int pivot(int root)
 {
     cleanup_fd int old = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    int err = old < 0 ? old : sys_result(fchdir(c->root));
+    int err = old < 0 ? old : sys_result(fchdir(root));
     /*
      * Puts the new root over the old one at the same place. The old one is then what lies under
      * ".".
@@ -198,8 +198,8 @@ static int hide_host_mounts(struct ctx *c)
     static char text[MAX_MOUNTINFO_BYTES + 1]; /* unread pages of it cost no memory */
     /* mountinfo names paths below the present root, and so does the path of this fd */
     char root[PATH_MAX];
-    int err = proc_own_path(c, c->root, root);
-    cleanup_fd int fd = err < 0 ? err : proc_open_at(c->proc, "self/mountinfo", O_RDONLY);
+    int err = proc_own_path(c->procfs.host, c->inside.root, root);
+    cleanup_fd int fd = err < 0 ? err : proc_open_at(c->procfs.host, "self/mountinfo", O_RDONLY);
     ssize_t size = fd < 0 ? fd : sys_read_full(fd, text, sizeof text);
     err = size < 0 ? (int)size : size > MAX_MOUNTINFO_BYTES ? -E2BIG : 0;
     /* an earlier call may have left a longer text */
@@ -220,7 +220,7 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
 {
     static const char *const names[] = {"pivot_root", "move the root", "chroot"};
     if (op->mode > PIVOT_MODE_CHROOT)
-        return step(c, -EINVAL, "change the root: unknown mode %u", op->mode);
+        return fail_if(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
     /*
      * before the change of root: some mounts are in reach only of the present one, which may be
@@ -228,13 +228,13 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
      */
     int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0;
     if (err == 0 && op->mode != PIVOT_MODE_CHROOT)
-        err = enter_root_of_mounts(c);
+        err = enter_root_of_mounts(c->procfs.host);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = sys_mount(NULL, "/", MS_SLAVE);
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = hide_host_mounts(c);
     if (err == 0)
-        err = op->mode == PIVOT_MODE_PIVOT ? pivot(c) : sys_result(fchdir(c->root));
+        err = op->mode == PIVOT_MODE_PIVOT ? pivot(c->inside.root) : sys_result(fchdir(c->inside.root));
     if (err == 0 && op->mode == PIVOT_MODE_MOVE)
         err = sys_mount(".", "/", MS_MOVE);
     if (err == 0 && op->mode != PIVOT_MODE_PIVOT)
@@ -242,18 +242,18 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
     if (err == 0)
         err = sys_result(chdir("/"));
     if (err < 0)
-        return step(c, err, "%s to \"%s\"", names[op->mode], c->root_path);
-    close_fd(&c->root);
-    close_fd(&c->null);
-    c->root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-    return step(c, c->root, "open the new root directory");
+        return fail_if(c, err, "%s to \"%s\"", names[op->mode], c->inside.root_path);
+    close_fd(&c->inside.root);
+    close_fd(&c->inside.null);
+    c->inside.root = sys_openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    return fail_if(c, c->inside.root, "open the new root directory");
 }
 
 int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op)
 {
-    cleanup_fd int fd = path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int fd = path_open(c->inside.root, op->path.s, O_PATH);
     int err = fd < 0 ? fd : sys_mount_setattr(fd, false, MOUNT_ATTR_RDONLY, 0, 0);
-    return step(c, err, "make the mount \"%s\" read-only", op->path.s);
+    return fail_if(c, err, "make the mount \"%s\" read-only", op->path.s);
 }
 
 /*
@@ -265,21 +265,21 @@ int op_readonly_mount(struct ctx *c, const struct op_readonly_mount *op)
  */
 int op_readonly_path(struct ctx *c, const struct op_readonly_path *op)
 {
-    cleanup_fd int target = path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int target = path_open(c->inside.root, op->path.s, O_PATH);
     if (target == -ENOENT)
         return 0;
     cleanup_fd int tree = target < 0 ? target : sys_clone_mount(target, true);
     int err = tree < 0 ? tree : sys_mount_setattr(tree, true, MOUNT_ATTR_RDONLY, 0, 0);
     if (err == 0)
         err = sys_attach(tree, target);
-    return step(c, err, "make \"%s\" read-only", op->path.s);
+    return fail_if(c, err, "make \"%s\" read-only", op->path.s);
 }
 
 /* The first directory gets a new tmpfs, the others clones of it: one superblock for all. */
 static int empty_directory(struct ctx *c, const char *path)
 {
-    if (c->empty >= 0)
-        return sys_clone_mount(c->empty, false);
+    if (c->inside.empty >= 0)
+        return sys_clone_mount(c->inside.empty, false);
     return mount_empty_tmpfs(c, path);
 }
 
@@ -292,21 +292,21 @@ static int empty_directory(struct ctx *c, const char *path)
 int op_mask_path(struct ctx *c, const struct op_mask_path *op)
 {
     struct stat st;
-    cleanup_fd int target = path_open(c->root, op->path.s, O_PATH);
+    cleanup_fd int target = path_open(c->inside.root, op->path.s, O_PATH);
     if (target == -ENOENT)
         return 0;
     int err = target < 0 ? target : sys_fstat(target, &st);
     if (err < 0)
-        return step(c, err, "mask \"%s\"", op->path.s);
+        return fail_if(c, err, "mask \"%s\"", op->path.s);
     bool directory = S_ISDIR(st.st_mode);
-    int null = directory ? -1 : path_null_device(c);
+    int null = directory ? -1 : path_null_device(&c->inside);
     if (!directory && null < 0)
-        return step(c, null, "mask \"%s\": no proper /dev/null", op->path.s);
+        return fail_if(c, null, "mask \"%s\": no proper /dev/null", op->path.s);
     cleanup_fd int cover = directory ? empty_directory(c, op->path.s) : sys_clone_mount(null, false);
     err = cover < 0 ? cover : sys_attach(cover, target);
     if (err < 0)
-        return step(c, err, "mask \"%s\"", op->path.s);
-    if (directory && c->empty < 0)
-        c->empty = take_fd(&cover);
+        return fail_if(c, err, "mask \"%s\"", op->path.s);
+    if (directory && c->inside.empty < 0)
+        c->inside.empty = take_fd(&cover);
     return 0;
 }

@@ -200,19 +200,19 @@ bool is_null_device(const struct stat *st)
  * The image provides the root's /dev/null. It is used only if it is the device 1:3
  * (CVE-2025-31133).
  */
-int path_null_device(struct ctx *c)
+int path_null_device(struct inside *inside)
 {
-    if (c->null >= 0)
-        return c->null;
+    if (inside->null >= 0)
+        return inside->null;
     struct stat st;
-    cleanup_fd int fd = path_open(c->root, "/dev/null", O_PATH);
+    cleanup_fd int fd = path_open(inside->root, "/dev/null", O_PATH);
     int err = fd < 0 ? fd : sys_fstat(fd, &st);
     if (err < 0)
         return err;
     if (!is_null_device(&st))
         return -ENODEV;
-    c->null = take_fd(&fd);
-    return c->null;
+    inside->null = take_fd(&fd);
+    return inside->null;
 }
 
 #define PROC_ROOT_INODE 1
@@ -234,8 +234,8 @@ int proc_open(struct ctx *c)
     cleanup_fd int fd = sys_openat(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
     int err = check_proc(fd);
     if (err < 0)
-        return step(c, err, "use \"/proc\": a procfs must be mounted there");
-    c->proc = take_fd(&fd);
+        return fail_if(c, err, "use \"/proc\": a procfs must be mounted there");
+    c->procfs.host = take_fd(&fd);
     return 0;
 }
 
@@ -250,23 +250,15 @@ int proc_open_at(int directory, const char *path, int flags)
     return sys_openat2(directory, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
 }
 
-int proc_write_at(int directory, const char *path, const char *text, size_t size)
+int proc_write(int directory, const char *path, const char *text, size_t size)
 {
     cleanup_fd int fd = proc_open_at(directory, path, O_WRONLY);
     if (fd < 0)
         return take_fd(&fd);
-    ssize_t wrote;
-    do {
-        wrote = write(fd, text, size);
-    } while (wrote < 0 && errno == EINTR);
+    int wrote = sys_retry(write(fd, text, size));
     if (wrote < 0)
-        return -errno;
+        return wrote;
     return (size_t)wrote == size ? 0 : -EIO;
-}
-
-int proc_write(const struct ctx *c, const char *path, const char *text, size_t size)
-{
-    return proc_write_at(c->proc, path, text, size);
 }
 
 /*
@@ -283,12 +275,12 @@ int proc_write(const struct ctx *c, const char *path, const char *text, size_t s
  */
 int proc_write_own(const struct ctx *c, const char *path, const char *text, size_t size)
 {
-    int err = proc_write(c, path, text, size);
+    int err = proc_write(c->procfs.host, path, text, size);
     if (err != -EACCES || c->strangers)
         return err;
     err = sys_prctl(PR_SET_DUMPABLE, 1, 0);
     if (err == 0)
-        err = proc_write(c, path, text, size);
+        err = proc_write(c->procfs.host, path, text, size);
     int undo = sys_prctl(PR_SET_DUMPABLE, 0, 0);
     return err < 0 ? err : undo;
 }
@@ -297,11 +289,11 @@ int proc_write_own(const struct ctx *c, const char *path, const char *text, size
  * Opens a namespace of a process, or of "self". The directory is looked up without links; only its
  * entry is the wanted magic link.
  */
-int proc_open_ns(const struct ctx *c, const char *pid, const char *name)
+int proc_open_ns(int proc, const char *pid, const char *name)
 {
     char path[32];
     (void)snprintf(path, sizeof path, "%s/ns", pid);
-    cleanup_fd int directory = proc_open_at(c->proc, path, O_PATH | O_DIRECTORY);
+    cleanup_fd int directory = proc_open_at(proc, path, O_PATH | O_DIRECTORY);
     return directory < 0 ? take_fd(&directory) : sys_openat(directory, name, O_RDONLY, 0);
 }
 
@@ -311,11 +303,11 @@ static int open_own_fds(int proc)
 }
 
 /* The path of a directory's fd below the current root. */
-int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
+int proc_own_path(int proc, int fd, char path[PATH_MAX])
 {
     char name[16];
     (void)snprintf(name, sizeof name, "%d", fd);
-    cleanup_fd int directory = open_own_fds(c->proc);
+    cleanup_fd int directory = open_own_fds(proc);
     ssize_t size = directory < 0 ? directory : sys_result((int)readlinkat(directory, name, path, PATH_MAX));
     if (size < 0 || size == PATH_MAX)
         return size < 0 ? (int)size : -ENAMETOOLONG;
@@ -332,9 +324,9 @@ int proc_own_path(const struct ctx *c, int fd, char path[PATH_MAX])
  *   of an unrelated pid namespace has no "self" for this process. RESOLVE_NO_XDEV refuses mounts
  *   over parts.
  */
-static int container_own_fds(const struct ctx *c)
+static int container_own_fds(int root)
 {
-    cleanup_fd int own = path_open(c->root, "/proc", O_PATH | O_DIRECTORY);
+    cleanup_fd int own = path_open(root, "/proc", O_PATH | O_DIRECTORY);
     return check_proc(own) < 0 ? -ENODEV : open_own_fds(own);
 }
 
@@ -345,15 +337,15 @@ static int container_own_fds(const struct ctx *c)
  */
 void proc_prepare(struct ctx *c)
 {
-    cleanup_fd int usable = container_own_fds(c);
-    if (usable >= 0 || c->own_fds >= 0)
+    cleanup_fd int usable = container_own_fds(c->inside.root);
+    if (usable >= 0 || c->procfs.fds >= 0)
         return;
     cleanup_fd int fs = sys_fsopen("proc");
     int err = fs < 0 ? fs : sys_fsconfig(fs, FSCONFIG_SET_STRING, "subset", "pid");
     if (err == 0)
         err = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
     cleanup_fd int tree = err < 0 ? err : sys_fsmount(fs, 0);
-    c->own_fds = tree < 0 ? -1 : open_own_fds(tree);
+    c->procfs.fds = tree < 0 ? -1 : open_own_fds(tree);
 }
 
 /*
@@ -364,27 +356,27 @@ void proc_prepare(struct ctx *c)
 void proc_narrow(struct ctx *c)
 {
     proc_prepare(c);
-    int own = container_own_fds(c);
+    int own = container_own_fds(c->inside.root);
     if (own >= 0) {
-        close_fd(&c->own_fds);
-        c->own_fds = own;
+        close_fd(&c->procfs.fds);
+        c->procfs.fds = own;
     }
-    if (c->own_fds >= 0)
-        close_fd(&c->proc);
+    if (c->procfs.fds >= 0)
+        close_fd(&c->procfs.host);
     else
-        c->own_fds = open_own_fds(c->proc);
+        c->procfs.fds = open_own_fds(c->procfs.host);
 }
 
 /*
  * Opens the file of an O_PATH fd for use. The directory is looked up without links; only its entry
  * is the wanted magic link. After proc_narrow this is one openat.
  */
-int proc_reopen(const struct ctx *c, int fd, int flags)
+int proc_reopen(const struct procfs *procfs, int fd, int flags)
 {
     char name[16];
     (void)snprintf(name, sizeof name, "%d", fd);
-    cleanup_fd int directory = c->own_fds >= 0 ? -1 : open_own_fds(c->proc);
-    if (c->own_fds < 0 && directory < 0)
+    cleanup_fd int directory = procfs->fds >= 0 ? -1 : open_own_fds(procfs->host);
+    if (procfs->fds < 0 && directory < 0)
         return take_fd(&directory);
-    return sys_openat(c->own_fds >= 0 ? c->own_fds : directory, name, flags, 0);
+    return sys_openat(procfs->fds >= 0 ? procfs->fds : directory, name, flags, 0);
 }

@@ -79,7 +79,7 @@ void report_warning(struct ctx *c, const char *format, ...)
 int report_failed(struct ctx *c, int err)
 {
     uint32_t words[3] = {c->at, (uint32_t)-err, c->failure};
-    return send_record(c, RECORD_FAILED, words, 3, c->step);
+    return send_record(c, RECORD_FAILED, words, 3, c->failed);
 }
 
 /*
@@ -91,7 +91,7 @@ void report_line(const struct ctx *c, int err)
     uint8_t line[LIMIT_STEP_MAX_BYTES + 256];
     bool complete = c->failure == FAILURE_PROGRAM || c->failure == FAILURE_HOOK;
     size_t used = put_text(line, 64, complete ? "" : "cannot set up the container: ");
-    used += put_text(line + used, sizeof line - used - 80, c->step);
+    used += put_text(line + used, sizeof line - used - 80, c->failed);
     if (!complete) {
         used += put_text(line + used, 8, ": ");
         used += put_text(line + used, 68, reason(err, text));
@@ -101,17 +101,17 @@ void report_line(const struct ctx *c, int err)
 }
 
 /*
- * Ends a step of an operation: `return step(c, err, "mount ...")`. For an errno stores what failed
- * and returns the errno, for any other result returns 0. c->failure says whether the text is a part
- * or a complete sentence.
+ * `return fail_if(c, err, "mount ...")` is how operations end. If `err` is a negative errno, stores
+ * the text of what failed and returns the errno; otherwise returns 0. c->failure says whether the
+ * text is a part or a complete sentence.
  */
-int step(struct ctx *c, int err, const char *format, ...)
+int fail_if(struct ctx *c, int err, const char *format, ...)
 {
     va_list args;
     if (err >= 0)
         return 0;
     va_start(args, format);
-    (void)vsnprintf(c->step, sizeof c->step, format, args);
+    (void)vsnprintf(c->failed, sizeof c->failed, format, args);
     va_end(args);
     return err;
 }

@@ -63,6 +63,16 @@ static inline int sys_result(long result)
     return result < 0 ? -errno : (int)result;
 }
 
+/* Makes a call again as long as signals interrupt it; its result, or a negative errno. */
+#define sys_retry(call)                        \
+    ({                                         \
+        long result_;                          \
+        do                                     \
+            result_ = (call);                  \
+        while (result_ < 0 && errno == EINTR); \
+        sys_result(result_);                   \
+    })
+
 /*
  * openat2 returns EAGAIN when a rename or a mount races with ".." (openat2(2)), so it is retried.
  */
@@ -77,11 +87,7 @@ static inline int sys_openat2(int dir, const char *path, int flags, unsigned mod
 
 static inline int sys_openat(int dir, const char *path, int flags, mode_t mode)
 {
-    int fd;
-    do {
-        fd = sys_result(openat(dir, path, flags | O_CLOEXEC, mode));
-    } while (fd == -EINTR);
-    return fd;
+    return sys_retry(openat(dir, path, flags | O_CLOEXEC, mode));
 }
 
 static inline int sys_fstat(int fd, struct stat *ret)
@@ -241,11 +247,8 @@ static inline int sys_send_fds(int socket, const void *bytes, size_t size, const
         message.msg_control = &control;
         message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
     }
-    ssize_t sent;
-    do {
-        sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : 0;
+    int sent = sys_retry(sendmsg(socket, &message, MSG_NOSIGNAL));
+    return sent < 0 ? sent : 0;
 }
 
 /*
@@ -258,12 +261,9 @@ static inline ssize_t sys_receive_fds(int socket, void *bytes, size_t size, int 
     struct iovec data = {.iov_base = bytes, .iov_len = size};
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t got;
-    do {
-        got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    } while (got < 0 && errno == EINTR);
+    int got = sys_retry(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
     if (got < 0)
-        return -errno;
+        return got;
     const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
         head->cmsg_len <= CMSG_LEN(2 * sizeof(int)))
@@ -275,11 +275,9 @@ static inline int sys_write_all(int fd, const void *bytes, size_t size)
 {
     const uint8_t *at = bytes;
     while (size > 0) {
-        ssize_t wrote = write(fd, at, size);
-        if (wrote < 0 && errno == EINTR)
-            continue;
+        int wrote = sys_retry(write(fd, at, size));
         if (wrote <= 0)
-            return wrote < 0 ? -errno : -EIO;
+            return wrote < 0 ? wrote : -EIO;
         at += wrote;
         size -= (size_t)wrote;
     }
@@ -291,11 +289,9 @@ static inline ssize_t sys_read_full(int fd, void *bytes, size_t size)
 {
     size_t have = 0;
     while (have < size) {
-        ssize_t got = read(fd, (uint8_t *)bytes + have, size - have);
-        if (got < 0 && errno == EINTR)
-            continue;
+        int got = sys_retry(read(fd, (uint8_t *)bytes + have, size - have));
         if (got < 0)
-            return -errno;
+            return got;
         if (got == 0)
             break;
         have += (size_t)got;

@@ -262,7 +262,7 @@ export function opsHeader(): string {
     ...ops.map(
       ([name, op]) => `    case OP_${upper(name)}: return op_${name}(c${hasArgs(op) ? `, &op->${name}` : ''});`,
     ),
-    '    default: return step(c, -EINVAL, "run an operation that is unknown");',
+    '    default: return fail_if(c, -EINVAL, "run an operation that is unknown");',
     '    }',
     '}',
     '',
