@@ -46,10 +46,12 @@ static int set_propagation_of_mount(int fd, uint64_t propagation)
  *
  * Attacker: none; other mount namespaces may get these mounts by propagation.
  * Privilege held: the runtime's, in its own mount namespace.
- * Order matters because: the cover, without submounts, comes first. A shared parent also attaches
- *   it in its peers, where it goes away with this one only while nothing is mounted on it. So the
- *   cover becomes private before the tree is attached to it. The tree is a slave, so unmounting it
- *   leaves the original.
+ * Order matters because: two clones are mounted on the root. The first one (the cover) has no
+ *   submounts. If the mount below it is shared, the kernel attaches copies of the cover in the
+ *   peers. It removes them together with the cover, but only while nothing is mounted on them. So
+ *   the cover becomes private before the second clone (the tree, with submounts) is attached to
+ *   it, and the peers get no copies of that. The tree is a slave, so unmounting its parts leaves
+ *   the originals in place.
  */
 static int bind_among_callers(int fd)
 {
@@ -223,8 +225,8 @@ int op_pivot(struct ctx *c, const struct op_pivot *op)
         return fail_if(c, -EINVAL, "change the root: unknown mode %u", op->mode);
     proc_prepare(c);
     /*
-     * before the change of root: some mounts are in reach only of the present one, which may be
-     * covered
+     * The mounts below the runtime's own root are covered first: if something is mounted over that
+     * root, no path from the root of the mount namespace leads to them.
      */
     int err = op->mode == PIVOT_MODE_MOVE ? hide_host_mounts(c) : 0;
     if (err == 0 && op->mode != PIVOT_MODE_CHROOT)

@@ -64,8 +64,10 @@ static bool take_str(struct cursor *in, struct plan_str *ret)
 }
 
 /*
- * Without `pointers` only checks; otherwise stores the vector at *pointers and advances that. The
- * cast is there because execve takes char *.
+ * Without `pointers` only checks; otherwise stores the vector at *pointers and advances that. Each
+ * vector has two slots more than strings: one for the HOME that op_program may add, and the NULL at
+ * the end. A string takes at least 5 bytes: its length and a NUL. The cast is there because execve
+ * takes char *.
  */
 static bool take_strs(struct cursor *in, struct plan_strs *ret, char ***pointers, size_t *count_pointers)
 {

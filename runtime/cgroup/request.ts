@@ -51,8 +51,8 @@ export function refuseUsed(dir: string, name: string): void {
 }
 
 /**
- * Whether a failure is a lack of permission that lets the container do without a cgroup: the spec asks for no certain
- * one.
+ * Whether the container may do without a cgroup after this failure: the runtime lacks the permission, and the spec
+ * names no path.
  */
 export function isForgivable(request: CreateRequest, error: unknown): boolean {
   const permission: readonly number[] = [EPERM, EACCES, EROFS]

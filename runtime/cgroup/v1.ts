@@ -1,8 +1,8 @@
 /**
  * cgroup v1, and hybrid, where a v2 tree without controllers stands beside it: one directory per hierarchy under the
  * same name. Invariant: createV1 leaves a directory in every hierarchy, with all limits set and no process inside, or
- * none of the directories that it made. Every container waits for this code, so it reads no file that a fresh cgroup
- * makes superfluous.
+ * none of the directories that it made. Every start waits for this code, so it does not read what is known of a cgroup
+ * that was made just now.
  */
 
 import { dirname } from 'node:path'
@@ -180,8 +180,9 @@ export function setDevices(dir: string, { from, to }: PolicyChange, name: string
 }
 
 /**
- * Like setDevices, for a fresh cgroup. There each rule that the kernel accepted is in force, so only a restricted
- * parent has to be looked for.
+ * Like setDevices, for a fresh cgroup, which begins with the rules of its parent. A policy that denies by default is
+ * written rule by rule, and the kernel refuses each that the parent does not have. One that allows by default writes
+ * nothing that a restricted parent would refuse, so only then the result is read back.
  */
 function setFirstDevices(dir: string, to: DevicePolicy, name: string): void {
   const writes = toV1DeviceWrites(ALLOW_ALL, to)

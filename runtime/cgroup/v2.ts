@@ -120,8 +120,8 @@ function handDown(level: string, controllers: readonly string[]): void {
   const have = new Set(words(readTextIfAny(file) ?? ''))
   const missing = controllers.filter((controller) => !have.has(controller)).map((controller) => `+${controller}`)
   if (missing.length === 0) return
-  // one controller that cannot be enabled makes the whole write fail, so each is then written alone; a limit that needs
-  // a missing one fails later by name
+  // If one controller cannot be enabled, the whole write fails, so each one is then written alone. Where a limit needs
+  // one that is still missing, setting that limit fails and names the controller.
   for (const value of missing.length === 1 ? missing : [missing.join(' '), ...missing]) {
     try {
       writeText(file, value)

@@ -1,6 +1,6 @@
 /**
- * When, where and with which memory a process runs. CPU affinity needs the most care: the mask of the runtime must not
- * reach the container. And a mask that is set before a process enters its cgroup is replaced by the cgroup's own CPUs.
+ * When, where and with which memory a process runs. CPU affinity needs the most care. The container must not inherit
+ * the mask of the runtime. And when a process enters its cgroup, the kernel replaces its mask by the cgroup's CPUs.
  */
 import type { Op } from '../../proto/init-plan.ts'
 import { checkedMask } from '../spec/lists.ts'
@@ -8,6 +8,7 @@ import { IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, SCHEDULER_FLAGS, SCHEDULER_POLI
 import type { Linux, OciProcess } from '../spec/types.ts'
 import type { ProcessInput } from './process-ops.ts'
 
+/** ts-init takes an empty mask for all CPUs. */
 const EVERY_CPU = new Uint8Array(0)
 const NO_NODES = new Uint8Array(0)
 /** The class of an I/O priority stands above 13 bits of level (ioprio_set(2)). */
@@ -55,28 +56,29 @@ export function memoryPolicy({ memoryPolicy }: Linux): readonly Op[] {
 }
 
 /**
- * Every CPU that the cgroup allows. This need not wait for the cgroup: a process in it gets the allowed part of the
- * mask, and a process that enters later gets the cgroup's CPUs then.
+ * Lets the process run on every CPU that its cgroup allows. The operation may come before or after the process enters
+ * the cgroup. Inside, the kernel keeps the allowed part of a mask. At the entry it replaces the mask by the CPUs of the
+ * cgroup.
  */
 export function everyCpu(): Op {
   return { op: 'affinity', mask: EVERY_CPU }
 }
 
-/** For an exec: the CPUs on which it is set up. */
+/** For an exec: the CPUs on which ts-init sets the process up. */
 export function initialAffinity({ process, at }: ProcessInput): readonly Op[] {
   const initial = process.execCPUAffinity?.initial
   if (initial === undefined) return []
   return [{ op: 'initial_affinity', mask: checkedMask(initial), origin: `${at}/execCPUAffinity/initial` }]
 }
 
-/** For an exec: the CPUs of its program; without `final`, those on which it was set up. */
+/** For an exec: the CPUs of its program. Without `final` it keeps those on which it was set up. */
 export function affinity({ process, at }: ProcessInput): readonly Op[] {
   const { initial, final } = process.execCPUAffinity ?? {}
   if (final === undefined) return initial === undefined ? [everyCpu()] : []
   return [{ op: 'affinity', mask: checkedMask(final), origin: `${at}/execCPUAffinity/final` }]
 }
 
-/** True when the kernel checks a setting against the cgroup of the process. */
+/** Whether a setting must wait until the process is in its cgroup, since the kernel checks it against that cgroup. */
 export function needsCgroup({ scheduler }: OciProcess, { memoryPolicy }: Linux): boolean {
   return scheduler !== undefined || memoryPolicy !== undefined
 }

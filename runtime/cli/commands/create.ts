@@ -8,7 +8,7 @@ import type { ParsedArgs } from '../flags.ts'
 import { managerSocket } from '../notify.ts'
 import { type ChosenStreams, detachedStreams, ForegroundStreams } from '../streams.ts'
 
-/** The command line's choices for the streams of a process. */
+/** What a command line and a document ask for the streams of a process. */
 export interface StreamsAsked {
   readonly terminal: boolean
   readonly consoleSocket: string | undefined
@@ -21,7 +21,7 @@ export interface StreamsAsked {
 }
 
 /**
- * The streams of a process, to be disposed once the process has its own.
+ * Opens the streams of a process. The caller disposes them once the process has been started with copies of them.
  * @throws InvalidArgument
  */
 export function chooseStreams(
@@ -52,7 +52,7 @@ export interface Making {
   readonly subreaper: boolean
 }
 
-/** Makes the container of a create or run command line; `reaper` learns of its end. */
+/** Makes the container of a create or run command line. The reaper that is returned reports the end of its process. */
 export async function createContainer(
   context: Context,
   args: ParsedArgs,
@@ -102,7 +102,7 @@ export async function createContainer(
     try {
       await container.settled()
     } catch (error) {
-      // another process has ended the container in the meantime
+      // ts-init met a failure after all, or another process has ended the container
       await container.abandon()
       throw error
     }
@@ -120,7 +120,7 @@ export const create: Command = {
     name: 'create',
     summary: 'Creates a container: everything is set up, and its program waits for `runts start`.',
     details: [
-      'The container is made from the bundle: its config.json says what it is like, and is read now, once. The id is a name of your choice, unique below the root. The streams of the command become those of the program, but for terminals, in whose place it gets /dev/null; with a terminal of its own, the master of that goes to --console-socket.',
+      'The container is made from the bundle: its config.json says what it is like, and is read now, once. The id is a name of your choice, unique below the root. The program gets the streams of the command, and /dev/null in place of each that is a terminal. If config.json asks for a terminal, its master goes to --console-socket.',
       'The command ends when the container is created. What cannot be done leaves nothing behind.',
     ],
     examples: ['runts create --bundle /containers/web --pid-file /run/web.pid web', 'runts start web'],
