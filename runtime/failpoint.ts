@@ -6,6 +6,7 @@
  */
 
 import { readFileSync, unlinkSync } from 'node:fs'
+import { VARIABLES } from '../proto/launch.ts'
 import { getpid, kill } from './sys/libc.ts'
 import { SIGKILL, SIGSTOP } from './sys/linux.ts'
 
@@ -54,7 +55,7 @@ export function lastPlace(): string {
 export function failpoint(name: string): void {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     place = name
-    if (process.env['RUNTS_FAIL_AT'] === name) kill(getpid(), SIGKILL)
+    if (process.env[VARIABLES.FAIL_AT] === name) kill(getpid(), SIGKILL)
     if (takeOrder((order) => order === name) !== undefined) kill(getpid(), SIGSTOP)
   }
 }
@@ -62,8 +63,8 @@ export function failpoint(name: string): void {
 /** The environment of ts-init: empty, except for the name of the place in a test build. */
 export function helperEnvironment(): readonly string[] {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
-    const name = process.env['RUNTS_FAIL_AT'] ?? takeOrder((order) => order.startsWith('init:'))
-    if (name !== undefined) return [`RUNTS_FAIL_AT=${name}`]
+    const name = process.env[VARIABLES.FAIL_AT] ?? takeOrder((order) => order.startsWith('init:'))
+    if (name !== undefined) return [`${VARIABLES.FAIL_AT}=${name}`]
   }
   return []
 }

@@ -6,6 +6,7 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { LIB_FILES } from '../proto/launch.ts'
 import { namesOff } from './container/gates.ts'
 import type { FeatureGates } from './container/options.ts'
 import { CAPABILITIES } from './spec/capabilities.ts'
@@ -77,7 +78,7 @@ function annotations(off: readonly string[]): Record<string, string> {
 /** The version of an installed runtime, from a file beside it; undefined when it runs from its sources. */
 function readVersion(): string | undefined {
   try {
-    return readFileSync(join(libDir(), 'VERSION'), 'utf8').trim()
+    return readFileSync(join(libDir(), LIB_FILES.VERSION), 'utf8').trim()
   } catch {
     return undefined
   }

@@ -22,6 +22,7 @@ import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { RuntimeInfo } from 'ttrpc-ts/containerd'
+import { LIB_FILES, LIB_FOLDER, LIB_RECORD, VARIABLES } from '../proto/launch.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 /**
@@ -30,7 +31,7 @@ const ROOT = join(import.meta.dirname, '..')
 const FAILPOINTS = process.argv.includes('--failpoints')
 const OUT = join(ROOT, FAILPOINTS ? 'build/failpoints' : 'build')
 const BIN = join(OUT, 'bin')
-const LIB = join(OUT, 'lib/containerd-shim-ts')
+const LIB = join(OUT, LIB_FOLDER)
 const META = join(OUT, 'meta')
 const FEATURES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features'
 
@@ -44,31 +45,31 @@ const RUNTS = `#!/bin/sh
 runts_self=$0
 [ ! -L "$runts_self" ] || runts_self=$(command -p readlink -f "$runts_self") || exit 1
 case $runts_self in */*) ;; *) runts_self=./$runts_self ;; esac
-runts_lib=\${SHIM_TS_LIB:-\${runts_self%/*}/../lib/containerd-shim-ts}
+runts_lib=\${${VARIABLES.LIB}:-\${runts_self%/*}/../${LIB_FOLDER}}
 lost() {
   printf 'runts: error: cannot find the installation: %s; %s\\n' "$1" \\
-    'make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install' >&2
+    'make this program a link to the installed one, set ${VARIABLES.LIB} to that folder, or install it with scripts/install' >&2
   exit 1
 }
-if [ -n "\${SHIM_TS_LIB-}" ]; then
+if [ -n "\${${VARIABLES.LIB}-}" ]; then
   # a relative path would depend on the working directory of the caller
   case $runts_lib in /*) [ -e "$runts_lib/runts.cjs" ] ;; *) false ;; esac ||
-    lost "SHIM_TS_LIB is \\"$SHIM_TS_LIB\\", where no such folder is"
+    lost "${VARIABLES.LIB} is \\"$${VARIABLES.LIB}\\", where no such folder is"
 elif [ ! -e "$runts_lib/runts.cjs" ]; then
   # scripts/install writes the folder's name into the last line of this file, so a copy elsewhere has it too
-  runts_recorded=$(command -p sed -n '$s/^#lib=//p' "$runts_self")
+  runts_recorded=$(command -p sed -n '$s/^${LIB_RECORD}//p' "$runts_self")
   [ -n "$runts_recorded" ] && [ -e "$runts_recorded/runts.cjs" ] ||
     lost "\\"$runts_lib\\"\${runts_recorded:+ or \\"$runts_recorded\\"} is missing"
   runts_lib=$runts_recorded
 fi
 # A user sets these variables for programs of their own. They must not change this one; hooks inherit them (sys/environment.ts).
 for runts_name in NODE_OPTIONS NODE_EXTRA_CA_CERTS NODE_V8_COVERAGE NODE_COMPILE_CACHE OPENSSL_CONF UV_THREADPOOL_SIZE; do
-  eval "[ -z \\"\\\${$runts_name+x}\\" ] || export RUNTS_OUTER_$runts_name=\\"\\$$runts_name\\""
+  eval "[ -z \\"\\\${$runts_name+x}\\" ] || export ${VARIABLES.OUTER}$runts_name=\\"\\$$runts_name\\""
   unset $runts_name
 done
 # Node raises its limit of open files; containers get the limit that this script was given
-RUNTS_SOFT_NOFILE=$(ulimit -Sn)
-export RUNTS_SOFT_NOFILE
+${VARIABLES.SOFT_NOFILE}=$(ulimit -Sn)
+export ${VARIABLES.SOFT_NOFILE}
 runts_node=$runts_lib/node
 # in a node_modules folder, Node lies beside this package
 [ -x "$runts_node" ] || runts_node=$runts_lib/../../../../node/bin/node
@@ -249,7 +250,7 @@ function codeCache(name: string): void {
     Math.max(
       mtime(join(LIB, `${name}.js`)),
       mtime(join(ROOT, 'scripts/code-cache.ts')),
-      mtime(join(ROOT, 'c/launcher/node_flags.h')),
+      mtime(join(ROOT, 'proto/launch.ts')),
     )
   )
     return
@@ -291,8 +292,8 @@ function writeCommit(): void {
 
 /** Writes the answer of the launcher to `-info`, so that the launcher need not start Node for it. */
 function writeRuntimeInfo(version: string): void {
-  const out = join(LIB, 'runtime-info')
-  if (mtime(out) >= Math.max(mtime(join(LIB, 'runts.js')), mtime(join(LIB, 'VERSION')))) return
+  const out = join(LIB, LIB_FILES.RUNTIME_INFO)
+  if (mtime(out) >= Math.max(mtime(join(LIB, 'runts.js')), mtime(join(LIB, LIB_FILES.VERSION)))) return
   const { status, stdout, stderr } = spawnSync(join(BIN, 'runts'), ['features'])
   if (status !== 0) throw new Error(`runts features failed: ${stderr}`)
   JSON.parse(stdout.toString())
@@ -309,7 +310,12 @@ function writeTypes(): void {
   const sources = readdirSync(join(ROOT, 'runtime'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
     .map((name) => join(ROOT, 'runtime', name))
-  const inputs = [...sources, join(ROOT, 'proto/init-plan.ts'), join(ROOT, 'scripts/types.json')]
+  const inputs = [
+    ...sources,
+    join(ROOT, 'proto/init-plan.ts'),
+    join(ROOT, 'proto/launch.ts'),
+    join(ROOT, 'scripts/types.json'),
+  ]
   if (mtime(stamp) > Math.max(...inputs.map(mtime))) return
   rmSync(join(OUT, 'types'), { recursive: true, force: true })
   const tsc = join(dirname(require.resolve('typescript/package.json')), 'bin/tsc')
@@ -326,7 +332,7 @@ async function main(): Promise<void> {
   const started = performance.now()
   for (const folder of [BIN, LIB, META]) mkdirSync(folder, { recursive: true })
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
-  writeIfChanged(join(LIB, 'VERSION'), `${version}\n`, 0o644)
+  writeIfChanged(join(LIB, LIB_FILES.VERSION), `${version}\n`, 0o644)
   writeIfChanged(join(BIN, 'runts'), RUNTS, 0o755)
   writeCommit()
   linkNode()

@@ -10,8 +10,8 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { createClient, TtrpcClient, TtrpcServer } from 'ttrpc-ts'
 import { EventsService, TaskService } from 'ttrpc-ts/containerd'
+import { NODE_FLAGS } from '../proto/launch.ts'
 import { declare, mkfifo } from '../runtime/sys/libc.ts'
-import { nodeFlags } from './node-flags.ts'
 
 /**
  * In the child: runs the server, and writes the cache at the first input. SIGKILL ends it, since the bundle handles
@@ -190,7 +190,7 @@ try {
   const args = isServer ? [...names, '-ttrpc', eventsPath, '-socket', path, 'serve'] : [JSON.stringify(life(work))]
   const child = spawn(
     process.execPath,
-    [...nodeFlags(), '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
+    [...NODE_FLAGS, '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
     {
       // errors of a warm-up are expected, and not shown: ts-init has no plan, and some hosts cannot make containers
       stdio: ['pipe', 'ignore', isServer ? 'inherit' : 'ignore', fd],

@@ -1,6 +1,7 @@
 /**
  * Writes every generated file of the repository.
  * - From proto/init-plan.ts: c/init/plan.gen.h, c/init/ops.gen.h and proto/plan-hash.gen.ts.
+ * - From proto/launch.ts: c/launcher/launch.gen.h.
  * - From proto/*.proto: proto/ttrpc-ts/gen/*.ts.
  * The output depends on these sources alone, so `--check` can compare it with the files on disk, byte by byte.
  *
@@ -9,6 +10,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
+import { launchHeader } from './generate/launch-header.ts'
 import { messageModules } from './generate/messages.ts'
 import { opsHeader, planHash, planHeader } from './generate/plan-header.ts'
 import { loadProtoFiles } from './generate/proto-model.ts'
@@ -22,6 +24,7 @@ function generateAll(): Map<string, string> {
   return new Map([
     [join(REPO, 'c/init/plan.gen.h'), planHeader()],
     [join(REPO, 'c/init/ops.gen.h'), opsHeader()],
+    [join(REPO, 'c/launcher/launch.gen.h'), launchHeader()],
     [join(PROTO_DIR, 'plan-hash.gen.ts'), planHash()],
     ...modules.map(([name, text]): [string, string] => [join(MESSAGES_DIR, name), text]),
   ])

@@ -11,12 +11,12 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
+import { BUNDLE_FILES } from '../proto/launch.ts'
 import type { Exit } from '../runtime/index.ts'
 import { removeFile } from '../runtime/internal.ts'
 
 const DEFAULT_ROOT = '/run/containerd/ts'
 const ROOT_VARIABLE = 'CONTAINERD_SHIM_TS_ROOT'
-const EXIT_FILE = 'shim-exit'
 const STATUS_FILE = 'shim-status'
 const ROOT_FILE = 'shim-root'
 
@@ -50,9 +50,9 @@ export function answerOf({ pid, exit }: ExitRecord): Uint8Array {
 
 /** Writes `shim-exit`: the container is gone, and this is how it ended. */
 export function writeExit(bundle: string, record: ExitRecord): void {
-  const temporary = join(bundle, `.${EXIT_FILE}`)
+  const temporary = join(bundle, `.${BUNDLE_FILES.EXIT}`)
   writeFileSync(temporary, answerOf(record), { mode: 0o600 })
-  renameSync(temporary, join(bundle, EXIT_FILE))
+  renameSync(temporary, join(bundle, BUNDLE_FILES.EXIT))
 }
 
 /**
@@ -65,12 +65,12 @@ export function writeStatus(bundle: string, record: ExitRecord): void {
 
 /** Removes the records of an earlier container in this bundle; called before a new one is made. */
 export function clearRecords(bundle: string): void {
-  for (const name of [EXIT_FILE, STATUS_FILE]) removeFile(join(bundle, name))
+  for (const name of [BUNDLE_FILES.EXIT, STATUS_FILE]) removeFile(join(bundle, name))
 }
 
 /** The content of `shim-exit`, if the bundle has one. */
 export function readExit(bundle: string): ExitRecord | undefined {
-  return readRecord(bundle, EXIT_FILE)
+  return readRecord(bundle, BUNDLE_FILES.EXIT)
 }
 
 /** The content of `shim-status`, if the bundle has one: the shim was alive when the init ended. */

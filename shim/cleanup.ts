@@ -9,6 +9,7 @@
  */
 
 import { realpathSync, unlinkSync, writeSync } from 'node:fs'
+import { EXITS, PROGRAM } from '../proto/launch.ts'
 import { deleteContainer, RuntimeError } from '../runtime/index.ts'
 import {
   bundleOf,
@@ -65,8 +66,8 @@ export async function deleteLeftovers(flags: Flags): Promise<never> {
   // read only now: a shim that was still alive may have written it during endSurvivor()
   const record = bundle === '' ? undefined : (readExit(bundle) ?? readStatus(bundle))
   writeSync(1, answerOf(record ?? { pid, exit: { status: KILLED_STATUS, at: realtime() } }))
-  if (failures.length > 0) writeSync(2, `containerd-shim-ts-v2: ${failures.join('; ')}\n`)
-  return exitNow(failures.length === 0 ? 0 : 1)
+  if (failures.length > 0) writeSync(2, `${PROGRAM}: ${failures.join('; ')}\n`)
+  return exitNow(failures.length === 0 ? 0 : EXITS.FAILURE)
 }
 
 /** Whether two paths name the same folder; a folder that is gone is compared by its name. */

@@ -4,9 +4,11 @@
  * by name.
  */
 
+import { ACTIONS, FLAGS } from '../proto/launch.ts'
+
 /** The command line, read. */
 export interface Flags {
-  readonly action: 'serve' | 'delete'
+  readonly action: (typeof ACTIONS)[keyof typeof ACTIONS]
   /** containerd's namespace */
   readonly namespace: string
   /** id of the container that this shim was started for */
@@ -22,11 +24,11 @@ export interface Flags {
   readonly debug: boolean
 }
 
-const TEXT_FLAGS = ['namespace', 'id', 'address', 'bundle', 'ttrpc', 'socket'] as const
-type TextFlag = (typeof TEXT_FLAGS)[number]
+const { DEBUG, ...TEXT_FLAGS } = FLAGS
+type TextFlag = (typeof TEXT_FLAGS)[keyof typeof TEXT_FLAGS]
 
 function isTextFlag(name: string): name is TextFlag {
-  return TEXT_FLAGS.some((flag) => flag === name)
+  return Object.values(TEXT_FLAGS).some((flag) => flag === name)
 }
 
 /** Reads the arguments after the script's name. @throws Error with a message of one line */
@@ -38,7 +40,7 @@ export function parseFlags(argv: readonly string[]): Flags {
     const word = argv[at] ?? ''
     if (!word.startsWith('-')) break
     const [name = '', inline] = splitFlag(word)
-    if (name === 'debug') {
+    if (name === DEBUG) {
       debug = inline === undefined || inline === 'true'
     } else if (isTextFlag(name)) {
       const value = inline ?? argv[++at]
@@ -47,7 +49,7 @@ export function parseFlags(argv: readonly string[]): Flags {
     } else throw new Error(`flag provided but not defined: ${word}`)
   }
   const action = argv[at]
-  if (action !== 'serve' && action !== 'delete')
+  if (action !== ACTIONS.SERVE && action !== ACTIONS.DELETE)
     throw new Error(`unknown action "${action ?? ''}": expected "serve" or "delete"`)
   if (text.id === '') throw new Error('no container id given: -id is missing')
   if (text.namespace === '') throw new Error('no namespace given: -namespace is missing')

@@ -4,10 +4,14 @@
  * halves. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
+import { ACTIONS, EXITS, FLAGS, PROGRAM } from '../proto/launch.ts'
 import { exitNow, leaveStderrAlone, messageOf, probeTurns } from '../runtime/internal.ts'
 import { deleteLeftovers } from './cleanup.ts'
 import { type Flags, parseFlags } from './flags.ts'
 import { serve } from './serve.ts'
+
+/** What operators and scripts expect to see of any shim. */
+const TITLE_FLAGS = [FLAGS.NAMESPACE, FLAGS.ID, FLAGS.ADDRESS] as const
 
 async function main(argv: readonly string[]): Promise<void> {
   let flags: Flags
@@ -15,22 +19,22 @@ async function main(argv: readonly string[]): Promise<void> {
     flags = parseFlags(argv)
   } catch (error) {
     complain(error)
-    exitNow(2)
+    exitNow(EXITS.USAGE)
   }
-  process.title = `containerd-shim-ts-v2 -namespace ${flags.namespace} -id ${flags.id} -address ${flags.address}`
+  process.title = [PROGRAM, ...TITLE_FLAGS.flatMap((name) => [`-${name}`, flags[name]])].join(' ')
   try {
-    if (flags.action === 'serve') serve(flags)
+    if (flags.action === ACTIONS.SERVE) serve(flags)
     else await deleteLeftovers(flags)
   } catch (error) {
     complain(error)
-    exitNow(1)
+    exitNow(EXITS.FAILURE)
   }
 }
 
 /** One line on stderr: containerd reads it after `delete`, and for `serve` it is the log fifo. */
 function complain(error: unknown): void {
   try {
-    writeSync(2, `containerd-shim-ts-v2: ${messageOf(error)}\n`)
+    writeSync(2, `${PROGRAM}: ${messageOf(error)}\n`)
   } catch {
     // the log is full or closed, and there is no other place to write to
   }

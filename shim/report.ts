@@ -8,6 +8,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { LIB_FILES } from '../proto/launch.ts'
 import type { LogFields } from '../runtime/index.ts'
 import { libDir, messageOf, processStat } from '../runtime/internal.ts'
 import type { Calls } from './calls.ts'
@@ -37,7 +38,7 @@ function makeReport(shim: Shim, calls: Calls): Report {
       time: new Date().toISOString(),
       pid,
       namespace: shim.namespace,
-      version: text(join(libDir(), 'VERSION'))?.trim(),
+      version: text(join(libDir(), LIB_FILES.VERSION))?.trim(),
       commit: text(join(libDir(), 'COMMIT'))?.trim(),
       node: process.version,
       uptimeS: Math.round(process.uptime()),

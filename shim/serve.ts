@@ -8,6 +8,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { TtrpcServer } from 'ttrpc-ts'
 import { TaskService, TaskV3Service } from 'ttrpc-ts/containerd'
+import { LAUNCH_FDS, LAUNCH_LIMITS } from '../proto/launch.ts'
 import { Reaper } from '../runtime/index.ts'
 import { getpid, messageOf, peerCredentials } from '../runtime/internal.ts'
 import { Calls } from './calls.ts'
@@ -20,9 +21,6 @@ import { toTtrpcError } from './status.ts'
 import { abandonTask } from './task/delete.ts'
 import { Registry, type Shim } from './task/registry.ts'
 import { taskHandlers } from './task/service.ts'
-
-const LISTEN_FD = 3
-const BACKLOG = 4096
 
 /** Starts to serve; returns at once. life.ts ends the process. */
 export function serve(flags: Flags): void {
@@ -79,8 +77,9 @@ export function serve(flags: Flags): void {
  */
 function listen(listener: Server): void {
   const direct: unknown = Reflect.get(listener, '_listen2')
-  if (typeof direct === 'function') Reflect.apply(direct, listener, [null, null, null, BACKLOG, LISTEN_FD])
-  else listener.listen({ fd: LISTEN_FD, backlog: BACKLOG })
+  if (typeof direct === 'function')
+    Reflect.apply(direct, listener, [null, null, null, LAUNCH_LIMITS.BACKLOG, LAUNCH_FDS.LISTEN])
+  else listener.listen({ fd: LAUNCH_FDS.LISTEN, backlog: LAUNCH_LIMITS.BACKLOG })
 }
 
 /**

@@ -11,6 +11,7 @@ import { Socket } from 'node:net'
 import { basename, join } from 'node:path'
 import { Code, createClient, TtrpcClient, TtrpcError } from 'ttrpc-ts'
 import { TaskService } from 'ttrpc-ts/containerd'
+import { BUNDLE_FILES, FLAGS, SOCKET } from '../proto/launch.ts'
 import { type OwnedFd, RuntimeError } from '../runtime/index.ts'
 import { connectUnix, peerCredentials, processStat, SIGKILL, signalProcess } from '../runtime/internal.ts'
 import { readFile } from './bundle.ts'
@@ -22,8 +23,6 @@ const ANSWER_MS = 1_000
  * The limit of each call that ends its container (Kill, Wait, Delete). containerd gives `delete` five seconds in all.
  */
 const END_MS = 2_000
-const DEFAULT_SOCKET_DIR = '/run/containerd/s'
-const SCHEME = 'unix://'
 
 /**
  * The paths at which the container's shim listens or has listened. One follows from the shim v2 rule: a hash of
@@ -35,11 +34,11 @@ export function socketPaths({ bundle, address, namespace, id }: Flags): string[]
   const hash = createHash('sha256')
     .update(join(address, namespace, id))
     .digest('hex')
-  const named = bundle === '' ? '' : (readFile(join(bundle, 'address'))?.trim() ?? '')
-  const paths = [join(DEFAULT_SOCKET_DIR, hash)]
+  const named = bundle === '' ? '' : (readFile(join(bundle, BUNDLE_FILES.ADDRESS))?.trim() ?? '')
+  const paths = [join(SOCKET.FOLDER, hash)]
   // The file is believed only when its socket has this container's hash as its name. Its folder may differ from the
   // default one.
-  if (named.startsWith(`${SCHEME}/`) && basename(named) === hash) paths.push(named.slice(SCHEME.length))
+  if (named.startsWith(`${SOCKET.SCHEME}/`) && basename(named) === hash) paths.push(named.slice(SOCKET.SCHEME.length))
   return [...new Set(paths)]
 }
 
@@ -92,6 +91,6 @@ function killShim(pid: number, { namespace, id }: Flags): void {
   const stat = processStat(pid)
   if (stat === undefined) return
   const words = ` ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ')} `
-  if (!words.includes(` -namespace ${namespace} -id ${id} `)) return
+  if (!words.includes(` -${FLAGS.NAMESPACE} ${namespace} -${FLAGS.ID} ${id} `)) return
   signalProcess(pid, stat.startTime, SIGKILL)
 }

@@ -13,8 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RECORD_FILE "shim-exit"
-
 /* A small regular file of the bundle, and the time at which it was written. */
 struct note {
     char bytes[256];
@@ -54,11 +52,11 @@ static void remove_sockets(const struct settings *settings, const char *bundle, 
         return;
     path = socket_path(settings, NULL);
     socket_remove_of(path, recorded);
-    if (!read_note(bundle, ADDRESS_FILE, &address) ||
-        strncmp(address.bytes, UNIX_SCHEME "/", strlen(UNIX_SCHEME "/")) != 0)
+    if (!read_note(bundle, BUNDLE_FILE_ADDRESS, &address) ||
+        strncmp(address.bytes, SOCKET_SCHEME "/", strlen(SOCKET_SCHEME "/")) != 0)
         return;
     address.bytes[strcspn(address.bytes, "\n")] = '\0';
-    at = address.bytes + strlen(UNIX_SCHEME);
+    at = address.bytes + strlen(SOCKET_SCHEME);
     if (strcmp(strrchr(at, '/'), strrchr(path, '/')) == 0)
         socket_remove_of(at, recorded);
 }
@@ -75,10 +73,10 @@ static const char *find_bundle(const char *given)
 
 void launcher_delete(const struct settings *settings)
 {
-    struct node_call call = {.settings = settings, .bundle = find_bundle(settings->bundle), .action = "delete"};
+    struct node_call call = {.settings = settings, .bundle = find_bundle(settings->bundle), .action = ACTION_DELETE};
     struct note record;
     check_identity(settings, "delete");
-    if (call.bundle && read_note(call.bundle, RECORD_FILE, &record) &&
+    if (call.bundle && read_note(call.bundle, BUNDLE_FILE_EXIT, &record) &&
         wire_is_delete_response((struct slice){.bytes = (const uint8_t *)record.bytes, .size = record.size})) {
         remove_sockets(settings, call.bundle, record.written);
         print("the answer", record.bytes, record.size);

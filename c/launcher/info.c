@@ -25,16 +25,15 @@ static struct slice read_lib_file(const char *name)
 
 void launcher_version(void)
 {
-    static const char head[] = PROGRAM ":\n  Version:  ";
-    struct slice version = read_lib_file("VERSION");
-    print("the version", head, strlen(head));
+    struct slice version = read_lib_file(LIB_FILE_VERSION);
+    print("the version", VERSION_HEAD, strlen(VERSION_HEAD));
     print("the version", version.bytes, version.size);
 }
 
 void launcher_info(void)
 {
     static const char what[] = "the runtime's information";
-    struct slice info = read_lib_file("runtime-info"), options = read_stdin();
+    struct slice info = read_lib_file(LIB_FILE_RUNTIME_INFO), options = read_stdin();
     uint8_t head[WIRE_HEAD_BYTES];
     if (!wire_is_any(options))
         die(0, "cannot read the options on stdin: they are no google.protobuf.Any");

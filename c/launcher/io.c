@@ -15,10 +15,10 @@
 /* The limit of containerd's own library for stdin. */
 #define STDIN_LIMIT_BYTES (10u << 20)
 
-#define LIB_RECORD "#lib="
 #define LOST "cannot find the installation: "
-#define WAYS \
-    "make this program a link to the installed one, set SHIM_TS_LIB to that folder, or install it with scripts/install"
+#define WAYS                                                           \
+    "make this program a link to the installed one, set " VARIABLE_LIB \
+    " to that folder, or install it with scripts/install"
 
 char *text(const char *format, ...)
 {
@@ -159,15 +159,15 @@ static const char *find_lib(void)
 {
     char program[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", program, sizeof program);
-    const char *given = secure_getenv("SHIM_TS_LIB"), *recorded, *beside;
+    const char *given = secure_getenv(VARIABLE_LIB), *recorded, *beside;
     if (given && *given) {
         if (*given != '/' || access(given, F_OK) < 0)
-            die(0, LOST "SHIM_TS_LIB is \"%s\", where no such folder is; " WAYS, given);
+            die(0, LOST VARIABLE_LIB " is \"%s\", where no such folder is; " WAYS, given);
         return given;
     }
     if (n < 0)
         die(errno, "cannot find this program: \"/proc/self/exe\"");
-    beside = path_clean(text("%.*s/../../lib/containerd-shim-ts", (int)n, program));
+    beside = path_clean(text("%.*s/../../" LIB_FOLDER, (int)n, program));
     if (access(beside, F_OK) == 0)
         return beside;
     recorded = recorded_lib();
@@ -185,7 +185,7 @@ char *lib_path(const char *name)
 #ifdef FAILPOINTS
 void failpoint(const char *name)
 {
-    const char *wanted = getenv("RUNTS_FAIL_AT");
+    const char *wanted = getenv(VARIABLE_FAIL_AT);
     if (wanted && strcmp(wanted, name) == 0)
         (void)raise(SIGKILL);
 }

@@ -6,22 +6,13 @@
 #ifndef LAUNCHER_H
 #define LAUNCHER_H
 
+#include "launch.gen.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
-
-#define PROGRAM "containerd-shim-ts-v2"
-
-/* The start of a container's address; the rest is the absolute path of its socket. */
-#define UNIX_SCHEME "unix://"
-
-/* The file in the bundle by which containerd finds a shim after its own restart. */
-#define ADDRESS_FILE "address"
-
-/* The fd of the socket in the serving process. main keeps other files away from it. */
-#define LISTEN_FD 3
 
 struct slice {
     const uint8_t *bytes;
@@ -40,7 +31,7 @@ struct settings {
 
 /* What die() takes back. */
 struct made {
-    const char *socket; /* it listens, but its address is not printed yet; die() removes ADDRESS_FILE too */
+    const char *socket; /* it listens, but its address is not printed yet; die() removes the file `address` too */
     pid_t shim;
 };
 
@@ -78,7 +69,7 @@ void print(const char *what, const void *bytes, size_t size);
 char *path_clean(char *path);
 
 /*
- * The path of an installed file. The folder is SHIM_TS_LIB, ../lib/containerd-shim-ts beside the
+ * The path of an installed file. The folder is $SHIM_TS_LIB, ../lib/containerd-shim-ts beside the
  * folder of this program, or the one that scripts/install has recorded.
  */
 char *lib_path(const char *name);

@@ -21,9 +21,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXIT_USAGE 2
-#define IDENTIFIER_LIMIT 76
-
 static const char HELP[] =
     "usage: " PROGRAM " -namespace NAMESPACE -id ID -address SOCKET [-bundle FOLDER] [-debug] start | delete\n"
     "       " PROGRAM " -info | -v | -h\n"
@@ -67,7 +64,7 @@ static const struct flag {
 };
 
 struct made made;
-static int failure_status = EXIT_USAGE; /* until the command line has been parsed */
+static int failure_status = LAUNCH_EXIT_USAGE; /* until the command line has been parsed */
 
 /* containerd shows the text to its client, so it is one line, whatever it quotes. */
 void die(int errnum, const char *format, ...)
@@ -87,7 +84,7 @@ void die(int errnum, const char *format, ...)
     }
     if (made.socket) {
         (void)unlink(made.socket);
-        (void)unlink(ADDRESS_FILE);
+        (void)unlink(BUNDLE_FILE_ADDRESS);
     }
     /* last, because the reader may block this write */
     (void)dprintf(STDERR_FILENO, "%s: %s%s%s\n", PROGRAM, line, errnum != 0 ? ": " : "",
@@ -109,7 +106,7 @@ static bool is_identifier(const char *word)
             (!strchr("._-", word[i]) || i == 0 || !is_alphanumeric(word[i - 1]) || i + 1 == size))
             return false;
     }
-    return size > 0 && size <= IDENTIFIER_LIMIT;
+    return size > 0 && size <= LIMIT_IDENTIFIER_MAX;
 }
 
 void check_identity(const struct settings *given, const char *action)
@@ -198,7 +195,7 @@ static const char *parse_arguments(char *const *argv)
  */
 static void fill_fds(void)
 {
-    for (int fd = 0; fd <= LISTEN_FD; fd++) {
+    for (int fd = 0; fd <= FD_LISTEN; fd++) {
         /* open returns the lowest free number, which is this one */
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd)
             die(errno, "cannot open \"/dev/null\"");
@@ -210,7 +207,7 @@ int main(int argc, char **argv)
     const char *action;
     fill_fds();
     action = parse_arguments(argv + (argc > 0));
-    failure_status = EXIT_FAILURE;
+    failure_status = LAUNCH_EXIT_FAILURE;
     if (settings.help)
         print("the help", HELP, sizeof HELP - 1);
     else if (settings.version)

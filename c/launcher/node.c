@@ -3,7 +3,6 @@
  * inherited. Invariant: node_spawn returns only after Node has been executed.
  */
 #include "launcher.h"
-#include "node_flags.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,21 +26,11 @@
 /* Node's own flags, which come before the script. */
 static const char *const NODE_FLAGS[] = {NODE_FLAGS_LIST};
 
-/*
- * Carries the inherited soft limit of open files. Node raises its own before a script could read
- * it.
- */
-#define SOFT_NOFILE "RUNTS_SOFT_NOFILE"
-
-/*
- * Variables of the daemon's environment that would change how Node starts. They get this prefix;
- * programs that Node starts get them back by their own names.
- */
-#define KEPT "RUNTS_OUTER_"
-static const char *const CHANGING_PREFIXES[] = {"NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES="};
+/* Variables of the daemon's environment that would change how Node starts. */
+static const char *const CHANGING_PREFIXES[] = {CHANGING_VARIABLES_LIST};
 
 /* Only the launcher may set these for Node, so inherited ones are dropped. */
-static const char *const OWN_PREFIXES[] = {SOFT_NOFILE "=", KEPT};
+static const char *const OWN_PREFIXES[] = {VARIABLE_SOFT_NOFILE "=", VARIABLE_OUTER};
 
 struct node_program {
     const char *node;
@@ -72,11 +61,13 @@ static void prepare_environment(void)
     for (char **from = environ; *from; from++) {
         if (begins_with_any(*from, OWN_PREFIXES, LENGTH(OWN_PREFIXES)))
             continue;
-        *to++ = begins_with_any(*from, CHANGING_PREFIXES, LENGTH(CHANGING_PREFIXES)) ? text(KEPT "%s", *from) : *from;
+        *to++ = begins_with_any(*from, CHANGING_PREFIXES, LENGTH(CHANGING_PREFIXES)) ?
+                    text(VARIABLE_OUTER "%s", *from) :
+                    *from;
     }
     *to = NULL;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        setenv(SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0)
+        setenv(VARIABLE_SOFT_NOFILE, text("%llu", (unsigned long long)limit.rlim_cur), true) < 0)
         die(errno, "cannot change the environment");
 }
 
@@ -88,11 +79,11 @@ static struct node_program prepare(const struct node_call *call)
 {
     const struct settings *settings = call->settings;
     const char *const options[][2] = {
-        {"-namespace", settings->namespace}, {"-id", settings->id},   {"-address", settings->address},
-        {"-bundle", call->bundle},           {"-ttrpc", call->ttrpc}, {"-socket", call->socket},
+        {"-" FLAG_NAMESPACE, settings->namespace}, {"-" FLAG_ID, settings->id},   {"-" FLAG_ADDRESS, settings->address},
+        {"-" FLAG_BUNDLE, call->bundle},           {"-" FLAG_TTRPC, call->ttrpc}, {"-" FLAG_SOCKET, call->socket},
     };
-    const char *script = lib_path("shim.cjs");
-    struct node_program program = {.node = lib_path("node"), .argv = {PROGRAM}};
+    const char *script = lib_path(LIB_FILE_SCRIPT);
+    struct node_program program = {.node = lib_path(LIB_FILE_NODE), .argv = {PROGRAM}};
     size_t count = 1;
     if (access(script, R_OK) < 0)
         die(errno, "cannot read \"%s\"", script);
@@ -106,7 +97,7 @@ static struct node_program prepare(const struct node_call *call)
         }
     }
     if (settings->debug)
-        program.argv[count++] = "-debug";
+        program.argv[count++] = "-" FLAG_DEBUG;
     program.argv[count++] = call->action;
     prepare_environment();
     return program;
@@ -163,17 +154,17 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
     int ends[2], status = 0, reason = 0;
     if (null_fd < 0 || pipe2(ends, O_CLOEXEC) < 0)
         die(errno, "cannot open \"/dev/null\" and a pipe");
-    close_at_exec(LISTEN_FD + 1);
+    close_at_exec(FD_LISTEN + 1);
     made.shim = fork();
     if (made.shim < 0)
         die(errno, "cannot start a process");
     if (made.shim == 0) {
         /*
-         * main keeps these fds above LISTEN_FD; the pipe is closed by exec, or carries the errno of
+         * main keeps these fds above FD_LISTEN; the pipe is closed by exec, or carries the errno of
          * its failure
          */
         if (setpgid(0, 0) < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
-            dup2(log_fd, STDERR_FILENO) < 0 || dup2(listen_fd, LISTEN_FD) < 0)
+            dup2(log_fd, FD_LOG) < 0 || dup2(listen_fd, FD_LISTEN) < 0)
             reason = errno;
         else
             reason = execute(&program);

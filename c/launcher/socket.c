@@ -14,8 +14,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define DEFAULT_SOCKET_DIR "/run/containerd/s"
-
 /*
  * One byte less than sun_path can hold with its NUL: containerd's own library refuses longer paths.
  */
@@ -28,7 +26,7 @@ char *socket_path(const struct settings *settings, const char *dir)
     const char *identity = path_clean(text("%s/%s/%s", settings->address, settings->namespace, settings->id));
     char hash[SHA256_HEX_SIZE], *path;
     if (!dir)
-        dir = DEFAULT_SOCKET_DIR;
+        dir = SOCKET_FOLDER;
     if (dir[0] != '/')
         die(0, "cannot use the socket folder \"%s\": it is not an absolute path", dir);
     sha256_hex(identity, strlen(identity), hash);
@@ -150,7 +148,7 @@ int socket_listen(const char *path)
     if (r < 0)
         die(errno, "cannot bind the socket \"%s\"", path);
     made.socket = path;
-    if (listen(fd, SOMAXCONN) < 0)
+    if (listen(fd, LIMIT_BACKLOG) < 0)
         die(errno, "cannot listen on the socket \"%s\"", path);
     return fd;
 }

@@ -62,11 +62,11 @@ static void write_address(const char *address)
     int fd = open(ADDRESS_TEMP, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
     /* a killed start may have left the temporary file with another mode */
     if (fd < 0 || write_whole(fd, address, strlen(address)) < 0 || fchmod(fd, 0644) < 0 ||
-        rename(ADDRESS_TEMP, ADDRESS_FILE) < 0) {
+        rename(ADDRESS_TEMP, BUNDLE_FILE_ADDRESS) < 0) {
         int reason = errno;
 
         (void)unlink(ADDRESS_TEMP);
-        die(reason, "cannot write the file \"" ADDRESS_FILE "\" in the bundle");
+        die(reason, "cannot write the file \"" BUNDLE_FILE_ADDRESS "\" in the bundle");
     }
 }
 
@@ -105,9 +105,9 @@ static void raise_oom_score(void)
  */
 static int open_log(void)
 {
-    int fd = open("log", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    int fd = open(BUNDLE_FILE_LOG, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0 && errno == ENXIO)
-        fd = open("log", O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        fd = open(BUNDLE_FILE_LOG, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -119,7 +119,7 @@ void launcher_start(struct settings *settings)
 {
     mode_t inherited_umask = umask(0); /* every mode below is exact */
     struct slice options = read_stdin();
-    struct node_call call = {.settings = settings, .action = "serve"};
+    struct node_call call = {.settings = settings, .action = ACTION_SERVE};
     const char *address, *shim_cgroup;
     struct bootstrap given;
     int log_fd, listen_fd;
@@ -132,7 +132,7 @@ void launcher_start(struct settings *settings)
         die(errno, "cannot name the bundle, the current folder");
     call.ttrpc = find_ttrpc(settings, &given);
     call.socket = socket_path(settings, text_of(given.socket_dir));
-    address = text(UNIX_SCHEME "%s", call.socket);
+    address = text(SOCKET_SCHEME "%s", call.socket);
     log_fd = open_log();
 
     listen_fd = socket_listen(call.socket);

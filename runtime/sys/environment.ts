@@ -5,15 +5,15 @@
  * runtime's.
  */
 
-/** The prefix of a variable that would change how Node starts. */
-const KEPT = 'RUNTS_OUTER_'
+import { VARIABLES } from '../../proto/launch.ts'
+
 /** Variables that were added for the runtime. */
-const OURS: readonly string[] = ['RUNTS_SOFT_NOFILE']
+const OURS: readonly string[] = [VARIABLES.SOFT_NOFILE]
 
 /** The environment to be inherited, as execve(2) takes it. */
 export function inheritedEnvironment(): readonly string[] {
   return Object.entries(process.env).flatMap(([name, value]) => {
     if (OURS.includes(name)) return []
-    return [`${name.startsWith(KEPT) ? name.slice(KEPT.length) : name}=${value}`]
+    return [`${name.startsWith(VARIABLES.OUTER) ? name.slice(VARIABLES.OUTER.length) : name}=${value}`]
   })
 }

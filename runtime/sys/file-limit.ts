@@ -4,11 +4,11 @@
  * starts Node (the launcher, or the script of `runts`) passes the earlier limit in a variable. Programs that are not
  * part of the runtime get that limit. Invariant: the limit of this process is lower only while a callback runs.
  */
+import { VARIABLES } from '../../proto/launch.ts'
 import { syscallError } from './errno.ts'
 import { declare, lastErrno } from './libc.ts'
 import { RLIMIT_NOFILE } from './linux.ts'
 
-const VARIABLE = 'RUNTS_SOFT_NOFILE'
 const INFINITY = 2n ** 64n - 1n
 
 const prlimit = declare('int prlimit(int pid, int resource, const void *limit, void *old)')
@@ -28,9 +28,9 @@ export function inheritedFileLimit(): FileLimit | undefined {
 }
 
 function findInherited(): FileLimit | undefined {
-  const text = process.env[VARIABLE]
+  const text = process.env[VARIABLES.SOFT_NOFILE]
   // the variable is about this process: a child must not inherit it
-  delete process.env[VARIABLE]
+  delete process.env[VARIABLES.SOFT_NOFILE]
   const told = text === 'unlimited' ? INFINITY : /^\d{1,20}$/.test(text ?? '') ? BigInt(text ?? '') : undefined
   if (told === undefined) return undefined
   const { soft, hard } = ownLimit()

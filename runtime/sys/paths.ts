@@ -3,16 +3,15 @@
  * folder, for development and for copies of the programs outside it.
  */
 import { basename, join } from 'node:path'
-
-const LIB_VARIABLE = 'SHIM_TS_LIB'
+import { LIB_FOLDER, VARIABLES } from '../../proto/launch.ts'
 
 /** The folder that holds ts-init and the other installed files. */
 export function libDir(): string {
-  const override = process.env[LIB_VARIABLE]
+  const override = process.env[VARIABLES.LIB]
   if (override !== undefined && override !== '') return override
   // a bundle lies in that folder; sources lie in the tree that builds it
   const here = import.meta.dirname
-  return basename(here) === 'sys' ? join(here, '../../build/lib/containerd-shim-ts') : here
+  return basename(here) === 'sys' ? join(here, '../../build', LIB_FOLDER) : here
 }
 
 /** Absolute path of the init helper. */

@@ -13,25 +13,27 @@ export const isNode = (target: string): boolean => target.startsWith('node:') ||
 
 const NODE = /^node:/
 const TTRPC = /^ttrpc-ts(\/containerd)?$/
+/** The contract with what starts Node. */
+const LAUNCH = /^proto\/launch\.ts$/
 /** What the programs may import of `runtime/`: its public face, and the part that is for them alone. */
 const DOORS = /^runtime\/(index|internal)\.ts$/
 
 /** Who may import what: patterns of paths and of packages. The first row whose place matches decides. */
 export const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly RegExp[] }[] = [
   { place: /^proto\/ttrpc-ts\//, may: [NODE, /^proto\/ttrpc-ts\//, /^protobufjs/] },
-  { place: /^proto\/(init-plan|plan-hash\.gen)\.ts$/, may: [] },
+  { place: /^proto\/(init-plan|launch|plan-hash\.gen)\.ts$/, may: [] },
   {
     place: /^runtime\/sys\//,
-    may: [NODE, /^runtime\/sys\//, /^koffi$/, /^runtime\/errors\.ts$/, /^runtime\/logger\.ts$/],
+    may: [NODE, /^runtime\/sys\//, /^koffi$/, /^runtime\/errors\.ts$/, /^runtime\/logger\.ts$/, LAUNCH],
   },
-  { place: /^runtime\/cli\//, may: [NODE, /^runtime\/cli\//, DOORS] },
+  { place: /^runtime\/cli\//, may: [NODE, /^runtime\/cli\//, DOORS, LAUNCH] },
   {
     place: /^runtime\//,
-    may: [NODE, /^runtime\/(?!cli\/)/, /^proto\/init-plan\.ts$/, /^proto\/plan-hash\.gen\.ts$/],
+    may: [NODE, /^runtime\/(?!cli\/)/, /^proto\/init-plan\.ts$/, /^proto\/plan-hash\.gen\.ts$/, LAUNCH],
   },
   { place: /^shim\/log\.ts$/, may: [NODE, /^shim\//, DOORS, TTRPC, /^pino$/] },
   { place: /^shim\/options-toml\.ts$/, may: [DOORS, /^smol-toml$/] },
-  { place: /^shim\//, may: [NODE, /^shim\//, DOORS, TTRPC] },
+  { place: /^shim\//, may: [NODE, /^shim\//, DOORS, TTRPC, LAUNCH] },
 ]
 
 /** Files that decide and do nothing. They reach no module of Node and no native code, through whatever they import. */

@@ -18,6 +18,7 @@ import {
   ROOTFS_HOW,
   SYNC_POINTS,
 } from '../../proto/init-plan.ts'
+import { comment, defines } from './c-text.ts'
 
 interface OpSchema {
   readonly code: number
@@ -45,21 +46,6 @@ const upper = (name: string) => name.toUpperCase()
 const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const hex = (value: number) => `0x${value.toString(16).padStart(8, '0')}u`
 
-const COMMENT_COLUMNS = 100
-
-/** A doc text as a C comment, which it must not end, wrapped and indented. */
-function comment(doc: string, indent = ''): string[] {
-  if (doc.includes('*/')) throw new Error(`cannot be put into a C comment: ${doc}`)
-  if (indent.length + doc.length + '/*  */'.length <= COMMENT_COLUMNS) return [`${indent}/* ${doc} */`]
-  const lines = ['']
-  for (const word of doc.split(' ')) {
-    const line = `${lines.at(-1)} ${word}`
-    if (`${indent} *${line}`.length <= COMMENT_COLUMNS) lines[lines.length - 1] = line
-    else lines.push(` ${word}`)
-  }
-  return [`${indent}/*`, ...lines.map((line) => `${indent} *${line}`), `${indent} */`]
-}
-
 /** Whether an operation uses something of the host's, as a C expression over `op`. */
 function usesHost([name, { host, hostIf }]: [string, OpSchema], what: 'procfs' | 'agent'): string[] {
   if (host === undefined || (what === 'agent' && host !== 'agent')) return []
@@ -82,10 +68,6 @@ function hostFunction(name: string, doc: string, what: 'procfs' | 'agent'): stri
     '}',
     '',
   ]
-}
-
-function defines(prefix: string, values: Readonly<Record<string, number>>, format = (value: number) => String(value)) {
-  return Object.entries(values).map(([name, value]) => `#define ${prefix}${upper(name)} ${format(value)}`)
 }
 
 function opStruct(name: string, op: OpSchema): string[] {

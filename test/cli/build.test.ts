@@ -2,14 +2,14 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { nodeFlags } from '../../scripts/node-flags.ts'
+import { NODE_FLAGS } from '../../proto/launch.ts'
 import { BIN } from '../support/places.ts'
 
 const LIB = join(BIN, '../lib/containerd-shim-ts')
 
 describe('the code cache', () => {
   test.each([
-    { bundle: 'shim', flags: nodeFlags() },
+    { bundle: 'shim', flags: NODE_FLAGS },
     { bundle: 'runts', flags: [] },
   ])('of $bundle is accepted by Node with the options it is started with', ({ bundle, flags }) => {
     const loader = JSON.stringify(join(LIB, `${bundle}.cjs`))

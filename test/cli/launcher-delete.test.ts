@@ -6,7 +6,7 @@ import { existsSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs
 import { join } from 'node:path'
 import { DeleteResponse } from 'ttrpc-ts/containerd'
 import { describe, expect } from 'vitest'
-import { nodeFlags } from '../../scripts/node-flags.ts'
+import { NODE_FLAGS } from '../../proto/launch.ts'
 import { needs } from '../support/needs.ts'
 import { expectRefusal, LEAKING, socketPath, test } from './launcher-layout.ts'
 
@@ -96,7 +96,7 @@ describe('delete', needs('gcc'), () => {
     const facts = await layout.facts()
     expect(facts('arg')).toEqual([
       'containerd-shim-ts-v2',
-      ...nodeFlags(),
+      ...NODE_FLAGS,
       join(layout.lib, 'shim.cjs'),
       ...settings,
       'delete',

@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path'
 import { BootstrapParams } from 'ttrpc-ts/containerd'
 import { describe, expect } from 'vitest'
-import { nodeFlags } from '../../scripts/node-flags.ts'
+import { NODE_FLAGS } from '../../proto/launch.ts'
 import { needs } from '../support/needs.ts'
 import { expectRefusal, hash, knock, LEAKING, socketPath, test } from './launcher-layout.ts'
 
@@ -67,7 +67,7 @@ describe('start', needs('gcc'), () => {
     const sockets = ['-ttrpc', join(layout.root, 'ttrpc.sock'), '-socket', socketPath(layout)]
     expect((await layout.facts())('arg')).toEqual([
       'containerd-shim-ts-v2',
-      ...nodeFlags(),
+      ...NODE_FLAGS,
       join(layout.lib, 'shim.cjs'),
       ...settings,
       ...sockets,

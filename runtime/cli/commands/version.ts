@@ -1,6 +1,7 @@
 /** The output of `--version`, in the lines that runc's users parse. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { LIB_FILES } from '../../../proto/launch.ts'
 import { SPEC_VERSION } from '../../index.ts'
 import { libDir, seccompVersion } from '../../internal.ts'
 
@@ -26,7 +27,7 @@ function seccompLine(): string[] {
 export function versionText(): string {
   const commit = installed('COMMIT')
   return [
-    `runts version ${installed('VERSION') ?? 'unknown'}`,
+    `runts version ${installed(LIB_FILES.VERSION) ?? 'unknown'}`,
     ...(commit === undefined ? [] : [`commit: ${commit}`]),
     `spec: ${SPEC_VERSION}`,
     ...seccompLine(),
