@@ -16,7 +16,6 @@ export interface OptionSpec {
   readonly type: 'string' | 'boolean' | 'count'
   readonly short?: string
   readonly multiple?: boolean
-  readonly required?: boolean
   /**
    * the placeholder of the value in the help text; completion offers files for FILE, folders for DIR, the words for a|b
    */
@@ -164,8 +163,6 @@ export function parseCommand(spec: CommandSpec, argv: readonly string[]): Parsed
   if (args.flag('help')) return args
   const missing = spec.positionals.filter((name) => !name.startsWith('['))[positionals.length]
   if (missing !== undefined) throw invalid(`${spec.name}: missing argument <${missing}>`)
-  const unsaid = Object.entries(spec.options).find(([name, { required }]) => required === true && !values.has(name))
-  if (unsaid !== undefined) throw invalid(`${spec.name}: missing option --${unsaid[0]} ${unsaid[1].value ?? 'VALUE'}`)
   const surplus = positionals[wanted]
   if (spec.rest !== true && surplus !== undefined) throw invalid(`${spec.name}: unexpected argument "${surplus}"`)
   return args

@@ -136,7 +136,7 @@ export class Container {
     if (!hasState(root, id)) throw explainMissing(root, id)
     const state = readState(root, id)
     const { spec, ...lacking } = readSavedSpec(root, state)
-    const cgroup = readSavedCgroup(root, state)
+    const cgroup = readSavedCgroup(root, state, logger)
     const init = () => new OtherProcess(state.pid, state.startTime)
     return new Container({ root, state, spec, cgroup, init, hold: { kind: 'loaded', ...lacking }, logger })
   }

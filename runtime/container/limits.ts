@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Cgroup } from '../cgroup/cgroup.ts'
-import { mergeResources } from '../spec/merge-resources.ts'
+import { completeUpdate, mergeResources } from '../spec/merge-resources.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
 import { readSavedSpec } from '../state/saved-spec.ts'
 import { type SavedState, stageSpec } from '../state/store.ts'
@@ -29,12 +29,14 @@ export async function changeLimits(
   const ours = state.foreign === undefined
   // read again: another command may have set limits since this container was loaded
   const saved = ours ? readSavedSpec(root, state).spec : container.spec
-  const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(saved.linux.resources, resources) } }
+  const earlier = saved.linux.resources
+  const later = completeUpdate(earlier, resources)
+  const spec = { ...saved, linux: { ...saved.linux, resources: mergeResources(earlier, later) } }
   // a long spec takes time to read and to write: other work has its turn in between
   await nextTurn()
   using staged = ours ? stageSpec(root, state.id, spec) : undefined
   await nextTurn()
-  cgroup.set(resources)
+  cgroup.set(later)
   staged?.commit()
   return spec
 }

@@ -26,6 +26,18 @@ export function mergeResources(earlier: LinuxResources = NO_RESOURCES, later: Li
   return defined(merged)
 }
 
+/**
+ * The limits to set for `later`, where some depend on what holds: a limit on memory and swap together stays as it was
+ * said when only the limit on memory changes. (v2 keeps the difference of the two.) Without a limit on memory there is
+ * none on both.
+ */
+export function completeUpdate(earlier: LinuxResources | undefined, later: LinuxResources): LinuxResources {
+  const { memory } = later
+  if (memory?.limit === undefined || memory.limit === 0n || memory.swap !== undefined) return later
+  const swap = memory.limit < 0n ? 0n : earlier?.memory?.swap
+  return swap === undefined ? later : { ...later, memory: { ...memory, swap } }
+}
+
 /** Merges two objects; an empty list counts as left out. */
 function both<T extends object>(earlier: T | undefined, later: T | undefined): T | undefined {
   if (earlier === undefined || later === undefined) return later ?? earlier

@@ -6,6 +6,7 @@
 import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import type { Logger } from '../logger.ts'
 import { loadSpec, parseSpec } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
 import { damagedFile } from './state-file.ts'
@@ -42,9 +43,9 @@ function parseKept(root: string, id: string): Spec {
 }
 
 /** The cgroup that a state names. @throws Internal for paths that cannot be those of a container's cgroup */
-export function readSavedCgroup(root: string, { id, cgroupPaths }: SavedState): Cgroup {
+export function readSavedCgroup(root: string, { id, cgroupPaths }: SavedState, logger: Logger): Cgroup {
   try {
-    return Cgroup.load(cgroupPaths)
+    return Cgroup.load(cgroupPaths, logger)
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
     throw damagedFile(join(stateDir(root, id), 'state.json'), error.message, error)

@@ -1,9 +1,10 @@
 /**
- * `update`: new resource limits for an existing container, from a document in the form of config.json's
- * `linux.resources`.
+ * `update`: new resource limits for an existing container, from options for single limits, or from a document in the
+ * form of config.json's `linux.resources`.
  */
-import { parseResources } from '../../index.ts'
+import { parseResources, RuntimeError } from '../../index.ts'
 import { type Command, loadContainer, readUserFile } from '../command.ts'
+import { LIMIT_OPTIONS, limitsOf } from '../limit-options.ts'
 
 /** The command `runts update`. */
 export const update: Command = {
@@ -11,26 +12,32 @@ export const update: Command = {
     name: 'update',
     summary: 'Changes the resource limits of a container.',
     details: [
-      "The limits are JSON, as config.json has them in linux.resources; what the document leaves out stays as it is, device rules too. They hold at once, and are not kept in the bundle. runc's options for single limits (--memory, --cpu-quota, …) are not supported by this version.",
+      'Limits that are not named stay as they are, device rules too. They hold at once, and are not kept in the bundle. With --resources the limits are JSON, as config.json has them in linux.resources; the options for single limits are then ignored.',
     ],
     examples: [
+      'runts update --memory 512m --pids-limit 100 web',
+      'runts update --cpu-period 100000 --cpu-quota 50000 --cpuset-cpus 0-1 web',
       'runts update -r limits.json web',
       `echo '{"memory":{"limit":67108864},"pids":{"limit":100}}' | runts update -r - web`,
     ],
     positionals: ['ID'],
     options: {
-      resources: {
-        type: 'string',
-        short: 'r',
-        value: 'FILE',
-        required: true,
-        doc: 'JSON of the limits; "-" is standard input; required',
-      },
+      resources: { type: 'string', short: 'r', value: 'FILE', doc: 'JSON of the limits; "-" is standard input' },
+      ...LIMIT_OPTIONS,
+      'l3-cache-schema': { type: 'string', value: 'SCHEMA', doc: 'Intel RDT: the part of the L3 cache' },
+      'mem-bw-schema': { type: 'string', value: 'SCHEMA', doc: 'Intel RDT: the bandwidth of memory' },
     },
   },
   async run(context, args) {
     const container = loadContainer(context, args)
-    await container.set(parseResources(readUserFile(args.text('resources') ?? '-')))
+    if (args.text('l3-cache-schema')) {
+      throw new RuntimeError('FailedPrecondition', 'Intel RDT/CAT: l3 cache schema is not enabled')
+    }
+    if (args.text('mem-bw-schema')) {
+      throw new RuntimeError('FailedPrecondition', 'Intel RDT/MBA: memory bandwidth schema is not enabled')
+    }
+    const file = args.text('resources')
+    await container.set(file ? parseResources(readUserFile(file)) : limitsOf(args))
     return 0
   },
 }

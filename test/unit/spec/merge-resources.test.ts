@@ -1,7 +1,7 @@
 /** Limits that are set on a running container, put together with those that it has. */
 import { expect, test } from 'vitest'
 import { parseResources } from '../../../runtime/spec/load.ts'
-import { mergeResources } from '../../../runtime/spec/merge-resources.ts'
+import { completeUpdate, mergeResources } from '../../../runtime/spec/merge-resources.ts'
 
 const merged = (earlier: object, later: object) =>
   mergeResources(parseResources(JSON.stringify(earlier)), parseResources(JSON.stringify(later)))
@@ -49,4 +49,15 @@ test('a list that is named replaces the old one, and page sizes, devices and fil
 test('a container without any limits takes what is set', () => {
   const later = parseResources('{"cpu":{"idle":1}}')
   expect(mergeResources(undefined, later)).toEqual(later)
+})
+
+test('a limit on memory and swap together stays when only the one on memory changes, and goes with it', () => {
+  const complete = (earlier: object, later: object) =>
+    completeUpdate(parseResources(JSON.stringify(earlier)), parseResources(JSON.stringify(later))).memory
+  const earlier = { memory: { limit: 1000, swap: 2000 } }
+  expect(complete(earlier, { memory: { limit: 500 } })).toEqual({ limit: 500n, swap: 2000n })
+  expect(complete(earlier, { memory: { limit: 500, swap: 600 } })).toEqual({ limit: 500n, swap: 600n })
+  expect(complete(earlier, { memory: { limit: -1 } })).toEqual({ limit: -1n, swap: 0n })
+  expect(complete(earlier, { memory: { reservation: 5 } })).toEqual({ reservation: 5n })
+  expect(complete({}, { memory: { limit: 500 } })).toEqual({ limit: 500n })
 })
