@@ -5,13 +5,16 @@
 
 // Containers: create, run, inspect, delete.
 
+export type { PressureLevel } from './cgroup/pressure.ts'
 export type { CgroupStats } from './cgroup/stats.ts'
 export { Container, type ContainerState } from './container/container.ts'
 export { type DeleteOptions, deleteContainer } from './container/delete-by-id.ts'
 export type { ContainerInfo } from './container/info.ts'
 export type { CreateOptions, ExecOptions, ExecProcess, FeatureGates } from './container/options.ts'
 export type { ProcessResult, RunningProcess } from './container/running-process.ts'
+export type { ContainerStats } from './container/stats.ts'
 export { type Status, StatusCode } from './container/status.ts'
+export type { InterfaceStats } from './host/interfaces.ts'
 export type { OciState, OciStatus } from './state/oci-state.ts'
 
 // Processes: one reaper per program, and how each process ended.

@@ -8,6 +8,8 @@
 
 export { bundleOf, isLeftover, isThere } from './container/remains.ts'
 export { messageOf } from './errors.ts'
+/** What only `runts events` needs. */
+export const loadEvents = () => import('./events/index.ts')
 
 // The host: facts, ids, mounts, other programs.
 

@@ -89,7 +89,7 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
     if (v1) {
       const events = openEventCounter(() => lookAgain(FIRST_LOOK_MS))
       sources.push(events)
-      register(dir, file, events.fd)
+      registerEvent(dir, file, { event: events.fd })
     } else {
       sources.push(watch(file, { persistent: false }, look).on('error', end))
       // the kernel reports no removal of a cgroup, but the last process leaves before it
@@ -111,10 +111,15 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
   return { [Symbol.dispose]: dispose }
 }
 
-function register(dir: string, file: string, event: number): void {
+/** Asks a v1 cgroup to signal an eventfd for what `file` stands for; closing the eventfd ends it. */
+export function registerEvent(
+  dir: string,
+  file: string,
+  { event, argument }: { readonly event: number; readonly argument?: string },
+): void {
   const control = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
-    writeText(`${dir}/cgroup.event_control`, `${event} ${control}`)
+    writeText(`${dir}/cgroup.event_control`, [event, control, argument].filter((word) => word !== undefined).join(' '))
   } finally {
     // the kernel needs it only to find the cgroup
     closeSync(control)

@@ -19,8 +19,8 @@ export interface Command {
   run(context: Context, args: ParsedArgs): Promise<number>
 }
 
-/** Writes all of a text to standard output before it returns. */
-export function print(text: string): void {
+/** Writes all of a text to standard output before it returns; false when that has no reader any more. */
+export function print(text: string): boolean {
   const bytes = Buffer.from(text)
   for (let done = 0; done < bytes.length; ) {
     try {
@@ -28,10 +28,11 @@ export function print(text: string): void {
     } catch (error) {
       // EPIPE: the reader has seen enough. EAGAIN: the pipe was made non-blocking by another program, and its reader is
       // slow
-      if (errnoOf(error) === EPIPE) return
+      if (errnoOf(error) === EPIPE) return false
       if (errnoOf(error) !== EAGAIN) throw error
     }
   }
+  return true
 }
 
 /** Reports a failure once on standard error, and in the log if that is elsewhere. */

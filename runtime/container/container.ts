@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs'
 import type { Cgroup } from '../cgroup/cgroup.ts'
-import type { CgroupStats } from '../cgroup/stats.ts'
+import type { PressureLevel } from '../cgroup/pressure.ts'
 import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { differingNamespaces } from '../host/facts.ts'
@@ -33,6 +33,7 @@ import type { CreateOptions, ExecOptions } from './options.ts'
 import { listProcessesOf, processesOf } from './processes.ts'
 import { OtherProcess, OwnProcess, type RunningProcess } from './running-process.ts'
 import { releaseFifo, requireCreated, waitsAtFifo } from './start.ts'
+import type { ContainerStats } from './stats.ts'
 import { refusal, type Status, statusOf } from './status.ts'
 
 /** What is kept about a container on disk. */
@@ -278,9 +279,10 @@ export class Container {
     })
   }
 
-  /** The counters of the container's cgroups. */
-  stats(): CgroupStats {
-    return this.cgroup.stats()
+  /** The counters of its cgroups, and of the interfaces in its network namespace. */
+  async stats(): Promise<ContainerStats> {
+    const { readContainerStats } = await import('./stats.ts')
+    return readContainerStats(this)
   }
 
   /** Host pids of all processes, init included. Unless the container is paused, a process may end at any time. */
@@ -304,6 +306,20 @@ export class Container {
    */
   notifyOom(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<number, void, void> {
     return oomCounts(this.cgroup, options.signal)
+  }
+
+  /**
+   * Yields the level each time that the kernel reports pressure on the container's memory of this level or a higher
+   * one. It ends when no process is left, or by the signal. v2 has shares of time in place of levels, which
+   * cgroup/pressure.ts lists. Waiting does not keep this process alive.
+   * @throws FailedPrecondition without a memory controller
+   */
+  async *notifyMemoryPressure(
+    level: PressureLevel,
+    options: { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<PressureLevel, void, void> {
+    const { pressureEvents } = await import('./pressure.ts')
+    yield* pressureEvents(this.cgroup, level, options.signal)
   }
 
   /** Calls back when oomKillCount() has grown. */

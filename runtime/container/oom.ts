@@ -4,6 +4,7 @@
  */
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import { RuntimeError } from '../errors.ts'
+import { watched } from '../watched.ts'
 
 /** Attributes the kernel's OOM kills to processes that were killed. */
 export class OomLedger {
@@ -37,31 +38,6 @@ export function possiblyOomKilled(error: unknown): unknown {
  * Yields the count each time it has grown; ends when the cgroup has no process, or by the signal. Waiting does not keep
  * this process alive.
  */
-export async function* oomCounts(cgroup: Cgroup, signal?: AbortSignal): AsyncGenerator<number, void, void> {
-  const counts: number[] = []
-  let over = signal?.aborted === true
-  let wake = (): void => {}
-  const end = (): void => {
-    over = true
-    wake()
-  }
-  signal?.addEventListener('abort', end, { once: true })
-  try {
-    using _watch = cgroup.watchOom((count) => {
-      counts.push(count)
-      wake()
-    }, end)
-    for (;;) {
-      const next = counts.shift()
-      if (next !== undefined) yield next
-      else if (over) return
-      else {
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
-      }
-    }
-  } finally {
-    signal?.removeEventListener('abort', end)
-  }
+export function oomCounts(cgroup: Cgroup, signal?: AbortSignal): AsyncGenerator<number, void, void> {
+  return watched<number>((push, end) => cgroup.watchOom(push, end), signal)
 }

@@ -19,6 +19,26 @@ const EFD_NONBLOCK = 0o4000
 const eventfd = declare('int eventfd(unsigned int initval, int flags)')
 const dup3 = declare('int dup3(int oldfd, int newfd, int flags)')
 
+/** A stream of the event loop with the descriptor that stands in it. */
+export type PlacedSocket = Socket & { readonly placedFd: number }
+
+/**
+ * A stream around a copy of `source`, a descriptor that libuv refuses to make one of; `what` is for messages. Errors
+ * are the caller's to handle.
+ */
+export function loopSocket(source: number, what: string): PlacedSocket {
+  const ends = pipe()
+  const socket = new Socket({ fd: ends.read, readable: true, writable: false })
+  const replaced = dup3(source, ends.read, O_CLOEXEC)
+  const errno = lastErrno()
+  closeSync(ends.write)
+  if (replaced < 0) {
+    socket.destroy()
+    throw syscallError(`cannot place ${what}`, { call: 'dup3', errno })
+  }
+  return Object.assign(socket, { placedFd: ends.read })
+}
+
 /** An eventfd whose signals arrive as calls; closing it ends every registration that the kernel made for it. */
 export interface EventCounter {
   /** The descriptor, borrowed, for the text of a registration (cgroup.event_control). */
@@ -32,19 +52,9 @@ export interface EventCounter {
 export function openEventCounter(onEvent: () => void): EventCounter {
   const event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
   if (event < 0) throw syscallError('cannot make an eventfd', { call: 'eventfd', errno: lastErrno() })
-  let socket: Socket
-  let fd: number
+  let socket: PlacedSocket
   try {
-    const ends = pipe()
-    fd = ends.read
-    socket = new Socket({ fd, readable: true, writable: false })
-    const replaced = dup3(event, fd, O_CLOEXEC)
-    const errno = lastErrno()
-    closeSync(ends.write)
-    if (replaced < 0) {
-      socket.destroy()
-      throw syscallError('cannot place an eventfd', { call: 'dup3', errno })
-    }
+    socket = loopSocket(event, 'an eventfd')
   } finally {
     closeSync(event)
   }
@@ -52,5 +62,5 @@ export function openEventCounter(onEvent: () => void): EventCounter {
   // an error can only mean that the descriptor is no longer usable; the owner reads its counter again anyway
   socket.on('error', () => socket.destroy())
   socket.unref()
-  return { fd, close: () => void socket.destroy() }
+  return { fd: socket.placedFd, close: () => void socket.destroy() }
 }

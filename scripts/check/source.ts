@@ -147,7 +147,7 @@ function blocks(text: string, ranges: readonly Range[]): Comment[] {
 }
 
 const IMPORT =
-  /^\s*(?:import|export)\s+(type\s+)?(\{[^}]*\}|\*(?:\s+as\s+\w+)?|\w+(?:\s*,\s*\{[^}]*\})?)\s+from\s+'([^']+)'|^import\s+'([^']+)'|(?:\{([^}]*)\}\s*=\s*await\s+)?\bimport\('([^']+)'\)/gm
+  /^\s*(?:import|export)\s+(type\s+)?(\{[^}]*\}|\*(?:\s+as\s+\w+)?|\w+(?:\s*,\s*\{[^}]*\})?)\s+from\s+'([^']+)'|^import\s+'([^']+)'|(?:\{([^{}]*)\}\s*=\s*await\s+)?\bimport\('([^']+)'\)/gm
 const EXPORT =
   /^export\s+(?:declare\s+)?(?:async\s+)?(?:abstract\s+)?(const|let|function\*?|class|interface|type)\s+(\w+)/gm
 

@@ -45,13 +45,12 @@ export type TaskContainer = Pick<
   | 'pause'
   | 'resume'
   | 'set'
-  | 'stats'
   | 'processes'
   | 'listProcesses'
   | 'oomKillCount'
   | 'watchOom'
   | 'destroy'
-> & { readonly cgroup: Pick<Container['cgroup'], 'thaw'> }
+> & { readonly cgroup: Pick<Container['cgroup'], 'thaw' | 'stats'> }
 
 /** What the shim uses of a process's streams once the process has them. */
 export type TaskIo = Pick<ProcessIo, 'console' | 'summary' | 'closeStdin' | 'exited' | 'drain' | 'close'>

@@ -62,7 +62,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     closeIO: async ({ id, execId }) => (await registry.created(id)).process(execId).closeStdin(),
     update: (request) => update(registry.get(request.id), request),
     wait: async ({ id, execId }) => wait((await registry.created(id)).process(execId)),
-    stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.stats()) }),
+    stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.cgroup.stats()) }),
     connect: ({ id }) => ({ shimPid: shim.pid, taskPid: registry.find(id)?.init.state.pid ?? 0 }),
     shutdown: (_, context) => shutdown(shim, context),
   }

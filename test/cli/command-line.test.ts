@@ -142,8 +142,8 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
     for (const args of [
       ['checkpoint', '--help'],
       ['restore', '-h'],
-      ['events', '--stats', 'c', '--help'],
-      ['help', 'events'],
+      ['checkpoint', '--leave-running', 'c', '--help'],
+      ['help', 'restore'],
     ]) {
       expect((await runts.ok(...args)).stdout, args.join(' ')).toMatch(
         /^usage: runts \w+ .*\n\nNot supported by this version/,

@@ -3,6 +3,7 @@ import type { Command } from '../command.ts'
 import { completionCommand } from './completion.ts'
 import { create } from './create.ts'
 import { features, plan } from './describe.ts'
+import { events } from './events.ts'
 import { exec } from './exec.ts'
 import { list, state } from './inspect.ts'
 import { kill, pause, remove, resume, start } from './lifecycle.ts'
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   state,
   list,
   ps,
+  events,
   kill,
   pause,
   resume,

@@ -35,10 +35,5 @@ const NO_CRIU =
 /** All refused commands. */
 export const REFUSED: readonly Command[] = [
   refused('checkpoint', 'saves the processes of a container as files, by CRIU', NO_CRIU),
-  refused(
-    'events',
-    'prints the counters of a container every few seconds, and when memory runs out',
-    'The counters are files of the cgroup of the container, which `grep . /proc/PID/cgroup` names, with the pid that `runts state` tells.',
-  ),
   refused('restore', 'makes a container from what checkpoint has saved', NO_CRIU),
 ]

@@ -125,7 +125,12 @@ function makeWorld(bundle: string): World {
     get ending() {
       return !init.alive
     },
-    cgroup: { thaw: async () => note('thaw') },
+    cgroup: {
+      thaw: async () => note('thaw'),
+      stats: () => {
+        throw new RuntimeError('NotFound', 'no cgroup')
+      },
+    },
     start: async () => {
       note('start')
       await on.start?.()
@@ -142,9 +147,6 @@ function makeWorld(bundle: string): World {
     pause: async () => note('pause'),
     resume: async () => note('resume'),
     set: async () => note('update'),
-    stats: () => {
-      throw new RuntimeError('NotFound', 'no cgroup')
-    },
     processes: () => [100, 200],
     listProcesses: async () => [100, 200],
     oomKillCount: () => on.oomKills,
