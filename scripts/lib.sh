@@ -24,6 +24,8 @@ TEST_PACKAGES=(
   iproute2:ip                                         # network namespaces and devices
   strace:strace                                       # which system calls really happen
   procps:ps                                           # runts ps
+  zsh:zsh                                             # its completion
+  fish:fish                                           # its completion
   containernetworking-plugins:/usr/lib/cni/bridge     # networks of pods and of nerdctl
   iptables:iptables                                   # the same: published ports of nerdctl
   tini:tini-static                                    # nerdctl run --init

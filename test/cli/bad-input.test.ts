@@ -170,8 +170,8 @@ const COMMAND_LINES: [args: string[], words: string[], status?: number][] = [
   ],
   [['completion'], ['<SHELL>']],
   [
-    ['completion', 'fish'],
-    ['fish', 'bash'],
+    ['completion', 'tcsh'],
+    ['tcsh', 'bash'],
   ],
   [['help', 'nothing'], ['nothing']],
   [

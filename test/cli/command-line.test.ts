@@ -1,10 +1,8 @@
 /** runts as a command line: what it prints about containers and about itself, its log, and how it refuses. */
-import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { needs } from '../support/needs.ts'
-import { BIN } from '../support/places.ts'
 import { test } from '../support/runts.ts'
 
 const SLEEP = ['sleep', '1000']
@@ -120,7 +118,7 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
       [['run', '--preserve-fds', '-1', 'c'], /run: invalid --preserve-fds "-1"/],
       [['run', '---keep', 'c'], /unknown option '---keep'/],
       [['kill', 'c', 'RTMAX+1'], /unknown signal "RTMAX\+1"/],
-      [['completion', 'zsh'], /no script for "zsh"/],
+      [['completion', 'tcsh'], /no script for "tcsh"/],
       [['--wrong', 'list'], /'--wrong'/],
       [['exec', '--wrong', 'c', 'true'], /exec: unknown option '--wrong'/],
     ]
@@ -195,26 +193,6 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
     expect((await runts.run('--debug', 'state', 'ghost')).stderr.match(/does not exist/g)).toHaveLength(1)
     const { stderr } = await runts.run('--log-format=json', 'state', 'ghost')
     expect(JSON.parse(stderr)).toMatchObject({ level: 'error', msg: expect.stringContaining('"ghost"') })
-  })
-
-  test('completion completes commands, options, values and ids in bash', async ({ runts }) => {
-    runts.leave('run', '-d', '-b', runts.bundle(SLEEP), 'web-1')
-    const complete = (...words: string[]): string[] => {
-      const script = `source <("$RUNTS" completion bash); COMP_WORDS=("$RUNTS" "$@"); COMP_CWORD=$#; _runts; printf '%s\\n' "\${COMPREPLY[@]}"`
-      const env = { ...process.env, RUNTS: join(BIN, 'runts') }
-      const { stdout, stderr } = spawnSync('bash', ['-c', script, 'bash', ...words], { encoding: 'utf8', env })
-      expect(stderr).toBe('')
-      return stdout.split('\n').filter((word) => word !== '')
-    }
-    expect(complete('st')).toEqual(['start', 'state'])
-    expect(complete('--root', runts.root, 'exec', 'web')).toEqual(['web-1'])
-    expect(complete('--root', runts.root, 'run', 'web')).toEqual([])
-    expect(complete('exec', '--pre')).toEqual(['--preserve-fds'])
-    expect(complete('--log-f')).toEqual(['--log-format'])
-    expect(complete('--log-format', '')).toEqual(['text', 'json'])
-    expect(complete('list', '-f', 'j')).toEqual(['json'])
-    expect(complete('run', '--bundle', '/us')).toContain('/usr')
-    expect(complete('--debug', 'help', 'pau')).toEqual(['pause'])
   })
 
   test('--log keeps the error, as text and as JSON', async ({ runts }) => {

@@ -14,8 +14,13 @@ import { type Runts, test } from '../support/runts.ts'
 
 const SLEEP = ['sleep', '1000'] as const
 const MIB = 1024 * 1024
-/** Fills the page cache of a small container, which the kernel then has to reclaim. */
-const WRITER = ['sh', '-c', 'while :; do head -c 67108864 /dev/zero >/file; done'] as const
+/** Needs more memory than it may have: v1 reclaims its page cache, v2 makes it wait above memory.high. */
+const HUNGRY = isCgroup2()
+  ? ['sh', '-c', 'while :; do head -c 33554432 /dev/zero | tail -c 33554432 >/dev/null; done']
+  : ['sh', '-c', 'while :; do head -c 67108864 /dev/zero >/file; done']
+const LITTLE = isCgroup2() ? { unified: { 'memory.high': String(8 * MIB) } } : { memory: { limit: 16 * MIB } }
+/** runc 1.1 knows neither pressure nor the huge pages of v2. */
+const RUNC_IS_OLD = / 1\.[01]\./.test(spawnSync('runc', ['--version'], { encoding: 'utf8' }).stdout ?? '')
 
 const library = new Library()
 afterAll(() => library[Symbol.dispose]())
@@ -30,6 +35,7 @@ const linesOf = (text: string): { type: string; id: string; data?: Record<string
 function comparable(line: string): string {
   const drop = (key: string, value: unknown): unknown => {
     if (key === 'network_interfaces') return null
+    if (RUNC_IS_OLD && (key === 'psi' || key === 'hugetlb')) return undefined
     const parts = ['throttling', 'usage', 'swap', 'kernel', 'kernelTCP', 'some', 'full', 'psi']
     if (!parts.includes(key) || typeof value !== 'object' || value === null) return value
     return Object.values(value).every((part) => part === 0 || part === undefined) ? undefined : value
@@ -195,7 +201,7 @@ describe('runts events', needs('root', 'busybox', 'our shim'), () => {
   })
 
   test('tells of memory pressure when asked to', needs('memory controller'), async ({ runts }) => {
-    running(runts, WRITER, { memory: { limit: 16 * MIB } })
+    running(runts, HUNGRY, LITTLE)
     const command = runts.start(['events', '--interval', '1h', '--memory-pressure', 'low', 'c'])
     await command.untilOutput('memory-pressure')
     await runts.ok('kill', 'c', 'KILL')
@@ -219,8 +225,8 @@ describe('a container as an object', needs('root', 'memory controller'), () => {
   test('notifies of memory pressure until nobody asks, and until its end', async ({ runts }) => {
     using streams = new Streams(runts.folder, 'init')
     const container = await Container.run(
-      library.options(runts, 'c1', streams, WRITER, (spec) => {
-        spec.linux.resources = { memory: { limit: 16 * MIB } }
+      library.options(runts, 'c1', streams, HUNGRY, (spec) => {
+        spec.linux.resources = LITTLE
       }),
     )
     for await (const level of container.notifyMemoryPressure('low')) {

@@ -86,11 +86,15 @@ const RUNC_HELP = spawnSync('runc', ['update', '--help'], { encoding: 'utf8' }).
 const runcKnows = (words: readonly string[]): boolean =>
   words.every((word) => !word.startsWith('--') || RUNC_HELP.includes(`${word} `))
 
+/** runc 1.1 forgets on v2 what was said about memory and swap together. */
+const RUNC_FORGETS =
+  isCgroup2() && / 1\.[01]\./.test(spawnSync('runc', ['--version'], { encoding: 'utf8' }).stdout ?? '')
+
 /** Updates, one after the other on the same container. */
 const STEPS: readonly (readonly string[])[] = [
-  ['--memory', '64m'],
+  ...(RUNC_FORGETS ? [] : [['--memory', '64m']]),
   ['--memory-swap', '128MiB', '--memory', '64MB'],
-  ['--memory', '32m'],
+  ...(RUNC_FORGETS ? [] : [['--memory', '32m']]),
   ['--memory-reservation', '16m'],
   ['--memory', '1.5g', '--memory-swap', '2g'],
   ['--memory', '-1'],

@@ -102,6 +102,9 @@ const CHECKS = {
   kubelet: () => onPath(KUBELET),
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
+  bash: () => onPath('bash'),
+  zsh: () => onPath('zsh'),
+  fish: () => onPath('fish'),
   'Linux 6.5': () => isKernel(6, 5),
   // a processor that is not emulated: times have a meaning
   'a real processor': () => process.env['TESTVM'] !== '1',
