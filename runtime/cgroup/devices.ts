@@ -40,14 +40,16 @@ export const DEFAULT_DEVICE_RULES: readonly DeviceRule[] = [
   { allow: true, type: 'c', major: 10, minor: 200, access: 'rwm' },
 ]
 
-interface Pattern {
+/** The devices of one exception. */
+export interface Pattern {
   readonly type: 'b' | 'c'
   /** a number in decimal, or "*" */
   readonly major: string
   readonly minor: string
 }
 
-function patternOf(key: string): Pattern {
+/** Reads the key of an exception. */
+export function patternOf(key: string): Pattern {
   const [type = '', numbers = ''] = key.split(' ')
   const [major = '*', minor = '*'] = numbers.split(':')
   return { type: type === 'b' ? 'b' : 'c', major, minor }
@@ -82,7 +84,8 @@ function accessBits(text: string | undefined): number {
   return bits
 }
 
-function accessText(bits: number): string {
+/** Access bits as letters. */
+export function accessText(bits: number): string {
   return (['r', 'w', 'm'] as const).filter((letter) => bits & ACCESS[letter]).join('')
 }
 

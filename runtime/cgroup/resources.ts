@@ -267,7 +267,7 @@ function maxOr(value: bigint): string {
 }
 
 /** The v2 limit on swap alone, from the limit on memory+swap; undefined when none was asked for. */
-function swapOnlyLimit(memory: MemoryResources, currentMemory?: bigint): bigint | undefined {
+export function swapOnlyLimit(memory: MemoryResources, currentMemory?: bigint): bigint | undefined {
   const swap = memory.swap ?? 0n
   const limit = (memory.limit ?? 0n) !== 0n ? memory.limit! : (currentMemory ?? 0n)
   if (swap === 0n) return memory.limit === UNLIMITED ? UNLIMITED : undefined
@@ -342,13 +342,16 @@ function v2CpuWrites(cpu: CpuResources, current: CurrentLimits): ResourceWrite[]
   return writes
 }
 
+/** io.weight (1 to 10000) from a block I/O weight (10 to 1000). */
+export function ioWeight(weight: number): number {
+  return 1 + Math.floor(((weight - 10) * 9999) / 990)
+}
+
 function v2BlockWrites(block: BlockIoResources): ResourceWrite[] {
   const writes: ResourceWrite[] = []
   const weight = block.weight ?? 0
   if (weight !== 0) {
-    // 10..1000 becomes 1..10000
-    const spread = 1 + Math.floor(((weight - 10) * 9999) / 990)
-    const fallback = { file: 'io.weight', value: String(spread) }
+    const fallback = { file: 'io.weight', value: String(ioWeight(weight)) }
     const what = `block I/O weight ${weight}`
     writes.push({ controller: 'io', file: 'io.bfq.weight', value: String(weight), what, fallback })
   }

@@ -41,6 +41,8 @@ export const PURE: readonly RegExp[] = [
   /^runtime\/plan\//,
   /^runtime\/seccomp\/enosys\.ts$/,
   /^runtime\/cgroup\/(resources|devices)\.ts$/,
+  /^runtime\/cgroup\/systemd\/(annotations|device-properties|properties|unit-name|variant)\.ts$/,
+  /^runtime\/sys\/dbus-value\.ts$/,
   /^runtime\/host\/ids\.ts$/,
 ]
 
