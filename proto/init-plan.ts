@@ -140,6 +140,8 @@ export const SYNC_POINTS = {
   RUNTIME_HOOKS: 1,
   /** stage 0 waits until the runtime has written uid_map and gid_map of the child */
   ID_MAPS: 2,
+  /** the process waits until another program has moved it to its cgroups */
+  CGROUP: 3,
 } as const
 
 /** Kinds of a failure, by which the reader knows how to show its text. */

@@ -24,6 +24,8 @@ export interface ShimOptions {
   readonly ioGid: number
   /** folder for the state of all containers, one subfolder per containerd namespace; empty means the default */
   readonly root: string
+  /** systemd makes the cgroups, which the spec then names as slice:prefix:name */
+  readonly systemdCgroup: boolean
   /**
    * whether a read-only rbind mount makes all mounts below it read-only too. dockerd asks for that in the spec, but
    * only of runtimes that it knows.
@@ -89,13 +91,11 @@ export async function parseOptions(any: Any | undefined): Promise<ParsedOptions>
       `cannot use the runtime binary "${raw.binaryName}": this shim has its own runtime`,
     )
   }
-  if (raw.systemdCgroup)
-    throw new RuntimeError('Unimplemented', 'the option systemd_cgroup is not supported: leave it out')
   if (raw.root !== '' && !raw.root.startsWith('/')) {
     throw new RuntimeError('InvalidArgument', `the option root is not an absolute path: "${raw.root}"`)
   }
-  const { noPivotRoot, noNewKeyring, ioUid, ioGid, root, recursiveReadOnly } = raw
-  return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root, recursiveReadOnly }, warnings }
+  const { noPivotRoot, noNewKeyring, ioUid, ioGid, root, systemdCgroup, recursiveReadOnly } = raw
+  return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root, systemdCgroup, recursiveReadOnly }, warnings }
 }
 
 async function rawOptions(any: Any | undefined, warnings: string[]): Promise<Readonly<RawOptions>> {

@@ -7,7 +7,7 @@
 
 /* The first two words of a plan; another hash means another schema. */
 #define PLAN_MAGIC 0x50495354u
-#define PLAN_SCHEMA_HASH 0x4ad5464du
+#define PLAN_SCHEMA_HASH 0xca0b5f8au
 
 /* Bounds. */
 #define LIMIT_PLAN_MAX_BYTES 16777216u
@@ -54,6 +54,7 @@
 /* Points at which the container side waits for one byte. */
 #define SYNC_RUNTIME_HOOKS 1u
 #define SYNC_ID_MAPS 2u
+#define SYNC_CGROUP 3u
 
 /* Kinds of a failure. */
 #define FAILURE_PART 0u

@@ -15,17 +15,18 @@ import { errnoOf } from '../sys/errno.ts'
 import { getpid } from '../sys/libc.ts'
 import { ENODEV, ENOENT, EOPNOTSUPP, SIGKILL } from '../sys/linux.ts'
 import { signalListed } from '../sys/pids.ts'
-import { applyWrites } from './apply.ts'
+import { applyWrites, type Undo } from './apply.ts'
 import { delegateCgroup } from './delegate.ts'
 import { attachDevicePolicy } from './ebpf.ts'
 import { cgroupError, readTextIfAny, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
-import { type CgroupName, type CgroupPaths, devicePolicyOf, type FreezerState } from './request.ts'
+import { type CgroupName, type CgroupPaths, type CgroupUnit, devicePolicyOf, type FreezerState } from './request.ts'
 import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
 import { type CgroupStats, parseNumber } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
+import type { PlannedUnit } from './systemd/unit.ts'
 import { listProcesses, processesIn, removeTrees } from './tree.ts'
 import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
 import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from './v2.ts'
@@ -39,9 +40,10 @@ const KILL_ROUND_MS = 1
 
 /**
  * How a process enters a cgroup: cloned into a directory (v2), or by the tasks file of every v1 hierarchy. `dir` is a
- * hybrid host's v2 tree beside those.
+ * hybrid host's v2 tree beside those. Or systemd moves it, while it waits: into directories that need not exist before.
  */
 export type CgroupJoin =
+  | { readonly kind: 'placed'; readonly dirs: readonly string[] }
   | { readonly kind: 'dir'; readonly path: string }
   | { readonly kind: 'tasks'; readonly paths: readonly string[]; readonly dir?: string }
   | { readonly kind: 'none' }
@@ -56,21 +58,46 @@ export interface CgroupCreateOptions {
   readonly id: string
   readonly resources: LinuxResources | undefined
   readonly logger?: Logger | undefined
-  /** called with the directories before any of them is made */
-  readonly onPaths?: (paths: CgroupPaths) => void
+  /** called with the directories, and the unit that they are, before any of them is made */
+  readonly onPaths?: (paths: CgroupPaths, unit?: CgroupUnit) => void
   /** do without a cgroup that the runtime may not make, if the spec asks for no path and no limits */
   readonly tolerant?: boolean
 }
+
+/** Options of Cgroup.plan. */
+export interface CgroupPlanOptions extends CgroupCreateOptions {
+  /** those of the form `org.systemd.property.NAME` are further properties of the unit */
+  readonly annotations: Readonly<Record<string, string>>
+  /** systemd's manager of this user makes it, instead of the machine's */
+  readonly user: boolean
+  readonly signal?: AbortSignal | undefined
+}
+
+/** The code for systemd is loaded by the containers that it is for. */
+const systemdUnits = () => import('./systemd/unit.ts')
 
 /** The cgroup of a container. */
 export class Cgroup {
   /** Absolute directories by controller, "name=systemd" and "" (v2) among them; what state.json keeps. */
   readonly paths: CgroupPaths
+  /** The unit of systemd that it is; undefined where this runtime makes the directories itself. */
+  readonly unit: CgroupUnit | undefined
   readonly #logger: Logger
+  /** a unit that is made when there is a process for it */
+  readonly #planned: PlannedUnit | undefined
+  #admission: Promise<void> | undefined
+  /** systemd has started the planned unit, whatever failed afterwards */
+  #started = false
 
-  private constructor(paths: CgroupPaths, logger: Logger) {
+  private constructor(
+    paths: CgroupPaths,
+    logger: Logger,
+    { unit, planned }: { readonly unit?: CgroupUnit | undefined; readonly planned?: PlannedUnit } = {},
+  ) {
     this.paths = paths
+    this.unit = unit
     this.#logger = logger
+    this.#planned = planned
   }
 
   /**
@@ -89,6 +116,44 @@ export class Cgroup {
   }
 
   /**
+   * Decides a cgroup that systemd makes once there is a process for it (`admit`). Nothing is made yet.
+   * @throws InvalidArgument; FailedPrecondition where systemd does not run
+   */
+  static async plan(options: CgroupPlanOptions): Promise<Cgroup> {
+    const { path, id, resources, annotations, user, signal, logger = silentLogger } = options
+    const units = await systemdUnits()
+    const planned = await units.planUnit({ path, id, resources, annotations, user }, signal)
+    options.onPaths?.(planned.paths, planned.unit)
+    const cgroup = new Cgroup(planned.paths, logger, { unit: planned.unit, planned })
+    cgroup.#warnOfIgnored(resources)
+    return cgroup
+  }
+
+  /**
+   * Makes a planned cgroup with its first process, and sets its limits. A second call waits for the first.
+   * @throws FailedPrecondition when there is a unit of this name
+   */
+  admit(pid: number, signal?: AbortSignal): Promise<void> {
+    const planned = this.#planned
+    if (planned === undefined) return Promise.resolve()
+    const onStarted = (): void => {
+      this.#started = true
+    }
+    this.#admission ??= systemdUnits().then((units) => units.makeUnit(planned, { pid, signal, onStarted }))
+    // a failure is reported to the process that waits for it
+    this.#admission.catch(() => {})
+    return this.#admission
+  }
+
+  /** Moves a process of an exec to one of the directories, by systemd. */
+  async attach(dir: string, pid: number, signal?: AbortSignal): Promise<void> {
+    const { unit } = this
+    if (unit === undefined) return
+    const below = dir.slice((this.#v2 ?? '').length)
+    await (await systemdUnits()).attachToUnit(unit, { below, pid, ...(signal === undefined ? {} : { signal }) })
+  }
+
+  /**
    * The existing directories of the cgroup with this name, which this process made or could have made. Empty when this
    * process is in it: then it is not a container's.
    */
@@ -104,7 +169,11 @@ export class Cgroup {
    * The cgroup of a saved state.
    * @throws InvalidArgument for a path that no container can have
    */
-  static load(saved: Readonly<Record<string, string>>, logger: Logger = silentLogger): Cgroup {
+  static load(
+    saved: Readonly<Record<string, string>>,
+    logger: Logger = silentLogger,
+    unit?: CgroupUnit | undefined,
+  ): Cgroup {
     const v2 = Object.keys(saved).every((key) => key === UNIFIED)
     for (const path of Object.values(saved)) {
       // v1 hierarchies and the hybrid v2 tree are mounted one level down, and a mount point is never a container's
@@ -115,7 +184,7 @@ export class Cgroup {
       const message = `cannot load cgroup "${path}": it is not a clean path of a cgroup below ${CGROUP_ROOT}`
       throw new RuntimeError('InvalidArgument', message)
     }
-    return new Cgroup({ ...saved }, logger)
+    return new Cgroup({ ...saved }, logger, { unit })
   }
 
   /** The v2 directory of a pure v2 host. */
@@ -150,6 +219,7 @@ export class Cgroup {
 
   /** How a process enters the cgroup. */
   join(): CgroupJoin {
+    if (this.#planned !== undefined) return { kind: 'placed', dirs: [...this.#directories()] }
     const v2 = this.#v2
     if (v2 !== undefined) return { kind: 'dir', path: v2 }
     const unified = this.paths[UNIFIED]
@@ -278,19 +348,51 @@ export class Cgroup {
    * `resources` the old rules stay.
    */
   set(resources: LinuxResources): void {
-    const v2 = this.#v2
-    if (v2 !== undefined) this.#setV2(v2, resources)
-    else this.#setV1(resources)
-    this.#warnOfIgnored(resources)
+    this.#write(resources)
   }
 
-  #setV1(resources: LinuxResources): void {
+  /** Changes limits as set() does, and tells systemd of them where the cgroup is a unit. */
+  async change(resources: LinuxResources): Promise<void> {
+    const { unit, paths } = this
+    if (unit === undefined) {
+      this.set(resources)
+      return
+    }
+    const { changeUnit } = await systemdUnits()
+    const v2 = this.#v2
+    const current = v2 === undefined ? {} : currentV2(v2)
+    const undo = this.#write(resources)
+    // on v1, systemd denies all devices for a moment while it changes the rules
+    const frozen = v2 === undefined && resources.devices.length > 0 && !this.isFrozen()
+    try {
+      if (frozen) await this.freeze()
+      try {
+        await changeUnit(unit, resources, { paths, current })
+        // systemd knows some limits less exactly, and has written them as it knows them
+        this.#write(resources)
+      } finally {
+        if (frozen) await this.thaw()
+      }
+    } catch (error) {
+      undo()
+      throw error
+    }
+  }
+
+  #write(resources: LinuxResources): Undo {
+    const v2 = this.#v2
+    const undo = v2 === undefined ? this.#setV1(resources) : this.#setV2(v2, resources)
+    this.#warnOfIgnored(resources)
+    return undo
+  }
+
+  #setV1(resources: LinuxResources): Undo {
     const { memory } = this.paths
     const swap = memory === undefined ? undefined : readTextIfAny(`${memory}/memory.memsw.limit_in_bytes`)
     const current: CurrentLimits = swap === undefined ? {} : { memorySwap: parseNumber(swap) }
     const undo = applyWrites(toV1Writes(resources, current), v1Target(this.paths, false))
     const { devices } = this.paths
-    if (resources.devices.length === 0 || devices === undefined) return
+    if (resources.devices.length === 0 || devices === undefined) return undo
     let before: ReturnType<typeof currentDevices>
     try {
       before = currentDevices(devices)
@@ -304,27 +406,24 @@ export class Cgroup {
       undo()
       throw error
     }
+    return undo
   }
 
-  #setV2(dir: string, resources: LinuxResources): void {
-    const memoryMax = readTextIfAny(`${dir}/memory.max`)?.trim()
-    const cpuMax = readTextIfAny(`${dir}/cpu.max`)?.trim()
-    const current: CurrentLimits = {
-      ...(memoryMax === undefined ? {} : { memory: memoryMax === 'max' ? -1n : parseNumber(memoryMax) }),
-      ...(cpuMax === undefined ? {} : { cpuMax }),
-    }
+  #setV2(dir: string, resources: LinuxResources): Undo {
+    const current = currentV2(dir)
     if (resources.memory?.checkBeforeUpdate === true) {
       const usage = parseNumber(readTextIfAny(`${dir}/memory.current`))
       checkMemoryBeforeUpdate(resources.memory, usage, parseNumber(readTextIfAny(`${dir}/memory.swap.current`)))
     }
     const undo = applyWrites(toV2Writes(resources, current), v2Target(dir, false))
-    if (resources.devices.length === 0) return
+    if (resources.devices.length === 0) return undo
     try {
       attachDevicePolicy(devicePolicyOf(resources), { dir, name: this.name, fresh: false })
     } catch (error) {
       undo()
       throw error
     }
+    return undo
   }
 
   /** The specification calls these limits unsupported by newer kernels and lets a runtime ignore them. */
@@ -355,7 +454,28 @@ export class Cgroup {
 
   /** Removes the cgroup with everything below it; waits up to about a second for processes that are still exiting. */
   async remove(): Promise<void> {
+    if (this.unit !== undefined && !(await this.#stopUnit(this.unit))) return
     const keys = new Map(Object.entries(this.paths).map(([key, path]) => [path, key]))
     await removeTrees(keys.keys(), (path) => displayName(keys.get(path) ?? UNIFIED, path))
+  }
+
+  /** Ends the unit; false if this object planned one that was never made: another may have its name. */
+  async #stopUnit(unit: CgroupUnit): Promise<boolean> {
+    if (this.#planned !== undefined) {
+      await this.#admission?.catch(() => {})
+      if (!this.#started) return false
+    }
+    await (await systemdUnits()).stopUnit(unit, this.#logger)
+    return true
+  }
+}
+
+/** The present limits on which an update depends. */
+function currentV2(dir: string): CurrentLimits {
+  const memoryMax = readTextIfAny(`${dir}/memory.max`)?.trim()
+  const cpuMax = readTextIfAny(`${dir}/cpu.max`)?.trim()
+  return {
+    ...(memoryMax === undefined ? {} : { memory: memoryMax === 'max' ? -1n : parseNumber(memoryMax) }),
+    ...(cpuMax === undefined ? {} : { cpuMax }),
   }
 }

@@ -11,6 +11,7 @@ import { ENODEV, ENOENT } from '../sys/linux.ts'
 import type { Cgroup, CgroupJoin } from './cgroup.ts'
 import { readText } from './files.ts'
 import { CGROUP_ROOT, parseOwnCgroups, UNIFIED } from './hierarchy.ts'
+import { mayMoveTo } from './v2.ts'
 
 /** Sub-cgroups by controller; under "" one for all. */
 export type SubCgroups = Readonly<Record<string, string>>
@@ -20,6 +21,12 @@ export type SubCgroups = Readonly<Record<string, string>>
  * @throws InvalidArgument for a sub-cgroup that is outside the container's, unknown or missing
  */
 export function execJoin(cgroup: Cgroup, initPid: number, subCgroups: SubCgroups = {}): CgroupJoin {
+  const join = ownJoin(cgroup, initPid, subCgroups)
+  if (join.kind !== 'dir' || cgroup.unit?.user !== true || mayMoveTo(join.path)) return join
+  return { kind: 'placed', dirs: [join.path] }
+}
+
+function ownJoin(cgroup: Cgroup, initPid: number, subCgroups: SubCgroups): CgroupJoin {
   const join = cgroup.join()
   if (Object.keys(subCgroups).length > 0) return joinBelow(cgroup, join, subCgroups)
   if (join.kind !== 'dir') return join
@@ -33,6 +40,7 @@ function refuse(reason: string): RuntimeError {
 
 function joinBelow(cgroup: Cgroup, join: CgroupJoin, subs: SubCgroups): CgroupJoin {
   const all = subs[UNIFIED]
+  if (join.kind === 'placed') return join
   if (join.kind === 'dir' || join.kind === 'none') {
     const controller = Object.keys(subs).find((key) => key !== UNIFIED)
     if (controller !== undefined) throw refuse(`unknown controller ${controller} in sub-cgroup paths`)

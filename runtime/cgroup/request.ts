@@ -17,6 +17,13 @@ export interface CgroupName {
   readonly id: string
 }
 
+/** The unit of systemd that a cgroup is. */
+export interface CgroupUnit {
+  readonly name: string
+  /** it belongs to the manager of a user, and not to the machine's */
+  readonly user: boolean
+}
+
 /** The request for a cgroup. */
 export interface CreateRequest extends CgroupName {
   readonly resources: LinuxResources | undefined

@@ -81,10 +81,26 @@ export function createV2(request: CreateRequest): CgroupPaths {
  * @throws node's own error
  */
 function requireMove(parent: string): void {
+  accessSync(`${commonParent(parent)}/cgroup.procs`, constants.W_OK)
+}
+
+/** Whether this process may move one of its children to a cgroup. */
+export function mayMoveTo(dir: string): boolean {
+  try {
+    requireMove(dir)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 0) throw error
+    return false
+  }
+}
+
+/** The closest cgroup above, or equal to, both the runtime's own and another one. */
+function commonParent(other: string): string {
   const own = readHierarchies('v2').find(({ controllers }) => controllers.includes(UNIFIED))?.ownPath ?? '/'
-  let common = parent
+  let common = other
   while (common !== CGROUP_ROOT && !`${CGROUP_ROOT}${own}/`.startsWith(`${common}/`)) common = posix.dirname(common)
-  accessSync(`${common}/cgroup.procs`, constants.W_OK)
+  return common
 }
 
 /**
@@ -98,7 +114,7 @@ function parentOfOwn(path: string | undefined): string {
 }
 
 /** Makes every directory down to `parent`, and enables all controllers for the children of each. */
-function makeParents(parent: string): void {
+export function makeParents(parent: string): void {
   const wanted = words(readTextIfAny(`${CGROUP_ROOT}/cgroup.controllers`) ?? '')
   let level = CGROUP_ROOT
   const names = parent.slice(CGROUP_ROOT.length).split('/').filter(Boolean)

@@ -52,7 +52,7 @@ export const GLOBAL_OPTIONS = {
   debug: { type: 'boolean', doc: 'the same as --log-level debug' },
   'systemd-cgroup': {
     type: 'boolean',
-    doc: 'let systemd make the cgroups: not supported by this version, so create and run refuse it',
+    doc: 'let systemd make the cgroup of a new container, as a scope that cgroupsPath names as slice:prefix:name',
   },
   'monitor-cgroup': {
     type: 'string',

@@ -8,6 +8,7 @@
  */
 import { closeSync, constants, existsSync, openSync, renameSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { HookJournal } from '../peers/run-hooks.ts'
@@ -40,10 +41,14 @@ export class Claim {
     return new Claim(join(dir, RECORD), lock)
   }
 
-  /** Records the cgroup directories that will be made. One that exists already is left out: it must not be removed. */
-  willMakeCgroup(paths: Readonly<Record<string, string>>, bundle: string): void {
+  /**
+   * Records the cgroup directories that will be made, and the unit that they are. One that exists already is left out:
+   * it must not be removed.
+   */
+  willMakeCgroup({ paths, unit, bundle }: { paths: CgroupPaths; unit: CgroupUnit | undefined; bundle: string }): void {
     const ours = Object.entries(paths).filter(([, path]) => !existsSync(path))
-    this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours) })
+    const units = unit === undefined || ours.length === 0 ? {} : { cgroup_unit: unit }
+    this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours), ...units })
     failpoint('create:recorded')
   }
 
@@ -90,10 +95,11 @@ export class Claim {
    * Notes that the state is on disk. The record is kept under another name: should the state be damaged, it still says
    * what to remove.
    */
-  complete({ pid, startTime, cgroupPaths, bundle, made }: SavedState): void {
+  complete({ pid, startTime, cgroupPaths, cgroupUnit, bundle, made }: SavedState): void {
     const hook = { hook_pid: null, hook_start: null, hook_input: null }
+    const cgroup = { cgroup_paths: cgroupPaths, ...(cgroupUnit === undefined ? {} : { cgroup_unit: cgroupUnit }) }
     this.willMountRoot(made.rootMount)
-    this.#write({ boot_id: bootId(), bundle, cgroup_paths: cgroupPaths, pid, start: Number(startTime), ...hook })
+    this.#write({ boot_id: bootId(), bundle, ...cgroup, pid, start: Number(startTime), ...hook })
     renameSync(this.#path, join(dirname(this.#path), MADE))
   }
 

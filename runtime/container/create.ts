@@ -9,6 +9,8 @@ import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
 import { Cgroup } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
+import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
+import { unitPlace } from '../cgroup/systemd/unit-name.ts'
 import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import { type HostFacts, hostFacts } from '../host/facts.ts'
@@ -107,11 +109,11 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     if (options.notify === true) makeNotifyFolder(root, id)
     failpoint('create:fifo')
     await nextTurn()
-    cgroup = makeCgroup(options, decision, claim)
+    cgroup = await makeCgroup(options, decision, claim)
     undo.defer(tried(() => cgroup?.remove()))
     failpoint('create:cgroup')
     await nextTurn()
-    prepareCgroup(cgroup, options, decision)
+    if (cgroup.unit === undefined) prepareCgroup(cgroup, options, decision)
     const seccomp = await seccompInTurns(spec, logger, root)
     const filter = { profile: spec.linux.seccomp, flags: seccomp?.flags, bundle }
     const { agent, pidfdSocket } = sockets.use(
@@ -126,7 +128,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     // nothing listened for an abort during these turns; from here to the listener there is no further turn
     refuseAborted(signal, what)
     claim.willMountRoot(futureMount)
-    run = startHelper(options, decision, { ops, encoded, claim, consoleSocket, agent, pidfdSocket })
+    run = startHelper(options, decision, { ops, encoded, cgroup, claim, consoleSocket, agent, pidfdSocket })
     undo.defer(tried(() => run?.abort()))
     failpoint('create:spawned')
     signal?.addEventListener('abort', onAbort, { once: true })
@@ -169,22 +171,25 @@ function decide(
   const warnings = [...specWarnings(spec, facts.lastCap), ...hostRootWarnings({ spec, bundle, rootfs })]
   for (const warning of warnings) logger.warn({ container: id }, warning)
   const made = madeHow(options)
-  const kept = keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless })
+  const { rootless } = facts
+  const unit = options.cgroupManager === 'systemd' ? unitPlace(spec.linux.cgroupsPath, id, rootless) : undefined
+  const kept = keepSpec(id, spec, { bundle, rootfs, rootless, unit })
   return { bundle, spec, rootfs, facts, made, kept, idMaps: planIdMaps(spec) }
 }
 
-/** Makes the cgroup, after its paths were recorded in the claim. */
-function makeCgroup(options: CreateOptions, { bundle, spec }: Decision, claim: Claim): Cgroup {
-  const { id, logger = silentLogger } = options
+/** Makes the cgroup, or decides the unit that systemd makes later, after its paths were recorded in the claim. */
+async function makeCgroup(options: CreateOptions, { bundle, spec, facts }: Decision, claim: Claim): Promise<Cgroup> {
+  const { id, logger = silentLogger, cgroupManager, signal } = options
   const { cgroupsPath, resources } = spec.linux
-  return Cgroup.create({
+  const request = {
     id,
     resources,
     logger,
-    tolerant: isTolerant(options),
-    onPaths: (paths) => claim.willMakeCgroup(paths, bundle),
+    onPaths: (paths: CgroupPaths, unit?: CgroupUnit) => claim.willMakeCgroup({ paths, unit, bundle }),
     ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-  })
+  }
+  if (cgroupManager !== 'systemd') return Cgroup.create({ ...request, tolerant: isTolerant(options) })
+  return Cgroup.plan({ ...request, annotations: spec.annotations, user: facts.rootless, signal })
 }
 
 /** Moves this process to its own cgroup, and gives the container's to its user where that user may manage it. */
@@ -225,10 +230,11 @@ function planOps(
 /** Starts the helper that makes the container process, and serves the points at which that process waits. */
 function startHelper(
   options: CreateOptions,
-  { bundle, spec, idMaps }: Decision,
+  decision: Decision,
   parts: {
     readonly ops: readonly Op[]
     readonly encoded: Uint8Array
+    readonly cgroup: Cgroup
     readonly claim: Claim
     readonly consoleSocket: OwnedFd | undefined
     readonly agent: OwnedFd | undefined
@@ -236,7 +242,8 @@ function startHelper(
   },
 ): PlanProcess {
   const { id, reaper, logger = silentLogger, extraFds = [] } = options
-  const { ops, encoded, claim, consoleSocket, agent, pidfdSocket } = parts
+  const { bundle, spec, idMaps } = decision
+  const { ops, encoded, cgroup, claim, consoleSocket, agent, pidfdSocket } = parts
   const container = { id, bundle, spec }
   return new PlanProcess({
     ops,
@@ -248,10 +255,16 @@ function startHelper(
     helper: options.initPath,
     onChild: (pid) => {
       claim.madeProcess(pid)
+      // systemd works while the process sets itself up, until the process comes to the point where it waits
+      void cgroup.admit(pid, options.signal)
       if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'standard')
     },
     stops: {
       ...(idMaps === undefined ? {} : { onIdMaps: ({ pid, signal }) => writeIdMaps(idMaps, { pid, reaper, signal }) }),
+      async onCgroup({ pid, signal }) {
+        await cgroup.admit(pid, signal)
+        prepareCgroup(cgroup, options, decision)
+      },
       async onRuntimeHooks({ pid, signal }) {
         const state = ociState({ ...container, pid }, 'creating')
         for (const name of ['prestart', 'createRuntime'] as const) {
@@ -298,6 +311,7 @@ function stateOf(
     rootless: facts.rootless,
     made: hasRootMount ? { ...made, rootMount: rootMountOf(pid, rootfs) } : made,
     cgroupPaths: cgroup.paths,
+    ...(cgroup.unit === undefined ? {} : { cgroupUnit: cgroup.unit }),
     namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
   }
 }

@@ -6,7 +6,7 @@
 import { resolve } from 'node:path'
 import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
-import type { Cgroup } from '../cgroup/cgroup.ts'
+import type { Cgroup, CgroupJoin } from '../cgroup/cgroup.ts'
 import { execJoin } from '../cgroup/exec-join.ts'
 import { failpoint } from '../failpoint.ts'
 import { allowsSetgroups, type HostFacts, hostFacts } from '../host/facts.ts'
@@ -93,7 +93,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
   refuseAborted(options.signal, what)
   // A live init still owns its pid, so what procfs said about that pid was about init.
   if (!init.alive) throw refusal('stopped', 'cannot exec in a stopped container')
-  const run = startHelper(target, options, { ops, spec, process, peers })
+  const run = startHelper(target, options, { ops, spec, process, peers, join })
   failpoint('exec:spawned')
   const { signal } = options
   const onAbort = () => void run.abort()
@@ -117,11 +117,17 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
 
 /** Starts the helper that makes the process, and serves the point at which that process waits. */
 function startHelper(
-  { id, bundle, init, logger }: ExecTarget,
+  { id, bundle, init, cgroup, logger }: ExecTarget,
   options: ExecOptions,
-  parts: { readonly ops: readonly Op[]; readonly spec: Spec; readonly process: OciProcess; readonly peers: Peers },
+  parts: {
+    readonly ops: readonly Op[]
+    readonly spec: Spec
+    readonly process: OciProcess
+    readonly peers: Peers
+    readonly join: CgroupJoin
+  },
 ): PlanProcess {
-  const { ops, spec, process, peers } = parts
+  const { ops, spec, process, peers, join } = parts
   const { agent, consoleSocket, pidfdSocket } = peers
   return new PlanProcess({
     ops,
@@ -134,6 +140,9 @@ function startHelper(
       if (pidfdSocket !== undefined) sendPidfd(pidfdSocket, pid, 'setns')
     },
     stops: {
+      async onCgroup({ pid, signal }) {
+        if (join.kind === 'placed') await cgroup.attach(join.dirs[0] ?? '', pid, signal)
+      },
       onListener: ({ pid, signal }, fd) =>
         sendListener(agent, { id, bundle, spec, pid, fd, init: init.pid, status: 'running' }, signal),
     },

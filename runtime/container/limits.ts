@@ -36,7 +36,7 @@ export async function changeLimits(
   await nextTurn()
   using staged = ours ? stageSpec(root, state.id, spec) : undefined
   await nextTurn()
-  cgroup.set(later)
+  await cgroup.change(later)
   staged?.commit()
   return spec
 }

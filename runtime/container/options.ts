@@ -45,6 +45,11 @@ export interface CreateOptions {
    * default, means: unless the runtime is root of the machine
    */
   readonly rootless?: 'auto' | boolean
+  /**
+   * who makes the cgroup: this runtime, in the file system, or systemd, as a unit. linux.cgroupsPath is a path for the
+   * one and "slice:prefix:name" for the other. Default: 'cgroupfs'
+   */
+  readonly cgroupManager?: 'cgroupfs' | 'systemd'
   /** parts of the isolation that are switched off for debugging; default: none */
   readonly gates?: Partial<FeatureGates>
   /** give the program a socket for sd_notify(3), which a NotifySocket reads; default: false */

@@ -8,7 +8,7 @@ import { statSync } from 'node:fs'
 import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { Cgroup } from '../cgroup/cgroup.ts'
-import type { CgroupPaths } from '../cgroup/request.ts'
+import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import type { Logger } from '../logger.ts'
 import { runHooks } from '../peers/run-hooks.ts'
@@ -18,7 +18,7 @@ import { tryLockContainer } from '../state/lock.ts'
 import { ociState } from '../state/oci-state.ts'
 import { type RootMount, readRootMount, removeRootMount } from '../state/root-mount.ts'
 import { isOnDisk, readWhatIsThere } from '../state/state-file.ts'
-import { bootId, hasState, isProcess, readConfig, removeState, stateDir } from '../state/store.ts'
+import { bootId, hasState, isProcess, readConfig, readUnit, removeState, stateDir } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { groupLeadersReading, killGroup } from '../sys/pids.ts'
 import { OtherProcess } from './running-process.ts'
@@ -33,6 +33,8 @@ const KILL_WAIT_MS = 10_000
 interface Remains {
   /** undefined where neither file names any */
   readonly cgroupPaths: CgroupPaths | undefined
+  /** the unit of systemd that those are */
+  readonly cgroupUnit: CgroupUnit | undefined
   /** the mount on the root in the caller's mount namespace */
   readonly rootMount: RootMount | undefined
   /** the init that was made, in this boot or an unknown one */
@@ -114,6 +116,7 @@ function readRemains(root: string, id: string): Remains {
   return {
     rootMount: present ? (readRootMount(state['root_mount']) ?? readRootMount(record['root_mount'])) : undefined,
     cgroupPaths: present ? (cgroupsOf(state['cgroup_paths']) ?? cgroupsOf(record['cgroup_paths'])) : {},
+    cgroupUnit: present ? (readUnit(state['cgroup_unit']) ?? readUnit(record['cgroup_unit'])) : undefined,
     init: formerBoot ? undefined : told,
     process: present && boots.length > 0 ? told : undefined,
     killHook() {
@@ -187,7 +190,7 @@ export function bundleOf(root: string, id: string): string {
  * holds the lock. Resolves with the host pid of init, 0 if unknown.
  */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
-  const { cgroupPaths, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
+  const { cgroupPaths, cgroupUnit, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
   const spec = begun ? specOf({ root, id, bundle, logger }) : undefined
   const paths = cgroupPaths ?? (spec === undefined ? {} : Cgroup.named({ id, path: spec.linux.cgroupsPath }))
   logger.debug(
@@ -196,7 +199,7 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   )
   killHook()
   kill(process)
-  const cgroup = Cgroup.load(paths, logger)
+  const cgroup = Cgroup.load(paths, logger, cgroupUnit)
   // before the wait: a frozen process ends only when killAll thaws it
   if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
   await process?.waitGone(KILL_WAIT_MS)

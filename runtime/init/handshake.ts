@@ -10,9 +10,10 @@ import type { Logger } from '../logger.ts'
 import type { OwnedFd } from '../sys/fd.ts'
 import { ENDED_EARLY, helperFailure, Records, unknownRecord } from './records.ts'
 
-const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks'> = new Map([
+const STOPS: ReadonlyMap<number, 'onIdMaps' | 'onRuntimeHooks' | 'onCgroup'> = new Map([
   [SYNC_POINTS.ID_MAPS, 'onIdMaps'],
   [SYNC_POINTS.RUNTIME_HOOKS, 'onRuntimeHooks'],
+  [SYNC_POINTS.CGROUP, 'onCgroup'],
 ])
 
 /** A point at which the container side waits for the runtime. */
@@ -30,6 +31,8 @@ export interface StopPoint {
 export interface StopHandlers {
   /** a new user namespace of the process waits for its id maps */
   readonly onIdMaps?: (at: StopPoint) => Promise<void>
+  /** nothing that needs the cgroup was done yet; it must be moved there now */
+  readonly onCgroup?: (at: StopPoint) => Promise<void>
   /** everything is mounted, the root is not yet pivoted */
   readonly onRuntimeHooks?: (at: StopPoint) => Promise<void>
   /** the process has its network namespace; `fd` is the number of a netlink socket there */

@@ -81,7 +81,7 @@ export function buildCreatePlan(input: CreateInput): Op[] {
       })
   const networkDevices = netDevices(linux, host)
   const cgroupNamespace = namespaces.created.has('cgroup') ? [enterCgroupNamespace()] : []
-  const needed = cgroupNeeded(spec, namespaces, mounts)
+  const needed = cgroupNeeded(input, namespaces, mounts)
   const waitAt = (point: CgroupNeeded) => (point === needed ? waitForCgroup(cgroup) : [])
 
   return [
@@ -163,11 +163,14 @@ export function buildCreatePlan(input: CreateInput): Op[] {
  */
 type CgroupNeeded = 'mounts' | 'hooks' | 'process' | 'program'
 
-function cgroupNeeded(spec: Spec, { created }: NamespacePlan, mounts: MountPlan): CgroupNeeded {
-  // a cgroup mount shows the cgroup namespace of the process that mounts it
-  if (created.has('cgroup') && mounts.needsCgroupNamespace) return 'mounts'
+function cgroupNeeded({ spec, cgroup }: CreateInput, { created }: NamespacePlan, mounts: MountPlan): CgroupNeeded {
+  const placed = cgroup.kind === 'placed'
+  // A cgroup mount shows the cgroup namespace of the process that mounts it. Or it shows the directory of the
+  // container, which must be there then.
+  if ((created.has('cgroup') || placed) && mounts.needsCgroupNamespace) return 'mounts'
   if (hasCreateHooks(spec.hooks)) return 'hooks'
-  return created.has('cgroup') || needsCgroup(spec.process, spec.linux) ? 'process' : 'program'
+  // a container whose cgroup cannot be made is never created
+  return placed || created.has('cgroup') || needsCgroup(spec.process, spec.linux) ? 'process' : 'program'
 }
 
 /**
@@ -181,7 +184,10 @@ export function buildExecPlan(input: ExecInput): Op[] {
   const { rlimits } = process.process
   requireMappedIds(spec.linux, process.process.user, '/user')
   const waiting = waitForCgroup(cgroup)
-  const early = needsCgroup(process.process, spec.linux) || process.process.execCPUAffinity !== undefined
+  const early =
+    cgroup.kind === 'placed' ||
+    needsCgroup(process.process, spec.linux) ||
+    process.process.execCPUAffinity !== undefined
 
   return [
     ...oomScore(process),

@@ -2,14 +2,14 @@
  * How a process enters its cgroups, and what must wait for that. Invariant: a plan that opens a cgroup waits for it
  * exactly once.
  */
-import type { Op } from '../../proto/init-plan.ts'
+import { type Op, SYNC_POINTS } from '../../proto/init-plan.ts'
 import type { CgroupJoin } from '../cgroup/cgroup.ts'
 import { CLONE_FLAGS } from './namespaces.ts'
 
 /** Opens the cgroups on the host side. */
 export function openCgroup(cgroup: CgroupJoin): readonly Op[] {
   if (cgroup.kind === 'dir') return [{ op: 'cgroup_dir', path: cgroup.path, origin: '/linux/cgroupsPath' }]
-  if (cgroup.kind === 'none') return []
+  if (cgroup.kind === 'none' || cgroup.kind === 'placed') return []
   const tasks: Op[] = cgroup.paths.map((path) => ({ op: 'cgroup_tasks', path, origin: '/linux/cgroupsPath' }))
   // the v2 tree of a hybrid host, beside the hierarchies of v1
   if (cgroup.dir !== undefined) tasks.unshift({ op: 'cgroup_dir', path: cgroup.dir, origin: '/linux/cgroupsPath' })
@@ -18,6 +18,7 @@ export function openCgroup(cgroup: CgroupJoin): readonly Op[] {
 
 /** Waits until the process is in its cgroups. On v1 that can take milliseconds, so the plan waits as late as it can. */
 export function waitForCgroup(cgroup: CgroupJoin): readonly Op[] {
+  if (cgroup.kind === 'placed') return [{ op: 'sync', point: SYNC_POINTS.CGROUP, origin: '/linux/cgroupsPath' }]
   return cgroup.kind === 'none' ? [] : [{ op: 'wait_cgroup' }]
 }
 

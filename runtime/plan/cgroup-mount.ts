@@ -88,6 +88,8 @@ function bindV2(entry: MountEntry, { namespaces, host, cgroup }: MountInput): Op
   const { destination, options } = entry
   if (!namespaces.created.has('user') && !host.rootless) return bind(entry, '/sys/fs/cgroup', destination)
   if (cgroup.kind === 'dir') return bind(entry, cgroup.path, destination)
+  const [placed] = cgroup.kind === 'placed' ? cgroup.dirs : []
+  if (placed !== undefined) return bind(entry, placed, destination)
   const set = options.attributes.set | MOUNT_ATTR.RDONLY
   const words = ['mode=755', 'nr_inodes=1']
   return mountOp(entry, { source: 'tmpfs', fstype: 'tmpfs', target: destination, options: words, set })
@@ -130,6 +132,8 @@ function bind(entry: MountEntry, source: string, target: string): Op {
 
 /** The container's directory in a hierarchy; if it has none of its own, the runtime's, which it inherits. */
 function ownDirectory({ mountpoint, ownPath }: CgroupMount, cgroup: CgroupJoin): string {
+  const placed = cgroup.kind === 'placed' ? cgroup.dirs.find((dir) => isWithin(dir, mountpoint)) : undefined
+  if (placed !== undefined) return placed
   const joined = cgroup.kind === 'tasks' ? cgroup.paths.find((path) => isWithin(path, mountpoint)) : undefined
   if (joined !== undefined) return parentPath(joined)
   return ownPath === '/' ? mountpoint : `${mountpoint}${ownPath}`

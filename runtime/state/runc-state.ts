@@ -5,6 +5,7 @@
  * are used, and a field of the wrong type counts as absent.
  */
 
+import type { CgroupUnit } from '../cgroup/request.ts'
 import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
 import { NAMESPACES, PERSONALITIES } from '../sys/linux.ts'
 import { runcSeccomp } from './runc-seccomp.ts'
@@ -15,11 +16,17 @@ const BUNDLE_LABEL = 'bundle='
 /** runc's names of the namespaces. */
 const NAMESPACE_NAMES = new Map<NamespaceType, string>(NAMESPACES.map(({ type, name }) => [type, name]))
 
+/** What runc's config has besides the spec. */
+export interface RuncWhere {
+  readonly bundle: string
+  readonly rootfs: string
+  readonly rootless: boolean
+  /** the unit of systemd that the cgroup is, with its slice */
+  readonly unit?: { readonly name: string; readonly slice: string } | undefined
+}
+
 /** Converts a spec to runc's config. */
-export function runcConfig(
-  spec: Spec,
-  { bundle, rootfs, rootless }: { readonly bundle: string; readonly rootfs: string; readonly rootless: boolean },
-): Record<string, unknown> {
+export function runcConfig(spec: Spec, { bundle, rootfs, rootless, unit }: RuncWhere): Record<string, unknown> {
   const { linux } = spec
   const { oomScoreAdj, user } = spec.process
   const { umask } = user
@@ -29,7 +36,10 @@ export function runcConfig(
     hostname: spec.hostname ?? '',
     namespaces: linux.namespaces.map(({ type, path }) => ({ type: NAMESPACE_NAMES.get(type), path: path ?? '' })),
     // runc takes a cgroup that has no field of its limits for no cgroup: hence the empty `devices`
-    cgroups: { path: linux.cgroupsPath ?? '', scope_prefix: '', devices: [] },
+    cgroups: {
+      ...(unit === undefined ? { path: linux.cgroupsPath ?? '', scope_prefix: '' } : runcUnit(unit)),
+      devices: [],
+    },
     uid_mappings: runcMappings(linux.uidMappings),
     gid_mappings: runcMappings(linux.gidMappings),
     Hooks: { poststop: spec.hooks.poststop.map(runcHook) },
@@ -43,6 +53,12 @@ export function runcConfig(
     rootless_euid: rootless,
     rootless_cgroups: rootless,
   }
+}
+
+/** runc joins prefix and name by "-". */
+function runcUnit({ name, slice }: { readonly name: string; readonly slice: string }): Record<string, unknown> {
+  const [, prefix = '', stem = ''] = /^([^-]*)-(.*)\.scope$/.exec(name) ?? []
+  return { path: '', name: stem === '' ? name : stem, parent: slice, scope_prefix: prefix, systemd: true }
 }
 
 function runcMappings(mappings: readonly IdMapping[]): Record<string, number>[] {
@@ -59,6 +75,8 @@ function runcHook({ path, args, env, timeout }: Hook): Record<string, unknown> {
 export interface RuncFacts {
   readonly bundle: string
   readonly rootfs: string
+  /** the unit of systemd that its cgroup is */
+  readonly unit: CgroupUnit | undefined
   /** text of a config.json that is enough to look at the container, to signal and to delete it, but not for exec */
   readonly document: string
 }
@@ -102,8 +120,17 @@ export function readRuncConfig(value: unknown): RuncFacts {
   return {
     bundle: labels.find((label) => label.startsWith(BUNDLE_LABEL))?.slice(BUNDLE_LABEL.length) ?? '',
     rootfs,
+    unit: unitOf(fields(config['cgroups'])),
     document: JSON.stringify(document),
   }
+}
+
+/** The unit that a runc with the systemd driver has made. The keys' case differs between its versions. */
+function unitOf(cgroups: Fields): CgroupUnit | undefined {
+  if (cgroups['systemd'] !== true && cgroups['Systemd'] !== true) return undefined
+  const [name, prefix] = [text(cgroups['name']), text(cgroups['scope_prefix'])]
+  const user = cgroups['rootless'] === true || cgroups['Rootless'] === true
+  return { name: name.endsWith('.slice') ? name : `${prefix}-${name}.scope`, user }
 }
 
 function ociNamespace(value: unknown): readonly Record<string, unknown>[] {

@@ -43,9 +43,9 @@ function parseKept(root: string, id: string): Spec {
 }
 
 /** The cgroup that a state names. @throws Internal for paths that cannot be those of a container's cgroup */
-export function readSavedCgroup(root: string, { id, cgroupPaths }: SavedState, logger: Logger): Cgroup {
+export function readSavedCgroup(root: string, { id, cgroupPaths, cgroupUnit }: SavedState, logger: Logger): Cgroup {
   try {
-    return Cgroup.load(cgroupPaths, logger)
+    return Cgroup.load(cgroupPaths, logger, cgroupUnit)
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
     throw damagedFile(join(stateDir(root, id), 'state.json'), error.message, error)

@@ -17,6 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import type { CgroupUnit } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import { hostFacts } from '../host/facts.ts'
 import { defined } from '../spec/fields.ts'
@@ -28,7 +29,7 @@ import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
 import { EEXIST, ENOENT } from '../sys/linux.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
 import { type RootMount, readRootMount } from './root-mount.ts'
-import { readRuncConfig, runcConfig } from './runc-state.ts'
+import { type RuncWhere, readRuncConfig, runcConfig } from './runc-state.ts'
 import { damagedFile, isOnDisk, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
 
 const STATE_VERSION = 1
@@ -63,6 +64,8 @@ export interface SavedState {
   readonly bundle: string
   readonly rootfs: string
   readonly cgroupPaths: Readonly<Record<string, string>>
+  /** set where systemd has made the cgroup */
+  readonly cgroupUnit?: CgroupUnit
   readonly namespacePaths: Readonly<Record<string, string>>
   /** the runtime was not root of the machine when it made the container */
   readonly rootless: boolean
@@ -153,7 +156,7 @@ export interface KeptSpec {
 const ROOM_BYTES = 1024 * 1024
 
 /** Makes the texts to keep of a spec. @throws InvalidArgument for one that is too large to be read back */
-export function keepSpec(id: string, spec: Spec, where: Pick<SavedState, 'bundle' | 'rootfs' | 'rootless'>): KeptSpec {
+export function keepSpec(id: string, spec: Spec, where: RuncWhere): KeptSpec {
   const kept = { config: stringifyJson(spec), facts: JSON.stringify(runcConfig(spec, where)) }
   const largest = Math.max(...Object.values(kept).map((text) => Buffer.byteLength(text)))
   if (largest <= MAX_STATE_BYTES - ROOM_BYTES) return kept
@@ -176,6 +179,7 @@ export function saveState(root: string, state: SavedState, { config, facts }: Ke
     created: state.created,
     rootless: state.rootless,
     cgroup_paths: state.cgroupPaths,
+    ...(state.cgroupUnit === undefined ? {} : { cgroup_unit: state.cgroupUnit }),
     namespace_paths: state.namespacePaths,
     boot_id: bootId(),
     bundle: state.bundle,
@@ -256,6 +260,7 @@ export function readState(root: string, id: string): SavedState {
     throw damaged(`its version is ${JSON.stringify(version)}, and this runtime knows only ${STATE_VERSION}`)
   }
   const { bundle, rootfs } = foreign ?? fields
+  const unit = foreign === undefined ? readUnit(fields['cgroup_unit']) : foreign.unit
   if (!isProcess(pid, start)) throw damaged('its process is missing')
   if (typeof fields['cgroup_paths'] !== 'object') throw damaged('its cgroups are missing')
   // after a reboot the pid means nothing: -1 is never alive
@@ -269,11 +274,20 @@ export function readState(root: string, id: string): SavedState {
     rootfs: typeof rootfs === 'string' ? rootfs : '',
     // no cgroup outlives its boot: one of this name would be another program's
     cgroupPaths: stale ? {} : record(fields['cgroup_paths']),
+    ...(stale || unit === undefined ? {} : { cgroupUnit: unit }),
     namespacePaths: record(fields['namespace_paths']),
     rootless: fields['rootless'] === true,
     made: foreign === undefined ? readMade(fields, stale) : {},
     ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
+}
+
+/** The field as a unit of systemd; undefined for anything else. */
+export function readUnit(value: unknown): CgroupUnit | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  const { name, user }: { name?: unknown; user?: unknown } = value
+  if (typeof name !== 'string' || !/^[^/\s]+\.(scope|slice)$/.test(name)) return undefined
+  return { name, user: user === true }
 }
 
 /** Whether two fields can be a pid and a start time. runc writes pid 0 for a container without a process. */

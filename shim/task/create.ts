@@ -114,6 +114,7 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
       logger: withFields(logger, { container: id }),
       noPivot: options.noPivotRoot,
       noNewKeyring: options.noNewKeyring,
+      cgroupManager: options.systemdCgroup ? 'systemd' : 'cgroupfs',
       signal,
     })
     made.defer(() => container.destroy({ force: true }))

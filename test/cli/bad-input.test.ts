@@ -109,7 +109,10 @@ const COMMAND_LINES: [args: string[], words: string[], status?: number][] = [
     ['--features-off', 'everything', 'list'],
     ['--features-off', 'everything', 'seccomp'],
   ],
-  [['--systemd-cgroup', 'run', '-b', 'BUNDLE', 'c'], ['--systemd-cgroup']],
+  [
+    ['--systemd-cgroup', 'run', '-b', 'BUNDLE', 'c'],
+    ['/linux/cgroupsPath', 'slice:prefix:name'],
+  ],
   [['--root', '', 'list'], ['--root']],
   [
     ['--root', '/proc/self/nothing', 'create', '-b', 'BUNDLE', 'c'],

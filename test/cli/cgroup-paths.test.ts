@@ -46,15 +46,27 @@ describe('a cgroupsPath', needs('root', 'busybox', 'the runc shim', 'our shim'),
     expect(cgroupsBy(OCI_RUNTIME, runts, bundle, id)).toBe(cgroupsBy('runc', runts, bundle, id))
   })
 
-  test('of three parts is refused where the systemd driver is asked for, by the name of the option', async ({
-    runts,
-  }) => {
+  test(
+    'of three parts needs a systemd that runs, where the option asks for it',
+    needs('no systemd'),
+    async ({ runts }) => {
+      const bundle = runts.bundle(['true'], (spec) => {
+        spec.linux.cgroupsPath = 'a.slice:b:c'
+      })
+      expect(await runts.run('--systemd-cgroup', 'run', '-b', bundle, 'c')).toMatchObject({
+        code: 1,
+        stderr: expect.stringContaining('systemd not running on this host, cannot use systemd cgroups manager'),
+      })
+    },
+  )
+
+  test('of another form is refused where the option asks for systemd', async ({ runts }) => {
     const bundle = runts.bundle(['true'], (spec) => {
-      spec.linux.cgroupsPath = 'a.slice:b:c'
+      spec.linux.cgroupsPath = '/a/b'
     })
     expect(await runts.run('--systemd-cgroup', 'run', '-b', bundle, 'c')).toMatchObject({
       code: 1,
-      stderr: expect.stringContaining('--systemd-cgroup: the systemd cgroup driver is not supported'),
+      stderr: expect.stringContaining('to be of format "slice:prefix:name" for systemd cgroups, got "/a/b" instead'),
     })
   })
 })

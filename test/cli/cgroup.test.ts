@@ -38,7 +38,7 @@ function create(resources: Partial<LinuxResources> = {}, path = `/${PARENT}/c${+
 /** Starts a program inside; resolves once it is in every hierarchy. */
 async function enter(cgroup: Cgroup, script: string): Promise<Command> {
   const join = cgroup.join()
-  if (join.kind === 'none') throw new Error('there is no way in')
+  if (join.kind === 'none' || join.kind === 'placed') throw new Error('there is no way in')
   const dir = join.kind === 'dir' ? join.path : join.dir
   const files = [...(join.kind === 'tasks' ? join.paths : []), ...(dir === undefined ? [] : [`${dir}/cgroup.procs`])]
   const line = 'for f in "$@"; do echo $$ >"$f" || exit 99; done; echo inside; '

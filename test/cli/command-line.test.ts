@@ -108,7 +108,6 @@ describe('runts on the command line', needs('root', 'busybox'), () => {
       [['list', '--format', 'yaml'], /invalid --format "yaml"/],
       [['state', '--color', 'c'], /state: unknown option '--color'/],
       [['--log-format', 'xml', 'list'], /invalid --log-format "xml"/],
-      [['--systemd-cgroup', 'create', 'c'], /systemd cgroup driver is not supported/],
       [['--rootless', 'maybe', 'list'], /invalid --rootless "maybe": must be true, false or auto/],
       [['--features-off', 'seccomp,color', 'list'], /invalid --features-off "color": must be seccomp, /],
       [['--log-level', 'loud', 'list'], /invalid --log-level "loud"/],

@@ -48,7 +48,8 @@ export function limitProperties(resources: LinuxResources, input: PropertyInput)
     if (input.v2) add('IOWeight', 't', BigInt(input.bfq ? fromBfqWeight(weight) : ioWeight(weight)))
     else add('BlockIOWeight', 't', BigInt(weight))
   }
-  if (input.v2) for (const [file, text] of Object.entries(resources.unified)) addUnified(add, file, text.trim(), input)
+  if (input.v2)
+    for (const [file, text] of Object.entries(resources.unified)) addUnified(add, { file, text: text.trim() }, input)
   return [...found.values()]
 }
 
@@ -140,7 +141,11 @@ const REFUSES_ZERO = new Set(['MemoryMax', 'TasksMax'])
 const ZSWAP_SINCE = 253
 
 /** The property of a v2 file, where there is one; a text that is not understood is left to the kernel. */
-function addUnified(add: Add, file: string, text: string, input: PropertyInput): void {
+function addUnified(
+  add: Add,
+  { file, text }: { readonly file: string; readonly text: string },
+  input: PropertyInput,
+): void {
   const limit = UNIFIED_LIMITS.get(file)
   if (limit !== undefined) {
     if (file === 'memory.zswap.max' && input.version < ZSWAP_SINCE) return

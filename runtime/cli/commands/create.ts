@@ -58,9 +58,6 @@ export async function createContainer(
   args: ParsedArgs,
   making: Making,
 ): Promise<{ container: Container; reaper: Reaper; streams: ChosenStreams }> {
-  if (context.systemdCgroup) {
-    throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
-  }
   const bundle = resolve(args.text('bundle') ?? '.')
   const pidFile = args.text('pid-file')
   const pidfdSocket = args.text('pidfd-socket')
@@ -92,6 +89,7 @@ export async function createContainer(
       extraFds: fds,
       gates: context.gates,
       rootless: context.rootless,
+      cgroupManager: context.systemdCgroup ? 'systemd' : 'cgroupfs',
       containerLogger: context.containerLogger,
       notify: managerSocket() !== undefined,
       ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),

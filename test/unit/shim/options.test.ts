@@ -7,7 +7,15 @@ import { LegacyCreateOptions, RuncOptions, RuntimeOptions } from 'ttrpc-ts/conta
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parseOptions } from '../../../shim/options.ts'
 
-const DEFAULTS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '', recursiveReadOnly: false }
+const DEFAULTS = {
+  noPivotRoot: false,
+  noNewKeyring: false,
+  ioUid: 0,
+  ioGid: 0,
+  root: '',
+  systemdCgroup: false,
+  recursiveReadOnly: false,
+}
 
 function config(body: string) {
   return packAny(RuntimeOptions, { configBody: Buffer.from(body) })
@@ -154,11 +162,13 @@ describe('parseOptions', () => {
       await expect(parseOptions(packAny(RuncOptions, { binaryName }))).resolves.toBeDefined()
   })
 
+  test('systemd makes the cgroups if one of the forms says so', async () => {
+    const asked = { options: { ...DEFAULTS, systemdCgroup: true }, warnings: [] }
+    expect(await parseOptions(packAny(RuncOptions, { systemdCgroup: true }))).toEqual(asked)
+    expect(await parseOptions(config('SystemdCgroup = true'))).toEqual(asked)
+  })
+
   test('what cannot be honoured is refused', async () => {
-    await expect(parseOptions(packAny(RuncOptions, { systemdCgroup: true }))).rejects.toThrow(
-      'systemd_cgroup is not supported',
-    )
-    await expect(parseOptions(config('SystemdCgroup = true'))).rejects.toThrow('systemd_cgroup is not supported')
     await expect(parseOptions(packAny(RuncOptions, { root: 'relative' }))).rejects.toThrow(
       'not an absolute path: "relative"',
     )

@@ -22,7 +22,15 @@ import { watchExit } from '../../../shim/task/exits.ts'
 import { Registry, type Shim, Task, type TaskContainer, type TaskIo, TaskProcess } from '../../../shim/task/registry.ts'
 import { taskHandlers } from '../../../shim/task/service.ts'
 
-const OPTIONS = { noPivotRoot: false, noNewKeyring: false, ioUid: 0, ioGid: 0, root: '', recursiveReadOnly: false }
+const OPTIONS = {
+  noPivotRoot: false,
+  noNewKeyring: false,
+  ioUid: 0,
+  ioGid: 0,
+  root: '',
+  systemdCgroup: false,
+  recursiveReadOnly: false,
+}
 const STDIO = { stdin: '', stdout: '', stderr: '', terminal: false }
 const NO_STREAMS: TaskIo = {
   console: undefined,
