@@ -5,6 +5,7 @@
 import { join } from 'node:path'
 import protobuf from 'protobufjs'
 import { describe, expect, test } from 'vitest'
+import * as criu from '../../../proto/ttrpc-ts/gen/criu.ts'
 import * as generated from '../../../proto/ttrpc-ts/gen/index.ts'
 import type { MessageType } from '../../../proto/ttrpc-ts/service.ts'
 import { readerOf, readUint64, takeWriter, writeInt64, writeUint64 } from '../../../proto/ttrpc-ts/wire.ts'
@@ -16,6 +17,7 @@ const FILES = [
   'bootstrap',
   'cgroup_v1_metrics',
   'cgroup_v2_metrics',
+  'criu',
   'events',
   'legacy_options',
   'process_details',
@@ -34,7 +36,7 @@ root.resolveAll()
 
 const isMessageType = (value: unknown): value is MessageType<object> =>
   typeof value === 'object' && value !== null && 'typeName' in value && 'decode' in value
-const TYPES = Object.values(generated)
+const TYPES = Object.values({ ...generated, ...criu })
   .filter(isMessageType)
   .map((type): [string, MessageType<object>] => [type.typeName, type])
 
