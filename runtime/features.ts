@@ -1,7 +1,7 @@
 /**
  * What this runtime supports, as the OCI features document (runtime-spec 1.3, features.md and features-linux.md). Its
  * lists come from the tables that the validator and the plan builder use, so it cannot promise what they refuse. Only
- * `supportedFlags` and the version of libseccomp depend on the host.
+ * `supportedFlags`, the version of libseccomp and whether CRIU is installed depend on the host.
  */
 
 import { readFileSync } from 'node:fs'
@@ -16,6 +16,7 @@ import { NAMESPACE_TYPES } from './spec/namespaces.ts'
 import { MEMORY_FLAGS, MEMORY_MODES } from './spec/scheduling.ts'
 import { SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, SECCOMP_OPERATORS } from './spec/seccomp.ts'
 import { HOOK_NAMES } from './spec/types.ts'
+import { findCriu } from './sys/criu-path.ts'
 import { seccompVersion } from './sys/libseccomp.ts'
 import { SECCOMP_FILTER_FLAG_NEW_LISTENER } from './sys/linux.ts'
 import { libDir } from './sys/paths.ts'
@@ -49,8 +50,8 @@ export function features(gates: Partial<FeatureGates> = {}): Record<string, unkn
       netDevices: { enabled: true },
     },
     annotations: annotations(namesOff(gates)),
-    // no annotation of a container changes what the runtime does
-    potentiallyUnsafeConfigAnnotations: [],
+    // options for CRIU, which runs as root
+    potentiallyUnsafeConfigAnnotations: ['org.criu.config'],
   }
 }
 
@@ -67,7 +68,7 @@ function annotations(off: readonly string[]): Record<string, string> {
   const version = readVersion()
   const seccomp = readSeccompVersion()
   return {
-    'runts.checkpoint.enabled': 'false',
+    'runts.checkpoint.enabled': String(findCriu() !== undefined),
     ...(off.length === 0 ? {} : { 'runts.features.off': off.join(',') }),
     ...(version === undefined ? {} : { 'runts.version': version }),
     // the key that runtimes use for the version of libseccomp

@@ -3,10 +3,17 @@
  * made from, and the reaper that owns the processes. internal.ts has what only the programs of this repository use.
  */
 
-// Containers: create, run, inspect, delete.
+// Containers: create, run, inspect, save, restore, delete.
 
 export type { PressureLevel } from './cgroup/pressure.ts'
 export type { CgroupStats } from './cgroup/stats.ts'
+export {
+  CGROUPS_MODES,
+  type CgroupsMode,
+  type CheckpointOptions,
+  type CriuOptions,
+  type RestoreOptions,
+} from './container/checkpoint/options.ts'
 export { Container, type ContainerState } from './container/container.ts'
 export { type DeleteOptions, deleteContainer } from './container/delete-by-id.ts'
 export type { ContainerInfo } from './container/info.ts'

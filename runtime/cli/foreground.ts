@@ -6,6 +6,7 @@
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 import {
+  type Container,
   type Logger,
   type OwnedFd,
   type RunningProcess,
@@ -169,5 +170,14 @@ export class Foreground {
   [Symbol.dispose](): void {
     this.#input?.stop()
     this.#terminal?.[Symbol.dispose]()
+  }
+}
+
+/** Removes a container whose program has ended, unless another command has done so: a checkpoint, or a delete. */
+export async function destroyEnded(container: Container): Promise<void> {
+  try {
+    await container.destroy({ force: true })
+  } catch (error) {
+    if (!(error instanceof RuntimeError) || error.code !== 'NotFound') throw error
   }
 }

@@ -50,12 +50,8 @@ export function commandHelp(spec: CommandSpec): string {
 }
 
 /** Help text of the program. */
-export function programHelp(
-  commands: readonly CommandSpec[],
-  refused: readonly CommandSpec[],
-  globals: Options,
-): string {
-  const width = Math.max(...[...commands, ...refused].map(({ name }) => name.length))
+export function programHelp(commands: readonly CommandSpec[], globals: Options): string {
+  const width = Math.max(...commands.map(({ name }) => name.length))
   const row = ({ name, summary }: CommandSpec): string =>
     `${INDENT}${name.padEnd(width)}${INDENT}${fill(summary, width + 2 * INDENT.length)}`
   return [
@@ -65,9 +61,6 @@ export function programHelp(
     '',
     'Commands (runts COMMAND --help explains each):',
     ...commands.map(row),
-    '',
-    'Commands of runc that are refused:',
-    ...refused.map(row),
     '',
     'Global options, before the command:',
     ...optionRows(globals),

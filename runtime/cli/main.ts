@@ -9,7 +9,6 @@ import { RuntimeError } from '../index.ts'
 import { exitNow, type Log, leaveStderrAlone, openLog } from '../internal.ts'
 import { complain, print } from './command.ts'
 import { COMMANDS } from './commands/index.ts'
-import { REFUSED } from './commands/refused.ts'
 import { versionText } from './commands/version.ts'
 import { parseCommand, parsedArgs, readOptions, type Values } from './flags.ts'
 import { GLOBAL_OPTIONS, logLevel, readGlobals } from './globals.ts'
@@ -23,7 +22,6 @@ let log: Log | undefined
 function usage(): string {
   return programHelp(
     COMMANDS.map(({ spec }) => spec),
-    REFUSED.map(({ spec }) => spec),
     GLOBAL_OPTIONS,
   )
 }
@@ -33,7 +31,7 @@ function usage(): string {
  * @throws InvalidArgument in runc's words
  */
 function findCommand(name: string) {
-  const command = [...COMMANDS, ...REFUSED].find(({ spec }) => spec.name === name)
+  const command = COMMANDS.find(({ spec }) => spec.name === name)
   if (command !== undefined) return command
   throw new RuntimeError(
     'InvalidArgument',

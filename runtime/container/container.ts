@@ -21,6 +21,7 @@ import { readSavedCgroup, readSavedSpec } from '../state/saved-spec.ts'
 import { fifoPath, hasState, listIds, notFound, ownerOf, readState, type SavedState, stateDir } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
+import type { CheckpointOptions, RestoreOptions } from './checkpoint/options.ts'
 import { explainMissing } from './claim.ts'
 import { createParts } from './create.ts'
 import { isCurrent, removeContainer } from './destroy.ts'
@@ -43,6 +44,8 @@ export type ContainerState = SavedState
 type Hold =
   /** it made the container: the helper that made init */
   | { readonly kind: 'made'; readonly run: PlanProcess }
+  /** it made the container from the images of a checkpoint */
+  | { readonly kind: 'restored' }
   /** it was loaded; `lacking` says why no process can be run in it: only a part of its spec is known */
   | { readonly kind: 'loaded'; readonly lacking?: RuntimeError }
   /** it made the container and has let go of it */
@@ -96,6 +99,10 @@ export class Container {
     this.#hold = parts.hold
   }
 
+  get #isMaker(): boolean {
+    return this.#hold.kind === 'made' || this.#hold.kind === 'restored'
+  }
+
   get #run(): PlanProcess | undefined {
     return this.#hold.kind === 'made' ? this.#hold.run : undefined
   }
@@ -109,14 +116,33 @@ export class Container {
     const { root, logger = silentLogger } = options
     const init = (oomKilled: () => boolean) => new OwnProcess(run.process, run.console, oomKilled)
     const container = new Container({ root, state, spec, cgroup, init, hold: { kind: 'made', run }, logger })
-    const { pidFile } = state.made
-    if (pidFile === undefined) return container
-    await container.#orAbandon(async () => {
-      // a reader of the file may rely on the process being in all its cgroups
-      await container.settled()
-      createPidFile(pidFile, state.pid)
-    })
+    await container.#writePidFile()
     return container
+  }
+
+  /**
+   * Makes a container from the images of a checkpoint and a bundle; its processes run when the promise resolves.
+   * @throws what create throws; FailedPrecondition without CRIU; Internal with the end of CRIU's log
+   */
+  static async restore(options: RestoreOptions): Promise<Container> {
+    const { restore } = await import('./checkpoint/index.ts')
+    const { state, spec, cgroup, process, console } = await restore(options)
+    const { root, logger = silentLogger } = options
+    const init = (oomKilled: () => boolean) => new OwnProcess(process, console, oomKilled)
+    const container = new Container({ root, state, spec, cgroup, init, hold: { kind: 'restored' }, logger })
+    await container.#writePidFile()
+    return container
+  }
+
+  async #writePidFile(): Promise<void> {
+    const { pid, made } = this.#state
+    const { pidFile } = made
+    if (pidFile === undefined) return
+    await this.#orAbandon(async () => {
+      // a reader of the file may rely on the process being in all its cgroups
+      await this.settled()
+      createPidFile(pidFile, pid)
+    })
   }
 
   /**
@@ -268,6 +294,22 @@ export class Container {
   }
 
   /**
+   * Saves the processes as images, by CRIU. Without `leaveRunning` and `preDump` they are killed then, and what is left
+   * is to be destroyed. A paused container stays paused. After a failure it goes on as before.
+   * @throws FailedPrecondition unless running or paused, and without CRIU; Internal with the end of CRIU's log
+   */
+  async checkpoint(options: CheckpointOptions): Promise<void> {
+    if (this.#hold.kind === 'loaded' && this.#hold.lacking !== undefined) throw this.#hold.lacking
+    await this.#locked('exclusive', async () => {
+      const status = this.status()
+      if (status !== 'running' && status !== 'paused') throw refusal(status, `cannot checkpoint a ${status} container`)
+      const { dump } = await import('./checkpoint/index.ts')
+      const target = { state: this.#state, spec: this.spec, cgroup: this.cgroup, logger: this.#logger }
+      await dump({ ...target, paused: status === 'paused' }, options)
+    })
+  }
+
+  /**
    * Changes resource limits; limits that the argument leaves out stay. The new limits are kept on disk, so that `spec`
    * has them in other processes too. When one is refused, the old ones hold.
    * @throws FailedPrecondition when stopped; InvalidArgument, and what writing them met
@@ -369,9 +411,9 @@ export class Container {
     if (this.#end === 'destroyed') return
     // before the lock is taken: its holder may be waiting for this very process to end
     if (force && this.init.alive) await endContainer(this)
-    if (this.#run !== undefined && !existsSync(stateDir(this.root, this.id))) return await this.#remove(force)
+    if (this.#isMaker && !existsSync(stateDir(this.root, this.id))) return await this.#remove(force)
     await this.#locked('exclusive', async () => {
-      if (!isCurrent(this.root, this.#state, { made: this.#run !== undefined })) throw notFound(this.id)
+      if (!isCurrent(this.root, this.#state, { made: this.#isMaker })) throw notFound(this.id)
       failpoint('delete:locked')
       await this.#remove(force)
     })
@@ -387,8 +429,9 @@ export class Container {
 
   /** Closes what this process holds open for it. The container itself stays as it is and can be loaded. Idempotent. */
   async release(): Promise<void> {
-    if (this.#hold.kind !== 'made') return
-    this.#hold.run.release()
+    if (!this.#isMaker) return
+    this.#run?.release()
+    this.init.console?.close()
     this.#hold = { kind: 'released' }
   }
 

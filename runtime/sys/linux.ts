@@ -101,6 +101,8 @@ export const SOCK_DGRAM = 2
 /** See socket(2), unix(7). */
 export const SOCK_RAW = 3
 /** See socket(2), unix(7). */
+export const SOCK_SEQPACKET = 5
+/** See socket(2), unix(7). */
 export const SOCK_NONBLOCK = 0o4000
 /** See socket(2), unix(7). */
 export const SOCK_CLOEXEC = 0o2000000

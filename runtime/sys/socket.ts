@@ -32,10 +32,10 @@ export const socket = declare('int socket(int domain, int type, int protocol)')
 /** connect(2), as it is. */
 export const connect = declare('int connect(int fd, const void *address, unsigned int length)')
 
-/** A connected pair of unix stream sockets. */
-export function socketPair(): { ours: OwnedFd; theirs: OwnedFd } {
+/** A connected pair of unix sockets: of streams, or with SOCK_SEQPACKET of packets. */
+export function socketPair(type: number = SOCK_STREAM): { ours: OwnedFd; theirs: OwnedFd } {
   const fds = Buffer.alloc(8)
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+  if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) < 0) {
     throw syscallError('cannot make a socket pair', { call: 'socketpair', errno: lastErrno() })
   }
   return { ours: new OwnedFd(fds.readInt32LE(0)), theirs: new OwnedFd(fds.readInt32LE(4)) }
@@ -76,17 +76,30 @@ export function receiveMessage(
   socketFd: number,
   room: number,
 ): { readonly fd: OwnedFd; readonly data: Buffer } | undefined {
+  const packet = receivePacket(socketFd, room)
+  return packet?.fd === undefined ? undefined : { fd: packet.fd, data: packet.data }
+}
+
+/**
+ * Receives what the peer has already sent, and the fd that came with it, if one did; undefined when nothing is waiting.
+ * No bytes mean that the peer has gone. Never blocks.
+ */
+export function receivePacket(
+  socketFd: number,
+  room: number,
+): { readonly fd: OwnedFd | undefined; readonly data: Buffer } | undefined {
   const frame = frameOf(undefined, room)
   const received = recvmsg(socketFd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
   if (received < 0) {
     const errno = lastErrno()
     if (errno === EAGAIN) return undefined
-    throw syscallError('cannot receive a file descriptor', { call: 'recvmsg', errno })
+    throw syscallError('cannot receive from a socket', { call: 'recvmsg', errno })
   }
   const control = frame.subarray(CONTROL, DATA)
   const length = Number(frame.readBigUInt64LE(40))
-  if (length < 20 || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) return undefined
-  return { fd: new OwnedFd(control.readInt32LE(16)), data: frame.subarray(DATA, DATA + received) }
+  const hasFd = length >= 20 && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
+  const data = frame.subarray(DATA, DATA + received)
+  return { fd: hasFd ? new OwnedFd(control.readInt32LE(16)) : undefined, data }
 }
 
 /**

@@ -28,6 +28,10 @@ export const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: read
   },
   { place: /^runtime\/cli\//, may: [NODE, /^runtime\/cli\//, DOORS, LAUNCH] },
   {
+    place: /^runtime\/container\/checkpoint\//,
+    may: [NODE, /^runtime\/(?!cli\/)/, /^proto\/init-plan\.ts$/, /^ttrpc-ts\/criu$/],
+  },
+  {
     place: /^runtime\//,
     may: [NODE, /^runtime\/(?!cli\/)/, /^proto\/init-plan\.ts$/, /^proto\/plan-hash\.gen\.ts$/, LAUNCH],
   },

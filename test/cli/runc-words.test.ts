@@ -5,14 +5,11 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect } from 'vitest'
 import { COMMANDS } from '../../runtime/cli/commands/index.ts'
-import { REFUSED } from '../../runtime/cli/commands/refused.ts'
 import { allOptions, type Options } from '../../runtime/cli/flags.ts'
 import { GLOBAL_OPTIONS } from '../../runtime/cli/globals.ts'
 import { needs } from '../support/needs.ts'
 import { OCI_RUNTIME } from '../support/places.ts'
 import { test } from '../support/runts.ts'
-
-const REFUSED_NAMES = new Set(REFUSED.map(({ spec }) => spec.name))
 
 /** The options in a help text of runc, without their dashes. */
 function optionsIn(help: string): string[] {
@@ -32,7 +29,7 @@ describe('what runc has', needs('root', 'the runc shim', 'our shim'), () => {
   const names = () => [...help().matchAll(/^ {3} *([a-z]+)(?:, \w)? {2,}/gm)].flatMap(([, name]) => name ?? [])
 
   test('in commands, there is here', () => {
-    const ours = [...COMMANDS, ...REFUSED].map(({ spec }) => spec.name)
+    const ours = COMMANDS.map(({ spec }) => spec.name)
     expect(names().length).toBeGreaterThan(15)
     expect(names().filter((name) => !ours.includes(name) && name !== 'help')).toEqual([])
   })
@@ -43,7 +40,7 @@ describe('what runc has', needs('root', 'the runc shim', 'our shim'), () => {
     expect(optionsIn(help()).filter((name) => !globals.includes(name))).toEqual([])
     let seen = 0
     for (const { spec } of COMMANDS) {
-      if (!names().includes(spec.name) || REFUSED_NAMES.has(spec.name)) continue
+      if (!names().includes(spec.name)) continue
       const theirs = optionsIn(help(spec.name))
       seen += theirs.length
       expect(

@@ -2,6 +2,7 @@
  * What a test needs of the machine. A test that cannot run here is skipped, and the report names the missing thing.
  * With REQUIRE=all a skip is a failure, so that CI cannot lose tests by losing a package.
  */
+import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs'
 import { availableParallelism, release } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
@@ -64,6 +65,10 @@ function isKernel(major: number, minor: number): boolean {
   return has > major || (has === major && hasMinor >= minor)
 }
 
+function checksCriu(...more: string[]): boolean {
+  return onPath('criu') && spawnSync('criu', ['check', ...more], { timeout: 60_000 }).status === 0
+}
+
 const CHECKS = {
   root: () => process.getuid?.() === 0,
   cgroup1: () => !isCgroup2() && existsSync('/sys/fs/cgroup/memory/tasks'),
@@ -110,6 +115,12 @@ const CHECKS = {
   zsh: () => onPath('zsh'),
   fish: () => onPath('fish'),
   'Linux 6.5': () => isKernel(6, 5),
+  // one that this kernel suits: `criu check` says so
+  criu: () => checksCriu(),
+  // CRIU reads the option SO_PASSSEC of every socket, which a kernel without security modules lacks
+  'socket labels': () => /apparmor|selinux|smack/.test(contents('/sys/kernel/security/lsm')),
+  // a kernel that tells CRIU which memory has changed
+  'soft-dirty pages': () => checksCriu('--feature', 'mem_dirty_track'),
   // a processor that is not emulated: times have a meaning
   'a real processor': () => process.env['TESTVM'] !== '1',
   '/dev/kvm': () => existsSync('/dev/kvm'),
@@ -133,6 +144,9 @@ const ALTERNATIVES: readonly Need[] = [
   'no CAP_SYS_RESOURCE',
   'a real processor',
   '/dev/kvm',
+  'criu',
+  'soft-dirty pages',
+  'socket labels',
 ]
 
 /** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */

@@ -29,12 +29,12 @@ export interface CriuPageServer {
 }
 
 /** Codec of criu.PageServer. */
-export const CriuPageServer: MessageType<CriuPageServer> = /* @__PURE__ */ messageType(
-  'criu.PageServer',
-  initCriuPageServer,
-  writeCriuPageServer,
-  readCriuPageServer,
-)
+export const CriuPageServer: MessageType<CriuPageServer> = /* @__PURE__ */ messageType({
+  typeName: 'criu.PageServer',
+  init: initCriuPageServer,
+  write: writeCriuPageServer,
+  read: readCriuPageServer,
+})
 
 function initCriuPageServer(): CriuPageServer {
   return {
@@ -72,12 +72,12 @@ export interface CriuExternalMount {
 }
 
 /** Codec of criu.ExternalMount. */
-export const CriuExternalMount: MessageType<CriuExternalMount> = /* @__PURE__ */ messageType(
-  'criu.ExternalMount',
-  initCriuExternalMount,
-  writeCriuExternalMount,
-  readCriuExternalMount,
-)
+export const CriuExternalMount: MessageType<CriuExternalMount> = /* @__PURE__ */ messageType({
+  typeName: 'criu.ExternalMount',
+  init: initCriuExternalMount,
+  write: writeCriuExternalMount,
+  read: readCriuExternalMount,
+})
 
 function initCriuExternalMount(): CriuExternalMount {
   return {
@@ -115,12 +115,12 @@ export interface CriuJoinNamespace {
 }
 
 /** Codec of criu.JoinNamespace. */
-export const CriuJoinNamespace: MessageType<CriuJoinNamespace> = /* @__PURE__ */ messageType(
-  'criu.JoinNamespace',
-  initCriuJoinNamespace,
-  writeCriuJoinNamespace,
-  readCriuJoinNamespace,
-)
+export const CriuJoinNamespace: MessageType<CriuJoinNamespace> = /* @__PURE__ */ messageType({
+  typeName: 'criu.JoinNamespace',
+  init: initCriuJoinNamespace,
+  write: writeCriuJoinNamespace,
+  read: readCriuJoinNamespace,
+})
 
 function initCriuJoinNamespace(): CriuJoinNamespace {
   return {
@@ -158,12 +158,12 @@ export interface CriuInheritFd {
 }
 
 /** Codec of criu.InheritFd. */
-export const CriuInheritFd: MessageType<CriuInheritFd> = /* @__PURE__ */ messageType(
-  'criu.InheritFd',
-  initCriuInheritFd,
-  writeCriuInheritFd,
-  readCriuInheritFd,
-)
+export const CriuInheritFd: MessageType<CriuInheritFd> = /* @__PURE__ */ messageType({
+  typeName: 'criu.InheritFd',
+  init: initCriuInheritFd,
+  write: writeCriuInheritFd,
+  read: readCriuInheritFd,
+})
 
 function initCriuInheritFd(): CriuInheritFd {
   return {
@@ -201,12 +201,12 @@ export interface CriuCgroupRoot {
 }
 
 /** Codec of criu.CgroupRoot. */
-export const CriuCgroupRoot: MessageType<CriuCgroupRoot> = /* @__PURE__ */ messageType(
-  'criu.CgroupRoot',
-  initCriuCgroupRoot,
-  writeCriuCgroupRoot,
-  readCriuCgroupRoot,
-)
+export const CriuCgroupRoot: MessageType<CriuCgroupRoot> = /* @__PURE__ */ messageType({
+  typeName: 'criu.CgroupRoot',
+  init: initCriuCgroupRoot,
+  write: writeCriuCgroupRoot,
+  read: readCriuCgroupRoot,
+})
 
 function initCriuCgroupRoot(): CriuCgroupRoot {
   return {
@@ -237,7 +237,7 @@ function readCriuCgroupRoot(r: Reader, m: CriuCgroupRoot): CriuCgroupRoot {
   return m
 }
 
-/** How to dump or restore. Descriptors are numbers in CRIU's process. */
+/** How to dump or restore. The folders are descriptors of the process that made the socket, others are CRIU's own. */
 export interface CriuOptions {
   imagesDirFd: number | undefined
   /** The process whose tree is dumped. */
@@ -284,12 +284,12 @@ export interface CriuOptions {
 }
 
 /** Codec of criu.Options. */
-export const CriuOptions: MessageType<CriuOptions> = /* @__PURE__ */ messageType(
-  'criu.Options',
-  initCriuOptions,
-  writeCriuOptions,
-  readCriuOptions,
-)
+export const CriuOptions: MessageType<CriuOptions> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Options',
+  init: initCriuOptions,
+  write: writeCriuOptions,
+  read: readCriuOptions,
+})
 
 function initCriuOptions(): CriuOptions {
   return {
@@ -342,7 +342,7 @@ function writeCriuOptions(w: Writer, m: MessageInput<CriuOptions>): void {
   if (m.fileLocks) w.uint32(64).bool(m.fileLocks)
   if (m.logLevel) w.uint32(72).int32(m.logLevel)
   if (m.logFile) w.uint32(82).string(m.logFile)
-  if (m.ps) writeMessage(w, 90, CriuPageServer, m.ps)
+  if (m.ps) writeMessage(w.uint32(90), CriuPageServer, m.ps)
   if (m.notifyScripts) w.uint32(96).bool(m.notifyScripts)
   if (m.root) w.uint32(106).string(m.root)
   if (m.parentImg) w.uint32(114).string(m.parentImg)
@@ -350,15 +350,15 @@ function writeCriuOptions(w: Writer, m: MessageInput<CriuOptions>): void {
   if (m.autoDedup) w.uint32(128).bool(m.autoDedup)
   if (m.workDirFd !== undefined) w.uint32(136).int32(m.workDirFd)
   if (m.linkRemap) w.uint32(144).bool(m.linkRemap)
-  if (m.extMnt) for (const v of m.extMnt) writeMessage(w, 186, CriuExternalMount, v)
+  if (m.extMnt) for (const v of m.extMnt) writeMessage(w.uint32(186), CriuExternalMount, v)
   if (m.manageCgroups) w.uint32(192).bool(m.manageCgroups)
-  if (m.cgRoot) for (const v of m.cgRoot) writeMessage(w, 202, CriuCgroupRoot, v)
+  if (m.cgRoot) for (const v of m.cgRoot) writeMessage(w.uint32(202), CriuCgroupRoot, v)
   if (m.rstSibling) w.uint32(208).bool(m.rstSibling)
-  if (m.inheritFd) for (const v of m.inheritFd) writeMessage(w, 218, CriuInheritFd, v)
+  if (m.inheritFd) for (const v of m.inheritFd) writeMessage(w.uint32(218), CriuInheritFd, v)
   if (m.manageCgroupsMode !== undefined) w.uint32(272).int32(m.manageCgroupsMode)
   if (m.external) for (const v of m.external) w.uint32(298).string(v)
   if (m.emptyNs) w.uint32(304).uint32(m.emptyNs)
-  if (m.joinNs) for (const v of m.joinNs) writeMessage(w, 314, CriuJoinNamespace, v)
+  if (m.joinNs) for (const v of m.joinNs) writeMessage(w.uint32(314), CriuJoinNamespace, v)
   if (m.freezeCgroup) w.uint32(354).string(m.freezeCgroup)
   if (m.tcpSkipInFlight) w.uint32(368).bool(m.tcpSkipInFlight)
   if (m.lazyPages) w.uint32(384).bool(m.lazyPages)
@@ -492,12 +492,12 @@ export interface CriuFeatures {
 }
 
 /** Codec of criu.Features. */
-export const CriuFeatures: MessageType<CriuFeatures> = /* @__PURE__ */ messageType(
-  'criu.Features',
-  initCriuFeatures,
-  writeCriuFeatures,
-  readCriuFeatures,
-)
+export const CriuFeatures: MessageType<CriuFeatures> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Features',
+  init: initCriuFeatures,
+  write: writeCriuFeatures,
+  read: readCriuFeatures,
+})
 
 function initCriuFeatures(): CriuFeatures {
   return {
@@ -533,31 +533,35 @@ export interface CriuRequest {
   type: number
   opts: CriuOptions | undefined
   notifySuccess: boolean
+  /** Lets CRIU wait for a further request. */
+  keepOpen: boolean
   features: CriuFeatures | undefined
 }
 
 /** Codec of criu.Request. */
-export const CriuRequest: MessageType<CriuRequest> = /* @__PURE__ */ messageType(
-  'criu.Request',
-  initCriuRequest,
-  writeCriuRequest,
-  readCriuRequest,
-)
+export const CriuRequest: MessageType<CriuRequest> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Request',
+  init: initCriuRequest,
+  write: writeCriuRequest,
+  read: readCriuRequest,
+})
 
 function initCriuRequest(): CriuRequest {
   return {
     type: 0,
     opts: undefined,
     notifySuccess: false,
+    keepOpen: false,
     features: undefined,
   }
 }
 
 function writeCriuRequest(w: Writer, m: MessageInput<CriuRequest>): void {
   if (m.type) w.uint32(8).int32(m.type)
-  if (m.opts) writeMessage(w, 18, CriuOptions, m.opts)
+  if (m.opts) writeMessage(w.uint32(18), CriuOptions, m.opts)
   if (m.notifySuccess) w.uint32(24).bool(m.notifySuccess)
-  if (m.features) writeMessage(w, 42, CriuFeatures, m.features)
+  if (m.keepOpen) w.uint32(32).bool(m.keepOpen)
+  if (m.features) writeMessage(w.uint32(42), CriuFeatures, m.features)
 }
 
 function readCriuRequest(r: Reader, m: CriuRequest): CriuRequest {
@@ -572,6 +576,9 @@ function readCriuRequest(r: Reader, m: CriuRequest): CriuRequest {
         break
       case 24:
         m.notifySuccess = r.bool()
+        break
+      case 32:
+        m.keepOpen = r.bool()
         break
       case 42:
         m.features = readMessage(r, CriuFeatures, m.features)
@@ -589,12 +596,12 @@ export interface CriuRestoreResult {
 }
 
 /** Codec of criu.RestoreResult. */
-export const CriuRestoreResult: MessageType<CriuRestoreResult> = /* @__PURE__ */ messageType(
-  'criu.RestoreResult',
-  initCriuRestoreResult,
-  writeCriuRestoreResult,
-  readCriuRestoreResult,
-)
+export const CriuRestoreResult: MessageType<CriuRestoreResult> = /* @__PURE__ */ messageType({
+  typeName: 'criu.RestoreResult',
+  init: initCriuRestoreResult,
+  write: writeCriuRestoreResult,
+  read: readCriuRestoreResult,
+})
 
 function initCriuRestoreResult(): CriuRestoreResult {
   return {
@@ -627,12 +634,12 @@ export interface CriuNotification {
 }
 
 /** Codec of criu.Notification. */
-export const CriuNotification: MessageType<CriuNotification> = /* @__PURE__ */ messageType(
-  'criu.Notification',
-  initCriuNotification,
-  writeCriuNotification,
-  readCriuNotification,
-)
+export const CriuNotification: MessageType<CriuNotification> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Notification',
+  init: initCriuNotification,
+  write: writeCriuNotification,
+  read: readCriuNotification,
+})
 
 function initCriuNotification(): CriuNotification {
   return {
@@ -671,12 +678,12 @@ export interface CriuVersion {
 }
 
 /** Codec of criu.Version. */
-export const CriuVersion: MessageType<CriuVersion> = /* @__PURE__ */ messageType(
-  'criu.Version',
-  initCriuVersion,
-  writeCriuVersion,
-  readCriuVersion,
-)
+export const CriuVersion: MessageType<CriuVersion> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Version',
+  init: initCriuVersion,
+  write: writeCriuVersion,
+  read: readCriuVersion,
+})
 
 function initCriuVersion(): CriuVersion {
   return {
@@ -726,12 +733,12 @@ export interface CriuResponse {
 }
 
 /** Codec of criu.Response. */
-export const CriuResponse: MessageType<CriuResponse> = /* @__PURE__ */ messageType(
-  'criu.Response',
-  initCriuResponse,
-  writeCriuResponse,
-  readCriuResponse,
-)
+export const CriuResponse: MessageType<CriuResponse> = /* @__PURE__ */ messageType({
+  typeName: 'criu.Response',
+  init: initCriuResponse,
+  write: writeCriuResponse,
+  read: readCriuResponse,
+})
 
 function initCriuResponse(): CriuResponse {
   return {
@@ -749,12 +756,12 @@ function initCriuResponse(): CriuResponse {
 function writeCriuResponse(w: Writer, m: MessageInput<CriuResponse>): void {
   if (m.type) w.uint32(8).int32(m.type)
   if (m.success) w.uint32(16).bool(m.success)
-  if (m.restore) writeMessage(w, 34, CriuRestoreResult, m.restore)
-  if (m.notify) writeMessage(w, 42, CriuNotification, m.notify)
+  if (m.restore) writeMessage(w.uint32(34), CriuRestoreResult, m.restore)
+  if (m.notify) writeMessage(w.uint32(42), CriuNotification, m.notify)
   if (m.crErrno) w.uint32(56).int32(m.crErrno)
-  if (m.features) writeMessage(w, 66, CriuFeatures, m.features)
+  if (m.features) writeMessage(w.uint32(66), CriuFeatures, m.features)
   if (m.crErrmsg) w.uint32(74).string(m.crErrmsg)
-  if (m.version) writeMessage(w, 82, CriuVersion, m.version)
+  if (m.version) writeMessage(w.uint32(82), CriuVersion, m.version)
 }
 
 function readCriuResponse(r: Reader, m: CriuResponse): CriuResponse {

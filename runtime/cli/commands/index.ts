@@ -1,5 +1,6 @@
 /** The commands, in the order of the help text. */
 import type { Command } from '../command.ts'
+import { checkpoint, restore } from './checkpoint.ts'
 import { completionCommand } from './completion.ts'
 import { create } from './create.ts'
 import { features, plan } from './describe.ts'
@@ -26,6 +27,8 @@ export const COMMANDS: readonly Command[] = [
   pause,
   resume,
   update,
+  checkpoint,
+  restore,
   remove,
   spec,
   features,

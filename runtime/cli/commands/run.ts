@@ -3,7 +3,7 @@
  * container's exit status.
  */
 import { type Command, CREATE_OPTIONS } from '../command.ts'
-import { Foreground, SignalRelay } from '../foreground.ts'
+import { destroyEnded, Foreground, SignalRelay } from '../foreground.ts'
 import { startDetached, startInFront } from '../notify.ts'
 import { createContainer } from './create.ts'
 
@@ -45,7 +45,7 @@ export const run: Command = {
       reaper.reclaim()
       throw error
     }
-    if (!args.flag('keep')) await container.destroy({ force: true })
+    if (!args.flag('keep')) await destroyEnded(container)
     return status
   },
 }

@@ -1,0 +1,185 @@
+/**
+ * What the requests for a dump and for a restore share: folders, switches, and the configuration file. The error of a
+ * request that has failed has the end of CRIU's log. Invariant: the descriptors of a request are closed with it.
+ */
+import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync, readSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { CriuCgroupMode, type CriuResponse } from 'ttrpc-ts/criu'
+import type { Spec } from '../../spec/types.ts'
+import { type CriuAsk, configFile } from './criu.ts'
+import { makeDirectories, messageOf, NAMESPACES, OwnedFd, RuntimeError, reasonOf } from './host.ts'
+import { CGROUPS_MODES, type CgroupsMode, type CriuOptions } from './options.ts'
+
+/** Everything that CRIU tells of; the runtime itself shows only the end. */
+const LOG_LEVEL = 4
+/** How much of the end of a log is looked at, and how many of its errors are told. */
+const LOG_BYTES = 65536
+const LOG_ERRORS = 3
+/** An error that CRIU goes on after: it has no right to raise its limit of open files. */
+const HARMLESS = /RLIMIT_NOFILE/
+
+/** The options of CRIU that a request has. */
+export type CriuRequestOptions = NonNullable<CriuAsk['opts']>
+
+const MODES: Readonly<Record<CgroupsMode, number>> = {
+  soft: CriuCgroupMode.SOFT,
+  full: CriuCgroupMode.FULL,
+  strict: CriuCgroupMode.STRICT,
+  ignore: CriuCgroupMode.IGNORE,
+}
+
+/** The folders of a request, opened. */
+export class Folders implements Disposable {
+  /** absolute */
+  readonly imagePath: string
+  /** absolute; where CRIU's log is */
+  readonly logPath: string
+  readonly #open = new DisposableStack()
+  readonly #images: OwnedFd
+  readonly #work: OwnedFd
+
+  /** Opens the folders, and makes those that `make` allows. @throws what making or opening them met */
+  constructor({ imagePath, workPath }: CriuOptions, log: string, { make }: { readonly make: boolean }) {
+    this.imagePath = resolve(imagePath)
+    const work = workPath ? resolve(workPath) : this.imagePath
+    this.logPath = join(work, log)
+    if (make) makeFolder(this.imagePath)
+    if (make || work !== this.imagePath) makeFolder(work)
+    using folders = new DisposableStack()
+    this.#images = folders.use(openFolder(this.imagePath))
+    this.#work = folders.use(openFolder(work))
+    this.#open = folders.move()
+  }
+
+  /**
+   * Lets a group of the host search the folder of the images until this is disposed, if it cannot yet. In a user
+   * namespace CRIU has only the rights of the container's root. Its images are readable, and this folder hides them.
+   */
+  letGroupSearch(gid: number): void {
+    const { fd } = this.#images
+    const { mode, gid: before } = fstatSync(fd)
+    const bits = mode & 0o7777
+    if ((bits & 0o001) !== 0 || (before === gid && (bits & 0o010) !== 0)) return
+    this.#open.defer(() => {
+      fchownSync(fd, -1, before)
+      fchmodSync(fd, bits)
+    })
+    fchownSync(fd, -1, gid)
+    fchmodSync(fd, (bits & ~0o070) | 0o010)
+  }
+
+  /** The folders as CRIU takes them: by numbers in this process, at which it looks through /proc. */
+  get descriptors(): Pick<CriuRequestOptions, 'imagesDirFd' | 'workDirFd'> {
+    return { imagesDirFd: this.#images.fd, workDirFd: this.#work.fd }
+  }
+
+  [Symbol.dispose](): void {
+    this.#open.dispose()
+  }
+}
+
+function makeFolder(path: string): void {
+  try {
+    makeDirectories(path, 0o700)
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot make the folder "${path}": ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+function openFolder(path: string): OwnedFd {
+  try {
+    return new OwnedFd(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY))
+  } catch (error) {
+    throw new RuntimeError('InvalidArgument', `cannot open the folder "${path}": ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+/** What both kinds of requests say in the same way. */
+export function commonOptions(options: CriuOptions, log: string, spec: Spec): CriuRequestOptions {
+  const { cgroupsMode = 'soft', emptyNamespaces = [] } = options
+  if (!CGROUPS_MODES.includes(cgroupsMode)) {
+    throw new RuntimeError(
+      'InvalidArgument',
+      `invalid cgroups mode "${cgroupsMode}": must be ${CGROUPS_MODES.join(', ')}`,
+    )
+  }
+  const config = configFile(spec.annotations)
+  return {
+    logLevel: LOG_LEVEL,
+    logFile: log,
+    notifyScripts: true,
+    orphanPtsMaster: true,
+    manageCgroups: true,
+    manageCgroupsMode: MODES[cgroupsMode],
+    tcpEstablished: options.tcpEstablished === true,
+    extUnixSk: options.externalUnixSockets === true,
+    shellJob: options.shellJob === true,
+    fileLocks: options.fileLocks === true,
+    autoDedup: options.autoDedup === true,
+    lazyPages: options.lazyPages === true,
+    emptyNs: emptyNamespaces.reduce((flags, name) => flags | flagOf(name), 0),
+    ...(config === undefined ? {} : { configFile: config }),
+  }
+}
+
+function flagOf(type: string): number {
+  return NAMESPACES.find((namespace) => namespace.type === type)?.flag ?? 0
+}
+
+/** The namespaces that CRIU leaves alone: their owners are outside. */
+export const OUTSIDE_NAMESPACES = ['network', 'pid'] as const
+
+/** CRIU's name of a kind of namespace. */
+export function namespaceName(type: string): string {
+  return NAMESPACES.find((namespace) => namespace.type === type)?.file ?? type
+}
+
+/** The key, known to runc too, by which a restore names the namespace that stands for one from outside. */
+export function outsideKey(type: string): string {
+  const name = namespaceName(type)
+  return `extRoot${name.slice(0, 1).toUpperCase()}${name.slice(1)}NS`
+}
+
+/** The error of a request that has failed: what CRIU says, and the last errors of its log. */
+export function criuFailure(what: string, reason: unknown, logPath: string): RuntimeError {
+  const why = reason instanceof RuntimeError ? reason.message : messageOf(reason)
+  const errors = lastErrors(logPath)
+  const told = errors === '' ? '' : `: ${errors}`
+  return new RuntimeError('Internal', `${what}: ${why}${told} (all of it in ${logPath})`, { cause: reason })
+}
+
+/** What a response without success says. */
+export function refusalOf({ crErrno, crErrmsg }: CriuResponse): RuntimeError {
+  // the first error of the log, whether it matters or not
+  const said = crErrmsg === '' || HARMLESS.test(crErrmsg) ? '' : `: ${crErrmsg.trim()}`
+  return new RuntimeError('Internal', `criu failed${crErrno === 0 ? '' : ` with errno ${crErrno}`}${said}`)
+}
+
+/** The last errors of a log of CRIU, or its last line; empty for one that cannot be read. */
+function lastErrors(path: string): string {
+  try {
+    const lines = endOf(path)
+      .split('\n')
+      .filter((line) => line.trim() !== '')
+    const errors = lines.filter((line) => /\bError\b/.test(line) && !HARMLESS.test(line)).slice(-LOG_ERRORS)
+    return (errors.length > 0 ? errors : lines.slice(-1)).map(withoutTime).join('; ')
+  } catch {
+    // there is none when CRIU has not begun
+    return ''
+  }
+}
+
+function withoutTime(line: string): string {
+  return line.replace(/^\(\d+\.\d+\)\s*/, '').trim()
+}
+
+function endOf(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    const { size } = fstatSync(fd)
+    const buffer = Buffer.alloc(Math.min(size, LOG_BYTES))
+    return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, size - buffer.length)).toString('utf8')
+  } finally {
+    closeSync(fd)
+  }
+}

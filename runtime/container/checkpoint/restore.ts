@@ -1,0 +1,453 @@
+/**
+ * A restore: a container from the images of a checkpoint and a bundle. Everything around the processes is made as a
+ * create makes it; CRIU then makes the processes, the first one as a child of this process. Invariant: it either
+ * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
+ */
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { CriuRequestType } from 'ttrpc-ts/criu'
+import type { Cgroup as ContainerCgroup } from '../../cgroup/cgroup.ts'
+import type { HostFacts } from '../../host/facts.ts'
+import type { Logger } from '../../logger.ts'
+import type { Spec } from '../../spec/types.ts'
+import type { MadeHow, SavedState } from '../../state/store.ts'
+import type { Child } from '../../sys/reaper.ts'
+import type { Claim as HeldClaim } from '../claim.ts'
+import { Criu, type CriuAbility, fdOf, type Notified, requireVersion } from './criu.ts'
+import {
+  Cgroup,
+  Claim,
+  cgroupError,
+  cgroupOwner,
+  connectConsole,
+  defined,
+  failpoint,
+  gateSpec,
+  getpid,
+  hostFacts,
+  hostGid,
+  joinMonitorCgroup,
+  keepSpec,
+  MNT_DETACH,
+  MS_BIND,
+  MS_REC,
+  mapsOfUserNamespace,
+  messageOf,
+  mount,
+  NAMESPACES,
+  namesOff,
+  type OwnedFd,
+  ociState,
+  processStat,
+  RuntimeError,
+  refuseAborted,
+  removeState,
+  resolveForCreate,
+  rootfsPath,
+  runHooks,
+  runtimePath,
+  SIGKILL,
+  saveState,
+  sendFd,
+  silentLogger,
+  UMOUNT_NOFOLLOW,
+  umount2,
+  writeText,
+} from './host.ts'
+import { makeMountPoints, mountsToRestore } from './mounts.ts'
+import { NamespaceFiles } from './namespaces.ts'
+import type { RestoreOptions } from './options.ts'
+import { type CriuRequestOptions, commonOptions, criuFailure, Folders, refusalOf } from './request.ts'
+import { streamsToInherit } from './streams.ts'
+
+const LOG = 'restore.log'
+/** CRIU wants a root that is a mount point, and whose parent is not covered: it is bound here meanwhile. */
+const ROOT_POINT = 'criu-root'
+
+/** The parts of a restored container. */
+export interface RestoredParts {
+  readonly state: SavedState
+  readonly spec: Spec
+  readonly cgroup: ContainerCgroup
+  readonly process: Child
+  /** master of the terminal, unless a console socket has it */
+  readonly console: OwnedFd | undefined
+}
+
+/** What is decided before anything is made. */
+interface Decision {
+  readonly bundle: string
+  readonly spec: Spec
+  readonly rootfs: string
+  readonly facts: HostFacts
+}
+
+/**
+ * Restores a container, whose processes run when the promise resolves.
+ * @throws AlreadyExists, InvalidArgument, FailedPrecondition without a CRIU that can do it; Internal with the end of
+ * CRIU's log
+ */
+export async function restore(options: RestoreOptions): Promise<RestoredParts> {
+  const { root, id, signal, logger = silentLogger } = options
+  const decision = await decide(options)
+  refuseAborted(signal, `cannot restore container "${id}"`)
+  using consoleSocket = connectConsole(options)
+  const folders = new Folders(options, LOG, { make: false })
+  using _open = folders
+  using namespaces = new NamespaceFiles(decision.spec)
+  using claim = await Claim.take(root, id)
+  const undo = new Undo(id, logger)
+  undo.defer(() => removeState(root, id))
+  const work = new Restoration({ options, decision, folders, namespaces, claim, undo, consoleSocket })
+  try {
+    return await work.run()
+  } catch (error) {
+    await undo.run()
+    // the poststop hooks take down what hooks that ran have set up
+    if (work.begun) {
+      const { bundle, spec } = decision
+      const state = ociState({ id, bundle, spec, pid: 0 }, 'stopped')
+      await runHooks({ name: 'poststop', hooks: spec.hooks.poststop, state, logger })
+    }
+    throw error
+  }
+}
+
+async function decide(options: RestoreOptions): Promise<Decision> {
+  const { reaper, logger = silentLogger, initPath: helper } = options
+  const bundle = resolve(options.bundle)
+  const resolved = await resolveForCreate(options.spec, (at) => mapsOfUserNamespace(at, { reaper, logger, helper }))
+  const spec = gateSpec(resolved, options.gates, logger)
+  if (spec.linux.namespaces.every(({ type }) => type !== 'mount')) {
+    const message = `cannot restore container "${options.id}": it has no mount namespace of its own`
+    throw new RuntimeError('Unimplemented', message)
+  }
+  return { bundle, spec, rootfs: rootfsPath(spec, bundle), facts: hostFacts() }
+}
+
+/**
+ * Steps that undo a restore, in the reverse order. One that fails is a warning, and ends the undo: a root that is still
+ * mounted must not be removed with the folder that it is mounted in.
+ */
+class Undo {
+  readonly #id: string
+  readonly #logger: Logger
+  readonly #steps: (() => void | Promise<void>)[] = []
+
+  constructor(id: string, logger: Logger) {
+    this.#id = id
+    this.#logger = logger
+  }
+
+  defer(step: () => void | Promise<void>): void {
+    this.#steps.push(step)
+  }
+
+  async run(): Promise<void> {
+    try {
+      for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) await step()
+    } catch (failure) {
+      const reason = messageOf(failure)
+      this.#logger.warn({ container: this.#id, reason }, 'cannot undo all of a restore that has failed')
+    }
+  }
+}
+
+/** A restore from the claim of its id on. */
+class Restoration {
+  readonly #options: RestoreOptions
+  readonly #decision: Decision
+  readonly #folders: Folders
+  readonly #namespaces: NamespaceFiles
+  readonly #claim: HeldClaim
+  readonly #undo: Undo
+  readonly #consoleSocket: OwnedFd | undefined
+  readonly #logger: Logger
+  #cgroup: ContainerCgroup | undefined
+  #process: Child | undefined
+  #state: SavedState | undefined
+  #console: OwnedFd | undefined
+  #begun = false
+
+  constructor(parts: {
+    readonly options: RestoreOptions
+    readonly decision: Decision
+    readonly folders: Folders
+    readonly namespaces: NamespaceFiles
+    readonly claim: HeldClaim
+    readonly undo: Undo
+    readonly consoleSocket: OwnedFd | undefined
+  }) {
+    this.#options = parts.options
+    this.#decision = parts.decision
+    this.#folders = parts.folders
+    this.#namespaces = parts.namespaces
+    this.#claim = parts.claim
+    this.#undo = parts.undo
+    this.#consoleSocket = parts.consoleSocket
+    this.#logger = parts.options.logger ?? silentLogger
+  }
+
+  /** A process was made: hooks may have run for it. */
+  get begun(): boolean {
+    return this.#begun
+  }
+
+  async run(): Promise<RestoredParts> {
+    const { reaper, signal, initPath: helper } = this.#options
+    const { bundle, spec, rootfs } = this.#decision
+    this.#undo.defer(() => this.#console?.close())
+    const cgroup = this.#makeCgroup()
+    const container = { spec, bundle, rootfs, join: cgroup.join() }
+    await makeMountPoints(container, { reaper, logger: this.#logger, helper })
+    const root = this.#bindRoot()
+    if (spec.linux.uidMappings.length > 0) this.#folders.letGroupSearch(hostGid(spec, 0))
+    const opts = this.#request(root, [...mountsToRestore(container)])
+    refuseAborted(signal, `cannot restore container "${this.#options.id}"`)
+    await this.#ask(opts, cgroup)
+    unbindRoot(root)
+    const { state, process } = this.#restored()
+    if (this.#options.stdio.kind === 'terminal' && this.#consoleSocket === undefined && this.#console === undefined) {
+      throw new RuntimeError('FailedPrecondition', 'cannot restore a terminal: the images have none')
+    }
+    // the images of a paused container have a frozen cgroup
+    if (cgroup.isFrozen()) await cgroup.thaw()
+    return { state, spec, cgroup, process, console: this.#console }
+  }
+
+  #makeCgroup(): ContainerCgroup {
+    const { id, rootless = 'auto', monitorCgroup } = this.#options
+    const { spec, bundle, facts } = this.#decision
+    const { cgroupsPath, resources } = spec.linux
+    const cgroup = Cgroup.create({
+      id,
+      resources,
+      logger: this.#logger,
+      tolerant: rootless === 'auto' ? facts.rootless : rootless,
+      onPaths: (paths) => this.#claim.willMakeCgroup({ paths, unit: undefined, bundle }),
+      ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
+    })
+    this.#cgroup = cgroup
+    this.#undo.defer(() => cgroup.remove())
+    this.#undo.defer(() => this.#endProcesses(cgroup))
+    if (monitorCgroup !== undefined) joinMonitorCgroup(monitorCgroup, cgroup.paths)
+    const owner = cgroupOwner(spec)
+    if (owner !== undefined && owner !== 0) cgroup.delegate(owner)
+    return cgroup
+  }
+
+  /** Binds the root to a place below the container's folder. The record names it before it is there. */
+  #bindRoot(): string {
+    const { root, id } = this.#options
+    const point = resolve(runtimePath(root, id, ROOT_POINT))
+    this.#claim.willMountRoot({ path: point, before: [] })
+    mkdirSync(point, 0o700)
+    this.#undo.defer(() => unbindRoot(point))
+    mount({ source: this.#decision.rootfs, target: point, flags: MS_BIND | MS_REC })
+    failpoint('restore:bound')
+    return point
+  }
+
+  #request(root: string, extMnt: NonNullable<CriuRequestOptions['extMnt']>): CriuRequestOptions {
+    const { lsmProfile, lsmMountContext, tcpClose, stdio } = this.#options
+    const { inherited, joined } = this.#namespaces
+    return {
+      ...commonOptions(this.#options, LOG, this.#decision.spec),
+      ...this.#folders.descriptors,
+      root,
+      rstSibling: true,
+      evasiveDevices: true,
+      extMnt,
+      tcpClose: tcpClose === true,
+      inheritFd: [
+        ...streamsToInherit(this.#folders.imagePath, stdio),
+        ...inherited.map((key, index) => ({ key, fd: fdOf(index) })),
+      ],
+      joinNs: [...joined],
+      ...(lsmProfile ? { lsmProfile } : {}),
+      ...(lsmMountContext ? { lsmMountContext } : {}),
+    }
+  }
+
+  /** Has CRIU restore. After a failure nothing of it is left. @throws Internal with the end of its log */
+  async #ask(opts: CriuRequestOptions, cgroup: ContainerCgroup): Promise<void> {
+    const { reaper, stdio, signal } = this.#options
+    const streams = stdio.kind === 'fds' ? { stdio: [stdio.stdin, stdio.stdout, stdio.stderr] as const } : {}
+    const criu = Criu.start(reaper, { ...streams, files: this.#namespaces.files })
+    let stopped: Promise<void> | undefined
+    const stop = (): void => {
+      stopped = criu.abort()
+    }
+    signal?.addEventListener('abort', stop, { once: true })
+    // CRIU names the process it makes in the middle of its work
+    reaper.expect()
+    try {
+      await requireVersion(criu, this.#abilities())
+      enter(cgroup, criu.pid)
+      failpoint('restore:asked')
+      const ask = { ...opts, cgRoot: cgroupRoots(criu.pid) }
+      await this.#converse(criu, ask)
+      failpoint('restore:done')
+    } catch (error) {
+      await (stopped ?? criu.abort())
+      refuseAborted(signal, `cannot restore container "${this.#options.id}"`)
+      throw error
+    } finally {
+      signal?.removeEventListener('abort', stop)
+      if (this.#process === undefined) reaper.forget()
+    }
+  }
+
+  async #converse(criu: Criu, opts: CriuRequestOptions): Promise<void> {
+    try {
+      const response = await criu.ask({ type: CriuRequestType.RESTORE, opts }, (at) => this.#notified(at))
+      if (!response.success) throw refusalOf(response)
+      const failed = await criu.end()
+      if (failed !== undefined) throw new RuntimeError('Internal', `criu failed: ${failed}`)
+    } catch (error) {
+      if (error instanceof RuntimeError && error.detail.source === 'hook') throw error
+      throw criuFailure(`cannot restore container "${this.#options.id}": criu restore`, error, this.#folders.logPath)
+    }
+  }
+
+  #abilities(): readonly CriuAbility[] {
+    const { lsmProfile, lsmMountContext } = this.#options
+    return [
+      ...this.#namespaces.abilities,
+      ...(lsmProfile || lsmMountContext ? (['a label of a security module'] as const) : []),
+    ]
+  }
+
+  async #notified({ script, pid, fd }: Notified): Promise<void> {
+    this.#logger.debug({ script, pid }, 'criu has reached a step')
+    if (script === 'orphan-pts-master' && fd !== undefined) this.#takeTerminal(fd)
+    else fd?.close()
+    if (script === 'setup-namespaces') await this.#runHooks(pid)
+    if (script === 'post-restore') this.#adopt(pid)
+  }
+
+  #takeTerminal(master: OwnedFd): void {
+    const socket = this.#consoleSocket
+    // further terminals are of processes whose caller has gone
+    if (this.#console !== undefined || this.#options.stdio.kind !== 'terminal') master.close()
+    else if (socket === undefined) this.#console = master
+    else {
+      using sent = master
+      sendFd(socket.fd, Buffer.from('/dev/ptmx'), sent.fd)
+    }
+  }
+
+  async #runHooks(pid: number): Promise<void> {
+    this.#begun = true
+    this.#claim.madeProcess(pid)
+    const { bundle, spec } = this.#decision
+    const state = ociState({ id: this.#options.id, bundle, spec, pid }, 'creating')
+    const { signal } = this.#options
+    for (const name of ['prestart', 'createRuntime'] as const) {
+      await runHooks({ name, hooks: spec.hooks[name], state, logger: this.#logger, signal, journal: this.#claim.hooks })
+    }
+  }
+
+  /** The processes are as they were, and still wait: the state is written before any of them runs. */
+  #adopt(pid: number): void {
+    const { root, id, reaper } = this.#options
+    const { bundle, spec, rootfs, facts } = this.#decision
+    this.#process = reaper.adopt(pid)
+    const startTime = processStat(pid)?.startTime
+    if (startTime === undefined) throw new RuntimeError('FailedPrecondition', 'the restored process has ended already')
+    this.#state = {
+      id,
+      pid,
+      startTime,
+      created: new Date().toISOString(),
+      bundle,
+      rootfs,
+      rootless: facts.rootless,
+      made: madeHow(this.#options),
+      cgroupPaths: this.#cgroup?.paths ?? {},
+      namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
+    }
+    saveState(root, this.#state, keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless }))
+    this.#claim.complete(this.#state)
+    failpoint('restore:saved')
+  }
+
+  #restored(): { readonly state: SavedState; readonly process: Child } {
+    if (this.#state !== undefined && this.#process !== undefined) {
+      return { state: this.#state, process: this.#process }
+    }
+    throw new RuntimeError('Internal', 'criu has restored no process')
+  }
+
+  /** Kills what CRIU has made. Its children are this process's, known or not. */
+  async #endProcesses(cgroup: ContainerCgroup): Promise<void> {
+    const { reaper } = this.#options
+    const own = getpid()
+    const pids = (await cgroup.listProcesses()).filter((pid) => pid !== this.#process?.pid && parentOf(pid) === own)
+    const children = pids.map((pid) => {
+      reaper.expect()
+      return reaper.adopt(pid)
+    })
+    if (this.#process !== undefined) children.push(this.#process)
+    await cgroup.killAll(SIGKILL)
+    for (const child of children) {
+      child.kill(SIGKILL)
+      await child.exited
+    }
+  }
+}
+
+/** Undoes #bindRoot; a second call does nothing. @throws what unmounting met: the root must not be removed with it */
+function unbindRoot(point: string): void {
+  umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+  if (existsSync(point)) rmdirSync(point)
+}
+
+/** Moves CRIU to the cgroup: what it makes is born there. */
+function enter(cgroup: ContainerCgroup, pid: number): void {
+  for (const dir of new Set(Object.values(cgroup.paths))) {
+    const path = `${dir}/cgroup.procs`
+    try {
+      writeText(path, String(pid))
+    } catch (error) {
+      throw cgroupError(`cannot move criu to cgroup "${cgroup.name}"`, error, { call: 'write', path })
+    }
+  }
+}
+
+/** The places of CRIU, below which it makes the cgroups of the images again, by controller. */
+function cgroupRoots(pid: number): { ctrl: string; path: string }[] {
+  if (hostFacts().cgroup2) return []
+  const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n').filter(Boolean)
+  return lines.flatMap((line) => {
+    const [, controllers = '', path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
+    return path === undefined ? [] : [{ ctrl: controllers, path }]
+  })
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+  } catch {
+    // it has ended
+    return undefined
+  }
+}
+
+/** How the container was made, for its state. */
+function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: RestoreOptions): MadeHow {
+  const pid = getpid()
+  const startTime = processStat(pid)?.startTime
+  return defined({
+    monitor: startTime === undefined ? undefined : { pid, startTime },
+    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
+    pidFile: pidFile === undefined ? undefined : resolve(pidFile),
+    monitorCgroup,
+    featuresOff: namesOff(gates),
+    streams:
+      stdio.kind === 'fds'
+        ? [stdio.stdin, stdio.stdout, stdio.stderr].map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
+        : undefined,
+  })
+}
