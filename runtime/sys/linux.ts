@@ -64,6 +64,8 @@ export const EMSGSIZE = 90
 export const EPROTONOSUPPORT = 93
 /** See errno(3). */
 export const EOPNOTSUPP = 95
+/** See errno(3). */
+export const ECONNRESET = 104
 
 // signal(7)
 /** See signal(7). */

@@ -17,9 +17,8 @@ import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { allPids, isAlive } from '../support/census.ts'
 import { until } from '../support/command.ts'
-import { Counter } from '../support/counter.ts'
+import { beginCounting, Counter, contents, leave, leaveBy } from '../support/counter.ts'
 import { needs } from '../support/needs.ts'
-import { OCI_RUNTIME } from '../support/places.ts'
 import { type Runts, test } from '../support/runts.ts'
 import type { TestSpec } from '../support/spec.ts'
 
@@ -32,17 +31,6 @@ async function save(runts: Runts, counter: Counter, ...options: string[]): Promi
   return counter.count
 }
 
-/** Runs a command that leaves a container, with the null device as its streams: nothing else is restored everywhere. */
-function leave(runts: Runts, ...args: string[]): void {
-  leaveBy(OCI_RUNTIME, runts, args)
-}
-
-function leaveBy(program: string, runts: Runts, args: readonly string[]): void {
-  const log = join(runts.folder, 'log')
-  const { status } = spawnSync(program, ['--root', runts.root, '--log', log, ...args], { stdio: 'ignore' })
-  expect(status, `${args.join(' ')}: ${contents(log)}`).toBe(0)
-}
-
 /** Restores a container in the background, and expects that it counts on from a number. */
 async function bringBack(runts: Runts, counter: Counter, from: number, ...options: string[]): Promise<void> {
   leave(runts, 'restore', '-d', '--image-path', counter.images, '-b', counter.bundle, ...options, 'c')
@@ -50,29 +38,13 @@ async function bringBack(runts: Runts, counter: Counter, from: number, ...option
   expect(counter.count).toBeGreaterThan(from)
 }
 
-/** The content of a file; empty for one that has gone. */
-function contents(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return ''
-  }
-}
-
 function rootOf({ root }: TestSpec): string {
   return root?.path ?? ''
 }
 
-async function begin(runts: Runts, change?: (spec: TestSpec) => void): Promise<Counter> {
-  const counter = new Counter(runts, change)
-  leave(runts, 'run', '-d', '-b', counter.bundle, 'c')
-  await counter.goesOn()
-  return counter
-}
-
 describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () => {
   test('a shell that counts is gone after the checkpoint, and counts on after the restore', async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     const { pid } = await runts.state('c')
     const last = await save(runts, counter)
     expect(isAlive(Number(pid))).toBe(false)
@@ -85,7 +57,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('with --leave-running it goes on at once, and the images can still be restored', async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     await runts.ok('checkpoint', '--leave-running', '--image-path', counter.images, 'c')
     expect(await runts.state('c')).toMatchObject({ status: 'running' })
     const later = await counter.goesOn()
@@ -96,7 +68,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('a paused one stays paused, and runs after the restore', async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     await runts.ok('pause', 'c')
     await runts.ok('checkpoint', '--leave-running', '--image-path', counter.images, 'c')
     expect(await runts.state('c')).toMatchObject({ status: 'paused' })
@@ -113,7 +85,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
     const [one = '', inner = '', linked = ''] = volumes
     mkdirSync(join(one, 'inner'))
     const bind = (source: string, destination: string) => ({ source, destination, type: 'bind', options: ['bind'] })
-    const counter = await begin(runts, (spec) => {
+    const counter = await beginCounting(runts, (spec) => {
       spec.mounts.push(
         bind(one, '/vol'),
         bind(inner, '/vol/inner'),
@@ -133,7 +105,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('one in a user namespace is restored in one with the same ids', async ({ runts }) => {
-    const counter = await begin(runts, (spec) => {
+    const counter = await beginCounting(runts, (spec) => {
       const maps = [{ containerID: 0, hostID: 100_000, size: 65_536 }]
       Object.assign(spec.linux, { uidMappings: maps, gidMappings: maps })
       spec.linux.namespaces.push({ type: 'user' })
@@ -166,7 +138,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('a chain of pre-dumps saves only what has changed since', needs('soft-dirty pages'), async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     const [first, second, third] = ['1', '2', '3'].map((name) => `${counter.images}${name}`) as [string, string, string]
     await runts.ok('checkpoint', '--pre-dump', '--image-path', first, 'c')
     await counter.goesOn()
@@ -185,7 +157,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
     expect(spawnSync('ip', ['netns', 'add', name]).status).toBe(0)
     try {
       const path = `/run/netns/${name}`
-      const counter = await begin(runts, (spec) => {
+      const counter = await beginCounting(runts, (spec) => {
         spec.linux.namespaces = spec.linux.namespaces.map((ns) => (ns.type === 'network' ? { ...ns, path } : ns))
       })
       const last = await save(runts, counter)
@@ -200,7 +172,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
 
   test('hooks of the runtime run again, and the pid is in the file', async ({ runts }) => {
     const [told, pidFile] = [join(runts.folder, 'told'), join(runts.folder, 'pid')]
-    const counter = await begin(runts, (spec) => {
+    const counter = await beginCounting(runts, (spec) => {
       spec.hooks = { createRuntime: [{ path: '/bin/sh', args: ['sh', '-c', `cat >>${told}; echo >>${told}`] }] }
     })
     const last = await save(runts, counter)
@@ -218,7 +190,9 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   test('the annotation org.criu.config gives CRIU further options', async ({ runts }) => {
     const config = join(runts.folder, 'criu.conf')
     writeFileSync(config, 'log-file other.log\n')
-    const counter = await begin(runts, (spec) => Object.assign(spec, { annotations: { 'org.criu.config': config } }))
+    const counter = await beginCounting(runts, (spec) =>
+      Object.assign(spec, { annotations: { 'org.criu.config': config } }),
+    )
     const last = await save(runts, counter, '--work-path', join(runts.folder, 'work'))
     expect(readdirSync(join(runts.folder, 'work'))).toContain('other.log')
     expect(existsSync(join(counter.images, 'dump.log'))).toBe(false)
@@ -226,7 +200,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('it is restored into another cgroup with --manage-cgroups-mode ignore', async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     const last = await save(runts, counter, '--manage-cgroups-mode', 'ignore')
     const config = join(counter.bundle, 'config.json')
     writeFileSync(config, readFileSync(config, 'utf8').replace(`/${runts.name}/1`, `/${runts.name}/other`))
@@ -237,7 +211,7 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test(`${CYCLES} cycles leave nothing behind`, { timeout: 600_000 }, async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     for (let cycle = 0; cycle < CYCLES; cycle++) {
       const last = await save(runts, counter)
       await bringBack(runts, counter, last)
@@ -253,7 +227,7 @@ describe('the images', needs('root', 'busybox', 'criu', 'the runc shim'), () => 
   const runc = (runts: Runts, ...args: string[]): void => leaveBy('runc', runts, args)
 
   test('of runts are restored by runc', async ({ runts }) => {
-    const counter = await begin(runts)
+    const counter = await beginCounting(runts)
     const last = await save(runts, counter)
     runc(runts, 'restore', '-d', '--image-path', counter.images, '-b', counter.bundle, 'c')
     await counter.goesOn()

@@ -2,13 +2,18 @@
  * A container that counts: each number is a line of its output and of a file in its root. A restored one goes on with
  * the next number, so a gap or a new beginning shows.
  */
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { expect } from 'vitest'
 import { until } from './command.ts'
+import { OCI_RUNTIME } from './places.ts'
 import type { Runts } from './runts.ts'
 import type { SpecChange } from './spec.ts'
 
-const COUNT = 'i=0; while :; do i=$((i+1)); echo "line $i"; echo $i >/count.new; mv /count.new /count; sleep 0.05; done'
+/** The shell's script. */
+export const COUNT =
+  'i=0; while :; do i=$((i+1)); echo "line $i"; echo $i >/count.new; mv /count.new /count; sleep 0.05; done'
 
 /** A bundle whose container counts. */
 export class Counter {
@@ -36,4 +41,33 @@ export class Counter {
     await until('the container to count on', () => this.count >= from + 2)
     return this.count
   }
+}
+
+/** The content of a file; empty for one that has gone. */
+export function contents(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+/** Runs a command that leaves a container, with the null device as its streams: nothing else is restored everywhere. */
+export function leave(runts: Runts, ...args: string[]): void {
+  leaveBy(OCI_RUNTIME, runts, args)
+}
+
+/** Does the same with a runtime that is named. */
+export function leaveBy(program: string, runts: Runts, args: readonly string[]): void {
+  const log = join(runts.folder, 'log')
+  const { status } = spawnSync(program, ['--root', runts.root, '--log', log, ...args], { stdio: 'ignore' })
+  expect(status, `${args.join(' ')}: ${contents(log)}`).toBe(0)
+}
+
+/** Starts a container that counts, and waits until it does. */
+export async function beginCounting(runts: Runts, change?: SpecChange): Promise<Counter> {
+  const counter = new Counter(runts, change)
+  leave(runts, 'run', '-d', '-b', counter.bundle, 'c')
+  await counter.goesOn()
+  return counter
 }

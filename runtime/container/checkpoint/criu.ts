@@ -13,6 +13,8 @@ import {
 } from 'ttrpc-ts/criu'
 import type { Child } from '../../sys/reaper.ts'
 import {
+  ECONNRESET,
+  errnoOf,
   exitText,
   findCriu,
   inheritedEnvironment,
@@ -34,6 +36,14 @@ const SOCKET_FD = 3
 const FIRST_FD = 4
 /** Room for a response: a few numbers and words. */
 const PACKET_BYTES = 65536
+
+/** The path of CRIU. @throws FailedPrecondition with what to install */
+export function requireCriu(): string {
+  const path = findCriu()
+  if (path !== undefined) return path
+  const message = 'cannot find the program "criu" on the PATH: install CRIU 3.11 or newer (package criu)'
+  throw new RuntimeError('FailedPrecondition', message)
+}
 
 /** What a request says. */
 export type CriuAsk = Parameters<typeof CriuRequest.encode>[0]
@@ -72,11 +82,7 @@ export class Criu {
 
   /** Starts CRIU. @throws FailedPrecondition on a host without it; what posix_spawn(3) met */
   static start(reaper: Reaper, { stdio, files = [] }: CriuStreams = {}): Criu {
-    const path = findCriu()
-    if (path === undefined) {
-      const message = 'cannot find the program "criu" on the PATH: install CRIU 3.11 or newer (package criu)'
-      throw new RuntimeError('FailedPrecondition', message)
-    }
+    const path = requireCriu()
     const { ours, theirs } = socketPair(SOCK_SEQPACKET)
     try {
       using nowhere = openNull()
@@ -145,11 +151,21 @@ export class Criu {
     }
   }
 
+  /** A packet that has come; an empty one when the other end has gone, with our request or without. */
+  #packet(): ReturnType<typeof receivePacket> {
+    try {
+      return receivePacket(this.#socket.fd, PACKET_BYTES)
+    } catch (error) {
+      if (errnoOf(error) === ECONNRESET) return { data: Buffer.alloc(0), fd: undefined }
+      throw error
+    }
+  }
+
   async #receive(): Promise<{ readonly response: Response; readonly fd: OwnedFd | undefined }> {
     const fds = this.#pidfd === undefined ? [this.#socket.fd] : [this.#socket.fd, this.#pidfd.fd]
     for (;;) {
       const ended = this.#child.exit !== undefined || !(await pollReadable(fds, -1)).includes(0)
-      const packet = receivePacket(this.#socket.fd, PACKET_BYTES)
+      const packet = this.#packet()
       if (packet !== undefined && packet.data.length > 0) {
         return { response: CriuResponse.decode(packet.data), fd: packet.fd }
       }

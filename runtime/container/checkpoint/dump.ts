@@ -3,15 +3,15 @@
  * before, and the folder of the images has nothing new but CRIU's log. After a success the processes have been killed,
  * unless the caller wants them to go on.
  */
-import { readdirSync, readlinkSync, statSync, writeSync } from 'node:fs'
+import { readlinkSync, statSync, writeSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
 import type { Cgroup } from '../../cgroup/cgroup.ts'
 import type { Logger } from '../../logger.ts'
 import type { Spec } from '../../spec/types.ts'
 import type { SavedState } from '../../state/store.ts'
-import { Criu, type CriuAbility, requireVersion } from './criu.ts'
-import { failpoint, hostFacts, messageOf, Reaper, RuntimeError, reasonOf, removeTree } from './host.ts'
+import { Criu, type CriuAbility, requireCriu, requireVersion } from './criu.ts'
+import { failpoint, hostFacts, messageOf, Reaper, RuntimeError } from './host.ts'
 import { mountsToDump } from './mounts.ts'
 import type { CheckpointOptions } from './options.ts'
 import {
@@ -23,6 +23,8 @@ import {
   OUTSIDE_NAMESPACES,
   outsideKey,
   refusalOf,
+  requireOwnMounts,
+  saying,
 } from './request.ts'
 import { keepStreams, nameStreams, type StreamNames } from './streams.ts'
 
@@ -43,16 +45,17 @@ export interface DumpTarget {
  * @throws InvalidArgument, FailedPrecondition without a CRIU that can do it; Internal with the end of CRIU's log
  */
 export async function dump(target: DumpTarget, options: CheckpointOptions): Promise<void> {
+  await saying(`cannot checkpoint container "${target.state.id}"`, () => dumpInto(target, options))
+}
+
+async function dumpInto(target: DumpTarget, options: CheckpointOptions): Promise<void> {
   const { state, cgroup } = target
-  const what = `cannot checkpoint container "${state.id}"`
-  if (target.spec.linux.namespaces.every(({ type }) => type !== 'mount')) {
-    throw new RuntimeError('Unimplemented', `${what}: it has no mount namespace of its own`)
-  }
+  requireOwnMounts(target.spec)
+  requireCriu()
   using lease = Reaper.lease()
   const folders = new Folders(options, LOG, { make: true })
   using _open = folders
   requireParent(options, folders)
-  const before = new Set(readdirSync(folders.imagePath))
   const criu = Criu.start(lease.reaper)
   try {
     await requireVersion(criu, abilities(target))
@@ -65,9 +68,9 @@ export async function dump(target: DumpTarget, options: CheckpointOptions): Prom
     failpoint('checkpoint:dumped')
   } catch (error) {
     await criu.abort()
-    removeNew(folders.imagePath, before, target.logger)
+    await tidy(folders, target)
     if (!target.paused) await thaw(target)
-    throw explained(what, error)
+    throw error
   }
   // a killed process in a frozen cgroup would not end
   if (!target.paused || !goesOn(options)) await thaw(target)
@@ -76,11 +79,6 @@ export async function dump(target: DumpTarget, options: CheckpointOptions): Prom
 /** Whether the container lives on after the dump. */
 function goesOn({ leaveRunning, preDump }: CheckpointOptions): boolean {
   return leaveRunning === true || preDump === true
-}
-
-function explained(what: string, error: unknown): unknown {
-  if (!(error instanceof RuntimeError) || error.message.startsWith(what)) return error
-  return new RuntimeError(error.code, `${what}: ${error.message}`, { cause: error, detail: error.detail })
 }
 
 /** Has CRIU dump. @throws Internal with the end of its log */
@@ -184,12 +182,13 @@ async function thaw({ cgroup, state, logger }: DumpTarget): Promise<void> {
   }
 }
 
-/** Removes what a failed dump has written, and keeps logs: the error names one. */
-function removeNew(folder: string, before: ReadonlySet<string>, logger: Logger): void {
+async function tidy(folders: Folders, { state, logger }: DumpTarget): Promise<void> {
   try {
-    const names = readdirSync(folder).filter((name) => !before.has(name) && !name.endsWith('.log'))
-    for (const name of names) removeTree(join(folder, name))
+    await folders.removeLeftovers({ images: true })
   } catch (error) {
-    logger.warn({ reason: reasonOf(error) }, `cannot remove what a failed checkpoint has left in "${folder}"`)
+    logger.warn(
+      { container: state.id, reason: messageOf(error) },
+      'cannot remove all that a failed checkpoint has left',
+    )
   }
 }

@@ -33,6 +33,7 @@ export { errnoCode, errnoOf, errnoWords, reasonOf } from '../../sys/errno.ts'
 export { OwnedFd, openNull } from '../../sys/fd.ts'
 export { getpid, mount, umount2 } from '../../sys/libc.ts'
 export {
+  ECONNRESET,
   ENOENT,
   MNT_DETACH,
   MS_BIND,
@@ -43,10 +44,11 @@ export {
   SOCK_SEQPACKET,
   UMOUNT_NOFOLLOW,
 } from '../../sys/linux.ts'
+export { unmountTree } from '../../sys/mount.ts'
 export { unescapeMountPath } from '../../sys/mountinfo.ts'
 export { openChild, pollReadable, processStat } from '../../sys/pids.ts'
 export { Reaper } from '../../sys/reaper.ts'
-export { removeFile, removeTree } from '../../sys/remove.ts'
+export { removeFile } from '../../sys/remove.ts'
 export { receivePacket, sendFd, socketPair } from '../../sys/socket.ts'
 export { exitText } from '../../sys/words.ts'
 export { Claim } from '../claim.ts'

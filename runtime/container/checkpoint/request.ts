@@ -2,21 +2,48 @@
  * What the requests for a dump and for a restore share: folders, switches, and the configuration file. The error of a
  * request that has failed has the end of CRIU's log. Invariant: the descriptors of a request are closed with it.
  */
-import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync, readSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmdirSync,
+} from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { CriuCgroupMode, type CriuResponse } from 'ttrpc-ts/criu'
 import type { Spec } from '../../spec/types.ts'
 import { type CriuAsk, configFile } from './criu.ts'
-import { makeDirectories, messageOf, NAMESPACES, OwnedFd, RuntimeError, reasonOf } from './host.ts'
+import {
+  makeDirectories,
+  messageOf,
+  NAMESPACES,
+  OwnedFd,
+  RuntimeError,
+  reasonOf,
+  removeFile,
+  unmountTree,
+} from './host.ts'
 import { CGROUPS_MODES, type CgroupsMode, type CriuOptions } from './options.ts'
 
 /** Everything that CRIU tells of; the runtime itself shows only the end. */
 const LOG_LEVEL = 4
 /** How much of the end of a log is looked at, and how many of its errors are told. */
 const LOG_BYTES = 65536
+const MOST_LOG_BYTES = 2 ** 20
 const LOG_ERRORS = 3
+/** How a line tells of a failure: some have no word for it at their beginning. */
+const FAILURE = /\bError\b|can(no|')t\b|\bunable to\b/i
 /** An error that CRIU goes on after: it has no right to raise its limit of open files. */
 const HARMLESS = /RLIMIT_NOFILE/
+
+/** CRIU's names of folders that it makes for a while: with all cgroups, and on the host for a container's mounts. */
+const YARD = /^\.criu\.cgyard\.\w{6}$/
+const MOUNT_ROOT = /\/tmp\/\.criu\.mntns\.\w{6}/
 
 /** The options of CRIU that a request has. */
 export type CriuRequestOptions = NonNullable<CriuAsk['opts']>
@@ -36,6 +63,8 @@ export class Folders implements Disposable {
   readonly logPath: string
   readonly #open = new DisposableStack()
   readonly #images: OwnedFd
+  readonly #inWork: ReadonlySet<string>
+  readonly #inImages: ReadonlySet<string>
   readonly #work: OwnedFd
 
   /** Opens the folders, and makes those that `make` allows. @throws what making or opening them met */
@@ -48,7 +77,26 @@ export class Folders implements Disposable {
     using folders = new DisposableStack()
     this.#images = folders.use(openFolder(this.imagePath))
     this.#work = folders.use(openFolder(work))
+    this.#inWork = new Set(readdirSync(work))
+    this.#inImages = new Set(readdirSync(this.imagePath))
     this.#open = folders.move()
+  }
+
+  /**
+   * Removes what a CRIU that was killed has left: its view of all cgroups in the work folder, and with `images` the
+   * files that it has begun. Logs stay, since the error names one. Nothing is removed that was there before, and no
+   * folder with its content: below it may be the cgroups of the host.
+   */
+  async removeLeftovers({ images }: { readonly images: boolean }): Promise<void> {
+    const work = dirname(this.logPath)
+    for (const name of newNames(work, this.#inWork).filter((name) => YARD.test(name))) {
+      await unmountTree(join(work, name))
+      rmdirSync(join(work, name))
+    }
+    const begun = images ? newNames(this.imagePath, this.#inImages) : []
+    for (const name of begun) if (!name.endsWith('.log')) removeFile(join(this.imagePath, name))
+    const root = MOUNT_ROOT.exec(endOfLog(this.logPath, MOST_LOG_BYTES))?.[0]
+    if (root !== undefined && existsSync(root)) rmdirSync(root)
   }
 
   /**
@@ -76,6 +124,10 @@ export class Folders implements Disposable {
   [Symbol.dispose](): void {
     this.#open.dispose()
   }
+}
+
+function newNames(folder: string, before: ReadonlySet<string>): readonly string[] {
+  return readdirSync(folder).filter((name) => !before.has(name))
 }
 
 function makeFolder(path: string): void {
@@ -148,6 +200,22 @@ export function criuFailure(what: string, reason: unknown, logPath: string): Run
   return new RuntimeError('Internal', `${what}: ${why}${told} (all of it in ${logPath})`, { cause: reason })
 }
 
+/** Does work whose errors begin with the same words. @throws what the work throws, with these words */
+export async function saying<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof RuntimeError) || error.message.startsWith(what)) throw error
+    throw new RuntimeError(error.code, `${what}: ${error.message}`, { cause: error, detail: error.detail })
+  }
+}
+
+/** Refuses a container whose mounts are among those of the host. @throws Unimplemented */
+export function requireOwnMounts({ linux }: Spec): void {
+  if (linux.namespaces.some(({ type }) => type === 'mount')) return
+  throw new RuntimeError('Unimplemented', 'it has no mount namespace of its own')
+}
+
 /** What a response without success says. */
 export function refusalOf({ crErrno, crErrmsg }: CriuResponse): RuntimeError {
   // the first error of the log, whether it matters or not
@@ -158,10 +226,10 @@ export function refusalOf({ crErrno, crErrmsg }: CriuResponse): RuntimeError {
 /** The last errors of a log of CRIU, or its last line; empty for one that cannot be read. */
 function lastErrors(path: string): string {
   try {
-    const lines = endOf(path)
+    const lines = endOfLog(path, LOG_BYTES)
       .split('\n')
       .filter((line) => line.trim() !== '')
-    const errors = lines.filter((line) => /\bError\b/.test(line) && !HARMLESS.test(line)).slice(-LOG_ERRORS)
+    const errors = lines.filter((line) => FAILURE.test(line) && !HARMLESS.test(line)).slice(-LOG_ERRORS)
     return (errors.length > 0 ? errors : lines.slice(-1)).map(withoutTime).join('; ')
   } catch {
     // there is none when CRIU has not begun
@@ -173,11 +241,13 @@ function withoutTime(line: string): string {
   return line.replace(/^\(\d+\.\d+\)\s*/, '').trim()
 }
 
-function endOf(path: string): string {
+/** The end of a log; empty without one. */
+function endOfLog(path: string, bytes: number): string {
+  if (!existsSync(path)) return ''
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const { size } = fstatSync(fd)
-    const buffer = Buffer.alloc(Math.min(size, LOG_BYTES))
+    const buffer = Buffer.alloc(Math.min(size, bytes))
     return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, size - buffer.length)).toString('utf8')
   } finally {
     closeSync(fd)

@@ -13,7 +13,7 @@ import type { Spec } from '../../spec/types.ts'
 import type { MadeHow, SavedState } from '../../state/store.ts'
 import type { Child } from '../../sys/reaper.ts'
 import type { Claim as HeldClaim } from '../claim.ts'
-import { Criu, type CriuAbility, fdOf, type Notified, requireVersion } from './criu.ts'
+import { Criu, type CriuAbility, fdOf, type Notified, requireCriu, requireVersion } from './criu.ts'
 import {
   Cgroup,
   Claim,
@@ -57,7 +57,15 @@ import {
 import { makeMountPoints, mountsToRestore } from './mounts.ts'
 import { NamespaceFiles } from './namespaces.ts'
 import type { RestoreOptions } from './options.ts'
-import { type CriuRequestOptions, commonOptions, criuFailure, Folders, refusalOf } from './request.ts'
+import {
+  type CriuRequestOptions,
+  commonOptions,
+  criuFailure,
+  Folders,
+  refusalOf,
+  requireOwnMounts,
+  saying,
+} from './request.ts'
 import { streamsToInherit } from './streams.ts'
 
 const LOG = 'restore.log'
@@ -90,6 +98,10 @@ interface Decision {
 export async function restore(options: RestoreOptions): Promise<RestoredParts> {
   const { root, id, signal, logger = silentLogger } = options
   const decision = await decide(options)
+  await saying(`cannot restore container "${id}"`, async () => {
+    requireOwnMounts(decision.spec)
+    requireCriu()
+  })
   refuseAborted(signal, `cannot restore container "${id}"`)
   using consoleSocket = connectConsole(options)
   const folders = new Folders(options, LOG, { make: false })
@@ -118,10 +130,6 @@ async function decide(options: RestoreOptions): Promise<Decision> {
   const bundle = resolve(options.bundle)
   const resolved = await resolveForCreate(options.spec, (at) => mapsOfUserNamespace(at, { reaper, logger, helper }))
   const spec = gateSpec(resolved, options.gates, logger)
-  if (spec.linux.namespaces.every(({ type }) => type !== 'mount')) {
-    const message = `cannot restore container "${options.id}": it has no mount namespace of its own`
-    throw new RuntimeError('Unimplemented', message)
-  }
   return { bundle, spec, rootfs: rootfsPath(spec, bundle), facts: hostFacts() }
 }
 
@@ -195,6 +203,7 @@ class Restoration {
 
   async run(): Promise<RestoredParts> {
     const { reaper, signal, initPath: helper } = this.#options
+    this.#undo.defer(() => this.#folders.removeLeftovers({ images: false }))
     const { bundle, spec, rootfs } = this.#decision
     this.#undo.defer(() => this.#console?.close())
     const cgroup = this.#makeCgroup()
@@ -204,7 +213,7 @@ class Restoration {
     if (spec.linux.uidMappings.length > 0) this.#folders.letGroupSearch(hostGid(spec, 0))
     const opts = this.#request(root, [...mountsToRestore(container)])
     refuseAborted(signal, `cannot restore container "${this.#options.id}"`)
-    await this.#ask(opts, cgroup)
+    await saying(`cannot restore container "${this.#options.id}"`, () => this.#ask(opts, cgroup))
     unbindRoot(root)
     const { state, process } = this.#restored()
     if (this.#options.stdio.kind === 'terminal' && this.#consoleSocket === undefined && this.#console === undefined) {
@@ -306,7 +315,7 @@ class Restoration {
       if (failed !== undefined) throw new RuntimeError('Internal', `criu failed: ${failed}`)
     } catch (error) {
       if (error instanceof RuntimeError && error.detail.source === 'hook') throw error
-      throw criuFailure(`cannot restore container "${this.#options.id}": criu restore`, error, this.#folders.logPath)
+      throw criuFailure('criu restore', error, this.#folders.logPath)
     }
   }
 
