@@ -75,6 +75,12 @@ export interface HandshakePlan {
   readonly logger: Logger
 }
 
+/**
+ * How far the other side has come by its own records: it waits for the start, or is about to execute the program.
+ * Silence: it ended before either, without saying why.
+ */
+type Progress = 'nothing' | 'created' | 'executing' | 'silence'
+
 /** One handshake over the status socket, which it owns. */
 export class Handshake {
   readonly #ready = new Deferred()
@@ -84,10 +90,8 @@ export class Handshake {
   readonly #events: HandshakeEvents
   readonly #logger: Logger
   readonly #records = new Records()
-  #created = false
-  #executing = false
+  #reached: Progress = 'nothing'
   #failure: Error | undefined
-  #silent = false
   #pid: number | undefined
   readonly #over = new AbortController()
   #stopping: Promise<void> = Promise.resolve()
@@ -121,7 +125,7 @@ export class Handshake {
 
   /** Whether the helper ended early without a `failed` record. */
   get silent(): boolean {
-    return this.#silent
+    return this.#reached === 'silence'
   }
 
   /** Answers a point at which the container side waits. */
@@ -170,12 +174,12 @@ export class Handshake {
         break
       case RECORDS.ready.type:
         this.#logger.debug({ pid: this.#pid }, 'init: set up, waits for the start')
-        this.#created = true
+        this.#reached = 'created'
         this.#ready.resolve()
         break
       case RECORDS.executing.type:
         this.#logger.debug({ pid: this.#pid }, 'init: executes its program')
-        this.#executing = true
+        this.#reached = 'executing'
         break
       case RECORDS.failed.type:
         this.#fail(helperFailure(payload, this.#ops))
@@ -230,12 +234,12 @@ export class Handshake {
 
   #closed(): void {
     this.#over.abort()
-    if (this.#failure === undefined && this.#executing) {
+    if (this.#failure === undefined && this.#reached === 'executing') {
       this.#ready.resolve()
       this.#executed.resolve()
-    } else if (!this.#created) {
-      this.#silent = this.#failure === undefined
-      this.#fail(this.#failure ?? new RuntimeError('FailedPrecondition', ENDED_EARLY))
+    } else if (this.#failure === undefined && this.#reached === 'nothing') {
+      this.#reached = 'silence'
+      this.#fail(new RuntimeError('FailedPrecondition', ENDED_EARLY))
     }
     this.#events.onClosed()
   }

@@ -50,27 +50,26 @@ export function unknownRecord(type: number): RuntimeError {
 /** Reads what an exec fifo holds: the filler, the byte by which init takes the start, and its records. */
 export class StartRecords {
   readonly #records = new Records()
-  #taken = false
-  #executing = false
+  #reached: 'nothing' | 'taken' | 'executing' = 'nothing'
   #failure: RuntimeError | undefined
 
   /** Whether init has taken the start. */
   get taken(): boolean {
-    return this.#taken
+    return this.#reached !== 'nothing'
   }
 
   /** Takes bytes of the fifo; the chunk is borrowed for the call. @throws Internal for what init does not write */
   receive(chunk: Buffer): void {
     let rest = chunk
-    if (!this.#taken) {
+    if (this.#reached === 'nothing') {
       const at = chunk.findIndex((byte) => byte !== 0)
       if (at < 0) return
-      this.#taken = true
+      this.#reached = 'taken'
       // without the byte, it was read by an earlier start, which was killed before init's next record
       rest = chunk.subarray(chunk[at] === TAKEN ? at + 1 : at)
     }
     this.#records.receive(rest, (type, payload) => {
-      if (type === RECORDS.executing.type) this.#executing = true
+      if (type === RECORDS.executing.type) this.#reached = 'executing'
       else if (type === RECORDS.failed.type) this.#failure ??= helperFailure(payload)
       else if (type !== RECORDS.log.type) throw unknownRecord(type)
     })
@@ -78,7 +77,7 @@ export class StartRecords {
 
   /** At the end of the file: whether init has executed the program. */
   get executing(): boolean {
-    return this.#executing && this.#failure === undefined
+    return this.#reached === 'executing' && this.#failure === undefined
   }
 
   /** The failure that init has reported, if any. */
