@@ -44,7 +44,7 @@ export function features(gates: Partial<FeatureGates> = {}): Record<string, unkn
       },
       apparmor: { enabled: true },
       selinux: { enabled: true },
-      intelRdt: { enabled: false, schemata: false, monitoring: false },
+      intelRdt: { enabled: true, schemata: true, monitoring: true },
       memoryPolicy: { modes: Object.keys(MEMORY_MODES).sort(), flags: Object.keys(MEMORY_FLAGS).sort() },
       mountExtensions: { idmap: { enabled: true } },
       netDevices: { enabled: true },

@@ -42,11 +42,15 @@ const KILL_ROUND_MS = 1
  * How a process enters a cgroup: cloned into a directory (v2), or by the tasks file of every v1 hierarchy. `dir` is a
  * hybrid host's v2 tree beside those. Or systemd moves it, while it waits: into directories that need not exist before.
  */
-export type CgroupJoin =
+export type CgroupJoin = (
   | { readonly kind: 'placed'; readonly dirs: readonly string[] }
   | { readonly kind: 'dir'; readonly path: string }
   | { readonly kind: 'tasks'; readonly paths: readonly string[]; readonly dir?: string }
   | { readonly kind: 'none' }
+) & {
+  /** tasks files of Intel RDT groups, which a process enters in the same way; by default none */
+  readonly rdt?: readonly string[]
+}
 
 /** Options of Cgroup.create. */
 export interface CgroupCreateOptions {

@@ -12,6 +12,7 @@ import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
 import type { HookJournal } from '../peers/run-hooks.ts'
+import { intelRdtFields, type SavedIntelRdt } from '../state/intel-rdt.ts'
 import { lockContainer, tryLockContainer } from '../state/lock.ts'
 import type { RootMount } from '../state/root-mount.ts'
 import { damagedFile, isOnDisk } from '../state/state-file.ts'
@@ -50,6 +51,11 @@ export class Claim {
     const units = unit === undefined || ours.length === 0 ? {} : { cgroup_unit: unit }
     this.#write({ boot_id: bootId(), bundle, cgroup_paths: Object.fromEntries(ours), ...units })
     failpoint('create:recorded')
+  }
+
+  /** Records the Intel RDT groups that will be made. */
+  willMakeIntelRdt(groups: SavedIntelRdt): void {
+    this.#write({ boot_id: bootId(), ...intelRdtFields(groups) })
   }
 
   /** Records the mount on the root in the caller's mount namespace, before or after it is made. */

@@ -12,6 +12,7 @@ import { differingNamespaces } from '../host/facts.ts'
 import { newNamespaces } from '../host/ids.ts'
 import { createPidFile } from '../host/pid-file.ts'
 import type { PlanProcess } from '../init/spawn.ts'
+import type { IntelRdtUpdate } from '../intelrdt/intel-rdt.ts'
 import { type Logger, silentLogger } from '../logger.ts'
 import { runHooks } from '../peers/run-hooks.ts'
 import type { LinuxResources, Spec } from '../spec/types.ts'
@@ -235,7 +236,8 @@ export class Container {
     if (this.#hold.kind === 'loaded' && this.#hold.lacking !== undefined) throw this.#hold.lacking
     const { id, root, bundle, spec, rootfs, cgroup, init } = this
     const namespaces = (): number => (this.#namespaces ??= differingNamespaces(init.pid))
-    const more = { startTime: this.#state.startTime, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
+    const { startTime, intelRdt } = this.#state
+    const more = { startTime, intelRdt, namespaces, logger: this.#logger, oomKilled: this.#oom.claim }
     const target = { id, root, bundle, spec, rootfs, cgroup, init, ...more }
     return locked({ root, id, mode: 'shared', signal: options.signal }, () => execIn(target, options))
   }
@@ -314,17 +316,17 @@ export class Container {
    * has them in other processes too. When one is refused, the old ones hold.
    * @throws FailedPrecondition when stopped; InvalidArgument, and what writing them met
    */
-  async set(resources: LinuxResources): Promise<void> {
+  async set(resources: LinuxResources, intelRdt: IntelRdtUpdate = {}): Promise<void> {
     await this.#locked('exclusive', async () => {
       if (!this.init.alive) throw refusal('stopped', 'cannot update a stopped container')
-      this.#spec = await changeLimits(this, { state: this.#state, resources })
+      this.#spec = await changeLimits(this, { state: this.#state, resources, intelRdt })
     })
   }
 
   /** The counters of its cgroups, and of the interfaces in its network namespace. */
   async stats(): Promise<ContainerStats> {
     const { readContainerStats } = await import('./stats.ts')
-    return readContainerStats(this)
+    return readContainerStats(this, this.#state.intelRdt)
   }
 
   /** Host pids of all processes, init included. Unless the container is paused, a process may end at any time. */

@@ -7,7 +7,7 @@ import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
-import { Cgroup } from '../cgroup/cgroup.ts'
+import { Cgroup, type CgroupJoin } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
 import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
 import { unitPlace } from '../cgroup/systemd/unit-name.ts'
@@ -33,6 +33,7 @@ import { resolveForCreate } from '../spec/resolve.ts'
 import { stringifyJson } from '../spec/stringify.ts'
 import type { Spec } from '../spec/types.ts'
 import { specWarnings } from '../spec/warnings.ts'
+import { type SavedIntelRdt, tasksFiles } from '../state/intel-rdt.ts'
 import { ociState } from '../state/oci-state.ts'
 import { futureRootMount, removeRootMount, rootMountOf } from '../state/root-mount.ts'
 import { type KeptSpec, keepSpec, type MadeHow, removeState, type SavedState, saveState } from '../state/store.ts'
@@ -88,6 +89,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
   const resolved = await resolveForCreate(asked, (empty) => mapsOfUserNamespace(empty, { reaper, logger, helper }))
   const decision = decide(options, { bundle, facts, resolved })
   const { spec, rootfs } = decision
+  const rdt = await planIntelRdt(options, spec)
   refuseAborted(signal, what)
   // a missing listener is found before there is anything to undo
   using consoleSocket = connectConsole(options)
@@ -114,6 +116,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     failpoint('create:cgroup')
     await nextTurn()
     if (cgroup.unit === undefined) prepareCgroup(cgroup, options, decision)
+    rdt?.make(claim, (step) => undo.defer(tried(step)))
     const seccomp = await seccompInTurns(spec, logger, root)
     const filter = { profile: spec.linux.seccomp, flags: seccomp?.flags, bundle }
     const { agent, pidfdSocket } = sockets.use(
@@ -121,7 +124,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     )
     // a long spec takes time: other work has its turn between the steps that follow
     await nextTurn()
-    const ops = planOps(options, decision, { cgroup, fifo, seccomp })
+    const ops = planOps(options, decision, { join: { ...cgroup.join(), rdt: tasksFiles(rdt?.saved) }, fifo, seccomp })
     await nextTurn()
     const encoded = encodePlan(ops)
     await nextTurn()
@@ -135,7 +138,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await run.handshake.ready
     failpoint('create:ready')
     refuseAborted(signal, what)
-    const state = stateOf(id, decision, { cgroup, run, hasRootMount: futureMount !== undefined })
+    const state = stateOf(id, decision, { cgroup, run, hasRootMount: futureMount !== undefined, rdt })
     saveState(root, state, decision.kept)
     failpoint('create:saved')
     claim.complete(state)
@@ -149,11 +152,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     await undo.disposeAsync()
     // the poststop hooks take down what hooks that ran have set up
     if (run !== undefined) await runPoststop(id, decision, logger)
-    if (oom) {
-      const message = 'container init was OOM-killed (memory limit too low?)'
-      throw new RuntimeError('ResourceExhausted', message, { cause: error })
-    }
-    throw aborted ?? run?.explained(error) ?? error
+    throw aborted ?? (oom ? oomError(error) : (run?.explained(error) ?? error))
   } finally {
     signal?.removeEventListener('abort', onAbort)
   }
@@ -192,6 +191,21 @@ async function makeCgroup(options: CreateOptions, { bundle, spec, facts }: Decis
   return Cgroup.plan({ ...request, annotations: spec.annotations, user: facts.rootless, signal })
 }
 
+/** The Intel RDT groups that the spec asks for; undefined without such a wish, which loads nothing of it. */
+async function planIntelRdt({ id, resctrl }: CreateOptions, { linux: { intelRdt } }: Spec) {
+  if (intelRdt === undefined) return undefined
+  const { IntelRdt } = await import('../intelrdt/intel-rdt.ts')
+  const groups = IntelRdt.plan(id, intelRdt, resctrl)
+  return {
+    saved: groups.saved,
+    make(claim: Claim, defer: (step: () => void) => void): void {
+      claim.willMakeIntelRdt(groups.saved)
+      defer(() => groups.remove(id))
+      groups.make(intelRdt)
+    },
+  }
+}
+
 /** Moves this process to its own cgroup, and gives the container's to its user where that user may manage it. */
 function prepareCgroup(cgroup: Cgroup, options: CreateOptions, { spec, facts }: Decision): void {
   if (options.monitorCgroup !== undefined) joinMonitorCgroup(options.monitorCgroup, cgroup.paths)
@@ -206,17 +220,17 @@ function planOps(
   options: CreateOptions,
   { bundle, spec, rootfs, facts, idMaps }: Decision,
   {
-    cgroup,
+    join,
     fifo,
     seccomp,
-  }: { readonly cgroup: Cgroup; readonly fifo: string; readonly seccomp: SeccompFilter | undefined },
+  }: { readonly join: CgroupJoin; readonly fifo: string; readonly seccomp: SeccompFilter | undefined },
 ): readonly Op[] {
   return buildCreatePlan({
     id: options.id,
     spec,
     bundle,
     rootfs,
-    cgroup: cgroup.join(),
+    cgroup: join,
     fifo,
     noPivot: options.noPivot ?? false,
     keyring: keyringName(options, options.id),
@@ -294,7 +308,17 @@ function triedFor(id: string, logger: Logger): (step: () => void | Promise<void>
 function stateOf(
   id: string,
   { bundle, rootfs, facts, made }: Decision,
-  { cgroup, run, hasRootMount }: { readonly cgroup: Cgroup; readonly run: PlanProcess; readonly hasRootMount: boolean },
+  {
+    cgroup,
+    run,
+    hasRootMount,
+    rdt,
+  }: {
+    readonly cgroup: Cgroup
+    readonly run: PlanProcess
+    readonly hasRootMount: boolean
+    readonly rdt: { readonly saved: SavedIntelRdt } | undefined
+  },
 ): SavedState {
   const { pid } = run.process
   const startTime = processStat(pid)?.startTime
@@ -312,6 +336,7 @@ function stateOf(
     made: hasRootMount ? { ...made, rootMount: rootMountOf(pid, rootfs) } : made,
     cgroupPaths: cgroup.paths,
     ...(cgroup.unit === undefined ? {} : { cgroupUnit: cgroup.unit }),
+    intelRdt: rdt?.saved,
     namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
   }
 }
@@ -356,6 +381,10 @@ function warnOfSurvivors(cgroup: Cgroup, spec: Spec, logger: Logger): void {
     {},
     "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged (as it is impossible to properly kill all container's processes)",
   )
+}
+
+function oomError(cause: unknown): RuntimeError {
+  return new RuntimeError('ResourceExhausted', 'container init was OOM-killed (memory limit too low?)', { cause })
 }
 
 function oomKilled(cgroup: Cgroup): boolean {

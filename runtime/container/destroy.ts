@@ -8,7 +8,7 @@ import { removeRootMount } from '../state/root-mount.ts'
 import { hasState, removeState, type SavedState } from '../state/store.ts'
 import { SIGKILL } from '../sys/linux.ts'
 import { endContainer, type KillTarget } from './kill.ts'
-import { initOf } from './remains.ts'
+import { initOf, removeIntelRdt } from './remains.ts'
 import { refusal, type Status } from './status.ts'
 
 /** The container to remove. */
@@ -37,6 +37,7 @@ export async function removeContainer({ root, target, state, status, logger }: R
   // processes that outlive init: without a pid namespace of its own, or moved into sub-cgroups
   if ((await cgroup.listProcesses()).length > 0) await cgroup.killAll(SIGKILL)
   await cgroup.remove()
+  await removeIntelRdt(id, state.intelRdt)
   failpoint('delete:cgroup')
   removeRootMount(state.made.rootMount, logger)
   removeState(root, id)

@@ -17,6 +17,7 @@ import { connectPeers, type Peers, sendListener, sendPidfd } from '../peers/hand
 import { buildExecPlan } from '../plan/build.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
 import { processWarnings } from '../spec/warnings.ts'
+import { type SavedIntelRdt, tasksFiles } from '../state/intel-rdt.ts'
 import { gateExec } from './gates.ts'
 import { possiblyOomKilled } from './oom.ts'
 import type { ExecOptions } from './options.ts'
@@ -38,6 +39,7 @@ export interface ExecTarget {
   readonly startTime: bigint
   /** CLONE_NEW* flags of the namespaces in which init differs from this process */
   readonly namespaces: () => number
+  readonly intelRdt: SavedIntelRdt | undefined
   readonly logger: Logger
   /** asked once for a killed process: whether the kernel's OOM killer has killed one more of the container */
   readonly oomKilled: () => boolean
@@ -81,7 +83,7 @@ export async function execIn(target: ExecTarget, options: ExecOptions): Promise<
     spec,
     process,
     rootfs: target.rootfs,
-    cgroup: join,
+    cgroup: { ...join, rdt: tasksFiles(target.intelRdt) },
     init: { pid: init.pid, startTime: target.startTime, namespaces: target.namespaces() },
     extraFds: options.extraFds?.length ?? 0,
     bareNewlines: hasBareNewlines(options.stdio),

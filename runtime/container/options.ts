@@ -63,6 +63,11 @@ export interface CreateOptions {
    * point, made where it is missing. Default: this process stays where it is
    */
   readonly monitorCgroup?: string
+  /**
+   * a folder to take for the resctrl file system (Intel RDT), for tests on hosts without the hardware; default: where
+   * the host has mounted it
+   */
+  readonly resctrl?: string
   /** replaces the document's process, for a machine monitor; called before anything is checked against the host */
   readonly transformProcess?: (spec: Spec, bundle: string) => OciProcess
   /** aborting undoes the create; AbortSignal.timeout sets a limit of time */

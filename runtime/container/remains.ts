@@ -14,6 +14,7 @@ import type { Logger } from '../logger.ts'
 import { runHooks } from '../peers/run-hooks.ts'
 import { parseSpec, readSpecOf } from '../spec/load.ts'
 import type { Spec } from '../spec/types.ts'
+import { readIntelRdtFields, type SavedIntelRdt } from '../state/intel-rdt.ts'
 import { tryLockContainer } from '../state/lock.ts'
 import { ociState } from '../state/oci-state.ts'
 import { type RootMount, readRootMount, removeRootMount } from '../state/root-mount.ts'
@@ -37,6 +38,7 @@ interface Remains {
   readonly cgroupUnit: CgroupUnit | undefined
   /** the mount on the root in the caller's mount namespace */
   readonly rootMount: RootMount | undefined
+  readonly intelRdt: SavedIntelRdt | undefined
   /** the init that was made, in this boot or an unknown one */
   readonly init: OtherProcess | undefined
   /** the same init, only where a file says that it is of this boot: it may be signalled */
@@ -117,6 +119,7 @@ function readRemains(root: string, id: string): Remains {
     rootMount: present ? (readRootMount(state['root_mount']) ?? readRootMount(record['root_mount'])) : undefined,
     cgroupPaths: present ? (cgroupsOf(state['cgroup_paths']) ?? cgroupsOf(record['cgroup_paths'])) : {},
     cgroupUnit: present ? (readUnit(state['cgroup_unit']) ?? readUnit(record['cgroup_unit'])) : undefined,
+    intelRdt: present ? (readIntelRdtFields(state) ?? readIntelRdtFields(record)) : undefined,
     init: formerBoot ? undefined : told,
     process: present && boots.length > 0 ? told : undefined,
     killHook() {
@@ -190,7 +193,7 @@ export function bundleOf(root: string, id: string): string {
  * holds the lock. Resolves with the host pid of init, 0 if unknown.
  */
 export async function removeRemains(root: string, id: string, logger: Logger): Promise<number> {
-  const { cgroupPaths, cgroupUnit, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
+  const { cgroupPaths, cgroupUnit, intelRdt, rootMount, process, killHook, begun, bundle } = readRemains(root, id)
   const spec = begun ? specOf({ root, id, bundle, logger }) : undefined
   const paths = cgroupPaths ?? (spec === undefined ? {} : Cgroup.named({ id, path: spec.linux.cgroupsPath }))
   logger.debug(
@@ -204,6 +207,7 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
   if (cgroup.procs().length > 0) await cgroup.killAll(SIGKILL)
   await process?.waitGone(KILL_WAIT_MS)
   await cgroup.remove()
+  await removeIntelRdt(id, intelRdt)
   removeRootMount(rootMount, logger)
   removeState(root, id)
   if (spec !== undefined) {
@@ -211,6 +215,13 @@ export async function removeRemains(root: string, id: string, logger: Logger): P
     await runHooks({ name: 'poststop', hooks: spec.hooks.poststop, state, logger })
   }
   return process?.pid ?? 0
+}
+
+/** Removes the Intel RDT groups that were made for a container. */
+export async function removeIntelRdt(id: string, saved: SavedIntelRdt | undefined): Promise<void> {
+  if (saved === undefined) return
+  const { IntelRdt } = await import('../intelrdt/intel-rdt.ts')
+  IntelRdt.load(saved).remove(id)
 }
 
 interface SpecPlaces {

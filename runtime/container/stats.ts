@@ -5,7 +5,9 @@
 import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { CgroupStats } from '../cgroup/stats.ts'
 import { type InterfaceStats, readInterfaces } from '../host/interfaces.ts'
+import type { IntelRdtStats } from '../intelrdt/stats.ts'
 import type { Spec } from '../spec/types.ts'
+import type { SavedIntelRdt } from '../state/intel-rdt.ts'
 import type { RunningProcess } from './running-process.ts'
 
 /** What a container has used. */
@@ -13,6 +15,8 @@ export interface ContainerStats {
   readonly cgroup: CgroupStats
   /** one entry for each interface; empty for a container that shares the host's network, and after its end */
   readonly network: readonly InterfaceStats[]
+  /** of a container with Intel RDT */
+  readonly intelRdt?: IntelRdtStats
 }
 
 /** The container whose counters are read. */
@@ -23,8 +27,14 @@ export interface CountedContainer {
 }
 
 /** Reads all counters. */
-export function readContainerStats({ cgroup, init, spec }: CountedContainer): ContainerStats {
-  return { cgroup: cgroup.stats(), network: network(init, spec) }
+export async function readContainerStats(
+  { cgroup, init, spec }: CountedContainer,
+  groups: SavedIntelRdt | undefined,
+): Promise<ContainerStats> {
+  const stats = { cgroup: cgroup.stats(), network: network(init, spec) }
+  if (groups === undefined) return stats
+  const { IntelRdt } = await import('../intelrdt/intel-rdt.ts')
+  return { ...stats, intelRdt: IntelRdt.load(groups).stats() }
 }
 
 function network(init: RunningProcess, { linux }: Spec): readonly InterfaceStats[] {

@@ -5,6 +5,7 @@
  */
 import type { BlkioEntry, PsiData, PsiStats, RdmaStats } from '../cgroup/stats.ts'
 import type { InterfaceStats } from '../host/interfaces.ts'
+import type { IntelRdtStats } from '../intelrdt/stats.ts'
 
 /** A part of the document: values in their order. */
 export type Part = Readonly<Record<string, unknown>>
@@ -81,7 +82,7 @@ export interface Counters {
 }
 
 /** The data of one `stats` event. */
-export function statsDocument(counters: Counters, network: readonly InterfaceStats[], intelRdt: Part = {}): Part {
+export function statsDocument(counters: Counters, network: readonly InterfaceStats[], rdt?: IntelRdtStats): Part {
   const { cpu, memory, pids, rdma } = counters
   const { periods, throttledPeriods, throttledTime } = cpu
   const usage = {
@@ -114,7 +115,7 @@ export function statsDocument(counters: Counters, network: readonly InterfaceSta
     pids: filled({ current: pids.current, limit: pids.limit }),
     blkio: blkio(counters.blkio),
     hugetlb: hugetlb(counters.hugetlb),
-    intel_rdt: intelRdt,
+    intel_rdt: rdt === undefined ? {} : intelRdt(rdt),
     network_interfaces: network.length === 0 ? null : network.map(interfaceEntry),
     ...(rdma.current.length + rdma.limit.length === 0 ? {} : { rdma: rdmaEntry(rdma) }),
   }
@@ -176,6 +177,27 @@ function hugetlb(sizes: Counters['hugetlb']): Part {
   return Object.fromEntries(
     rows.map(([size, { usage, max, failcnt }]) => [size, { ...filled({ usage, max }), failcnt }]),
   )
+}
+
+function intelRdt(stats: IntelRdtStats): Part {
+  const { l3CacheInfo: l3, memBwInfo: memory, mbmStats, cmtStats } = stats
+  const cache = l3 && filled({ cbm_mask: l3.cbmMask, min_cbm_bits: l3.minCbmBits, num_closids: l3.numClosids })
+  const bandwidth = memory && {
+    ...filled({ bandwidth_gran: memory.bandwidthGran, delay_linear: memory.delayLinear }),
+    ...filled({ min_bandwidth: memory.minBandwidth, num_closids: memory.numClosids }),
+  }
+  // a part that the host has is written even where it is empty
+  return {
+    ...(cache && { l3_cache_info: cache }),
+    ...filled({ l3_cache_schema_root: stats.l3CacheSchemaRoot, l3_cache_schema: stats.l3CacheSchema }),
+    ...(bandwidth && { mem_bw_info: bandwidth }),
+    ...filled({ mem_bw_schema_root: stats.memBwSchemaRoot, mem_bw_schema: stats.memBwSchema }),
+    ...filled({ schemata: stats.schemata }),
+    ...(mbmStats && {
+      mbm_stats: mbmStats.map((node) => ({ mbm_total_bytes: node.totalBytes, mbm_local_bytes: node.localBytes })),
+    }),
+    ...(cmtStats && { cmt_stats: cmtStats.map(({ llcOccupancy }) => ({ llc_occupancy: llcOccupancy })) }),
+  }
 }
 
 function interfaceEntry(counts: InterfaceStats): Part {

@@ -24,8 +24,8 @@ export interface FollowOptions {
 
 /** The line with the present counters. */
 export async function statsLine(container: Container): Promise<string> {
-  const { cgroup, network } = await container.stats()
-  const data = statsDocument(readCounters(container.cgroup, cgroup), network)
+  const { cgroup, network, intelRdt } = await container.stats()
+  const data = statsDocument(readCounters(container.cgroup, cgroup), network, intelRdt)
   return `${stringifyJson({ type: 'stats', id: container.id, data })}\n`
 }
 

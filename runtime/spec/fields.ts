@@ -218,11 +218,3 @@ export function refuseField(object: JsonObject, key: string, at: string): void {
   if (typeof value === 'object' && value !== null && Object.keys(value).length === 0) return
   throw unsupported(pointerTo(at, key), `"${key}"`)
 }
-
-/**
- * Like refuseField, for a field that asks for something even if its value is empty.
- * @throws Unimplemented
- */
-export function refusePresence(object: JsonObject, key: string, at: string): void {
-  if (field(object, key) !== undefined) throw unsupported(pointerTo(at, key), `"${key}"`)
-}

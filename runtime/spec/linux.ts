@@ -13,12 +13,12 @@ import {
   mapField,
   objectField,
   pointerTo,
-  refusePresence,
   requiredString,
   stringField,
   UINT32,
   wordField,
 } from './fields.ts'
+import { readIntelRdt } from './intel-rdt.ts'
 import type { Json, JsonObject } from './json.ts'
 import { PROPAGATION } from './mount-options.ts'
 import { readMappings, readNamespaces, readTimeOffsets } from './namespaces.ts'
@@ -31,7 +31,6 @@ import type { Device, Linux, Propagation } from './types.ts'
 
 /** Reads the Linux settings. @throws InvalidArgument, Unimplemented */
 export function readLinux(linux: JsonObject, at: string): Linux {
-  refusePresence(linux, 'intelRdt', at)
   const namespaces = readNamespaces(linux, at)
   const owned: ReadonlySet<string> = new Set(namespaces.map(({ type }) => type))
   const resources = objectField(linux, 'resources', at)
@@ -53,6 +52,7 @@ export function readLinux(linux: JsonObject, at: string): Linux {
     timeOffsets: readTimeOffsets(linux, at, namespaces),
     netDevices: readNetDevices(linux, at, owned),
     memoryPolicy: readMemoryPolicy(linux, at),
+    intelRdt: readIntelRdt(linux, at),
   })
   return result
 }

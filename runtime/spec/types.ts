@@ -162,6 +162,19 @@ export interface Linux {
   /** network devices of the host that move into the container, by their names on the host */
   readonly netDevices: Readonly<Record<string, { readonly name?: string }>>
   readonly memoryPolicy?: MemoryPolicy
+  readonly intelRdt?: IntelRdt
+}
+
+/** The Intel RDT class of a container, and its shares of cache and memory. */
+export interface IntelRdt {
+  /** name of the class, "/" for the default one; by default the container's own, with its id as the name */
+  readonly closID?: string
+  /** lines for the kernel's file, written after the two below */
+  readonly schemata: readonly string[]
+  readonly l3CacheSchema?: string
+  readonly memBwSchema?: string
+  /** a group of its own in which the kernel counts what the container uses */
+  readonly enableMonitoring: boolean
 }
 
 /** Offset of a clock. */

@@ -6,7 +6,7 @@
  */
 
 import type { CgroupUnit } from '../cgroup/request.ts'
-import type { Hook, IdMapping, NamespaceType, Spec } from '../spec/types.ts'
+import type { Hook, IdMapping, IntelRdt, NamespaceType, Spec } from '../spec/types.ts'
 import { NAMESPACES, PERSONALITIES } from '../sys/linux.ts'
 import { runcSeccomp } from './runc-seccomp.ts'
 
@@ -48,6 +48,7 @@ export function runcConfig(spec: Spec, { bundle, rootfs, rootless, unit }: RuncW
     ...(umask === undefined ? {} : { umask }),
     ...(oomScoreAdj === undefined ? {} : { oom_score_adj: oomScoreAdj }),
     ...(linux.personality === undefined ? {} : { personality: { domain: PERSONALITIES[linux.personality.domain] } }),
+    ...(linux.intelRdt === undefined ? {} : { intel_rdt: runcIntelRdt(linux.intelRdt) }),
     version: spec.ociVersion,
     labels: [...Object.entries(spec.annotations).map(([key, value]) => `${key}=${value}`), `${BUNDLE_LABEL}${bundle}`],
     rootless_euid: rootless,
@@ -59,6 +60,10 @@ export function runcConfig(spec: Spec, { bundle, rootfs, rootless, unit }: RuncW
 function runcUnit({ name, slice }: { readonly name: string; readonly slice: string }): Record<string, unknown> {
   const [, prefix = '', stem = ''] = /^([^-]*)-(.*)\.scope$/.exec(name) ?? []
   return { path: '', name: stem === '' ? name : stem, parent: slice, scope_prefix: prefix, systemd: true }
+}
+
+function runcIntelRdt({ closID, schemata, l3CacheSchema, memBwSchema, enableMonitoring }: IntelRdt): object {
+  return { closID, schemata, l3_cache_schema: l3CacheSchema, memBwSchema, enableMonitoring }
 }
 
 function runcMappings(mappings: readonly IdMapping[]): Record<string, number>[] {

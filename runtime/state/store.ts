@@ -28,6 +28,7 @@ import { makeDirectories } from '../sys/directory.ts'
 import { errnoCode, errnoOf, errnoWords, syscallError } from '../sys/errno.ts'
 import { EEXIST, ENOENT } from '../sys/linux.ts'
 import { removeFile, removeTree } from '../sys/remove.ts'
+import { intelRdtFields, readIntelRdtFields, type SavedIntelRdt } from './intel-rdt.ts'
 import { type RootMount, readRootMount } from './root-mount.ts'
 import { type RuncWhere, readRuncConfig, runcConfig } from './runc-state.ts'
 import { damagedFile, isOnDisk, MAX_STATE_BYTES, readStateFile } from './state-file.ts'
@@ -70,6 +71,8 @@ export interface SavedState {
   /** the runtime was not root of the machine when it made the container */
   readonly rootless: boolean
   readonly made: MadeHow
+  /** the groups that its processes are in, where the spec asks for Intel RDT */
+  readonly intelRdt?: SavedIntelRdt | undefined
   /** set for a container of another runtime with this layout: a config.json made from its state, not its whole spec */
   readonly foreign?: string
 }
@@ -184,6 +187,7 @@ export function saveState(root: string, state: SavedState, { config, facts }: Ke
     boot_id: bootId(),
     bundle: state.bundle,
     rootfs: state.rootfs,
+    ...intelRdtFields(state.intelRdt),
     ...madeFields(state.made),
   })
   writeFileSync(join(dir, 'config.json'), config, { mode: 0o600 })
@@ -278,6 +282,8 @@ export function readState(root: string, id: string): SavedState {
     namespacePaths: record(fields['namespace_paths']),
     rootless: fields['rootless'] === true,
     made: foreign === undefined ? readMade(fields, stale) : {},
+    // no group outlives its boot
+    intelRdt: stale ? undefined : readIntelRdtFields(fields),
     ...(foreign === undefined ? {} : { foreign: foreign.document }),
   }
 }

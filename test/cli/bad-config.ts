@@ -165,7 +165,7 @@ export const BAD_DOCUMENTS: readonly BadConfig[] = [
   ],
   ['/linux/personality/domain', 'unknown personality', (s) => (s.linux.personality = { domain: 'BSD' })],
   ['/linux/personality/domain', 'has no domain', (s) => (s.linux.personality = {})],
-  ['/linux/intelRdt', 'is not supported', (s) => (s.linux.intelRdt = { closID: 'x' })],
+  ['/linux/intelRdt/closID', 'invalid intelRdt.ClosID', (s) => (s.linux.intelRdt = { closID: '../x' })],
   ['/linux/netDevices/a b', 'invalid network device name', (s) => (s.linux.netDevices = { 'a b': {} })],
   ['/linux/netDevices/eth0/name', '1 to 15 bytes', (s) => (s.linux.netDevices = { eth0: { name: 'x'.repeat(16) } })],
   ['/linux/memoryPolicy/mode', 'invalid memory policy mode', (s) => (s.linux.memoryPolicy = {})],

@@ -89,6 +89,13 @@ const isolated = changed((spec) => {
     timeOffsets: { monotonic: { secs: 3600 }, boottime: { secs: -1, nanosecs: 5 } },
     netDevices: { eth1: { name: 'lan0' }, eth2: {} },
     memoryPolicy: { mode: 'MPOL_INTERLEAVE', nodes: '0-1,3', flags: ['MPOL_F_STATIC_NODES'] },
+    intelRdt: {
+      closID: 'gold',
+      schemata: ['L2:0=f'],
+      l3CacheSchema: 'L3:0=f',
+      memBwSchema: 'MB:0=20',
+      enableCMT: true,
+    },
   })
 })
 

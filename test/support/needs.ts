@@ -111,6 +111,8 @@ const CHECKS = {
   kubelet: () => onPath(KUBELET),
   iptables: () => onPath('iptables'),
   procps: () => onPath('ps'),
+  // Intel RDT: the hardware, and the file system mounted
+  resctrl: () => existsSync('/sys/fs/resctrl/schemata'),
   bash: () => onPath('bash'),
   zsh: () => onPath('zsh'),
   fish: () => onPath('fish'),
@@ -147,6 +149,7 @@ const ALTERNATIVES: readonly Need[] = [
   'criu',
   'soft-dirty pages',
   'socket labels',
+  'resctrl',
 ]
 
 /** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */

@@ -68,13 +68,8 @@ describe('features()', () => {
     accepted((spec) => spec.mounts.push({ destination: '/x', source: '/y', options: ['bind', 'idmap'] }))
   })
 
-  test('what is not there is said to be not there', () => {
-    expect(document.linux.intelRdt.enabled).toBe(false)
-    expect(() =>
-      parseSpec(
-        specText((spec) => (spec.linux.intelRdt = {})),
-        'test',
-      ),
-    ).toThrow(/is not supported/)
+  test('the settings of Intel RDT are accepted as it says', () => {
+    expect(document.linux.intelRdt).toEqual({ enabled: true, schemata: true, monitoring: true })
+    accepted((spec) => (spec.linux.intelRdt = { schemata: ['L3:0=f'], enableMonitoring: true }))
   })
 })

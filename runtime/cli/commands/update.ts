@@ -2,7 +2,7 @@
  * `update`: new resource limits for an existing container, from options for single limits, or from a document in the
  * form of config.json's `linux.resources`.
  */
-import { parseResources, RuntimeError } from '../../index.ts'
+import { parseResources } from '../../index.ts'
 import { type Command, loadContainer, readUserFile } from '../command.ts'
 import { LIMIT_OPTIONS, limitsOf } from '../limit-options.ts'
 
@@ -30,14 +30,14 @@ export const update: Command = {
   },
   async run(context, args) {
     const container = loadContainer(context, args)
-    if (args.text('l3-cache-schema')) {
-      throw new RuntimeError('FailedPrecondition', 'Intel RDT/CAT: l3 cache schema is not enabled')
-    }
-    if (args.text('mem-bw-schema')) {
-      throw new RuntimeError('FailedPrecondition', 'Intel RDT/MBA: memory bandwidth schema is not enabled')
-    }
     const file = args.text('resources')
-    await container.set(file ? parseResources(readUserFile(file)) : limitsOf(args))
+    const limits = file ? parseResources(readUserFile(file)) : limitsOf(args)
+    const l3CacheSchema = args.text('l3-cache-schema')
+    const memBwSchema = args.text('mem-bw-schema')
+    await container.set(limits, {
+      ...(l3CacheSchema ? { l3CacheSchema } : {}),
+      ...(memBwSchema ? { memBwSchema } : {}),
+    })
     return 0
   },
 }

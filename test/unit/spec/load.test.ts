@@ -82,7 +82,6 @@ const UNSUPPORTED: [pointer: string, change: (spec: Document) => void][] = [
   ['/windows', (s) => (s.windows = { layerFolders: ['x'] })],
   ['/solaris', (s) => (s.solaris = { milestone: 'x' })],
   ['/vm', (s) => (s.vm = { kernel: { path: '/x' } })],
-  ['/linux/intelRdt', (s) => (s.linux.intelRdt = {})],
   ['/mounts/7/options/0', (s) => mount(s, { destination: '/x', source: '/x', options: ['ridmap=uids=0-1-2', 'bind'] })],
   ['/mounts/7/options/0', (s) => mount(s, { destination: '/x', type: 'tmpfs', options: ['remount'] })],
 ]
