@@ -41,6 +41,16 @@ export const FAILPOINTS = [
   'delete:done',
 ] as const
 
+/** The places of a checkpoint and of a restore, for which the machine needs CRIU. */
+export const CHECKPOINT_FAILPOINTS = [
+  'checkpoint:asked',
+  'checkpoint:dumped',
+  'restore:bound',
+  'restore:asked',
+  'restore:saved',
+  'restore:done',
+] as const
+
 /** The name of a place of the runtime. */
 export type Failpoint = (typeof FAILPOINTS)[number]
 

@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { FAILPOINTS } from '../../runtime/failpoint.ts'
+import { CHECKPOINT_FAILPOINTS, FAILPOINTS } from '../../runtime/failpoint.ts'
 import { SHIM_FAILPOINTS } from '../../shim/failpoints.ts'
 import { ROOT } from '../support/places.ts'
 
@@ -17,7 +17,7 @@ function placesIn(folder: string): string[] {
 }
 
 test.each([
-  ['runtime', FAILPOINTS],
+  ['runtime', [...FAILPOINTS, ...CHECKPOINT_FAILPOINTS]],
   ['shim', SHIM_FAILPOINTS],
 ] as const)('every place of %s is in its list, and every listed place is in the sources', (folder, listed) => {
   expect(new Set(placesIn(folder))).toEqual(new Set(listed))
