@@ -24,6 +24,14 @@ export { type Status, StatusCode } from './container/status.ts'
 export type { InterfaceStats } from './host/interfaces.ts'
 export type { OciState, OciStatus } from './state/oci-state.ts'
 
+// The managers behind a container, for programs that need one alone: its cgroup, and its Intel RDT groups.
+
+export { Cgroup, type CgroupCreateOptions, type CgroupJoin } from './cgroup/cgroup.ts'
+export { IntelRdt, type IntelRdtUpdate } from './intelrdt/intel-rdt.ts'
+export type { IntelRdtStats } from './intelrdt/stats.ts'
+export type { IntelRdt as IntelRdtSettings } from './spec/types.ts'
+export type { SavedIntelRdt } from './state/intel-rdt.ts'
+
 // Processes: one reaper per program, and how each process ended.
 
 export { type Exit, Reaper, type ReaperMode } from './sys/reaper.ts'

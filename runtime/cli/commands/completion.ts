@@ -5,7 +5,7 @@
 import { RuntimeError } from '../../index.ts'
 import { type Command, print } from '../command.ts'
 import type { CommandLine, Shell } from '../completion/words.ts'
-import type { CommandSpec } from '../flags.ts'
+import { allOptions, type CommandSpec } from '../flags.ts'
 import { GLOBAL_OPTIONS } from '../globals.ts'
 
 /** The makers of the scripts, each loaded when it is asked for. */
@@ -45,7 +45,8 @@ export function completionCommand(commands: () => readonly CommandSpec[]): Comma
         throw new RuntimeError('Unimplemented', `completion: no script for "${shell}": only for bash, zsh and fish`)
       }
       const make = await MAKERS[shell as Shell]()
-      print(make({ globals: GLOBAL_OPTIONS, commands: commands() }))
+      const whole = commands().map((spec) => ({ ...spec, options: allOptions(spec.options) }))
+      print(make({ globals: GLOBAL_OPTIONS, commands: whole }))
       return 0
     },
   }

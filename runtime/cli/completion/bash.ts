@@ -1,5 +1,5 @@
 /** The script for bash. It reads the line word by word, as the parser does. */
-import { allOptions, type Options } from '../flags.ts'
+import type { Options } from '../flags.ts'
 import { type CommandLine, type Completed, completedValue, namesOf, positionalsOf } from './words.ts'
 
 /** The word for __runts_reply. */
@@ -82,7 +82,7 @@ ${[...valueCases('', globals), ...commands.flatMap(({ name, options }) => valueC
 __runts_options() {
   case "$1" in
     '') echo '${optionWords(globals)}' ;;
-${commands.map(({ name, options }) => `    ${name}) echo '${optionWords(allOptions(options))}' ;;`).join('\n')}
+${commands.map(({ name, options }) => `    ${name}) echo '${optionWords(options)}' ;;`).join('\n')}
   esac
 }
 

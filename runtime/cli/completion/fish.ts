@@ -1,5 +1,5 @@
 /** The script for fish: one `complete` for each word, and a function that says where on the line the user is. */
-import { allOptions, type OptionSpec } from '../flags.ts'
+import type { OptionSpec } from '../flags.ts'
 import { brief, type CommandLine, type Completed, completedValue, positionalsOf } from './words.ts'
 
 /** A word of the shell with this text. */
@@ -52,7 +52,7 @@ export function fishScript({ globals, commands }: CommandLine): string {
     `complete -c runts -n '__runts_at ""' -a help -d 'Explains a command'`,
     `complete -c runts -n '__runts_at help 0' -a ${quoted(names.join(' '))}`,
     ...commands.flatMap((spec) => [
-      ...optionLines(`__runts_at ${spec.name}`, allOptions(spec.options)),
+      ...optionLines(`__runts_at ${spec.name}`, spec.options),
       ...positionalsOf(spec).flatMap((completed, i) => {
         if (completed.kind === 'none') return []
         return `complete -c runts -n '__runts_at ${spec.name} ${i}' ${value(completed)}`

@@ -19,6 +19,7 @@ export type Completed =
 /** All that a script is made of. */
 export interface CommandLine {
   readonly globals: Readonly<Record<string, OptionSpec>>
+  /** with the options that every command has */
   readonly commands: readonly CommandSpec[]
 }
 

@@ -1,5 +1,5 @@
 /** The script for zsh. The shell's own _arguments reads the line; the script says what there is. */
-import { allOptions, type CommandSpec, type OptionSpec } from '../flags.ts'
+import type { CommandSpec, OptionSpec } from '../flags.ts'
 import { brief, type CommandLine, type Completed, completedValue, namesOf, positionalsOf } from './words.ts'
 
 /** A word of the shell with this text. */
@@ -49,11 +49,7 @@ function commandSpecs(spec: CommandSpec): string[] {
     const name = spec.positionals[i]?.replaceAll(/[[\]]/g, '') ?? ''
     return quoted(`${last ? '(-)' : ''}${i + 1}:${name}:${action(how)}`)
   })
-  return [
-    ...optionSpecs(allOptions(spec.options)),
-    ...words,
-    ...(spec.rest === true ? [quoted('(-)*:argument: ')] : []),
-  ]
+  return [...optionSpecs(spec.options), ...words, ...(spec.rest === true ? [quoted('(-)*:argument: ')] : [])]
 }
 
 function call(specs: readonly string[]): string {
