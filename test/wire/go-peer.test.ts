@@ -33,6 +33,8 @@ describe('with the Go peer', needs('containerd'), () => {
 
   beforeAll(async () => {
     dir = mkdtempSync(join(tmpdir(), 'ctrd-'))
+    // its sockets belong to root unless it is told otherwise, and only root may do that
+    const owner = [`  uid = ${process.getuid?.()}`, `  gid = ${process.getgid?.()}`]
     const config = [
       'version = 2',
       `root = "${dir}/root"`,
@@ -40,8 +42,10 @@ describe('with the Go peer', needs('containerd'), () => {
       'disabled_plugins = ["io.containerd.grpc.v1.cri"]',
       '[grpc]',
       `  address = "${dir}/c.sock"`,
+      ...owner,
       '[ttrpc]',
       `  address = "${dir}/c.sock.ttrpc"`,
+      ...owner,
     ]
     writeFileSync(join(dir, 'config.toml'), config.join('\n'))
     daemon = spawn('containerd', ['--config', join(dir, 'config.toml')], { stdio: ['ignore', 'ignore', 'pipe'] })
@@ -131,7 +135,7 @@ describe('with the Go peer', needs('containerd'), () => {
     })
   })
 
-  test('ctr shim reads our Task service', async () => {
+  test('ctr shim reads our Task service', needs('root'), async () => {
     const id = `ttrpc-ts-${Date.now()}`
     const asked: StateRequest[] = []
     const none = () => {
