@@ -65,9 +65,10 @@ export const VARIABLES = {
   SOFT_NOFILE: 'RUNTS_SOFT_NOFILE',
   /** prefix of the inherited variables that would change how Node starts; programs get them back without it */
   OUTER: 'RUNTS_OUTER_',
-  /** the place at which a test build kills itself */
-  FAIL_AT: 'RUNTS_FAIL_AT',
 } as const
+
+/** The variable that names the place at which a test build kills itself; the product has no such name. */
+export const FAIL_AT = 'RUNTS_FAIL_AT'
 
 /** Beginnings of the inherited variables that would change how Node starts. */
 export const CHANGING_VARIABLES = ['NODE_', 'UV_', 'OPENSSL_CONF=', 'OPENSSL_MODULES='] as const

@@ -6,7 +6,7 @@
  */
 
 import { readFileSync, unlinkSync } from 'node:fs'
-import { VARIABLES } from '../proto/launch.ts'
+import { FAIL_AT } from '../proto/launch.ts'
 import { getpid, kill } from './sys/libc.ts'
 import { SIGKILL, SIGSTOP } from './sys/linux.ts'
 
@@ -65,7 +65,7 @@ export function lastPlace(): string {
 export function failpoint(name: string): void {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
     place = name
-    if (process.env[VARIABLES.FAIL_AT] === name) kill(getpid(), SIGKILL)
+    if (process.env[FAIL_AT] === name) kill(getpid(), SIGKILL)
     if (takeOrder((order) => order === name) !== undefined) kill(getpid(), SIGSTOP)
   }
 }
@@ -73,8 +73,8 @@ export function failpoint(name: string): void {
 /** The environment of ts-init: empty, except for the name of the place in a test build. */
 export function helperEnvironment(): readonly string[] {
   if (typeof RUNTS_FAILPOINTS !== 'undefined' && RUNTS_FAILPOINTS) {
-    const name = process.env[VARIABLES.FAIL_AT] ?? takeOrder((order) => order.startsWith('init:'))
-    if (name !== undefined) return [`${VARIABLES.FAIL_AT}=${name}`]
+    const name = process.env[FAIL_AT] ?? takeOrder((order) => order.startsWith('init:'))
+    if (name !== undefined) return [`${FAIL_AT}=${name}`]
   }
   return []
 }

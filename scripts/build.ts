@@ -23,6 +23,7 @@ import { dirname, join, relative } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { RuntimeInfo } from 'ttrpc-ts/containerd'
 import { LIB_FILES, LIB_FOLDER, LIB_RECORD, VARIABLES } from '../proto/launch.ts'
+import { bundleInParts } from './parts.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 /**
@@ -141,24 +142,6 @@ const noWorkerThreads: Plugin = {
   },
 }
 
-/**
- * Modules that a shim hardly ever needs. Each is a file of its own, so that other shims neither read it nor hold it
- * in memory.
- */
-const APART = [{ module: 'smol-toml', name: 'toml' }] as const
-const apartFromTheBundle: Plugin = {
-  name: 'apart-from-the-bundle',
-  setup(esbuild) {
-    for (const { module, name } of APART) {
-      esbuild.onResolve({ filter: new RegExp(`^${module}$`) }, ({ path }) => ({ path, namespace: 'apart' }))
-      esbuild.onLoad({ filter: new RegExp(`^${module}$`), namespace: 'apart' }, () => ({
-        contents: `module.exports = require(__dirname + '/${name}.js')`,
-        loader: 'js',
-      }))
-    }
-  },
-}
-
 /** 64-bit integers are bigint here (ttrpc-ts/wire.ts); protobufjs takes this answer as "there is no long.js". */
 const noLong: Plugin = {
   name: 'no-long',
@@ -178,11 +161,17 @@ function koffiPackage(): { version: string; addon: string } {
 /** True when no input of the last build of this bundle is newer than its output. */
 function bundleIsFresh(out: string, meta: string): boolean {
   const built = mtime(out)
-  if (built === 0 || built < mtime(import.meta.filename) || built < mtime(join(ROOT, 'package-lock.json'))) return false
+  if (
+    built === 0 ||
+    built < mtime(import.meta.filename) ||
+    built < mtime(join(ROOT, 'scripts/parts.ts')) ||
+    built < mtime(join(ROOT, 'package-lock.json'))
+  )
+    return false
   try {
     const inputs: Record<string, unknown> = JSON.parse(readFileSync(meta, 'utf8')).inputs
     return Object.keys(inputs).every((path) => {
-      if (/^(koffi-native|no-threads|no-long|apart):/.test(path)) return true
+      if (/^(koffi-native|no-threads|no-long):/.test(path)) return true
       const time = mtime(join(ROOT, path))
       return time !== 0 && time <= built
     })
@@ -191,55 +180,71 @@ function bundleIsFresh(out: string, meta: string): boolean {
   }
 }
 
-/**
- * Makes the file of a bundle the text of one function. bundle-loader.cjs would otherwise add these lines to a copy in
- * memory.
- */
-const AS_FUNCTION = { banner: { js: '(function (require, __filename, __dirname) {' }, footer: { js: '})' } }
-
-interface BundleOptions {
-  readonly koffiVersion: string
-  /** more options of esbuild */
-  readonly form?: BuildOptions
-}
-
-async function bundle(entry: string, name: string, { koffiVersion, form = {} }: BundleOptions): Promise<boolean> {
-  const out = join(LIB, `${name}.js`)
-  const meta = join(META, `${name}.json`)
-  if (bundleIsFresh(out, meta)) return false
-  const result = await build({
+/** What esbuild is told for every bundle; names stay readable in stack traces. */
+function optionsOf(koffiVersion: string): BuildOptions {
+  return {
     absWorkingDir: ROOT,
-    entryPoints: [entry],
-    outfile: `${out}.tmp`,
-    bundle: true,
-    platform: 'node',
-    target: 'node24',
-    format: 'cjs',
-    metafile: true,
-    // names stay readable in stack traces; only what the parser would skip is removed
-    minifyWhitespace: true,
-    minifySyntax: true,
-    charset: 'ascii',
-    legalComments: 'eof',
     logLevel: 'warning',
-    ...form,
     // CommonJS has no import.meta; the bundle's own folder is what the sources mean by it
     define: {
       'import.meta.dirname': '__dirname',
       'import.meta.filename': '__filename',
       RUNTS_FAILPOINTS: String(FAILPOINTS),
     },
-    plugins: APART.some(({ module }) => module === entry)
-      ? []
-      : [koffiBesideTheBundle(koffiVersion), noWorkerThreads, noLong, apartFromTheBundle],
-  })
-  mkdirSync(META, { recursive: true })
-  writeFileSync(meta, JSON.stringify(result.metafile))
+    plugins: [koffiBesideTheBundle(koffiVersion), noWorkerThreads, noLong],
+  }
+}
+
+/** Only what the parser would skip is removed. */
+const FORM = {
+  target: 'node24',
+  minifyWhitespace: true,
+  minifySyntax: true,
+  charset: 'ascii',
+  legalComments: 'eof',
+} as const
+
+/** Writes the files of a program's bundle: NAME.js, and a file for each of its parts. */
+async function bundle(entry: string, name: string, koffiVersion: string): Promise<void> {
+  const out = join(LIB, `${name}.js`)
+  const meta = join(META, `${name}.json`)
+  if (bundleIsFresh(out, meta)) return
+  const { main, parts, metafile } = await bundleInParts(entry, name, { ...optionsOf(koffiVersion), form: FORM })
   // V8 tells the cache of another source by its length alone, so an old cache must never lie beside a new bundle
-  rmSync(join(LIB, `${name}.v8cache`), { force: true })
+  for (const file of readdirSync(LIB)) {
+    if (file === `${name}.v8cache` || (file.startsWith(`${name}-`) && !parts.has(file))) rmSync(join(LIB, file))
+  }
+  for (const [file, text] of parts) writeFileSync(join(LIB, file), text)
+  finishBundle(out, { text: main, meta, metafile })
+}
+
+/** Writes the library for other packages, which is one file. */
+async function bundleLibrary(koffiVersion: string): Promise<void> {
+  const out = join(LIB, 'runtime.js')
+  const meta = join(META, 'runtime.json')
+  if (bundleIsFresh(out, meta)) return
+  const { outputFiles, metafile } = await build({
+    ...optionsOf(koffiVersion),
+    ...FORM,
+    entryPoints: ['runtime/index.ts'],
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    write: false,
+    metafile: true,
+  })
+  finishBundle(out, { text: outputFiles[0]?.text ?? '', meta, metafile })
+}
+
+function finishBundle(
+  out: string,
+  made: { readonly text: string; readonly meta: string; readonly metafile: object },
+): void {
+  mkdirSync(META, { recursive: true })
+  writeFileSync(made.meta, JSON.stringify(made.metafile))
+  writeFileSync(`${out}.tmp`, made.text)
   renameSync(`${out}.tmp`, out)
-  say(`bundled ${entry} -> ${relative(ROOT, out)}`)
-  return true
+  say(`bundled ${relative(ROOT, out)}`)
 }
 
 /** Makes the code cache of a bundle, unless the cache is newer than all that it depends on. */
@@ -343,15 +348,14 @@ async function main(): Promise<void> {
     renameSync(`${addon}.tmp`, addon)
   }
   make()
-  for (const { module, name } of APART) await bundle(module, name, { koffiVersion: koffi.version })
   for (const { entry, name } of BUNDLES) {
     writeIfChanged(join(LIB, `${name}.cjs`), readFileSync(join(ROOT, 'scripts/bundle-loader.cjs'), 'utf8'), 0o644)
-    await bundle(entry, name, { koffiVersion: koffi.version, form: AS_FUNCTION })
+    await bundle(entry, name, koffi.version)
     codeCache(name)
   }
   // the library for other packages: Node runs no TypeScript from node_modules
   writeIfChanged(join(LIB, 'package.json'), '{ "type": "commonjs" }\n', 0o644)
-  await bundle('runtime/index.ts', 'runtime', { koffiVersion: koffi.version })
+  await bundleLibrary(koffi.version)
   if (!FAILPOINTS) writeTypes()
   writeRuntimeInfo(version)
   say(`${relative(ROOT, OUT)}/ is up to date (${((performance.now() - started) / 1000).toFixed(1)} s)`)

@@ -5,7 +5,7 @@
  * bundle.
  */
 import { spawn } from 'node:child_process'
-import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { createClient, TtrpcClient, TtrpcServer } from 'ttrpc-ts'
@@ -19,12 +19,13 @@ import { declare, mkfifo } from '../runtime/sys/libc.ts'
  */
 const SERVER = `
   const { writeFileSync } = require('node:fs')
+  const { join } = require('node:path')
   const [loader, out] = process.argv.splice(1, 2)
   process.argv.splice(1, 0, loader)
   const bundle = require(loader)
   bundle.run()
   process.stdin.once('data', () => {
-    writeFileSync(out, bundle.script.createCachedData())
+    for (const [file, script] of bundle.scripts) writeFileSync(join(out, file.replace(/js$/, 'v8cache.tmp')), script.createCachedData())
     process.kill(process.pid, 'SIGKILL')
   })
 `
@@ -36,6 +37,7 @@ const SERVER = `
  */
 const PROGRAM = `
   const { writeFileSync } = require('node:fs')
+  const { join } = require('node:path')
   const [loader, out, commands] = process.argv.slice(1)
   const left = JSON.parse(commands)
   const bundle = require(loader)
@@ -46,7 +48,7 @@ const PROGRAM = `
       process.argv = [process.argv[0], loader, ...args]
       return bundle.run(load)
     }
-    writeFileSync(out, bundle.script.createCachedData())
+    for (const [file, script] of bundle.scripts) writeFileSync(join(out, file.replace(/js$/, 'v8cache.tmp')), script.createCachedData())
     process.kill(process.pid, 'SIGKILL')
   }
   const load = (name) => {
@@ -176,7 +178,6 @@ function listenUnix(path: string): number {
 
 const [lib = '', name = ''] = process.argv.slice(2)
 const work = mkdtempSync(join(tmpdir(), 'code-cache-'))
-const out = join(lib, `${name}.v8cache`)
 try {
   const path = join(work, 's')
   const fd = listenUnix(path)
@@ -190,7 +191,7 @@ try {
   const args = isServer ? [...names, '-ttrpc', eventsPath, '-socket', path, 'serve'] : [JSON.stringify(life(work))]
   const child = spawn(
     process.execPath,
-    [...NODE_FLAGS, '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), `${out}.tmp`, ...args],
+    [...NODE_FLAGS, '-e', isServer ? SERVER : PROGRAM, join(lib, `${name}.cjs`), lib, ...args],
     {
       // errors of a warm-up are expected, and not shown: ts-init has no plan, and some hosts cannot make containers
       stdio: ['pipe', 'ignore', isServer ? 'inherit' : 'ignore', fd],
@@ -205,7 +206,10 @@ try {
   await ended
   clearTimeout(watchdog)
   await events.close()
-  renameSync(`${out}.tmp`, out)
+  // the main file's comes last: the build looks at its time
+  const made = readdirSync(lib).filter((file) => file.startsWith(name) && file.endsWith('.v8cache.tmp'))
+  for (const file of made.sort((a, b) => b.length - a.length))
+    renameSync(join(lib, file), join(lib, file.slice(0, -'.tmp'.length)))
 } finally {
   rmSync(work, { recursive: true, force: true })
 }

@@ -27,7 +27,6 @@ import {
 import { parseProcess, parseResources, RuntimeError } from '../../runtime/index.ts'
 import { checkpoint, parseCheckpoint } from '../checkpoint.ts'
 import { checkIdentifier } from '../identifier.ts'
-import { packMetrics } from '../metrics.ts'
 import { classError, isNotFound, notFound, refused, stepFailed } from '../status.ts'
 import { createTask } from './create.ts'
 import { deleteExec, deleteTask } from './delete.ts'
@@ -62,7 +61,11 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     closeIO: async ({ id, execId }) => (await registry.created(id)).process(execId).closeStdin(),
     update: (request) => update(registry.get(request.id), request),
     wait: async ({ id, execId }) => wait((await registry.created(id)).process(execId)),
-    stats: ({ id }) => ({ stats: packMetrics(registry.get(id).container.cgroup.stats()) }),
+    async stats({ id }) {
+      // a part of the bundle, since many clients never ask
+      const { packMetrics } = await import('../metrics.ts')
+      return { stats: packMetrics(registry.get(id).container.cgroup.stats()) }
+    },
     connect: ({ id }) => ({ shimPid: shim.pid, taskPid: registry.find(id)?.init.state.pid ?? 0 }),
     shutdown: (_, context) => shutdown(shim, context),
   }
