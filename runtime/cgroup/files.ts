@@ -76,6 +76,12 @@ export async function writeTextAside(path: string, value: string): Promise<void>
   }
 }
 
+/** Whether a failure means that the cgroup of a file was removed. */
+export function isGone(error: unknown): boolean {
+  const errno = errnoOf(error)
+  return errno === ENOENT || errno === ENODEV
+}
+
 /** The text of a file; undefined where this kernel or this cgroup has no such file. */
 export function readTextIfAny(path: string): string | undefined {
   try {

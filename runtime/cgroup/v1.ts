@@ -20,7 +20,16 @@ import {
   samePolicy,
   toV1DeviceWrites,
 } from './devices.ts'
-import { cgroupError, readText, readTextAside, readTextIfAny, writeText, writeTextAside, writeValues } from './files.ts'
+import {
+  cgroupError,
+  isGone,
+  readText,
+  readTextAside,
+  readTextIfAny,
+  writeText,
+  writeTextAside,
+  writeValues,
+} from './files.ts'
 import { type CgroupMode, displayName, innerPath, lacksDeviceRules, readHierarchies } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -272,12 +281,13 @@ export async function freezeV1(dir: string, name: string): Promise<void> {
   throw new RuntimeError('DeadlineExceeded', `${what}: it stayed in the state FREEZING`)
 }
 
-/** Thaws on v1. */
+/** Thaws on v1. A cgroup that is gone has nothing frozen. */
 export async function thawV1(dir: string, name: string): Promise<void> {
   const file = `${dir}/freezer.state`
   try {
     await writeTextAside(file, 'THAWED')
   } catch (error) {
+    if (isGone(error)) return
     throw cgroupError(`cannot thaw cgroup "${name}"`, error, { call: 'write', path: file })
   }
 }

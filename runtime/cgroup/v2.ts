@@ -12,7 +12,7 @@ import { errnoOf } from '../sys/errno.ts'
 import { ENOENT } from '../sys/linux.ts'
 import { type ApplyTarget, applyWrites } from './apply.ts'
 import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, readText, readTextIfAny, writeText, writeTextAside } from './files.ts'
+import { cgroupError, isGone, readText, readTextIfAny, writeText, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, displayName, innerPath, readHierarchies, UNIFIED } from './hierarchy.ts'
 import {
   type CgroupName,
@@ -199,11 +199,12 @@ export async function freezeV2(dir: string, name: string): Promise<void> {
   throw new RuntimeError('DeadlineExceeded', `${what}: it was not frozen after ${FREEZE_BOUND_MS} ms`)
 }
 
-/** Thaws on v2. */
+/** Thaws on v2. A cgroup that is gone has nothing frozen: systemd removes one as soon as its last process has ended. */
 export async function thawV2(dir: string, name: string): Promise<void> {
   try {
     await writeTextAside(`${dir}/cgroup.freeze`, '0')
   } catch (error) {
+    if (isGone(error)) return
     throw cgroupError(`cannot thaw cgroup "${name}"`, error, { call: 'write', path: dir })
   }
 }

@@ -8,7 +8,7 @@ import koffi from 'koffi'
 import { errnoOf, syscallError } from './errno.ts'
 import { OwnedFd } from './fd.ts'
 import { declare, lastErrno } from './libc.ts'
-import { ENOENT, EPERM } from './linux.ts'
+import { EAGAIN, ENOENT, EPERM } from './linux.ts'
 
 const PROG_LOAD = 5
 const PROG_ATTACH = 8
@@ -20,6 +20,9 @@ const PROG_TYPE_CGROUP_DEVICE = 15
 const ATTACH_TYPE_CGROUP_DEVICE = 6
 const F_ALLOW_MULTI = 2
 const F_REPLACE = 4
+
+/** As often as libbpf loads a program again. */
+const LOAD_ATTEMPTS = 5
 
 const INSTRUCTION_BYTES = 8
 const ATTR_BYTES = 128
@@ -46,7 +49,14 @@ export function loadDeviceProgram(program: Uint8Array): OwnedFd {
   attr.writeUInt32LE(code.length / INSTRUCTION_BYTES, 4)
   attr.writeBigUInt64LE(koffi.address(code), 8)
   attr.writeBigUInt64LE(koffi.address(license), 16)
-  return new OwnedFd(bpf(what, PROG_LOAD, attr))
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return new OwnedFd(bpf(what, PROG_LOAD, attr))
+    } catch (error) {
+      // a signal has interrupted the kernel's check of the program
+      if (errnoOf(error) !== EAGAIN || attempt === LOAD_ATTEMPTS) throw error
+    }
+  }
 }
 
 interface Attachment {

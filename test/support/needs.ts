@@ -92,6 +92,7 @@ const CHECKS = {
   libsystemd: () =>
     ['x86_64', 'aarch64'].some((machine) => existsSync(`/usr/lib/${machine}-linux-gnu/libsystemd.so.0`)),
   systemd: () => existsSync('/run/systemd/system'),
+  'the user tester': () => /^tester:/m.test(contents('/etc/passwd')),
   'no systemd': () => !existsSync('/run/systemd/system'),
   apparmor: () => contents('/sys/module/apparmor/parameters/enabled').startsWith('Y') && onPath('apparmor_parser'),
   selinux: () => existsSync('/sys/fs/selinux/enforce'),
@@ -139,6 +140,7 @@ const ALTERNATIVES: readonly Need[] = [
   'cgroup2',
   'our shim',
   'systemd',
+  'the user tester',
   'no systemd',
   'apparmor',
   'selinux',

@@ -45,6 +45,8 @@ export class Runts {
   readonly root = join(this.folder, 'root')
   /** prefix of the ids, unique to this test, so that its cgroups can be told from others */
   readonly name = basename(this.folder)
+  /** who makes the cgroups of what `startMany` starts */
+  protected readonly cgroupManager: 'cgroupfs' | 'systemd' = 'cgroupfs'
   #bundles = 0
   #starts = 0
 
@@ -111,7 +113,7 @@ export class Runts {
     mkdirSync(this.root, { recursive: true })
     const program = join(import.meta.dirname, 'starter.ts')
     const { stdout, stderr } = await startCommand(process.execPath, [program], {
-      input: JSON.stringify({ root: this.root, bundles, rounds, together }),
+      input: JSON.stringify({ root: this.root, bundles, rounds, together, cgroupManager: this.cgroupManager }),
       env: { SHIM_TS_LIB: LIB },
       timeoutMs: 600_000,
     }).finished

@@ -1,7 +1,8 @@
 /**
  * A program that starts containers in one process as fast as it can, for attacks that need many tries or many at once.
- * It reads {root, bundles, rounds, together} from stdin. In each round it starts the bundles, in turn or all together.
- * It prints every outcome once, with its count, as JSON. An outcome is "error: MESSAGE" or "STATUS OUTPUT".
+ * It reads {root, bundles, rounds, together, cgroupManager} from stdin. In each round it starts the bundles, in turn or
+ * all together. It prints every outcome once, with its count, as JSON. An outcome is "error: MESSAGE" or "STATUS
+ * OUTPUT".
  */
 import { closeSync, openSync, readFileSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,6 +13,7 @@ interface Jobs {
   readonly bundles: readonly string[]
   readonly rounds: number
   readonly together: boolean
+  readonly cgroupManager: 'cgroupfs' | 'systemd'
 }
 
 /** What the program prints. */
@@ -35,6 +37,7 @@ async function startOne(root: string, id: string, bundle: string): Promise<strin
       spec: loadSpec(bundle),
       stdio: { kind: 'fds', stdin, stdout, stderr: stdout },
       reaper,
+      cgroupManager: jobs.cgroupManager,
     })
     await container.start()
     const { status } = await container.init.exited

@@ -82,6 +82,7 @@ export class Systemd implements Disposable {
   #bus: Bus | undefined
   /** when the connection was lost, until a call is answered again */
   #lostAt: number | undefined
+  #where = 'its socket'
 
   constructor({ user, what, signal, addresses, boundMs = BOUND_MS }: ConnectOptions) {
     this.#what = what
@@ -247,6 +248,7 @@ export class Systemd implements Disposable {
       try {
         const bus = await Bus.open(address, this.#deadline, this.#signal)
         this.#bus = bus
+        this.#where = placeOf(address)
         // systemd tells its own clients of jobs anyway; on a bus, only who asks
         if (!address.direct) {
           bus.post({
@@ -282,9 +284,8 @@ export class Systemd implements Disposable {
   }
 
   #reasonOf({ kind, errorName, message }: BusFailure): { readonly code: RuntimeErrorCode; readonly reason: string } {
-    const where = this.#bus === undefined ? 'its socket' : placeOf(this.#bus.address)
     if (kind === 'timeout') {
-      const reason = `systemd did not answer within ${this.#boundMs / 1000} s at ${where}`
+      const reason = `systemd did not answer within ${this.#boundMs / 1000} s at ${this.#where}`
       return { code: 'DeadlineExceeded', reason }
     }
     if (kind === 'absent')

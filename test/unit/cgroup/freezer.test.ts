@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { freezerStateV1 } from '../../../runtime/cgroup/v1.ts'
-import { freezerStateV2 } from '../../../runtime/cgroup/v2.ts'
+import { freezerStateV1, thawV1 } from '../../../runtime/cgroup/v1.ts'
+import { freezerStateV2, thawV2 } from '../../../runtime/cgroup/v2.ts'
 
 let dir: string
 beforeEach(() => {
@@ -42,6 +42,8 @@ test.each([
   expect(freezerStateV2(dir)).toBe(expected)
 })
 
-test('a cgroup that is gone is not frozen', () => {
+test('a cgroup that is gone is not frozen, and thawed', async () => {
+  await thawV1(join(dir, 'gone'), 'gone')
+  await thawV2(join(dir, 'gone'), 'gone')
   expect([freezerStateV1(join(dir, 'gone')), freezerStateV2(join(dir, 'gone'))]).toEqual(['thawed', 'thawed'])
 })
