@@ -181,6 +181,19 @@ describe('runts events', needs('root', 'busybox', 'our shim'), () => {
     expect(new Set(stdout.split('\n'))).toEqual(new Set(['{"type":"oom","id":"c"}', '']))
   })
 
+  test(
+    'tells of that before it ends where the container ended by it',
+    needs('memory controller'),
+    async ({ runts }) => {
+      const wait = 'while [ ! -e /go ]; do sleep 0.05; done; exec tail /dev/zero'
+      running(runts, ['sh', '-c', wait], { memory: { limit: 16 * MIB, swap: 16 * MIB } })
+      const command = runts.start(['events', '--interval', '1h', 'c'])
+      await until('the watch', () => hasWatch(command.pid))
+      await runts.ok('exec', 'c', 'touch', '/go')
+      expect(await command.finished).toMatchObject({ code: 0, stdout: '{"type":"oom","id":"c"}\n', stderr: '' })
+    },
+  )
+
   test('is quiet when its reader has seen enough', async ({ runts }) => {
     running(runts)
     const words = ['events', '--interval', '20ms', 'c'].join(' ')

@@ -110,7 +110,7 @@ const STEPS: readonly (readonly string[])[] = [
   ['--blkio-weight', '500'],
   ['--cpu-idle', '1'],
   ['--cpu-idle', '0'],
-  ['--cpu-burst', '10000', '--cpu-quota', '20000'],
+  ['--cpu-burst', '10000', '--cpu-period', '100000', '--cpu-quota', '20000'],
   ['--kernel-memory', '10m'],
   ['--memory', '', '--pids-limit', '7'],
   // runc 1.1 writes another weight for shares on v2 than later ones do
@@ -188,6 +188,20 @@ describe('runts update', needs('root', 'busybox', 'memory controller', 'our shim
       expect({ status, lines: stderr.match(/ignored a kernel memory limit/g)?.length }).toEqual({ status: 0, lines: 2 })
       const file = isCgroup2() ? 'memory.max' : 'memory.limit_in_bytes'
       expect(valuesOf(container.pid)[file]).toBe(String(16 * MIB))
+    } finally {
+      container.delete()
+    }
+  })
+
+  test('keeps the period of a CPU limit, whatever else was updated since', ({ runts }) => {
+    const container = new Updated(OCI_RUNTIME, runts, {})
+    try {
+      for (const options of ['--cpu-period 200000 --cpu-quota 100000', '--pids-limit 9', '--cpu-quota 50000']) {
+        expect(container.update(...options.split(' '))).toEqual({ status: 0, stderr: '' })
+      }
+      const values = valuesOf(container.pid)
+      const found = isCgroup2() ? values['cpu.max'] : `${values['cpu.cfs_quota_us']} ${values['cpu.cfs_period_us']}`
+      expect(found).toBe('50000 200000')
     } finally {
       container.delete()
     }
