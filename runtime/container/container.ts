@@ -312,8 +312,9 @@ export class Container {
   }
 
   /**
-   * Changes resource limits; limits that the argument leaves out stay. The new limits are kept on disk, so that `spec`
-   * has them in other processes too. When one is refused, the old ones hold.
+   * Changes resource limits, and shares of Intel RDT where the container has them; what the arguments leave out stays.
+   * The new limits are kept on disk, so that `spec` has them in other processes too. When one is refused, the old ones
+   * hold.
    * @throws FailedPrecondition when stopped; InvalidArgument, and what writing them met
    */
   async set(resources: LinuxResources, intelRdt: IntelRdtUpdate = {}): Promise<void> {

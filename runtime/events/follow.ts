@@ -2,6 +2,7 @@
  * The events of a container as lines of JSON, in runc's form: its counters, and what the kernel says about its memory.
  * Invariant: the lines end with the container, and a kill of the OOM killer is told before that end.
  */
+import type { Cgroup } from '../cgroup/cgroup.ts'
 import type { PressureLevel } from '../cgroup/pressure.ts'
 import type { Container } from '../container/container.ts'
 import { stringifyJson } from '../spec/stringify.ts'
@@ -11,6 +12,12 @@ import { statsDocument } from './document.ts'
 
 /** The longest time that a timer of Node can be set to. */
 const MAX_TIMER_MS = 0x7fff_ffff
+
+/** The container that is followed. */
+export type Followed = Pick<Container, 'id' | 'stats' | 'oomKillCount' | 'notifyMemoryPressure'> & {
+  readonly cgroup: Pick<Cgroup, 'paths' | 'watchOom'>
+  readonly init: Pick<Container['init'], 'alive' | 'exited'>
+}
 
 /** What is told, and how often. */
 export interface FollowOptions {
@@ -23,42 +30,41 @@ export interface FollowOptions {
 }
 
 /** The line with the present counters. */
-export async function statsLine(container: Container): Promise<string> {
+export async function statsLine(container: Followed): Promise<string> {
   const { cgroup, network, intelRdt } = await container.stats()
   const data = statsDocument(readCounters(container.cgroup, cgroup), network, intelRdt)
   return `${stringifyJson({ type: 'stats', id: container.id, data })}\n`
 }
 
-/** Yields the lines until the container has stopped. */
-export async function* followEvents(container: Container, options: FollowOptions): AsyncGenerator<string, void, void> {
+/**
+ * Yields the lines until the container has stopped.
+ * @throws what a watch of the kernel's events met
+ */
+export async function* followEvents(container: Followed, options: FollowOptions): AsyncGenerator<string, void, void> {
   const { id } = container
   const stop = new AbortController()
-  const { signal } = stop
+  const failures: unknown[] = []
   let oomKills = container.oomKillCount()
-  const oomLine = (count: number): string[] => {
-    if (count <= oomKills) return []
-    oomKills = count
-    return [`${JSON.stringify({ type: 'oom', id })}\n`]
-  }
   const lines = watched<string>((push, end) => {
-    const tell = (texts: readonly string[]) => {
-      for (const text of texts) push(text)
-    }
-    const timer = setInterval(
-      () => {
-        statsLine(container).then(push, (error: unknown) => {
-          if (container.init.alive) options.onError(error)
-        })
-      },
-      Math.min(options.intervalMs, MAX_TIMER_MS),
-    )
-    const oom = container.cgroup.watchOom((count) => tell(oomLine(count)))
-    if (options.pressure !== undefined)
-      void forward(container, options.pressure, { signal, push, failed: options.onError })
-    void container.init.exited.then(() => {
-      tell(oomLine(container.oomKillCount()))
+    const fail = (error: unknown) => {
+      failures.push(error)
       end()
-    })
+    }
+    const tellOom = (count: number) => {
+      if (count > oomKills) push(`${JSON.stringify({ type: 'oom', id })}\n`)
+      oomKills = Math.max(oomKills, count)
+    }
+    const oom = container.cgroup.watchOom(tellOom)
+    const tellStats = () => {
+      statsLine(container).then(push, (error: unknown) => {
+        if (container.init.alive) options.onError(error)
+      })
+    }
+    const timer = setInterval(tellStats, Math.min(options.intervalMs, MAX_TIMER_MS))
+    if (options.pressure !== undefined) {
+      forwardPressure(container, options.pressure, { signal: stop.signal, push }).catch(fail)
+    }
+    container.init.exited.then(() => tellOom(container.oomKillCount())).then(end, fail)
     return {
       [Symbol.dispose]() {
         clearInterval(timer)
@@ -68,22 +74,15 @@ export async function* followEvents(container: Container, options: FollowOptions
     }
   })
   yield* lines
+  for (const failure of failures) throw failure
 }
 
-async function forward(
-  container: Container,
+async function forwardPressure(
+  container: Followed,
   level: PressureLevel,
-  to: {
-    readonly signal: AbortSignal
-    readonly push: (line: string) => void
-    readonly failed: (error: unknown) => void
-  },
+  { signal, push }: { readonly signal: AbortSignal; readonly push: (line: string) => void },
 ): Promise<void> {
-  try {
-    for await (const reached of container.notifyMemoryPressure(level, { signal: to.signal })) {
-      to.push(`${JSON.stringify({ type: 'memory-pressure', id: container.id, data: { level: reached } })}\n`)
-    }
-  } catch (error) {
-    to.failed(error)
+  for await (const reached of container.notifyMemoryPressure(level, { signal })) {
+    push(`${JSON.stringify({ type: 'memory-pressure', id: container.id, data: { level: reached } })}\n`)
   }
 }

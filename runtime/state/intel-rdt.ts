@@ -2,6 +2,7 @@
  * The Intel RDT groups of a container in its state. The paths have runc's names, so each runtime puts a process that it
  * adds into the class of the other's container.
  */
+import { existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /** Where the groups are, and whether the class goes with the container. */
@@ -41,8 +42,12 @@ export function readIntelRdtFields(fields: Readonly<Record<string, unknown>>): S
   }
 }
 
-/** The files by which a process enters the groups: the class first, since the counting group is a part of it. */
+/**
+ * The files by which a process enters the groups: the class first, since the counting group is a part of it. A group
+ * that is gone is left out, as with runc: its processes have fallen back to the group above.
+ */
 export function tasksFiles(saved: SavedIntelRdt | undefined): readonly string[] {
   if (saved === undefined) return []
-  return [saved.path, ...(saved.monPath === undefined ? [] : [saved.monPath])].map((group) => `${group}/tasks`)
+  const groups = [saved.path, ...(saved.monPath === undefined ? [] : [saved.monPath])]
+  return groups.map((group) => `${group}/tasks`).filter((file) => existsSync(file))
 }

@@ -82,6 +82,7 @@ describe('the class of a container', () => {
     expect(tasksFiles(groups.saved)).toEqual([join(tree.root, 'c1/tasks')])
     groups.remove('c1')
     expect(tree.groups()).toEqual([])
+    expect(tasksFiles(groups.saved)).toEqual([])
     groups.remove('c1')
   })
 
