@@ -82,8 +82,10 @@ const CALLS: readonly (readonly [words: string, prints: 'the same' | 'its own'])
   ['exec c sh', 'the same'],
 ]
 
+const VERBS = [...new Set(CALLS.map(([words]) => words.split(' ')[0] ?? ''))]
+
 describe('runts', needs('root', 'busybox', 'procps', 'the runc shim', 'our shim'), () => {
-  test('prints and exits as runc does on the same container', ({ runts }) => {
+  test.for(VERBS)('%s prints and exits as with runc, for the same container', (verb, { runts }) => {
     const by = (program: string, words: string) => {
       const call = ['--root', runts.root, ...words.split(' ')]
       const { status, stdout } = spawnSync(program, call, { encoding: 'utf8', input: 'exit 5\n' })
@@ -92,7 +94,7 @@ describe('runts', needs('root', 'busybox', 'procps', 'the runc shim', 'our shim'
     const bundle = runts.bundle(['sleep', '1000'])
     const made = spawnSync('runc', ['--root', runts.root, 'run', '-d', '-b', bundle, 'c'], { stdio: 'ignore' })
     expect(made.status).toBe(0)
-    for (const [words, prints] of CALLS) {
+    for (const [words, prints] of CALLS.filter(([call]) => call.split(' ')[0] === verb)) {
       const [theirs, ours] = [by('runc', words), by(OCI_RUNTIME, words)]
       expect(ours.status, words).toBe(theirs.status)
       if (prints === 'the same') expect(ours.stdout, words).toBe(theirs.stdout)
