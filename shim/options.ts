@@ -31,6 +31,20 @@ export interface ShimOptions {
    * only of runtimes that it knows.
    */
   readonly recursiveReadOnly: boolean
+  /** folder of CRIU's log and temporary files when a container is restored; empty means its bundle */
+  readonly criuWorkPath: string
+  /** what a restore may bring back; only the older form of the options can say it */
+  readonly criu: RestoreSwitches
+}
+
+/** What of a checkpoint is restored besides processes. */
+export interface RestoreSwitches {
+  readonly openTcp: boolean
+  readonly externalUnixSockets: boolean
+  readonly terminal: boolean
+  readonly fileLocks: boolean
+  readonly emptyNamespaces: readonly string[]
+  readonly cgroupsMode: string
 }
 
 /** The options, and the warnings to log. */
@@ -49,6 +63,8 @@ interface RawOptions {
   root: string
   systemdCgroup: boolean
   recursiveReadOnly: boolean
+  criuWorkPath: string
+  criu: RestoreSwitches
 }
 
 /** A key and its value, and the words for the document that they are from. */
@@ -67,6 +83,15 @@ const NONE: Readonly<RawOptions> = {
   root: '',
   systemdCgroup: false,
   recursiveReadOnly: false,
+  criuWorkPath: '',
+  criu: {
+    openTcp: false,
+    externalUnixSockets: false,
+    terminal: false,
+    fileLocks: false,
+    emptyNamespaces: [],
+    cgroupsMode: '',
+  },
 }
 
 /** The largest configuration file that is read. Real ones are far smaller, but the path may name any file. */
@@ -91,18 +116,22 @@ export async function parseOptions(any: Any | undefined): Promise<ParsedOptions>
       `cannot use the runtime binary "${raw.binaryName}": this shim has its own runtime`,
     )
   }
-  if (raw.root !== '' && !raw.root.startsWith('/')) {
-    throw new RuntimeError('InvalidArgument', `the option root is not an absolute path: "${raw.root}"`)
+  for (const [name, path] of [
+    ['root', raw.root],
+    ['criu_work_path', raw.criuWorkPath],
+  ] as const) {
+    if (path === '' || path.startsWith('/')) continue
+    throw new RuntimeError('InvalidArgument', `the option ${name} is not an absolute path: "${path}"`)
   }
-  const { noPivotRoot, noNewKeyring, ioUid, ioGid, root, systemdCgroup, recursiveReadOnly } = raw
-  return { options: { noPivotRoot, noNewKeyring, ioUid, ioGid, root, systemdCgroup, recursiveReadOnly }, warnings }
+  const { binaryName, ...options } = raw
+  return { options, warnings }
 }
 
 async function rawOptions(any: Any | undefined, warnings: string[]): Promise<Readonly<RawOptions>> {
   if (any === undefined || any.typeUrl === '') return NONE
   switch (typeNameOf(any)) {
     case RuncOptions.typeName:
-      return { ...NONE, ...decode(RuncOptions, any) }
+      return { ...NONE, ...pickRunc(decode(RuncOptions, any)) }
     case LegacyCreateOptions.typeName:
       return { ...NONE, ...pickLegacy(decode(LegacyCreateOptions, any)) }
     case RuntimeOptions.typeName:
@@ -121,8 +150,16 @@ function decode<T extends object>(type: MessageType<T>, { value }: Any): T {
   }
 }
 
-function pickLegacy({ noPivotRoot, noNewKeyring, ioUid, ioGid }: LegacyCreateOptions): Partial<RawOptions> {
-  return { noPivotRoot, noNewKeyring, ioUid, ioGid }
+function pickRunc(options: RuncOptions): Partial<RawOptions> {
+  const { noPivotRoot, noNewKeyring, ioUid, ioGid, binaryName, root, systemdCgroup, criuWorkPath } = options
+  return { noPivotRoot, noNewKeyring, ioUid, ioGid, binaryName, root, systemdCgroup, criuWorkPath }
+}
+
+function pickLegacy(options: LegacyCreateOptions): Partial<RawOptions> {
+  const { noPivotRoot, noNewKeyring, ioUid, ioGid, criuWorkPath } = options
+  const { openTcp, externalUnixSockets, terminal, fileLocks, emptyNamespaces, cgroupsMode } = options
+  const criu = { openTcp, externalUnixSockets, terminal, fileLocks, emptyNamespaces, cgroupsMode }
+  return { noPivotRoot, noNewKeyring, ioUid, ioGid, criuWorkPath, criu }
 }
 
 async function fromConfig({ configPath, configBody }: RuntimeOptions, warnings: string[]): Promise<RawOptions> {
@@ -180,6 +217,9 @@ function setOption(raw: RawOptions, { key, value, where }: ConfigEntry): boolean
       return true
     case 'Root':
       raw.root = text()
+      return true
+    case 'CriuWorkPath':
+      raw.criuWorkPath = text()
       return true
     case 'ShimCgroup':
       if (text() === '') return true

@@ -15,6 +15,7 @@ import {
   deleteContainer,
   loadSpec,
   type OciProcess,
+  type RestoreOptions,
   RuntimeError,
   type Spec,
   withFields,
@@ -30,13 +31,16 @@ import {
   unmountTree,
 } from '../../runtime/internal.ts'
 import { clearRecords, stateRoot, writeExit, writeRoot } from '../bundle.ts'
+import { criuOptions } from '../checkpoint.ts'
 import { checkIdentifier } from '../identifier.ts'
 import { ProcessIo } from '../io/process-io.ts'
+import type { StdioPaths } from '../io/stdio-uri.ts'
 import { parseOptions, type ShimOptions } from '../options.ts'
 import { mountRootfs, rootfsOf } from '../rootfs.ts'
 import { classError, stepFailed } from '../status.ts'
 import { watchExit, watchOom } from './exits.ts'
 import { type Shim, Task, TaskProcess } from './registry.ts'
+import { RestorableContainer } from './restorable.ts'
 
 /** The exit status in the record of a container that never ran; containerd's own value for an unknown status. */
 const UNKNOWN_STATUS = 255
@@ -44,7 +48,7 @@ const UNKNOWN_STATUS = 255
 /**
  * Creates a container. When `signal` is aborted, the caller has gone, and what was done is undone.
  * @throws TtrpcError that begins with "OCI runtime create failed"; its code is AlreadyExists for an id in use,
- * Canceled, Unimplemented for a checkpoint, else Unknown
+ * Canceled, InvalidArgument for a wrong checkpoint, else Unknown
  */
 export async function createTask(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
   checkIdentifier('a container', request.id)
@@ -72,9 +76,9 @@ export async function createTask(shim: Shim, request: CreateTaskRequest, signal:
 }
 
 async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal): Promise<Task> {
-  const { id, bundle } = request
-  if (request.checkpoint !== '')
-    throw new RuntimeError('Unimplemented', `cannot restore the checkpoint "${request.checkpoint}"`)
+  const { id, bundle, checkpoint } = request
+  if (checkpoint !== '' && !isAbsolute(checkpoint))
+    throw classError(Code.INVALID_ARGUMENT, `the checkpoint ${JSON.stringify(checkpoint)} is not an absolute path`)
   const { namespace, reaper, logger } = shim
   const made = new AsyncDisposableStack()
   try {
@@ -104,19 +108,12 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
     })
     made.defer(() => io.close())
     failpoint('task:io')
-    const container = await createContainer(shim, {
-      root,
-      id,
-      bundle,
-      spec,
-      stdio: io.stdio,
-      reaper,
-      logger: withFields(logger, { container: id }),
-      noPivot: options.noPivotRoot,
-      noNewKeyring: options.noNewKeyring,
-      cgroupManager: options.systemdCgroup ? 'systemd' : 'cgroupfs',
-      signal,
-    })
+    const making = { root, id, bundle, spec, stdio: io.stdio, reaper, logger: withFields(logger, { container: id }) }
+    if (checkpoint !== '') return toRestore(shim, { making, checkpoint, options, io, stdio })
+    const { noPivotRoot: noPivot, noNewKeyring } = options
+    const cgroupManager = options.systemdCgroup ? 'systemd' : 'cgroupfs'
+    const wanted = { ...making, noPivot, noNewKeyring, cgroupManager, signal } as const
+    const container = await withoutLeftover(shim, wanted, () => Container.create(wanted))
     made.defer(() => container.destroy({ force: true }))
     io.spawned(container.init.console)
     const init = new TaskProcess({ execId: '', stdio, pid: container.init.pid })
@@ -128,22 +125,44 @@ async function build(shim: Shim, request: CreateTaskRequest, signal: AbortSignal
   }
 }
 
+/** A container whose Start restores it. Its streams wait until then, and are this process's meanwhile. */
+function toRestore(
+  shim: Shim,
+  parts: {
+    readonly making: Omit<RestoreOptions, 'imagePath'>
+    readonly checkpoint: string
+    readonly options: ShimOptions
+    readonly io: ProcessIo
+    readonly stdio: StdioPaths
+  },
+): Task {
+  const { making, checkpoint, options, io, stdio } = parts
+  const workPath = options.criuWorkPath === '' ? making.bundle : options.criuWorkPath
+  const plan = { ...making, ...criuOptions(options.criu), imagePath: checkpoint, workPath }
+  const container = new RestorableContainer(plan, () => withoutLeftover(shim, making, () => Container.restore(plan)))
+  const init = new TaskProcess({ execId: '', stdio, waitingIo: io })
+  return new Task({ bundle: making.bundle, container, options, init })
+}
+
 /**
- * Creates the container. containerd gives an id and a bundle to one container at a time. What an earlier container of
+ * Makes the container. containerd gives an id and a bundle to one container at a time. What an earlier container of
  * this bundle, or of an earlier boot, has left under the id is therefore removed. Anything else under the id is another
  * container, and the id is taken.
  */
-async function createContainer(shim: Shim, options: CreateOptions): Promise<Container> {
+async function withoutLeftover(
+  shim: Shim,
+  { root, id, bundle }: Pick<CreateOptions, 'root' | 'id' | 'bundle'>,
+  make: () => Promise<Container>,
+): Promise<Container> {
   try {
-    return await Container.create(options)
+    return await make()
   } catch (error) {
-    const { root, id, bundle } = options
     const { logger } = shim
     const taken = error instanceof RuntimeError && error.code === 'AlreadyExists'
     if (!taken || !isLeftover(root, id, bundle)) throw error
     logger.warn({ container: id }, 'removing what an earlier container of this id has left')
     await deleteContainer(root, id, { force: true, logger })
-    return Container.create(options)
+    return await make()
   }
 }
 
@@ -174,8 +193,10 @@ function announce(shim: Shim, task: Task, request: CreateTaskRequest): void {
     checkpoint,
     pid,
   })
-  watchExit(shim, task, task.init)
-  watchOom(shim, task)
+  if (task.init.running !== undefined) {
+    watchExit(shim, task, task.init)
+    watchOom(shim, task)
+  }
   shim.logger.info({ container: task.id, pid }, 'container created')
 }
 

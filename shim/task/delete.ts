@@ -67,7 +67,7 @@ export function deleteTask(shim: Shim, task: Task): Promise<DeleteResponse> {
 /** Ends and deletes a container that containerd has given up. */
 export async function abandonTask(shim: Shim, task: Task): Promise<void> {
   const { container, init } = task
-  if (init.state.kind !== 'stopped') {
+  if (init.state.kind !== 'stopped' && init.running !== undefined) {
     await container.signalAll(SIGKILL)
     await init.ended
   }
@@ -97,6 +97,11 @@ async function answerOthers(): Promise<void> {
 
 /** Kills the init of a container that was not started. It ends like any other process, with an exit event. */
 async function killCreated({ container, init }: Task): Promise<void> {
+  if (init.running === undefined) {
+    // it was to be restored: who waits for it is answered now
+    init.apply({ kind: 'fail' })
+    return
+  }
   try {
     await container.signal(SIGKILL)
   } catch (error) {

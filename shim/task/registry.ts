@@ -44,6 +44,7 @@ export type TaskContainer = Pick<
   | 'signalAll'
   | 'pause'
   | 'resume'
+  | 'checkpoint'
   | 'set'
   | 'processes'
   | 'listProcesses'
@@ -64,17 +65,35 @@ export class TaskProcess {
   #state: ProcessState
   #running: RunningProcess | undefined
   #io: TaskIo | undefined
+  #waitingIo: ProcessIo | undefined
   #lane: Promise<unknown> = Promise.resolve()
   /** the calls of `ended` that have no answer yet */
   readonly #waiting: ((exit: Exit) => void)[] = []
   /** a CloseIO has come; it may be earlier than the streams */
   #stdinClosed = false
 
-  constructor(parts: { execId: string; stdio: StdioPaths; pid?: number; spec?: OciProcess }) {
+  /** `waitingIo` are streams that exist before the process does: until a restore has made it, they are kept here. */
+  constructor(parts: { execId: string; stdio: StdioPaths; pid?: number; spec?: OciProcess; waitingIo?: ProcessIo }) {
     this.execId = parts.execId
     this.stdio = parts.stdio
     this.spec = parts.spec
     this.#state = { kind: 'created', pid: parts.pid ?? 0, failed: false }
+    this.#waitingIo = parts.waitingIo
+    this.#io = parts.waitingIo
+  }
+
+  /** The process that a restore has made takes the streams that have waited for it. */
+  attachRestored(running: RunningProcess): void {
+    const io = this.#waitingIo
+    if (io === undefined) throw new Error('no streams wait for a restored process')
+    this.#waitingIo = undefined
+    io.spawned(running.console)
+    this.attach(running, io)
+  }
+
+  /** Whether it is the init of a container that is still to be restored. */
+  get toRestore(): boolean {
+    return this.#waitingIo !== undefined
   }
 
   get state(): ProcessState {

@@ -9,6 +9,7 @@
  */
 import { type CallContext, Code, packAny, type ServiceHandlers } from 'ttrpc-ts'
 import {
+  type CheckpointTaskRequest,
   type DeleteRequest,
   type DeleteResponse,
   type ExecProcessRequest,
@@ -50,11 +51,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     pids: async ({ id }) => ({ processes: await pids(registry.get(id)) }),
     pause: ({ id }) => pause(shim, registry.get(id)),
     resume: ({ id }) => resume(shim, registry.get(id)),
-    checkpoint: (request) => {
-      const { container, init } = registry.get(request.id)
-      check(init.state, 'checkpoint')
-      checkpoint(container.id, parseCheckpoint(request))
-    },
+    checkpoint: (request) => takeCheckpoint(shim, registry.get(request.id), request),
     kill: (request) => kill(registry.get(request.id), request),
     exec: (request) => addExec(shim, registry.get(request.id), request),
     resizePty: (request) => resize(registry.get(request.id), request),
@@ -153,6 +150,21 @@ function resume(shim: Shim, task: Task): Promise<void> {
     init.apply({ kind: 'thawed' })
     // the init may have died meanwhile: no event may follow its exit event
     if (init.state.kind === 'running') shim.events.publish('/tasks/resumed', TaskResumed, { containerId: task.id })
+  })
+}
+
+function takeCheckpoint(shim: Shim, task: Task, request: CheckpointTaskRequest): Promise<void> {
+  const { init } = task
+  return init.inLane(async () => {
+    checkPresent(shim, task, init)
+    check(init.state, 'checkpoint')
+    const asked = parseCheckpoint(request)
+    try {
+      await checkpoint(task, asked)
+    } catch (error) {
+      throw stepFailed('OCI runtime checkpoint failed', error)
+    }
+    shim.logger.info({ container: task.id, path: asked.path }, 'container saved')
   })
 }
 

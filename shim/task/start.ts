@@ -9,7 +9,7 @@ import { failpoint } from '../../runtime/internal.ts'
 import { ProcessIo } from '../io/process-io.ts'
 import { classError, stepFailed } from '../status.ts'
 import { streamOwner } from './create.ts'
-import { watchExit } from './exits.ts'
+import { watchExit, watchOom } from './exits.ts'
 import { check } from './process-states.ts'
 import { checkPresent, type Shim, type Task, type TaskProcess } from './registry.ts'
 
@@ -41,14 +41,20 @@ async function startInit(shim: Shim, task: Task): Promise<number> {
 function launchInit(shim: Shim, task: Task): Promise<number> {
   const { container, init } = task
   return init.launch(async () => {
+    const restores = init.toRestore
     try {
       await container.start()
+      if (restores) init.attachRestored(container.init)
     } catch (error) {
-      throw stepFailed('OCI runtime start failed', error)
+      throw stepFailed(restores ? 'OCI runtime restore failed' : 'OCI runtime start failed', error)
     }
-    const { pid } = init.state
+    const { pid } = container.init
     init.apply({ kind: 'start', pid })
     shim.events.publish('/tasks/start', TaskStart, { containerId: task.id, pid })
+    if (restores) {
+      watchExit(shim, task, init)
+      watchOom(shim, task)
+    }
     shim.logger.info({ container: task.id, pid }, 'container started')
     failpoint('task:started')
     return pid

@@ -249,7 +249,7 @@ describe('a container of docker', NEEDS, () => {
     expect(await docker.inspect(id, '{{.State.OOMKilled}}')).toBe('true')
   })
 
-  test('cannot be checkpointed yet, which is said, and runs on', async ({ docker }) => {
+  test('is not saved by a daemon without experimental features, and runs on', async ({ docker }) => {
     const id = await docker.detached()
     const refused = await docker.docker('checkpoint', 'create', id, 'one')
     expect(refused.code).toBe(1)

@@ -13,7 +13,7 @@ import type { SpecChange } from './spec.ts'
 
 /** The shell's script. */
 export const COUNT =
-  'i=0; while :; do i=$((i+1)); echo "line $i"; echo $i >/count.new; mv /count.new /count; sleep 0.05; done'
+  'i=0; while :; do i=$((i+1)); echo "line $i"; echo $i >>/all; echo $i >/count.new; mv /count.new /count; sleep 0.05; done'
 
 /** A bundle whose container counts. */
 export class Counter {
@@ -33,6 +33,12 @@ export class Counter {
       // it has not begun
       return 0
     }
+  }
+
+  /** Whether it has counted a number again: it was restored to an earlier one. */
+  get repeats(): boolean {
+    const numbers = contents(join(this.bundle, 'rootfs/all')).split('\n').filter(Boolean)
+    return new Set(numbers).size < numbers.length
   }
 
   /** Waits until it has counted on by two: one step may have been begun before. Answers the last number. */

@@ -38,8 +38,8 @@ const MOST_LOG_BYTES = 2 ** 20
 const LOG_ERRORS = 3
 /** How a line tells of a failure: some have no word for it at their beginning. */
 const FAILURE = /\bError\b|can(no|')t\b|\bunable to\b/i
-/** An error that CRIU goes on after: it has no right to raise its limit of open files. */
-const HARMLESS = /RLIMIT_NOFILE/
+/** What CRIU complains of and goes on after: its limit of open files, and sizes of pages that the host lacks. */
+const HARMLESS = /RLIMIT_NOFILE|Hugetlb size/
 
 /** CRIU's names of folders that it makes for a while: with all cgroups, and on the host for a container's mounts. */
 const YARD = /^\.criu\.cgyard\.\w{6}$/

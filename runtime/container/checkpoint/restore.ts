@@ -3,7 +3,7 @@
  * create makes it; CRIU then makes the processes, the first one as a child of this process. Invariant: it either
  * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readlinkSync, rmdirSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
 import type { Cgroup as ContainerCgroup } from '../../cgroup/cgroup.ts'
@@ -13,11 +13,11 @@ import type { Spec } from '../../spec/types.ts'
 import type { MadeHow, SavedState } from '../../state/store.ts'
 import type { Child } from '../../sys/reaper.ts'
 import type { Claim as HeldClaim } from '../claim.ts'
+import { cgroupRoots, childrenIn, enter } from './cgroups.ts'
 import { Criu, type CriuAbility, fdOf, type Notified, requireCriu, requireVersion } from './criu.ts'
 import {
   Cgroup,
   Claim,
-  cgroupError,
   cgroupOwner,
   connectConsole,
   defined,
@@ -32,7 +32,6 @@ import {
   MS_BIND,
   MS_REC,
   mapsOfUserNamespace,
-  messageOf,
   mount,
   NAMESPACES,
   namesOff,
@@ -52,7 +51,6 @@ import {
   silentLogger,
   UMOUNT_NOFOLLOW,
   umount2,
-  writeText,
 } from './host.ts'
 import { makeMountPoints, mountsToRestore } from './mounts.ts'
 import { NamespaceFiles } from './namespaces.ts'
@@ -67,6 +65,7 @@ import {
   saying,
 } from './request.ts'
 import { streamsToInherit } from './streams.ts'
+import { Undo } from './undo.ts'
 
 const LOG = 'restore.log'
 /** CRIU wants a root that is a mount point, and whose parent is not covered: it is bound here meanwhile. */
@@ -133,34 +132,6 @@ async function decide(options: RestoreOptions): Promise<Decision> {
   return { bundle, spec, rootfs: rootfsPath(spec, bundle), facts: hostFacts() }
 }
 
-/**
- * Steps that undo a restore, in the reverse order. One that fails is a warning, and ends the undo: a root that is still
- * mounted must not be removed with the folder that it is mounted in.
- */
-class Undo {
-  readonly #id: string
-  readonly #logger: Logger
-  readonly #steps: (() => void | Promise<void>)[] = []
-
-  constructor(id: string, logger: Logger) {
-    this.#id = id
-    this.#logger = logger
-  }
-
-  defer(step: () => void | Promise<void>): void {
-    this.#steps.push(step)
-  }
-
-  async run(): Promise<void> {
-    try {
-      for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) await step()
-    } catch (failure) {
-      const reason = messageOf(failure)
-      this.#logger.warn({ container: this.#id, reason }, 'cannot undo all of a restore that has failed')
-    }
-  }
-}
-
 /** A restore from the claim of its id on. */
 class Restoration {
   readonly #options: RestoreOptions
@@ -175,6 +146,7 @@ class Restoration {
   #process: Child | undefined
   #state: SavedState | undefined
   #console: OwnedFd | undefined
+  #hasTerminal = false
   #begun = false
 
   constructor(parts: {
@@ -216,7 +188,7 @@ class Restoration {
     await saying(`cannot restore container "${this.#options.id}"`, () => this.#ask(opts, cgroup))
     unbindRoot(root)
     const { state, process } = this.#restored()
-    if (this.#options.stdio.kind === 'terminal' && this.#consoleSocket === undefined && this.#console === undefined) {
+    if (this.#options.stdio.kind === 'terminal' && !this.#hasTerminal) {
       throw new RuntimeError('FailedPrecondition', 'cannot restore a terminal: the images have none')
     }
     // the images of a paused container have a frozen cgroup
@@ -337,13 +309,18 @@ class Restoration {
 
   #takeTerminal(master: OwnedFd): void {
     const socket = this.#consoleSocket
+    if (this.#options.stdio.kind !== 'terminal') {
+      master.close()
+      throw new RuntimeError('FailedPrecondition', 'the saved processes have a terminal, and none was asked for')
+    }
     // further terminals are of processes whose caller has gone
-    if (this.#console !== undefined || this.#options.stdio.kind !== 'terminal') master.close()
+    if (this.#hasTerminal) master.close()
     else if (socket === undefined) this.#console = master
     else {
       using sent = master
       sendFd(socket.fd, Buffer.from('/dev/ptmx'), sent.fd)
     }
+    this.#hasTerminal = true
   }
 
   async #runHooks(pid: number): Promise<void> {
@@ -391,8 +368,7 @@ class Restoration {
   /** Kills what CRIU has made. Its children are this process's, known or not. */
   async #endProcesses(cgroup: ContainerCgroup): Promise<void> {
     const { reaper } = this.#options
-    const own = getpid()
-    const pids = (await cgroup.listProcesses()).filter((pid) => pid !== this.#process?.pid && parentOf(pid) === own)
+    const pids = (await childrenIn(cgroup)).filter((pid) => pid !== this.#process?.pid)
     const children = pids.map((pid) => {
       reaper.expect()
       return reaper.adopt(pid)
@@ -410,38 +386,6 @@ class Restoration {
 function unbindRoot(point: string): void {
   umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
   if (existsSync(point)) rmdirSync(point)
-}
-
-/** Moves CRIU to the cgroup: what it makes is born there. */
-function enter(cgroup: ContainerCgroup, pid: number): void {
-  for (const dir of new Set(Object.values(cgroup.paths))) {
-    const path = `${dir}/cgroup.procs`
-    try {
-      writeText(path, String(pid))
-    } catch (error) {
-      throw cgroupError(`cannot move criu to cgroup "${cgroup.name}"`, error, { call: 'write', path })
-    }
-  }
-}
-
-/** The places of CRIU, below which it makes the cgroups of the images again, by controller. */
-function cgroupRoots(pid: number): { ctrl: string; path: string }[] {
-  if (hostFacts().cgroup2) return []
-  const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n').filter(Boolean)
-  return lines.flatMap((line) => {
-    const [, controllers = '', path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
-    return path === undefined ? [] : [{ ctrl: controllers, path }]
-  })
-}
-
-function parentOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
-  } catch {
-    // it has ended
-    return undefined
-  }
 }
 
 /** How the container was made, for its state. */

@@ -105,7 +105,7 @@ describe('the Task service', NEEDS, () => {
     await task.resume({ id })
     await task.update({ id, resources: json(RESOURCES, { pids: { limit: 77 } }) })
     expect((await task.stats({ id })).stats?.typeUrl).toMatch(/^io\.containerd\.cgroups\.v[12]\.Metrics$/)
-    expect(await codeOf(task.checkpoint({ id, path: '/tmp' }))).toBe(Code.UNIMPLEMENTED)
+    expect(await codeOf(task.checkpoint({ id, path: 'images' }))).toBe(Code.INVALID_ARGUMENT)
     await task.kill({ id, signal: 9, all: true })
     expect(await task.wait({ id })).toMatchObject({ exitStatus: 137 })
     expect(await task.delete({ id })).toMatchObject({ pid, exitStatus: 137 })

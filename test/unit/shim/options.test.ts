@@ -15,6 +15,15 @@ const DEFAULTS = {
   root: '',
   systemdCgroup: false,
   recursiveReadOnly: false,
+  criuWorkPath: '',
+  criu: {
+    openTcp: false,
+    externalUnixSockets: false,
+    terminal: false,
+    fileLocks: false,
+    emptyNamespaces: [],
+    cgroupsMode: '',
+  },
 }
 
 function config(body: string) {
@@ -35,6 +44,7 @@ describe('parseOptions', () => {
       ioGid: 200,
       root: '/run/other',
       binaryName: 'runc',
+      criuWorkPath: '/work',
     })
     expect((await parseOptions(any)).options).toEqual({
       ...DEFAULTS,
@@ -43,6 +53,7 @@ describe('parseOptions', () => {
       ioUid: 100,
       ioGid: 200,
       root: '/run/other',
+      criuWorkPath: '/work',
     })
   })
 
@@ -61,6 +72,13 @@ describe('parseOptions', () => {
       ioUid: 7,
       ioGid: 8,
     })
+  })
+
+  test('the legacy options say what a restore may bring back', async () => {
+    const criu = { openTcp: true, externalUnixSockets: true, terminal: true, fileLocks: true, cgroupsMode: 'full' }
+    const any = packAny(LegacyCreateOptions, { ...criu, emptyNamespaces: ['network'], criuWorkPath: '/work' })
+    const { options } = await parseOptions(any)
+    expect(options).toEqual({ ...DEFAULTS, criuWorkPath: '/work', criu: { ...criu, emptyNamespaces: ['network'] } })
   })
 
   test('runtimeoptions.v1.Options bring their configuration inline', async () => {

@@ -2,7 +2,8 @@
  * What the Task service answers in the states of a container that do not suit a call, or where there is no container:
  * codes and texts.
  */
-import { TaskStatus } from 'ttrpc-ts/containerd'
+import { packAny } from 'ttrpc-ts'
+import { LegacyCheckpointOptions, RuncCheckpointOptions, TaskStatus } from 'ttrpc-ts/containerd'
 import { describe, expect } from 'vitest'
 import { callers, failure, KILLED, stop, test } from './service-world.ts'
 
@@ -88,13 +89,29 @@ describe('a container in the wrong state', () => {
     expect(await call.Wait()).toEqual({ exitStatus: 137, exitedAt: KILLED.at })
   })
 
-  // deliberately: checkpoint and restore are in README's table of what is refused
-  test('checkpoints are not implemented', async ({ world }) => {
+  test('a checkpoint leaves it running unless its options say otherwise, in any of their types', async ({ world }) => {
     const call = callers(world)
     await call.Start()
-    expect(await failure(() => call.Checkpoint({ path: '/images' }))).toEqual({
-      code: 12,
-      message: 'cannot checkpoint container "c1" to "/images": not implemented',
-    })
+    await call.Checkpoint({ path: '/images' })
+    const options = packAny(RuncCheckpointOptions, { exit: true, openTcp: true, parentPath: '/parent' })
+    await call.Checkpoint({ path: '/images', options })
+    await call.Checkpoint({ path: '/images', options: packAny(LegacyCheckpointOptions, { exit: true }) })
+    expect(world.calls.filter((name) => name.startsWith('checkpoint'))).toEqual([
+      'checkpoint /images {"leaveRunning":true,"tcpEstablished":false}',
+      'checkpoint /images {"leaveRunning":false,"tcpEstablished":true,"parentPath":"../parent"}',
+      'checkpoint /images {"leaveRunning":false,"tcpEstablished":false}',
+    ])
+  })
+
+  test('a checkpoint that cannot be meant is refused', async ({ world }) => {
+    const call = callers(world)
+    await call.Start()
+    const attempt = (more: object) => failure(() => call.Checkpoint(more))
+    const mode = packAny(RuncCheckpointOptions, { cgroupsMode: 'all' })
+    const empty = packAny(RuncCheckpointOptions, { emptyNamespaces: ['pid'] })
+    expect(await attempt({ path: 'images' })).toMatchObject({ code: 3 })
+    expect(await attempt({ path: '/images', options: mode })).toMatchObject({ code: 3 })
+    expect(await attempt({ path: '/images', options: empty })).toMatchObject({ code: 3 })
+    expect(world.calls.filter((name) => name.startsWith('checkpoint'))).toEqual([])
   })
 })

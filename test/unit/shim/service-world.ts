@@ -18,19 +18,12 @@ import {
   silentLogger,
 } from '../../../runtime/index.ts'
 import { type Envelope, EventQueue } from '../../../shim/events.ts'
+import { parseOptions } from '../../../shim/options.ts'
 import { watchExit } from '../../../shim/task/exits.ts'
 import { Registry, type Shim, Task, type TaskContainer, type TaskIo, TaskProcess } from '../../../shim/task/registry.ts'
 import { taskHandlers } from '../../../shim/task/service.ts'
 
-const OPTIONS = {
-  noPivotRoot: false,
-  noNewKeyring: false,
-  ioUid: 0,
-  ioGid: 0,
-  root: '',
-  systemdCgroup: false,
-  recursiveReadOnly: false,
-}
+const { options: OPTIONS } = await parseOptions(undefined)
 const STDIO = { stdin: '', stdout: '', stderr: '', terminal: false }
 const NO_STREAMS: TaskIo = {
   console: undefined,
@@ -154,6 +147,8 @@ function makeWorld(bundle: string): World {
     signalAll: async (signal) => note(`killAll ${signal}`),
     pause: async () => note('pause'),
     resume: async () => note('resume'),
+    checkpoint: async ({ imagePath, leaveRunning, tcpEstablished, parentPath }) =>
+      note(`checkpoint ${imagePath} ${JSON.stringify({ leaveRunning, tcpEstablished, parentPath })}`),
     set: async () => note('update'),
     processes: () => [100, 200],
     listProcesses: async () => [100, 200],
