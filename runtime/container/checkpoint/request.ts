@@ -194,8 +194,9 @@ export function outsideKey(type: string): string {
 
 /** The error of a request that has failed: what CRIU says, and the last errors of its log. */
 export function criuFailure(what: string, reason: unknown, logPath: string): RuntimeError {
-  const why = reason instanceof RuntimeError ? reason.message : messageOf(reason)
-  const errors = lastErrors(logPath)
+  const why = messageOf(reason)
+  const said = reason instanceof Error && typeof reason.cause === 'string' ? reason.cause : ''
+  const errors = lastErrors(logPath) || said
   const told = errors === '' ? '' : `: ${errors}`
   return new RuntimeError('Internal', `${what}: ${why}${told} (all of it in ${logPath})`, { cause: reason })
 }
@@ -218,9 +219,9 @@ export function requireOwnMounts({ linux }: Spec): void {
 
 /** What a response without success says. */
 export function refusalOf({ crErrno, crErrmsg }: CriuResponse): RuntimeError {
-  // the first error of the log, whether it matters or not
-  const said = crErrmsg === '' || HARMLESS.test(crErrmsg) ? '' : `: ${crErrmsg.trim()}`
-  return new RuntimeError('Internal', `criu failed${crErrno === 0 ? '' : ` with errno ${crErrno}`}${said}`)
+  // its message is the first error of the log, whether that matters or not
+  const message = `criu failed${crErrno === 0 ? '' : ` with errno ${crErrno}`}`
+  return new RuntimeError('Internal', message, { cause: crErrmsg.trim() })
 }
 
 /** The last errors of a log of CRIU, or its last line; empty for one that cannot be read. */

@@ -4,7 +4,7 @@
  * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
 import { existsSync, mkdirSync, readlinkSync, rmdirSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
 import type { Cgroup as ContainerCgroup } from '../../cgroup/cgroup.ts'
 import type { HostFacts } from '../../host/facts.ts'
@@ -44,7 +44,6 @@ import {
   resolveForCreate,
   rootfsPath,
   runHooks,
-  runtimePath,
   SIGKILL,
   saveState,
   sendFd,
@@ -68,8 +67,11 @@ import { streamsToInherit } from './streams.ts'
 import { Undo } from './undo.ts'
 
 const LOG = 'restore.log'
-/** CRIU wants a root that is a mount point, and whose parent is not covered: it is bound here meanwhile. */
-const ROOT_POINT = 'criu-root'
+/**
+ * CRIU wants a root that is a mount point, and whose parent is not covered: it is bound in this folder meanwhile. That
+ * lies beside the containers' folders, which are removed with their content.
+ */
+const ROOT_POINTS = '.criu'
 
 /** The parts of a restored container. */
 export interface RestoredParts {
@@ -217,12 +219,15 @@ class Restoration {
     return cgroup
   }
 
-  /** Binds the root to a place below the container's folder. The record names it before it is there. */
+  get #rootPoint(): string {
+    return resolve(this.#options.root, ROOT_POINTS, this.#options.id)
+  }
+
+  /** Binds the root to a place of its own. The record names it before it is there. */
   #bindRoot(): string {
-    const { root, id } = this.#options
-    const point = resolve(runtimePath(root, id, ROOT_POINT))
+    const point = this.#rootPoint
     this.#claim.willMountRoot({ path: point, before: [] })
-    mkdirSync(point, 0o700)
+    mkdirSync(point, { recursive: true, mode: 0o700 })
     this.#undo.defer(() => unbindRoot(point))
     mount({ source: this.#decision.rootfs, target: point, flags: MS_BIND | MS_REC })
     failpoint('restore:bound')
@@ -349,7 +354,8 @@ class Restoration {
       bundle,
       rootfs,
       rootless: facts.rootless,
-      made: madeHow(this.#options),
+      // a command that ends a killed restore finds the mount by it
+      made: { ...madeHow(this.#options), rootMount: { path: this.#rootPoint, before: [] } },
       cgroupPaths: this.#cgroup?.paths ?? {},
       namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
     }
@@ -382,10 +388,15 @@ class Restoration {
   }
 }
 
-/** Undoes #bindRoot; a second call does nothing. @throws what unmounting met: the root must not be removed with it */
+/** Undoes #bindRoot; a second call does nothing. @throws what unmounting met */
 function unbindRoot(point: string): void {
   umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
   if (existsSync(point)) rmdirSync(point)
+  try {
+    rmdirSync(dirname(point))
+  } catch {
+    // another restore uses the folder, or has removed it
+  }
 }
 
 /** How the container was made, for its state. */
