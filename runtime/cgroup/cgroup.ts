@@ -28,6 +28,7 @@ import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
 import type { PlannedUnit } from './systemd/unit.ts'
 import { listProcesses, processesIn, removeTrees } from './tree.ts'
+import { UnitOomCount } from './unit-oom.ts'
 import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
 import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from './v2.ts'
 
@@ -92,6 +93,8 @@ export class Cgroup {
   #admission: Promise<void> | undefined
   /** systemd has started the planned unit, whatever failed afterwards */
   #started = false
+  /** of a unit on v2, which systemd may remove before its count is read */
+  readonly #unitOom: UnitOomCount | undefined
 
   private constructor(
     paths: CgroupPaths,
@@ -102,6 +105,7 @@ export class Cgroup {
     this.unit = unit
     this.#logger = logger
     this.#planned = planned
+    this.#unitOom = unit === undefined || this.#v2 === undefined ? undefined : new UnitOomCount(this.#v2)
   }
 
   /**
@@ -142,6 +146,7 @@ export class Cgroup {
     if (planned === undefined) return Promise.resolve()
     const onStarted = (): void => {
       this.#started = true
+      this.#unitOom?.read()
     }
     this.#admission ??= systemdUnits().then((units) => units.makeUnit(planned, { pid, signal, onStarted }))
     // a failure is reported to the process that waits for it
@@ -445,7 +450,7 @@ export class Cgroup {
 
   /** How many of its processes the OOM killer has killed. */
   oomKillCount(): number {
-    return oomKillCount(this.paths)
+    return this.#unitOom?.read() ?? oomKillCount(this.paths)
   }
 
   /**
@@ -453,7 +458,12 @@ export class Cgroup {
    * is left, which also ends the watch. Keeps no process alive.
    */
   watchOom(onOom: (count: number) => void, onEnd?: () => void): Disposable {
-    return watchOom(this.paths, onOom, onEnd)
+    const own = watchOom(this.paths, onOom, onEnd)
+    if (this.#unitOom === undefined) return own
+    const watches = new DisposableStack()
+    watches.use(own)
+    watches.use(this.#unitOom.watch())
+    return watches
   }
 
   /** Removes the cgroup with everything below it; waits up to about a second for processes that are still exiting. */

@@ -26,7 +26,8 @@ function counterFile(paths: CgroupPaths): { dir: string; file: string; v1: boole
   return unified === undefined ? undefined : { dir: unified, file: `${unified}/memory.events`, v1: false }
 }
 
-function readCount(file: string): number | undefined {
+/** The count in a file; undefined when there is none any more. */
+export function readOomKills(file: string): number | undefined {
   const text = readTextIfAny(file)
   return text === undefined ? undefined : Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0)
 }
@@ -36,7 +37,7 @@ function nothing(): void {}
 /** How many processes of the container the OOM killer has killed; 0 without a memory controller. */
 export function oomKillCount(paths: CgroupPaths): number {
   const counter = counterFile(paths)
-  return counter === undefined ? 0 : (readCount(counter.file) ?? 0)
+  return counter === undefined ? 0 : (readOomKills(counter.file) ?? 0)
 }
 
 /**
@@ -46,7 +47,7 @@ export function oomKillCount(paths: CgroupPaths): number {
  */
 export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onEnd = nothing): Disposable {
   const counter = counterFile(paths)
-  let last = counter === undefined ? undefined : readCount(counter.file)
+  let last = counter === undefined ? undefined : readOomKills(counter.file)
   if (counter === undefined || last === undefined) {
     onEnd()
     return { [Symbol.dispose]() {} }
@@ -69,7 +70,7 @@ export function watchOom(paths: CgroupPaths, onOom: (count: number) => void, onE
   /** True when the event needs no further look. */
   const look = (): boolean => {
     if (disposed) return true
-    const count = readCount(file)
+    const count = readOomKills(file)
     if (count === undefined) {
       end()
       return true
