@@ -27,6 +27,7 @@ import { type CgroupStats, parseNumber } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
 import type { PlannedUnit } from './systemd/unit.ts'
+import { pathOfUnit } from './systemd/unit-name.ts'
 import { listProcesses, processesIn, removeTrees } from './tree.ts'
 import { UnitOomCount } from './unit-oom.ts'
 import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
@@ -158,7 +159,9 @@ export class Cgroup {
   async attach(dir: string, pid: number, signal?: AbortSignal): Promise<void> {
     const { unit } = this
     if (unit === undefined) return
-    const below = dir.slice((this.#v2 ?? '').length)
+    const own = this.#v2 ?? ''
+    // init may have been moved out of its own cgroup; then systemd puts the process where init began
+    const below = dir.startsWith(`${own}/`) ? dir.slice(own.length) : ''
     await (await systemdUnits()).attachToUnit(unit, { below, pid, ...(signal === undefined ? {} : { signal }) })
   }
 
@@ -168,10 +171,16 @@ export class Cgroup {
    */
   static named(name: CgroupName): CgroupPaths {
     const mode = detectMode()
-    const paths = mode === 'v2' ? { [UNIFIED]: placeV2(name) } : placesV1(name, mode).paths
-    const there = Object.entries(paths).filter(([, path]) => existsSync(path))
-    const isOurs = there.some(([, path]) => processesIn(path).includes(getpid()))
-    return isOurs ? {} : Object.fromEntries(there)
+    // who made it is not known: systemd puts it elsewhere
+    const unit = pathOfUnit(name)
+    for (const path of unit === undefined ? [name.path] : [name.path, unit]) {
+      const named = { ...name, path }
+      const paths = mode === 'v2' ? { [UNIFIED]: placeV2(named) } : placesV1(named, mode).paths
+      const there = Object.entries(paths).filter(([, dir]) => existsSync(dir))
+      const isOurs = there.some(([, dir]) => processesIn(dir).includes(getpid()))
+      if (there.length > 0) return isOurs ? {} : Object.fromEntries(there)
+    }
+    return {}
   }
 
   /**

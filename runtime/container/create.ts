@@ -13,7 +13,7 @@ import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
 import { unitPlace } from '../cgroup/systemd/unit-name.ts'
 import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import { type HostFacts, hostFacts } from '../host/facts.ts'
+import { asksUsersManager, type HostFacts, hostFacts } from '../host/facts.ts'
 import { cgroupOwner, newNamespaces } from '../host/ids.ts'
 import { mapsOfUserNamespace } from '../init/joined-maps.ts'
 import { PlanProcess } from '../init/spawn.ts'
@@ -171,13 +171,14 @@ function decide(
   for (const warning of warnings) logger.warn({ container: id }, warning)
   const made = madeHow(options)
   const { rootless } = facts
-  const unit = options.cgroupManager === 'systemd' ? unitPlace(spec.linux.cgroupsPath, id, rootless) : undefined
+  const unit =
+    options.cgroupManager === 'systemd' ? unitPlace(spec.linux.cgroupsPath, id, asksUsersManager()) : undefined
   const kept = keepSpec(id, spec, { bundle, rootfs, rootless, unit })
   return { bundle, spec, rootfs, facts, made, kept, idMaps: planIdMaps(spec) }
 }
 
 /** Makes the cgroup, or decides the unit that systemd makes later, after its paths were recorded in the claim. */
-async function makeCgroup(options: CreateOptions, { bundle, spec, facts }: Decision, claim: Claim): Promise<Cgroup> {
+async function makeCgroup(options: CreateOptions, { bundle, spec }: Decision, claim: Claim): Promise<Cgroup> {
   const { id, logger = silentLogger, cgroupManager, signal } = options
   const { cgroupsPath, resources } = spec.linux
   const request = {
@@ -188,7 +189,7 @@ async function makeCgroup(options: CreateOptions, { bundle, spec, facts }: Decis
     ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
   }
   if (cgroupManager !== 'systemd') return Cgroup.create({ ...request, tolerant: isTolerant(options) })
-  return Cgroup.plan({ ...request, annotations: spec.annotations, user: facts.rootless, signal })
+  return Cgroup.plan({ ...request, annotations: spec.annotations, user: asksUsersManager(), signal })
 }
 
 /** The Intel RDT groups that the spec asks for; undefined without such a wish, which loads nothing of it. */

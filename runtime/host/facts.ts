@@ -97,6 +97,16 @@ export function hostFacts(): HostFacts {
   return facts
 }
 
+/**
+ * Whether cgroups are made by the systemd of this user, and not by the machine's. Root of a user namespace may be a
+ * user in disguise, as below podman, or root of a container with a systemd of its own. A runtime folder tells which.
+ */
+export function asksUsersManager(): boolean {
+  const { rootless, unprivileged } = hostFacts()
+  const folder = process.env['XDG_RUNTIME_DIR'] ?? ''
+  return unprivileged || (rootless && folder !== '' && folder !== '/run/user/0')
+}
+
 /** The processes in the pid namespace of a process, that one first. Those that may not be looked at are left out. */
 export function namespaceProcesses(pid: number): number[] {
   const namespaceOf = (name: string | number): string | undefined => {

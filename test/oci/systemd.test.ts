@@ -266,6 +266,14 @@ describe('a container with a unit', NEEDS, () => {
     expect(runts.exists('c')).toBe(false)
   })
 
+  test('that has lost all records but its spec is deleted by force too', async ({ runts }) => {
+    runts.sleeper('c')
+    for (const name of ['state.json', 'made']) writeFileSync(join(runts.root, 'c', name), '')
+    await runts.ok('delete', '-f', 'c')
+    expect(runts.exists('c')).toBe(false)
+    await until('systemd to drop the empty unit', async () => (await runts.units()).length === 0)
+  })
+
   test('is known to commands without the option: the container says who made it', async ({ runts }) => {
     runts.sleeper('c')
     const words = ['--root', runts.root, 'update', '-r', '-', 'c']

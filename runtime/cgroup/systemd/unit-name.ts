@@ -2,7 +2,7 @@
  * The name of a container's unit, and where systemd puts the cgroup of a unit. Pure. Invariant: what comes out is a
  * name that systemd accepts, and a path that cannot lead out of the hierarchy.
  */
-import { specError } from '../../errors.ts'
+import { RuntimeError, specError } from '../../errors.ts'
 
 /** What tells this runtime's units from those of others, where the spec gives no name. */
 const OWN_PREFIX = 'runts'
@@ -80,4 +80,20 @@ function cgroupName(name: string): string {
   return /^[_.]|^cgroup\.|^(cpu|cpuset|io|memory|pids|hugetlb|misc|rdma|blkio|cpuacct|devices)\.[^.]*$/.test(name)
     ? `_${name}`
     : name
+}
+
+/** The path of the unit that the machine's manager makes for a container; undefined where the spec names no unit. */
+export function pathOfUnit({
+  path,
+  id,
+}: {
+  readonly path: string | undefined
+  readonly id: string
+}): string | undefined {
+  try {
+    return unitPath(unitPlace(path, id, false))
+  } catch (error) {
+    if (error instanceof RuntimeError) return undefined
+    throw error
+  }
 }

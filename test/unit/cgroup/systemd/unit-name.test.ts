@@ -1,6 +1,6 @@
 /** From cgroupsPath to the unit and its place in the tree. */
 import { describe, expect, test } from 'vitest'
-import { expandSlice, unitPath, unitPlace } from '../../../../runtime/cgroup/systemd/unit-name.ts'
+import { expandSlice, pathOfUnit, unitPath, unitPlace } from '../../../../runtime/cgroup/systemd/unit-name.ts'
 
 const ROWS: readonly (readonly [path: string | undefined, id: string, user: boolean, name: string, cgroup: string])[] =
   [
@@ -53,4 +53,10 @@ describe('a path is refused that names no unit:', () => {
 test('a slice lies in the slices that its name has', () => {
   expect(expandSlice('a-b-c.slice')).toBe('a.slice/a-b.slice/a-b-c.slice')
   expect(expandSlice('-.slice')).toBe('')
+})
+
+test('a path of another form names no unit', () => {
+  expect(pathOfUnit({ path: '/a/b', id: 'c' })).toBeUndefined()
+  expect(pathOfUnit({ path: ':a:b', id: 'c' })).toBe('/system.slice/a-b.scope')
+  expect(pathOfUnit({ path: undefined, id: 'c' })).toBe('/system.slice/runts-c.scope')
 })
