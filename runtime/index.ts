@@ -34,7 +34,7 @@ export type { SavedIntelRdt } from './state/intel-rdt.ts'
 
 // Processes: one reaper per program, and how each process ended.
 
-export { type Exit, Reaper, type ReaperMode } from './sys/reaper.ts'
+export { type Exit, type ProcessMaker, Reaper, type ReaperMode } from './sys/reaper.ts'
 
 // Standard streams: what a process is started with, pipes for it, its terminal, its readiness.
 

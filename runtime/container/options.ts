@@ -5,7 +5,7 @@
 import type { Stdio } from '../init/spawn.ts'
 import type { Logger, LogLevel } from '../logger.ts'
 import type { OciProcess, Spec } from '../spec/types.ts'
-import type { Reaper } from '../sys/reaper.ts'
+import type { ProcessMaker } from '../sys/reaper.ts'
 
 /** Parts of the isolation that root can switch off for debugging. Each is on unless it is false. */
 export interface FeatureGates {
@@ -23,7 +23,7 @@ export interface CreateOptions {
   readonly bundle: string
   readonly spec: Spec
   readonly stdio: Stdio
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   /** default: nothing is logged */
   readonly logger?: Logger
   /** logs the messages of the init helper; default: `logger` */
@@ -81,7 +81,7 @@ export type ExecProcess = Pick<OciProcess, 'args'> & Partial<OciProcess>
 export interface ExecOptions {
   readonly process: ExecProcess
   readonly stdio: Stdio
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   /** keep the caller's session keyring instead of the container's; default: false */
   readonly noNewKeyring?: boolean
   /** join a paused container too; the process starts when the container is resumed; default: false */

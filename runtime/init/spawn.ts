@@ -12,7 +12,7 @@ import { encodePlan } from '../plan/encode.ts'
 import { OwnedFd, openNull } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
 import { SIGKILL } from '../sys/linux.ts'
-import type { Child, Reaper } from '../sys/reaper.ts'
+import type { Child, ProcessMaker } from '../sys/reaper.ts'
 import { receiveFd, socketPair } from '../sys/socket.ts'
 import { exitText } from '../sys/words.ts'
 import { Handshake, type StopHandlers } from './handshake.ts'
@@ -41,7 +41,7 @@ export interface PlanRun {
   /** `ops` as bytes, if the caller encoded them already */
   readonly encoded?: Uint8Array
   readonly stdio: Stdio
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   /** logs the helper's messages */
   readonly logger: Logger
   /** called when the container process exists; it has not executed anything yet */

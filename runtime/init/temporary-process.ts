@@ -9,12 +9,12 @@ import { closeSync, constants, openSync } from 'node:fs'
 import type { Op } from '../../proto/init-plan.ts'
 import { RuntimeError } from '../errors.ts'
 import { type Logger, silentLogger } from '../logger.ts'
-import type { Reaper } from '../sys/reaper.ts'
+import type { ProcessMaker } from '../sys/reaper.ts'
 import { PlanProcess } from './spawn.ts'
 
 /** What starts the process and logs its messages. */
 export interface TemporaryProcessOptions {
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   readonly logger?: Logger | undefined
   /** path of the helper; default: the installed one */
   readonly helper?: string | undefined

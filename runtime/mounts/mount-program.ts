@@ -8,7 +8,7 @@ import { RuntimeError } from '../errors.ts'
 import { runProgram } from '../peers/program.ts'
 import { type FsMount, isPropagation, setPropagation } from '../sys/mount.ts'
 import { findProgram, searchFolders } from '../sys/path-search.ts'
-import type { Reaper } from '../sys/reaper.ts'
+import type { ProcessMaker } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 
 /** Folders where mount(8) looks for its helpers, searched after PATH. */
@@ -26,7 +26,7 @@ export function isMountedByProgram({ type }: FsMount): boolean {
  * Mounts one entry through its program.
  * @throws Unimplemented when the program is missing; DeadlineExceeded; Internal with the program's output
  */
-export async function mountByProgram({ type, source, target, options }: FsMount, reaper: Reaper): Promise<void> {
+export async function mountByProgram({ type, source, target, options }: FsMount, reaper: ProcessMaker): Promise<void> {
   const [kind = '', name = ''] = [type.slice(0, type.indexOf('.')), type.slice(type.indexOf('.') + 1)]
   const what = `cannot mount "${source}" on "${target}"`
   const folders = [...searchFolders(), ...HELPER_FOLDERS]

@@ -12,7 +12,7 @@ import { mapText } from '../plan/namespaces.ts'
 import type { IdMapping, Spec } from '../spec/types.ts'
 import { reasonOf } from '../sys/errno.ts'
 import { findProgram } from '../sys/path-search.ts'
-import type { Reaper } from '../sys/reaper.ts'
+import type { ProcessMaker } from '../sys/reaper.ts'
 import { exitText } from '../sys/words.ts'
 import { runProgram } from './program.ts'
 
@@ -70,7 +70,7 @@ function mapProgram(name: string): string {
 export interface MapTarget {
   readonly pid: number
   /** starts the programs */
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   /** aborted when the process has gone or is given up */
   readonly signal: AbortSignal
 }

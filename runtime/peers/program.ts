@@ -9,14 +9,14 @@ import { Socket } from 'node:net'
 import { OwnedFd, pipePair } from '../sys/fd.ts'
 import { memfdCreate } from '../sys/libc.ts'
 import { SIGKILL } from '../sys/linux.ts'
-import type { Exit, Reaper } from '../sys/reaper.ts'
+import type { Exit, ProcessMaker } from '../sys/reaper.ts'
 
 /** The capacity of a pipe (pipe(7)): once the program has ended, at most this much of its output is still unread. */
 const PIPE_BYTES = 65536
 
 /** What to run. */
 export interface ProgramOptions {
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   /** absolute path */
   readonly path: string
   /** all arguments, argv[0] included */
@@ -107,7 +107,7 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramResult
   using input = inputFile(options.input, options.inputName)
   const out = pipePair()
   const err = pipePair()
-  let child: ReturnType<Reaper['spawn']>
+  let child: ReturnType<ProcessMaker['spawn']>
   try {
     const fds = [
       { from: input.fd, to: 0 },

@@ -57,10 +57,13 @@ export class Child {
   /** Resolves when the process was reaped; never rejects. */
   readonly exited: Promise<Exit>
   #exit: Exit | undefined
+  readonly #signal: (pid: number, signal: number) => boolean
   #resolve: (exit: Exit) => void = () => {}
 
-  constructor(pid: number) {
+  /** `signal` signals a process or, by its negative number, a group; false when it is gone. */
+  constructor(pid: number, signal: (pid: number, signal: number) => boolean = signalChild) {
     this.pid = pid
+    this.#signal = signal
     this.exited = new Promise((resolve) => {
       this.#resolve = resolve
     })
@@ -73,7 +76,7 @@ export class Child {
 
   /** Sends a signal; false when the process has been reaped or is gone. */
   kill(signal: number): boolean {
-    return this.#exit === undefined && signalChild(this.pid, signal)
+    return this.#exit === undefined && this.#signal(this.pid, signal)
   }
 
   /**
@@ -81,7 +84,7 @@ export class Child {
    * to another process then.
    */
   killGroup(signal: number): boolean {
-    return this.#exit === undefined && signalChild(-this.pid, signal)
+    return this.#exit === undefined && this.#signal(-this.pid, signal)
   }
 
   /** Records the exit; only the reaper calls this. */
@@ -91,12 +94,27 @@ export class Child {
   }
 }
 
+/**
+ * Starts processes, and learns of their exits. Containers, hooks and helpers need no more than this: a Reaper does it
+ * in this process, and a keeper does it for its worker (keeper/processes.ts).
+ */
+export interface ProcessMaker {
+  /** Starts a child. */
+  spawn(options: SpawnOptions): Child
+  /** Says that a helper will report one more child; must be paired with `adopt` or `forget`. */
+  expect(): void
+  /** Claims the child that a helper reported, and ends one expectation. */
+  adopt(pid: number): Child
+  /** Ends one expectation: the helper failed before it made its child. */
+  forget(): void
+}
+
 let current: Reaper | undefined
 /** how many leases of the current reaper are held; 0 for one that its owner started */
 let leases = 0
 
 /** The reaper of this process; at most one runs at a time. */
-export class Reaper {
+export class Reaper implements ProcessMaker {
   readonly #logger: Logger
   readonly #children = new Map<number, Child>()
   /** exits of pids that no helper has reported yet, kept only while a report may still come */

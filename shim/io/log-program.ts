@@ -13,7 +13,7 @@
  */
 import { constants, openSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { type Exit, type Logger, OwnedFd, type Reaper, RuntimeError } from '../../runtime/index.ts'
+import { type Exit, type Logger, OwnedFd, type ProcessMaker, RuntimeError } from '../../runtime/index.ts'
 import {
   type Child,
   discardSink,
@@ -47,7 +47,7 @@ export interface LogProgramOptions {
   readonly namespace: string
   /** the program's working folder */
   readonly bundle: string
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   readonly logger: Logger
   /** aborting it while the program gets ready kills the program */
   readonly signal?: AbortSignal | undefined

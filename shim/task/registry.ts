@@ -6,7 +6,7 @@
  * arrival. A call that only reads needs no lane and never waits.
  */
 import { Code } from 'ttrpc-ts'
-import type { Container, Exit, OciProcess, Reaper, RunningProcess } from '../../runtime/index.ts'
+import type { Container, Exit, OciProcess, ProcessMaker, RunningProcess } from '../../runtime/index.ts'
 import type { EventQueue } from '../events.ts'
 import type { ProcessIo } from '../io/process-io.ts'
 import type { StdioPaths } from '../io/stdio-uri.ts'
@@ -21,7 +21,7 @@ export interface Shim {
   /** the shim's own pid, which Connect answers */
   readonly pid: number
   readonly registry: Registry
-  readonly reaper: Reaper
+  readonly reaper: ProcessMaker
   readonly events: EventQueue
   readonly logger: ShimLogger
   /** Removes the name of the shim's socket, so that a `start` of the same id does not find this shim. */
