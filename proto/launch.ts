@@ -47,6 +47,8 @@ export const FLAGS = {
 export const ACTIONS = {
   SERVE: 'serve',
   DELETE: 'delete',
+  /** serve as the worker of a keeper: proto/keeper.ts names the descriptors */
+  WORK: 'work',
 } as const
 
 /** Exit statuses of the launcher and of the script. */
@@ -65,6 +67,8 @@ export const VARIABLES = {
   SOFT_NOFILE: 'RUNTS_SOFT_NOFILE',
   /** prefix of the inherited variables that would change how Node starts; programs get them back without it */
   OUTER: 'RUNTS_OUTER_',
+  /** `start` makes a keeper, which starts Node as its worker; for tests until the shim can be a worker */
+  KEEPER: 'RUNTS_KEEPER',
 } as const
 
 /** The variable that names the place at which a test build kills itself; the product has no such name. */

@@ -1,7 +1,7 @@
 /**
  * Writes every generated file of the repository.
  * - From proto/init-plan.ts: c/init/plan.gen.h, c/init/ops.gen.h and proto/plan-hash.gen.ts.
- * - From proto/launch.ts: c/launcher/launch.gen.h.
+ * - From proto/launch.ts: c/launcher/launch.gen.h. From proto/keeper.ts: c/keeper/keeper.gen.h.
  * - From proto/*.proto: proto/ttrpc-ts/gen/*.ts.
  * The output depends on these sources alone, so `--check` can compare it with the files on disk, byte by byte.
  *
@@ -10,6 +10,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
+import { keeperHeader } from './generate/keeper-header.ts'
 import { launchHeader } from './generate/launch-header.ts'
 import { messageModules } from './generate/messages.ts'
 import { opsHeader, planHash, planHeader } from './generate/plan-header.ts'
@@ -25,6 +26,7 @@ function generateAll(): Map<string, string> {
     [join(REPO, 'c/init/plan.gen.h'), planHeader()],
     [join(REPO, 'c/init/ops.gen.h'), opsHeader()],
     [join(REPO, 'c/launcher/launch.gen.h'), launchHeader()],
+    [join(REPO, 'c/keeper/keeper.gen.h'), keeperHeader()],
     [join(PROTO_DIR, 'plan-hash.gen.ts'), planHash()],
     ...modules.map(([name, text]): [string, string] => [join(MESSAGES_DIR, name), text]),
   ])

@@ -8,7 +8,7 @@ import { ACTIONS, FLAGS } from '../proto/launch.ts'
 
 /** The command line, read. */
 export interface Flags {
-  readonly action: (typeof ACTIONS)[keyof typeof ACTIONS]
+  readonly action: typeof ACTIONS.SERVE | typeof ACTIONS.DELETE
   /** containerd's namespace */
   readonly namespace: string
   /** id of the container that this shim was started for */

@@ -31,6 +31,7 @@
 #define FLAG_DEBUG "debug"
 #define ACTION_SERVE "serve"
 #define ACTION_DELETE "delete"
+#define ACTION_WORK "work"
 
 /* Exit statuses. */
 #define LAUNCH_EXIT_FAILURE 1
@@ -40,6 +41,7 @@
 #define VARIABLE_LIB "SHIM_TS_LIB"
 #define VARIABLE_SOFT_NOFILE "RUNTS_SOFT_NOFILE"
 #define VARIABLE_OUTER "RUNTS_OUTER_"
+#define VARIABLE_KEEPER "RUNTS_KEEPER"
 #define VARIABLE_FAIL_AT "RUNTS_FAIL_AT"
 #define CHANGING_VARIABLES_LIST "NODE_", "UV_", "OPENSSL_CONF=", "OPENSSL_MODULES="
 

@@ -14,6 +14,9 @@
 #include <sys/types.h>
 #include <time.h>
 
+#define OOM_SCORE_LIMIT 1000
+#define FILE_TABLE_SLOTS 512
+
 struct slice {
     const uint8_t *bytes;
     size_t size;
@@ -130,6 +133,7 @@ struct node_call {
     const struct settings *settings;
     const char *bundle, *ttrpc, *socket;
     const char *action;
+    int oom_score; /* the launcher's own */
 };
 
 /* Replaces this process by Node. */
@@ -148,6 +152,9 @@ void cgroup_enter(const char *group);
 #define SHA256_HEX_SIZE 65
 
 void sha256_hex(const void *message, size_t size, char ret_hex[static SHA256_HEX_SIZE]);
+
+/* Every signal at its default (node.c). */
+void signals_by_default(void);
 
 void launcher_start(struct settings *settings);
 void launcher_delete(const struct settings *settings);

@@ -3,6 +3,7 @@
  * inherited. Invariant: node_spawn returns only after Node has been executed.
  */
 #include "launcher.h"
+#include "../keeper/keeper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,6 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 #define KERNEL_SIGNALS 64
-#define FILE_TABLE_SLOTS 512
 #define KERNEL_SIGSET_BYTES 8
 
 /* Node's own flags, which come before the script. */
@@ -121,17 +121,23 @@ static void enlarge_file_table(void)
         (void)close(last);
 }
 
-/*
- * Returns only on failure, with the errno. Ignored signals and the mask outlive exec, so both are
- * reset. The raw call reaches the signals that libc reserves.
- */
-static int execute(const struct node_program *program)
+/* The raw call reaches the signals that libc reserves. */
+void signals_by_default(void)
 {
     /* zeros mean SIG_DFL, no flags and an empty mask, on every machine */
     static const unsigned char by_default[64];
-    sigset_t none;
     for (int number = 1; number <= KERNEL_SIGNALS; number++)
         (void)syscall(SYS_rt_sigaction, number, by_default, NULL, KERNEL_SIGSET_BYTES);
+}
+
+/*
+ * Returns only on failure, with the errno. Ignored signals and the mask outlive exec, so both are
+ * reset.
+ */
+static int execute(const struct node_program *program)
+{
+    sigset_t none;
+    signals_by_default();
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     enlarge_file_table();
@@ -166,6 +172,8 @@ void node_spawn(const struct node_call *call, int log_fd, int listen_fd)
         if (setpgid(0, 0) < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
             dup2(log_fd, FD_LOG) < 0 || dup2(listen_fd, FD_LISTEN) < 0)
             reason = errno;
+        else if (strcmp(call->action, ACTION_WORK) == 0)
+            keeper_run(call, program.node, (char **)(uintptr_t)program.argv, ends[1]);
         else
             reason = execute(&program);
         (void)write_whole(ends[1], &reason, sizeof reason);

@@ -31,7 +31,6 @@
 #define PR_SCHED_CORE_SCOPE_PROCESS_GROUP 2
 #endif
 
-#define OOM_SCORE_LIMIT 1000
 #define ADDRESS_TEMP ".address.tmp"
 
 /* The command line wins. Newer daemons call its flags deprecated, so stdin fills the gaps. */
@@ -83,9 +82,9 @@ static void join_core_scheduling(void)
 /*
  * One more than the score of the parent: the kernel then kills the shim before the daemon, and
  * usually after a container. If the parent is gone or hidden, the launcher's own score was
- * inherited from it. Only a lower score needs a privilege.
+ * inherited from it. Only a lower score needs a privilege. Returns the score.
  */
-static void raise_oom_score(void)
+static int raise_oom_score(void)
 {
     int from = open(text("/proc/%d/oom_score_adj", getppid()), O_RDONLY | O_CLOEXEC);
     int own = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
@@ -97,6 +96,7 @@ static void raise_oom_score(void)
     wanted = text("%d", atoi(score) < OOM_SCORE_LIMIT ? atoi(score) + 1 : OOM_SCORE_LIMIT);
     if (own < 0 || (pwrite(own, wanted, strlen(wanted), 0) < 0 && errno != EACCES && errno != EPERM))
         die(errno, "cannot set the shim's oom_score_adj to %s", wanted);
+    return atoi(wanted);
 }
 
 /*
@@ -119,7 +119,7 @@ void launcher_start(struct settings *settings)
 {
     mode_t inherited_umask = umask(0); /* every mode below is exact */
     struct slice options = read_stdin();
-    struct node_call call = {.settings = settings, .action = ACTION_SERVE};
+    struct node_call call = {.settings = settings, .action = getenv(VARIABLE_KEEPER) ? ACTION_WORK : ACTION_SERVE};
     const char *address, *shim_cgroup;
     struct bootstrap given;
     int log_fd, listen_fd;
@@ -141,7 +141,7 @@ void launcher_start(struct settings *settings)
     write_address(address);
     if (listen_fd >= 0) { /* otherwise a shim already serves this id: its address is the answer */
         failpoint("launch:address");
-        raise_oom_score();
+        call.oom_score = raise_oom_score();
         join_core_scheduling();
         shim_cgroup = text_of(given.shim_cgroup);
         if (shim_cgroup)

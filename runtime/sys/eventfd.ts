@@ -46,11 +46,18 @@ export interface EventCounter {
   close(): void
 }
 
+/** Where the eventfd of a counter comes from, and whether it keeps the process alive; default: a new one, no. */
+interface EventCounterOptions {
+  /** an eventfd that another process has made, taken over */
+  readonly event?: number
+  readonly keepsAlive?: boolean
+}
+
 /**
- * Makes an eventfd and calls `onEvent` after each signal (signals in between are merged). It keeps no process alive.
+ * Calls `onEvent` after each signal of an eventfd (signals in between are merged).
  */
-export function openEventCounter(onEvent: () => void): EventCounter {
-  const event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+export function openEventCounter(onEvent: () => void, options: EventCounterOptions = {}): EventCounter {
+  const event = options.event ?? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
   if (event < 0) throw syscallError('cannot make an eventfd', { call: 'eventfd', errno: lastErrno() })
   let socket: PlacedSocket
   try {
@@ -61,6 +68,6 @@ export function openEventCounter(onEvent: () => void): EventCounter {
   socket.on('data', onEvent)
   // an error can only mean that the descriptor is no longer usable; the owner reads its counter again anyway
   socket.on('error', () => socket.destroy())
-  socket.unref()
+  if (options.keepsAlive !== true) socket.unref()
   return { fd: socket.placedFd, close: () => void socket.destroy() }
 }

@@ -23,8 +23,10 @@ const SO_PEERCRED = 17
 const SCM_RIGHTS = 1
 
 const socketpair = declare('int socketpair(int domain, int type, int protocol, void *fds)')
-const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
-const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
+/** recvmsg(2), as it is. */
+export const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
+/** sendmsg(2), as it is. */
+export const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
 /** getsockopt(2), as it is. */
 export const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
 /** socket(2), as it is. */

@@ -21,8 +21,8 @@ import {
   type OwnedFd,
   openChild,
   openNull,
+  type ProcessMaker,
   pollReadable,
-  type Reaper,
   RuntimeError,
   receivePacket,
   SIGKILL,
@@ -81,7 +81,7 @@ export class Criu {
   }
 
   /** Starts CRIU. @throws FailedPrecondition on a host without it; what posix_spawn(3) met */
-  static start(reaper: Reaper, { stdio, files = [] }: CriuStreams = {}): Criu {
+  static start(reaper: ProcessMaker, { stdio, files = [] }: CriuStreams = {}): Criu {
     const path = requireCriu()
     const { ours, theirs } = socketPair(SOCK_SEQPACKET)
     try {

@@ -47,7 +47,7 @@ export {
 export { unmountTree } from '../../sys/mount.ts'
 export { unescapeMountPath } from '../../sys/mountinfo.ts'
 export { openChild, pollReadable, processStat } from '../../sys/pids.ts'
-export { Reaper } from '../../sys/reaper.ts'
+export { type ProcessMaker, Reaper } from '../../sys/reaper.ts'
 export { removeFile } from '../../sys/remove.ts'
 export { receivePacket, sendFd, socketPair } from '../../sys/socket.ts'
 export { exitText } from '../../sys/words.ts'

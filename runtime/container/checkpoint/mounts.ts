@@ -9,7 +9,7 @@ import { MOUNT_HOW, type Op, ROOTFS_HOW, SYNC_POINTS } from '../../../proto/init
 import type { CgroupJoin } from '../../cgroup/cgroup.ts'
 import type { Logger } from '../../logger.ts'
 import type { Spec } from '../../spec/types.ts'
-import type { Reaper } from '../../sys/reaper.ts'
+import type { ProcessMaker } from '../../sys/reaper.ts'
 import {
   cleanPath,
   hostFacts,
@@ -144,7 +144,7 @@ function linkAt(path: string): string | undefined {
  */
 export async function makeMountPoints(
   container: MountedContainer,
-  helpers: { readonly reaper: Reaper; readonly logger: Logger; readonly helper: string | undefined },
+  helpers: { readonly reaper: ProcessMaker; readonly logger: Logger; readonly helper: string | undefined },
 ): Promise<void> {
   const { spec, bundle, rootfs } = container
   if (spec.mounts.length === 0) return
