@@ -44,7 +44,7 @@ union request {
     struct request_status status;
 };
 
-/* Checks a message that came with `fds` descriptors. Returns 0 or an errno; then `ret` has its code at most. */
+/* Checks a message that came with `fds` descriptors. Returns 0 or an errno; `ret` is for the answer then. */
 int request_read(const void *message, size_t size, size_t fds, union request *ret);
 
 struct spawn {

@@ -20,10 +20,11 @@ int request_read(const void *message, size_t size, size_t fds, union request *re
     if (code >= REQUEST_CODES || REQUEST_SCHEMAS[code].size == 0)
         return ENOSYS;
     ret->code = code;
-    if (size != REQUEST_SCHEMAS[code].size || fds < REQUEST_SCHEMAS[code].least_fds ||
-        fds > REQUEST_SCHEMAS[code].most_fds)
+    if (size != REQUEST_SCHEMAS[code].size)
         return EINVAL;
     memcpy(ret, message, size);
+    if (fds < REQUEST_SCHEMAS[code].least_fds || fds > REQUEST_SCHEMAS[code].most_fds)
+        return EINVAL;
     if (code != REQUEST_SPAWN)
         return 0;
     if ((spawn->flags & ~(SPAWN_PROGRAM_FD | SPAWN_OWN_GROUP)) != 0 || spawn->tag == 0 || spawn->text_bytes == 0)

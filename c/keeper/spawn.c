@@ -13,7 +13,7 @@ struct rlimit inherited_files;
  */
 static int execute(const struct spawn *spawn)
 {
-    sigset_t none;
+    static const sigset_t none; /* zeros are an empty mask */
     for (int i = 0; i < (int)spawn->stream_count; i++) {
         if (dup2(spawn->streams[i], i) < 0)
             return errno;
@@ -32,7 +32,6 @@ static int execute(const struct spawn *spawn)
     if ((*spawn->cwd && chdir(spawn->cwd) < 0) || (spawn->own_group && setpgid(0, 0) < 0) ||
         setrlimit(RLIMIT_NOFILE, &inherited_files) < 0)
         return errno;
-    (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)syscall(SYS_execveat, spawn->program, spawn->path, spawn->argv, spawn->env, *spawn->path ? 0 : AT_EMPTY_PATH);
     return errno;

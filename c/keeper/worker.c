@@ -215,8 +215,8 @@ int worker_read(void)
     size_t count = head ? (head->cmsg_len - CMSG_LEN(0)) / sizeof *fds : 0; /* nothing but SCM_RIGHTS comes */
     memcpy(fds, head ? CMSG_DATA(head) : bytes, count * sizeof *fds);
     r = -request_read(bytes, (size_t)size, count, &request);
-    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-        r = -EMSGSIZE;
+    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) /* descriptors are cut off when no more can be open */
+        r = message.msg_flags & MSG_TRUNC ? -EMSGSIZE : -EMFILE;
     if (r == 0)
         r = obey(&request, fds, count);
     for (size_t i = 0; i < count; i++) {

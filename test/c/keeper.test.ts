@@ -13,7 +13,7 @@ import { needs } from '../support/needs.ts'
 import { type KeeperHost, test, type Worker } from './keeper-host.ts'
 
 const POLLIN = 1
-const [ENOENT, E2BIG, EINVAL, ENOSYS, EMSGSIZE] = [2, 7, 22, 38, 90]
+const [ENOENT, E2BIG, EINVAL, EMFILE, ENOSYS, EMSGSIZE] = [2, 7, 22, 24, 38, 90]
 const [SIGHUP, SIGTERM, SIGUSR1] = [1, 15, 10]
 const bit = (signal: number): number => 2 ** signal
 
@@ -350,7 +350,7 @@ describe('a keeper refuses', needs('gcc', 'root'), () => {
     ['an acknowledgement of no exit', u32(acknowledge.code, 0, 77, 0), 0, ENOENT],
     ['a status that is cut', u32(status.code, 1), 0, EINVAL],
     ['a message that is too long', '05'.repeat(KEEPER_LIMITS.MESSAGE_MAX_BYTES + 1), 0, EMSGSIZE],
-    ['more descriptors than a message can have', u32(keep.code, 1, 0), 30, EMSGSIZE],
+    ['more descriptors than a message can have', u32(keep.code, 1, 0), 30, EMFILE],
     ['a spawn without texts', spawn({}), 0, EINVAL],
     ['a spawn whose texts are no memory file', spawn({}), 1, EINVAL],
     ['a spawn whose program is missing', spawn({ flags: 1 }), 1, EINVAL],
