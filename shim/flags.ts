@@ -8,7 +8,7 @@ import { ACTIONS, FLAGS } from '../proto/launch.ts'
 
 /** The command line, read. */
 export interface Flags {
-  readonly action: typeof ACTIONS.SERVE | typeof ACTIONS.DELETE
+  readonly action: (typeof ACTIONS)[keyof typeof ACTIONS]
   /** containerd's namespace */
   readonly namespace: string
   /** id of the container that this shim was started for */
@@ -49,7 +49,7 @@ export function parseFlags(argv: readonly string[]): Flags {
     } else throw new Error(`flag provided but not defined: ${word}`)
   }
   const action = argv[at]
-  if (action !== ACTIONS.SERVE && action !== ACTIONS.DELETE)
+  if (action !== ACTIONS.SERVE && action !== ACTIONS.DELETE && action !== ACTIONS.WORK)
     throw new Error(`unknown action "${action ?? ''}": expected "serve" or "delete"`)
   if (text.id === '') throw new Error('no container id given: -id is missing')
   if (text.namespace === '') throw new Error('no namespace given: -namespace is missing')

@@ -21,9 +21,13 @@ async function main(argv: readonly string[]): Promise<void> {
     complain(error)
     exitNow(EXITS.USAGE)
   }
-  process.title = [PROGRAM, ...TITLE_FLAGS.flatMap((name) => [`-${name}`, flags[name]])].join(' ')
+  const isWorker = flags.action === ACTIONS.WORK
+  process.title = isWorker
+    ? 'shim-worker'
+    : [PROGRAM, ...TITLE_FLAGS.flatMap((name) => [`-${name}`, flags[name]])].join(' ')
   try {
     if (flags.action === ACTIONS.SERVE) serve(flags)
+    else if (isWorker) (await import('./work.ts')).work(flags)
     else await deleteLeftovers(flags)
   } catch (error) {
     complain(error)

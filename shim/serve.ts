@@ -9,8 +9,8 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { TtrpcServer } from 'ttrpc-ts'
 import { TaskService, TaskV3Service } from 'ttrpc-ts/containerd'
 import { LAUNCH_FDS, LAUNCH_LIMITS } from '../proto/launch.ts'
-import { Reaper } from '../runtime/index.ts'
-import { getpid, messageOf, peerCredentials } from '../runtime/internal.ts'
+import { type ProcessMaker, Reaper } from '../runtime/index.ts'
+import { exitNow, getpid, messageOf, peerCredentials } from '../runtime/internal.ts'
 import { Calls } from './calls.ts'
 import { daemonForwarder, EventQueue } from './events.ts'
 import type { Flags } from './flags.ts'
@@ -22,11 +22,31 @@ import { abandonTask } from './task/delete.ts'
 import { Registry, type Shim } from './task/registry.ts'
 import { taskHandlers } from './task/service.ts'
 
+/** What a Host asks of the shim. */
+export interface HostCalls {
+  /** Takes a connection over. */
+  serve(socket: Socket): void
+  /** Ends the process in order. */
+  leave(): void
+  /** Answers SIGUSR1. */
+  report(): void
+}
+
+/** Where connections, children and signals come from: this process, or a keeper (work.ts). */
+export interface Host {
+  readonly reaper: ProcessMaker
+  /** the process that clients take for the shim */
+  readonly pid: number
+  /** Begins to deliver connections and signals. */
+  open(calls: HostCalls): void
+  /** Ends the process. */
+  exit(status: number): void
+}
+
 /** Starts to serve; returns at once. life.ts ends the process. */
-export function serve(flags: Flags): void {
+export function serve(flags: Flags, makeHost: (logger: ShimLogger) => Host = ownHost): void {
   const logger = createLogger({ debug: flags.debug, fields: { namespace: flags.namespace, id: flags.id } })
-  const reaper = new Reaper(logger)
-  reaper.start()
+  const host = makeHost(logger)
   watchForBugs(logger)
   // The shim was started in the bundle, which containerd must be able to remove. No path in the shim is relative.
   process.chdir('/')
@@ -38,15 +58,22 @@ export function serve(flags: Flags): void {
   })
   const shim: Shim = {
     namespace: flags.namespace,
-    pid: getpid(),
+    pid: host.pid,
     registry,
-    reaper,
+    reaper: host.reaper,
     events,
     logger,
     withdraw: () => life.withdraw(),
     leave: () => life.leave(),
   }
-  const life = new Life({ socket: flags.socket, logger, registry, events, abandon: (task) => abandonTask(shim, task) })
+  const life = new Life({
+    socket: flags.socket,
+    logger,
+    registry,
+    events,
+    abandon: (task) => abandonTask(shim, task),
+    exit: (status) => host.exit(status),
+  })
   const calls = new Calls(logger)
   const handlers = taskHandlers(shim)
   const server = new TtrpcServer({
@@ -56,18 +83,36 @@ export function serve(flags: Flags): void {
   })
   server.register(TaskService, handlers)
   server.register<typeof TaskV3Service>(TaskV3Service, handlers)
-  process.on('SIGTERM', () => life.leave())
-  process.on('SIGINT', () => life.leave())
-  process.on('SIGUSR1', () => report(shim, calls, flags.bundle))
-  const listener = createServer((socket) => {
-    if (isOwnUser(socket, logger)) server.serve(socket)
-    else socket.destroy()
+  host.open({
+    serve: (socket) => {
+      if (isOwnUser(socket, logger)) server.serve(socket)
+      else socket.destroy()
+    },
+    leave: () => life.leave(),
+    report: () => report(shim, calls, flags.bundle),
   })
-  listener.on('error', (error) => {
-    logger.error({ error: error.message }, 'cannot serve')
-    life.leave()
-  })
-  listen(listener)
+}
+
+/** This process is the shim: it listens, and has the children. */
+function ownHost(logger: ShimLogger): Host {
+  const reaper = new Reaper(logger)
+  reaper.start()
+  return {
+    reaper,
+    pid: getpid(),
+    exit: exitNow,
+    open(calls) {
+      process.on('SIGTERM', () => calls.leave())
+      process.on('SIGINT', () => calls.leave())
+      process.on('SIGUSR1', () => calls.report())
+      const listener = createServer((socket) => calls.serve(socket))
+      listener.on('error', (error) => {
+        logger.error({ error: error.message }, 'cannot serve')
+        calls.leave()
+      })
+      listen(listener)
+    },
+  }
 }
 
 /**

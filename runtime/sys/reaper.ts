@@ -110,6 +110,13 @@ export interface ProcessMaker {
 }
 
 let current: Reaper | undefined
+let shared: ProcessMaker | undefined
+
+/** Names the maker of this process's children, in place of a Reaper. */
+export function shareProcessMaker(maker: ProcessMaker): void {
+  shared = maker
+}
+
 /** how many leases of the current reaper are held; 0 for one that its owner started */
 let leases = 0
 
@@ -143,11 +150,12 @@ export class Reaper implements ProcessMaker {
   }
 
   /**
-   * The reaper that runs in this process, or a new one that works until the last lease ends. For callers that run a
-   * program and own no container process.
+   * The maker that this process shares, the reaper that runs in it, or a new one that works until the last lease ends.
+   * For callers that run a program and own no container process.
    */
-  static lease(): { readonly reaper: Reaper } & Disposable {
+  static lease(): { readonly reaper: ProcessMaker } & Disposable {
     const leased = leases > 0
+    if (shared !== undefined) return { reaper: shared, [Symbol.dispose]() {} }
     if (current !== undefined && !leased) return { reaper: current, [Symbol.dispose]() {} }
     const reaper = current ?? new Reaper()
     // not as a subreaper: orphans of the program would stay zombies of this process once the reaper is closed

@@ -16,7 +16,7 @@ const TTRPC = /^ttrpc-ts(\/containerd)?$/
 /** The contract with what starts Node. */
 const LAUNCH = /^proto\/launch\.ts$/
 /** What the programs may import of `runtime/`: its public face, and the part that is for them alone. */
-const DOORS = /^runtime\/(index|internal)\.ts$/
+const DOORS = /^runtime\/(index|internal|worker)\.ts$/
 
 /** Who may import what: patterns of paths and of packages. The first row whose place matches decides. */
 export const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: readonly RegExp[] }[] = [
@@ -37,7 +37,7 @@ export const IMPORT_RULES: readonly { readonly place: RegExp; readonly may: read
   },
   { place: /^shim\/log\.ts$/, may: [NODE, /^shim\//, DOORS, TTRPC, /^pino$/] },
   { place: /^shim\/options-toml\.ts$/, may: [DOORS, /^smol-toml$/] },
-  { place: /^shim\//, may: [NODE, /^shim\//, DOORS, TTRPC, LAUNCH] },
+  { place: /^shim\//, may: [NODE, /^shim\//, DOORS, TTRPC, LAUNCH, /^proto\/keeper\.ts$/] },
 ]
 
 /** Files that decide and do nothing. They reach no module of Node and no native code, through whatever they import. */

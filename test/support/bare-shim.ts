@@ -9,7 +9,7 @@ import { TaskService } from 'ttrpc-ts/containerd'
 import { expect } from 'vitest'
 import { type Finished, startCommand } from './command.ts'
 import type { Containers } from './containerd.ts'
-import { BIN } from './places.ts'
+import { BIN, KEEPER_WISH } from './places.ts'
 import { type SpecChange, writeSpec } from './spec.ts'
 
 /** A started shim that has no container yet. */
@@ -47,7 +47,11 @@ export async function startBareShim(
   mkdirSync(bundle)
   writeSpec(bundle, command, change)
   before?.(bundle)
-  const env = { TTRPC_ADDRESS: `${ct.daemon.address}.ttrpc`, CONTAINERD_SHIM_TS_ROOT: join(ct.daemon.folder, 'ts') }
+  const env = {
+    TTRPC_ADDRESS: `${ct.daemon.address}.ttrpc`,
+    CONTAINERD_SHIM_TS_ROOT: join(ct.daemon.folder, 'ts'),
+    ...KEEPER_WISH,
+  }
   const identity = ['-namespace', ct.daemon.namespace, '-id', id, '-address', ct.daemon.address]
   const launcher = (words: readonly string[], cwd: string, input?: Uint8Array): Promise<Finished> =>
     startCommand(join(BIN, 'containerd-shim-ts-v2'), [...identity, ...words], {

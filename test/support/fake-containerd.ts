@@ -35,7 +35,7 @@ import { mkfifo } from '../../runtime/sys/libc.ts'
 import { type Census, cgroupsOf, isAlive, takeCensus } from './census.ts'
 import { type Finished, startCommand, until } from './command.ts'
 import { EventSink } from './event-sink.ts'
-import { BIN, BUSYBOX } from './places.ts'
+import { BIN, BUSYBOX, KEEPER_WISH } from './places.ts'
 import { rootfsFolder, type SpecChange, type TestProcess, writeSpec } from './spec.ts'
 
 /** The Task service as a client sees it, under either name. */
@@ -341,6 +341,7 @@ export class FakeContainerd {
         MAX_SHIM_VERSION: '2',
         GOMAXPROCS: '2',
         CONTAINERD_SHIM_TS_ROOT: join(this.folder, 'ts'),
+        ...KEEPER_WISH,
         ...this.env,
       },
     }).finished

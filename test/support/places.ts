@@ -28,6 +28,9 @@ export const LIB = join(ROOT, 'build/lib/containerd-shim-ts')
 export const FAILING_RUNTS = join(ROOT, 'build/failpoints/bin/runts')
 /** The shim of the same build. */
 export const FAILING_SHIM = join(ROOT, 'build/failpoints/bin/containerd-shim-ts-v2')
+/** Whether shims are made by a keeper: RUNTS_KEEPER=1, which reaches the launcher by the environment of each daemon. */
+export const KEEPER_WISH: Readonly<Record<string, string>> =
+  process.env['RUNTS_KEEPER'] === undefined ? {} : { RUNTS_KEEPER: process.env['RUNTS_KEEPER'] }
 /**
  * The release of containerd that tests use: one of scripts/containerds ("1.7", "2"), or empty for the machine's own.
  */
