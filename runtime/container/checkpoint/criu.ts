@@ -17,6 +17,7 @@ import {
   errnoOf,
   exitText,
   findCriu,
+  hostFacts,
   inheritedEnvironment,
   type OwnedFd,
   openChild,
@@ -37,8 +38,9 @@ const FIRST_FD = 4
 /** Room for a response: a few numbers and words. */
 const PACKET_BYTES = 65536
 
-/** The path of CRIU. @throws FailedPrecondition with what to install */
+/** The path of CRIU. @throws PermissionDenied unless root of the machine; FailedPrecondition with what to install */
 export function requireCriu(): string {
+  if (hostFacts().rootless) throw new RuntimeError('PermissionDenied', 'criu needs root of the machine for that')
   const path = findCriu()
   if (path !== undefined) return path
   const message = 'cannot find the program "criu" on the PATH: install CRIU 3.11 or newer (package criu)'
