@@ -18,11 +18,11 @@ import { describe, expect } from 'vitest'
 import { allPids, isAlive } from '../support/census.ts'
 import { until } from '../support/command.ts'
 import { beginCounting, Counter, contents, leave, leaveBy } from '../support/counter.ts'
-import { needs } from '../support/needs.ts'
+import { needs, SLOWNESS } from '../support/needs.ts'
 import { type Runts, test } from '../support/runts.ts'
 import type { TestSpec } from '../support/spec.ts'
 
-const CYCLES = process.env['FULL'] === '1' ? 50 : 5
+const CYCLES = process.env['FULL'] === '1' ? 50 / SLOWNESS : 5
 
 /** Saves a container, and expects that it is gone then. Answers its last number. */
 async function save(runts: Runts, counter: Counter, ...options: string[]): Promise<number> {
