@@ -70,7 +70,7 @@ export const STATUS_FLAGS = {
   READY: 1,
   /** it ends now, and is not missed until something happens */
   PARKS: 2,
-  /** the keeper ends now; it removes nothing */
+  /** the worker and then the keeper end now; nothing is removed */
   QUIT: 4,
 } as const
 

@@ -17,6 +17,9 @@
 /** Name of the program that containerd executes; the first word of the title that `ps` shows, and of every error. */
 export const PROGRAM = 'containerd-shim-ts-v2'
 
+/** Name of a keeper's worker, from its first instruction: only the keeper is to be seen under the other. */
+export const WORKER_NAME = 'shim-worker'
+
 /** The descriptors of Node, besides 0 and 1, which are /dev/null. */
 export const LAUNCH_FDS = {
   /** the log; for `delete`, the stderr that containerd reads */

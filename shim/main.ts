@@ -4,7 +4,7 @@
  * halves. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
-import { ACTIONS, EXITS, FLAGS, PROGRAM } from '../proto/launch.ts'
+import { ACTIONS, EXITS, FLAGS, PROGRAM, WORKER_NAME } from '../proto/launch.ts'
 import { exitNow, leaveStderrAlone, messageOf, probeTurns } from '../runtime/internal.ts'
 import { deleteLeftovers } from './cleanup.ts'
 import { type Flags, parseFlags } from './flags.ts'
@@ -23,7 +23,7 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   const isWorker = flags.action === ACTIONS.WORK
   process.title = isWorker
-    ? 'shim-worker'
+    ? WORKER_NAME
     : [PROGRAM, ...TITLE_FLAGS.flatMap((name) => [`-${name}`, flags[name]])].join(' ')
   try {
     if (flags.action === ACTIONS.SERVE) serve(flags)

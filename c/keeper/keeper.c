@@ -128,7 +128,6 @@ static uint64_t next_time(void)
 static void wait_for_events(void)
 {
     static struct pollfd polled[KEPT_AT + KEPT_MAX];
-    const bool asleep = worker.pid == 0 && worker.go.reasons == 0;
     const short wanted = (short)((worker.answer.code == 0 ? POLLIN : 0) | (worker.behind ? POLLOUT : 0));
     uint64_t until = next_time(), time = clock_now(CLOCK_MONOTONIC),
              wait = until > time ? (until - time + MS - 1) / MS : 0;
@@ -137,7 +136,7 @@ static void wait_for_events(void)
     polled[SIGNALS_AT] = (struct pollfd){.fd = signals_fd, .events = POLLIN};
     polled[LISTENER_AT] = (struct pollfd){.fd = accept_after == 0 && HAS_ROOM ? FD_LISTEN : -1, .events = POLLIN};
     polled[WORKER_AT] = (struct pollfd){.fd = worker.socket, .events = wanted};
-    for (uint32_t i = 0; asleep && i < kept_count; i++) {
+    for (uint32_t i = 0; worker.pid == 0 && worker.go.reasons == 0 && i < kept_count; i++) {
         if (kept[i].events != 0) /* poll reports a hang-up even if no event is asked for */
             polled[count++] = (struct pollfd){.fd = kept[i].fd, .events = (short)kept[i].events};
     }
@@ -247,12 +246,14 @@ _Noreturn void keeper_run(const struct node_call *call, const char *node, char *
         _exit(EXIT_FAILURE);
     }
     (void)dup3(STDIN_FILENO, REPORT_FD, O_CLOEXEC); /* closes it */
-    while (!(worker.status.flags & STATUS_QUIT)) {
+    for (;;) {
         worker_tell();
         wait_for_events();
         reap();
-        if (worker.pid == 0 && !(worker.status.flags & STATUS_QUIT))
+        /* not before the worker has ended, so that nothing is left of the two when the keeper is gone */
+        if (worker.status.flags & STATUS_QUIT && (worker.pid == 0 || kill(worker.pid, SIGKILL) < 0))
+            _exit(EXIT_SUCCESS);
+        if (worker.pid == 0)
             start_if_wanted();
     }
-    _exit(EXIT_SUCCESS);
 }

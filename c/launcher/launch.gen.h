@@ -4,6 +4,7 @@
 
 /* The program, the folder of the installed files below ../.., and its files. */
 #define PROGRAM "containerd-shim-ts-v2"
+#define WORKER_NAME "shim-worker"
 #define LIB_FOLDER "lib/containerd-shim-ts"
 #define LIB_RECORD "#lib="
 #define VERSION_HEAD "containerd-shim-ts-v2:\n  Version:  "

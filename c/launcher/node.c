@@ -83,7 +83,8 @@ static struct node_program prepare(const struct node_call *call)
         {"-" FLAG_BUNDLE, call->bundle},           {"-" FLAG_TTRPC, call->ttrpc}, {"-" FLAG_SOCKET, call->socket},
     };
     const char *script = lib_path(LIB_FILE_SCRIPT);
-    struct node_program program = {.node = lib_path(LIB_FILE_NODE), .argv = {PROGRAM}};
+    struct node_program program = {.node = lib_path(LIB_FILE_NODE),
+                                   .argv = {strcmp(call->action, ACTION_WORK) == 0 ? WORKER_NAME : PROGRAM}};
     size_t count = 1;
     if (access(script, R_OK) < 0)
         die(errno, "cannot read \"%s\"", script);

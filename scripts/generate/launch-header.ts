@@ -16,6 +16,7 @@ import {
   SOCKET,
   VARIABLES,
   VERSION_HEAD,
+  WORKER_NAME,
 } from '../../proto/launch.ts'
 import { comment, cString, defines } from './c-text.ts'
 
@@ -29,7 +30,7 @@ export function launchHeader(): string {
     '#define LAUNCH_GEN_H',
     '',
     ...comment('The program, the folder of the installed files below ../.., and its files.'),
-    ...defines('', { PROGRAM, LIB_FOLDER, LIB_RECORD, VERSION_HEAD }),
+    ...defines('', { PROGRAM, WORKER_NAME, LIB_FOLDER, LIB_RECORD, VERSION_HEAD }),
     ...defines('LIB_FILE_', LIB_FILES),
     '',
     ...comment('Files of a bundle.'),
