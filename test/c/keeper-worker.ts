@@ -34,10 +34,10 @@ const COMMANDS = {
   spawn: ({ argv, env = [], cwd, program }: { argv: string[]; env?: string[]; cwd?: string; program?: string }) => {
     const nothing = openSync('/dev/null', 'r+')
     const fds = [0, 1, 2].map((to) => ({ from: nothing, to }))
-    const foreign = cwd === undefined ? {} : { foreign: { cwd } }
+    const external = cwd === undefined ? {} : { external: { cwd } }
     try {
       const path = program === undefined ? (argv[0] ?? '') : `/proc/self/fd/${openSync(program, 'r')}`
-      tell({ spawned: processes.spawn({ path, argv, env, fds, ...foreign }).pid })
+      tell({ spawned: processes.spawn({ path, argv, env, fds, ...external }).pid })
     } catch (error) {
       tell({ failed: String(error) })
     }
