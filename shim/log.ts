@@ -46,7 +46,8 @@ export function createLogger(options: { debug: boolean; fields: LogFields; write
   let loading: Promise<void> | undefined
 
   async function load(): Promise<void> {
-    const { pino } = await import('pino')
+    // a CommonJS module, of which a part of a bundle has this name alone
+    const { default: pino } = await import('pino')
     let usable = true
     // pino passes everything: log() has already compared the levels
     const target = pino(
