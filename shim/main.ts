@@ -1,7 +1,7 @@
 /**
  * The entry point of the shim process: it reads the command line, sets the title that `ps` shows, and runs the one
- * action it was started for. Both actions are imported statically, because one flat bundle starts faster than two lazy
- * halves. Only the last lines of this file run at import.
+ * action it was started for. Serving and deleting are imported statically, because one flat bundle starts faster than
+ * two parts; the worker of a keeper is a part. Only the last lines of this file run at import.
  */
 import { writeSync } from 'node:fs'
 import { ACTIONS, EXITS, FLAGS, PROGRAM, WORKER_NAME } from '../proto/launch.ts'
