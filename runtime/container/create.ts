@@ -7,13 +7,11 @@ import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Op } from '../../proto/init-plan.ts'
 import { abortError, refuseAborted } from '../abort.ts'
-import { Cgroup, type CgroupJoin } from '../cgroup/cgroup.ts'
+import type { Cgroup, CgroupJoin } from '../cgroup/cgroup.ts'
 import { joinMonitorCgroup } from '../cgroup/monitor.ts'
-import type { CgroupPaths, CgroupUnit } from '../cgroup/request.ts'
-import { unitPlace } from '../cgroup/systemd/unit-name.ts'
 import { messageOf, RuntimeError } from '../errors.ts'
 import { failpoint } from '../failpoint.ts'
-import { asksUsersManager, type HostFacts, hostFacts } from '../host/facts.ts'
+import { type HostFacts, hostFacts } from '../host/facts.ts'
 import { cgroupOwner, newNamespaces } from '../host/ids.ts'
 import { mapsOfUserNamespace } from '../init/joined-maps.ts'
 import { PlanProcess } from '../init/spawn.ts'
@@ -43,6 +41,7 @@ import { NAMESPACES } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
 import { Claim } from './claim.ts'
 import { gateSpec, namesOff } from './gates.ts'
+import { makeCgroup, unitFor } from './make-cgroup.ts'
 import type { CreateOptions } from './options.ts'
 import {
   hasBareNewlines,
@@ -111,7 +110,7 @@ export async function createParts(options: CreateOptions): Promise<CreatedParts>
     if (options.notify === true) makeNotifyFolder(root, id)
     failpoint('create:fifo')
     await nextTurn()
-    cgroup = await makeCgroup(options, decision, claim)
+    cgroup = await makeCgroup({ ...options, spec, bundle, claim, logger })
     undo.defer(tried(() => cgroup?.remove()))
     failpoint('create:cgroup')
     await nextTurn()
@@ -171,25 +170,8 @@ function decide(
   for (const warning of warnings) logger.warn({ container: id }, warning)
   const made = madeHow(options)
   const { rootless } = facts
-  const unit =
-    options.cgroupManager === 'systemd' ? unitPlace(spec.linux.cgroupsPath, id, asksUsersManager()) : undefined
-  const kept = keepSpec(id, spec, { bundle, rootfs, rootless, unit })
+  const kept = keepSpec(id, spec, { bundle, rootfs, rootless, unit: unitFor(options, spec) })
   return { bundle, spec, rootfs, facts, made, kept, idMaps: planIdMaps(spec) }
-}
-
-/** Makes the cgroup, or decides the unit that systemd makes later, after its paths were recorded in the claim. */
-async function makeCgroup(options: CreateOptions, { bundle, spec }: Decision, claim: Claim): Promise<Cgroup> {
-  const { id, logger = silentLogger, cgroupManager, signal } = options
-  const { cgroupsPath, resources } = spec.linux
-  const request = {
-    id,
-    resources,
-    logger,
-    onPaths: (paths: CgroupPaths, unit?: CgroupUnit) => claim.willMakeCgroup({ paths, unit, bundle }),
-    ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-  }
-  if (cgroupManager !== 'systemd') return Cgroup.create({ ...request, tolerant: isTolerant(options) })
-  return Cgroup.plan({ ...request, annotations: spec.annotations, user: asksUsersManager(), signal })
 }
 
 /** The Intel RDT groups that the spec asks for; undefined without such a wish, which loads nothing of it. */
@@ -368,11 +350,6 @@ function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: Create
         ? [stdio.stdin, stdio.stdout, stdio.stderr].map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
         : undefined,
   })
-}
-
-/** Whether a cgroup that cannot be made is done without: as the caller says, or unless this is root of the machine. */
-function isTolerant({ rootless = 'auto' }: CreateOptions): boolean {
-  return rootless === 'auto' ? hostFacts().rootless : rootless
 }
 
 /** Warns where neither a pid namespace nor a cgroup lists the processes: those that outlive init cannot be killed. */

@@ -138,7 +138,8 @@ function toRestore(
 ): Task {
   const { making, checkpoint, options, io, stdio } = parts
   const workPath = options.criuWorkPath === '' ? making.bundle : options.criuWorkPath
-  const plan = { ...making, ...criuOptions(options.criu), imagePath: checkpoint, workPath }
+  const cgroupManager = options.systemdCgroup ? 'systemd' : 'cgroupfs'
+  const plan = { ...making, ...criuOptions(options.criu), cgroupManager, imagePath: checkpoint, workPath } as const
   const container = new RestorableContainer(plan, () => withoutLeftover(shim, making, () => Container.restore(plan)))
   const init = new TaskProcess({ execId: '', stdio, waitingIo: io })
   return new Task({ bundle: making.bundle, container, options, init })

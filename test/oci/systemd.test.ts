@@ -7,6 +7,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished } from 'vitest'
 import { startCommand, until } from '../support/command.ts'
+import { Counter } from '../support/counter.ts'
 import { FakeSystemd } from '../support/fake-systemd.ts'
 import { isCgroup2, needs } from '../support/needs.ts'
 import { OCI_RUNTIME } from '../support/places.ts'
@@ -97,6 +98,25 @@ describe('a scope', NEEDS, () => {
     spawnSync('mkdir', [`${runts.dir('c', 'pids')}/sub`])
     runts.leave('exec', '-d', '--pid-file', pidFile, '--cgroup', V2 ? 'sub' : 'pids:sub', 'c', 'sleep', '1000')
     expect(placeOf()).toContain(`/system.slice/${runts.unit('c')}/sub\n`)
+  })
+
+  test('is made for a restored container, too', needs('criu'), async ({ runts }) => {
+    const counter = new Counter(runts, (spec) => {
+      spec.linux.cgroupsPath = `:${runts.name}:c`
+      spec.linux.resources = { pids: { limit: 50 } }
+    })
+    runts.leave('run', '-d', '-b', counter.bundle, 'c')
+    await counter.goesOn()
+    await runts.ok('checkpoint', '--image-path', counter.images, 'c')
+    expect(await runts.units()).toEqual([])
+    runts.leave('restore', '-d', '-b', counter.bundle, '--image-path', counter.images, 'c')
+    await counter.goesOn()
+    expect(counter.repeats).toBe(false)
+    expect(await shown(runts.unit('c'), 'ActiveState', 'TasksMax')).toEqual({ ActiveState: 'active', TasksMax: '50' })
+    const { pid } = await runts.state('c')
+    expect(readFileSync(`/proc/${pid}/cgroup`, 'utf8')).toContain(`/system.slice/${runts.unit('c')}\n`)
+    await runts.ok('delete', '-f', 'c')
+    expect(await runts.units()).toEqual([])
   })
 
   test('pauses and goes on', async ({ runts }) => {

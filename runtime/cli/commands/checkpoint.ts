@@ -202,9 +202,6 @@ async function restoreContainer(
   args: ParsedArgs,
   detached: boolean,
 ): Promise<{ container: Container; reaper: Reaper; streams: ChosenStreams }> {
-  if (context.systemdCgroup) {
-    throw new RuntimeError('Unimplemented', 'cannot use --systemd-cgroup: the systemd cgroup driver is not supported')
-  }
   const bundle = resolve(args.text('bundle') ?? '.')
   const criu = criuOptions('restore', args)
   const pidFile = args.text('pid-file')
@@ -228,6 +225,7 @@ async function restoreContainer(
       logger: context.logger,
       gates: context.gates,
       rootless: context.rootless,
+      cgroupManager: context.systemdCgroup ? 'systemd' : 'cgroupfs',
       tcpClose: args.flag('tcp-close'),
       ...(context.monitorCgroup === undefined ? {} : { monitorCgroup: context.monitorCgroup }),
       ...(consoleSocket === undefined ? {} : { consoleSocket }),

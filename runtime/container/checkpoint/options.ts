@@ -64,6 +64,7 @@ export interface RestoreOptions
       | 'pidFile'
       | 'monitorCgroup'
       | 'rootless'
+      | 'cgroupManager'
       | 'gates'
       | 'initPath'
       | 'signal'

@@ -16,7 +16,6 @@ import type { Claim as HeldClaim } from '../claim.ts'
 import { cgroupRoots, childrenIn, enter } from './cgroups.ts'
 import { Criu, type CriuAbility, fdOf, type Notified, requireCriu, requireVersion } from './criu.ts'
 import {
-  Cgroup,
   Claim,
   cgroupOwner,
   connectConsole,
@@ -31,6 +30,7 @@ import {
   MNT_DETACH,
   MS_BIND,
   MS_REC,
+  makeCgroup,
   mapsOfUserNamespace,
   mount,
   NAMESPACES,
@@ -50,6 +50,7 @@ import {
   silentLogger,
   UMOUNT_NOFOLLOW,
   umount2,
+  unitFor,
 } from './host.ts'
 import { makeMountPoints, mountsToRestore } from './mounts.ts'
 import { NamespaceFiles } from './namespaces.ts'
@@ -180,7 +181,7 @@ class Restoration {
     this.#undo.defer(() => this.#folders.removeLeftovers({ images: false }))
     const { bundle, spec, rootfs } = this.#decision
     this.#undo.defer(() => this.#console?.close())
-    const cgroup = this.#makeCgroup()
+    const cgroup = await this.#makeCgroup()
     const container = { spec, bundle, rootfs, join: cgroup.join() }
     await makeMountPoints(container, { reaper, logger: this.#logger, helper })
     const root = this.#bindRoot()
@@ -198,25 +199,32 @@ class Restoration {
     return { state, spec, cgroup, process, console: this.#console }
   }
 
-  #makeCgroup(): ContainerCgroup {
-    const { id, rootless = 'auto', monitorCgroup } = this.#options
-    const { spec, bundle, facts } = this.#decision
-    const { cgroupsPath, resources } = spec.linux
-    const cgroup = Cgroup.create({
-      id,
-      resources,
-      logger: this.#logger,
-      tolerant: rootless === 'auto' ? facts.rootless : rootless,
-      onPaths: (paths) => this.#claim.willMakeCgroup({ paths, unit: undefined, bundle }),
-      ...(cgroupsPath === undefined ? {} : { path: cgroupsPath }),
-    })
+  async #makeCgroup(): Promise<ContainerCgroup> {
+    const { spec, bundle } = this.#decision
+    const cgroup = await makeCgroup({ ...this.#options, spec, bundle, claim: this.#claim, logger: this.#logger })
     this.#cgroup = cgroup
     this.#undo.defer(() => cgroup.remove())
     this.#undo.defer(() => this.#endProcesses(cgroup))
-    if (monitorCgroup !== undefined) joinMonitorCgroup(monitorCgroup, cgroup.paths)
-    const owner = cgroupOwner(spec)
-    if (owner !== undefined && owner !== 0) cgroup.delegate(owner)
+    if (cgroup.unit === undefined) this.#prepareCgroup(cgroup)
     return cgroup
+  }
+
+  /** Moves this process to its own cgroup, and gives the container's to its user. */
+  #prepareCgroup(cgroup: ContainerCgroup): void {
+    const { monitorCgroup } = this.#options
+    if (monitorCgroup !== undefined) joinMonitorCgroup(monitorCgroup, cgroup.paths)
+    const owner = cgroupOwner(this.#decision.spec)
+    if (owner !== undefined && owner !== 0) cgroup.delegate(owner)
+  }
+
+  /** What CRIU makes is born in its cgroup. A unit of systemd is made with CRIU as its first process. */
+  async #enterCgroup(cgroup: ContainerCgroup, pid: number): Promise<void> {
+    if (cgroup.unit === undefined) {
+      enter(cgroup, pid)
+      return
+    }
+    await cgroup.admit(pid, this.#options.signal)
+    this.#prepareCgroup(cgroup)
   }
 
   get #rootPoint(): string {
@@ -269,7 +277,7 @@ class Restoration {
     reaper.expect()
     try {
       await requireVersion(criu, this.#abilities())
-      enter(cgroup, criu.pid)
+      await this.#enterCgroup(cgroup, criu.pid)
       failpoint('restore:asked')
       const ask = { ...opts, cgRoot: cgroupRoots(criu.pid) }
       await this.#converse(criu, ask)
@@ -357,9 +365,14 @@ class Restoration {
       // a command that ends a killed restore finds the mount by it
       made: { ...madeHow(this.#options), rootMount: { path: this.#rootPoint, before: [] } },
       cgroupPaths: this.#cgroup?.paths ?? {},
+      ...(this.#cgroup?.unit === undefined ? {} : { cgroupUnit: this.#cgroup.unit }),
       namespacePaths: Object.fromEntries(NAMESPACES.map(({ name, file }) => [name, `/proc/${pid}/ns/${file}`])),
     }
-    saveState(root, this.#state, keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless }))
+    saveState(
+      root,
+      this.#state,
+      keepSpec(id, spec, { bundle, rootfs, rootless: facts.rootless, unit: unitFor(this.#options, spec) }),
+    )
     this.#claim.complete(this.#state)
     failpoint('restore:saved')
   }
