@@ -13,10 +13,11 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import type { CgroupUnit } from '../cgroup/request.ts'
 import { RuntimeError } from '../errors.ts'
 import { hostFacts } from '../host/facts.ts'
@@ -368,12 +369,34 @@ export function ownerOf(root: string, id: string): string {
   }
 }
 
+/**
+ * Where the root of a container is bound while CRIU restores it. It lies beside the containers' folders, which are
+ * removed with their content.
+ */
+export function restorePoint(root: string, id: string): string {
+  checkId(id)
+  return resolve(root, '.criu', id)
+}
+
+/** Removes that place, which a killed restore leaves. One that is in use, or has gone, is left as it is. */
+export function removeRestorePoint(root: string, id: string): void {
+  const point = restorePoint(root, id)
+  for (const folder of [point, dirname(point)]) {
+    try {
+      rmdirSync(folder)
+    } catch {
+      // mounted, used by another restore, or gone
+    }
+  }
+}
+
 /** Removes a container's folder, if it exists. @throws what the kernel says, with the path that stays */
 export function removeState(root: string, id: string): void {
   try {
     // first, so that an interrupted removal does not leave a complete container without its spec
     removeTree(join(stateDir(root, id), 'state.json'))
     removeTree(stateDir(root, id))
+    removeRestorePoint(root, id)
   } catch (error) {
     if (!(error instanceof RuntimeError)) throw error
     const { code, detail, message } = error

@@ -3,8 +3,8 @@
  * create makes it; CRIU then makes the processes, the first one as a child of this process. Invariant: it either
  * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
-import { existsSync, mkdirSync, readlinkSync, rmdirSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { mkdirSync, readlinkSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
 import type { Cgroup as ContainerCgroup } from '../../cgroup/cgroup.ts'
 import type { HostFacts } from '../../host/facts.ts'
@@ -40,8 +40,10 @@ import {
   processStat,
   RuntimeError,
   refuseAborted,
+  removeRestorePoint,
   removeState,
   resolveForCreate,
+  restorePoint,
   rootfsPath,
   runHooks,
   SIGKILL,
@@ -68,11 +70,6 @@ import { streamsToInherit } from './streams.ts'
 import { Undo } from './undo.ts'
 
 const LOG = 'restore.log'
-/**
- * CRIU wants a root that is a mount point, and whose parent is not covered: it is bound in this folder meanwhile. That
- * lies beside the containers' folders, which are removed with their content.
- */
-const ROOT_POINTS = '.criu'
 
 /** The parts of a restored container. */
 export interface RestoredParts {
@@ -189,7 +186,7 @@ class Restoration {
     const opts = this.#request(root, [...mountsToRestore(container)])
     refuseAborted(signal, `cannot restore container "${this.#options.id}"`)
     await saying(`cannot restore container "${this.#options.id}"`, () => this.#ask(opts, cgroup))
-    unbindRoot(root)
+    this.#unbindRoot()
     const { state, process } = this.#restored()
     if (this.#options.stdio.kind === 'terminal' && !this.#hasTerminal) {
       throw new RuntimeError('FailedPrecondition', 'cannot restore a terminal: the images have none')
@@ -228,15 +225,24 @@ class Restoration {
   }
 
   get #rootPoint(): string {
-    return resolve(this.#options.root, ROOT_POINTS, this.#options.id)
+    return restorePoint(this.#options.root, this.#options.id)
   }
 
-  /** Binds the root to a place of its own. The record names it before it is there. */
+  /** Undoes #bindRoot; a second call does nothing. */
+  #unbindRoot(): void {
+    umount2(this.#rootPoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+    removeRestorePoint(this.#options.root, this.#options.id)
+  }
+
+  /**
+   * Binds the root to a place of its own: CRIU wants a root that is a mount point, and whose parent is not covered. The
+   * record names it before it is there.
+   */
   #bindRoot(): string {
     const point = this.#rootPoint
     this.#claim.willMountRoot({ path: point, before: [] })
     mkdirSync(point, { recursive: true, mode: 0o700 })
-    this.#undo.defer(() => unbindRoot(point))
+    this.#undo.defer(() => this.#unbindRoot())
     mount({ source: this.#decision.rootfs, target: point, flags: MS_BIND | MS_REC })
     failpoint('restore:bound')
     return point
@@ -398,17 +404,6 @@ class Restoration {
       child.kill(SIGKILL)
       await child.exited
     }
-  }
-}
-
-/** Undoes #bindRoot; a second call does nothing. @throws what unmounting met */
-function unbindRoot(point: string): void {
-  umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW)
-  if (existsSync(point)) rmdirSync(point)
-  try {
-    rmdirSync(dirname(point))
-  } catch {
-    // another restore uses the folder, or has removed it
   }
 }
 
