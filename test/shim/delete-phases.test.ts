@@ -49,12 +49,12 @@ const CALLS: Readonly<Record<string, readonly [Ask, number | object]>> = {
     (task) => task.client.update({ id: task.id, resources: { typeUrl: '', value: Buffer.from('{}') } }),
     UNKNOWN,
   ],
-  Checkpoint: [(task) => task.client.checkpoint({ id: task.id, path: '/nowhere' }), UNKNOWN],
   Create: [(task) => task.create(), ALREADY_EXISTS],
   // these wait for the Delete
   Start: [(task) => task.start(), NOT_FOUND],
   Pause: [(task) => task.client.pause({ id: task.id }), NOT_FOUND],
   Resume: [(task) => task.client.resume({ id: task.id }), NOT_FOUND],
+  Checkpoint: [(task) => task.client.checkpoint({ id: task.id, path: '/nowhere' }), NOT_FOUND],
   Delete: [(task) => task.delete(), NOT_FOUND],
   'State of an exec that has ended': [(task) => task.state('ended'), { status: TaskStatus.STOPPED, exitStatus: 3 }],
   'Wait for an exec that has ended': [(task) => task.wait('ended'), { exitStatus: 3 }],
