@@ -10,6 +10,8 @@ import { defineConfig } from 'vitest/config'
 import { CountsReporter } from './support/reporter.ts'
 
 const root = join(import.meta.dirname, '..')
+// the CRIU of scripts/containerds, for machines that have none
+process.env['PATH'] = `${process.env['PATH'] ?? ''}:${join(root, 'build/criu')}`
 const slowness = process.env['TESTVM'] === '1' ? 10 : 1
 
 /**
