@@ -17,12 +17,22 @@ import { isNotFound } from '../status.ts'
 import type { Shim, Task, TaskProcess } from './registry.ts'
 
 const OOM_WATCH_DELAY_MS = 100
+const NS_PER_MS = 1_000_000
+/** What a shell adds to the number of the signal that has ended a process. */
+const SIGNALED = 128
 
 /** Follows a process to its end; called once, when it exists and its creation has been published. */
 export function watchExit(shim: Shim, task: Task, process: TaskProcess): void {
   const { running } = process
   if (running === undefined) throw new Error(`process "${process.execId}" of container "${task.id}" is not running`)
   void running.exited.then((exit) => settle(shim, task, { process, exit }))
+}
+
+/** Ends a container that is still to be restored. It has no process whose end could be followed. */
+export async function endUnrestored(shim: Shim, task: Task): Promise<void> {
+  const now = Date.now()
+  const at = { seconds: BigInt(Math.floor(now / 1000)), nanos: (now % 1000) * NS_PER_MS }
+  await settle(shim, task, { process: task.init, exit: { status: SIGNALED + SIGKILL, signal: SIGKILL, at } })
 }
 
 async function settle(shim: Shim, task: Task, { process, exit }: { process: TaskProcess; exit: Exit }): Promise<void> {

@@ -26,11 +26,13 @@ import {
   type UpdateTaskRequest,
 } from 'ttrpc-ts/containerd'
 import { parseProcess, parseResources, RuntimeError } from '../../runtime/index.ts'
+import { SIGKILL } from '../../runtime/internal.ts'
 import { checkpoint, parseCheckpoint } from '../checkpoint.ts'
 import { checkIdentifier } from '../identifier.ts'
 import { classError, isNotFound, notFound, refused, stepFailed } from '../status.ts'
 import { createTask } from './create.ts'
 import { deleteExec, deleteTask } from './delete.ts'
+import { endUnrestored } from './exits.ts'
 import { check, exitOf, statusOf } from './process-states.ts'
 import { checkPresent, type Shim, type Task, TaskProcess } from './registry.ts'
 import { startProcess } from './start.ts'
@@ -52,7 +54,7 @@ export function taskHandlers(shim: Shim): ServiceHandlers<typeof TaskService> {
     pause: ({ id }) => pause(shim, registry.get(id)),
     resume: ({ id }) => resume(shim, registry.get(id)),
     checkpoint: (request) => takeCheckpoint(shim, registry.get(request.id), request),
-    kill: (request) => kill(registry.get(request.id), request),
+    kill: (request) => kill(shim, registry.get(request.id), request),
     exec: (request) => addExec(shim, registry.get(request.id), request),
     resizePty: (request) => resize(registry.get(request.id), request),
     closeIO: async ({ id, execId }) => (await registry.created(id)).process(execId).closeStdin(),
@@ -168,9 +170,14 @@ function takeCheckpoint(shim: Shim, task: Task, request: CheckpointTaskRequest):
   })
 }
 
-async function kill(task: Task, { execId, signal, all }: KillRequest): Promise<void> {
+async function kill(shim: Shim, task: Task, { execId, signal, all }: KillRequest): Promise<void> {
   if (signal > HIGHEST_SIGNAL) throw refused(`invalid signal ${signal}`)
   const process = task.process(execId)
+  if (process.toRestore && process.state.kind === 'created') {
+    // other signals do nothing, as to the waiting init of a container that is created
+    if (signal === SIGKILL) await endUnrestored(shim, task)
+    return
+  }
   if (execId === '' && all) {
     try {
       await task.container.signalAll(signal)

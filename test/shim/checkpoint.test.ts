@@ -130,11 +130,25 @@ async function saved(fake: FakeContainerd, shim: FakeShim): Promise<{ id: string
 }
 
 describe('a container that is to be restored', needs('root', 'busybox', 'criu'), () => {
-  test('has nothing to signal, to pause or to execute in, and Delete removes it', async ({ fake, shim }) => {
+  test('ends with a SIGKILL, as a created container does, and no other signal', async ({ fake, shim }) => {
+    const { id, images } = await saved(fake, shim)
+    const task = shim.task(COUNT, undefined, 'v2', id)
+    await task.create({ checkpoint: images })
+    await task.kill(15)
+    expect(await task.state()).toMatchObject({ status: TaskStatus.CREATED })
+    const waiting = task.wait()
+    await task.kill(9, '', true)
+    expect(await waiting).toMatchObject({ exitStatus: 137 })
+    expect(await task.state()).toMatchObject({ status: TaskStatus.STOPPED, pid: 0 })
+    expect(await task.delete()).toMatchObject({ exitStatus: 137 })
+    await until('its last events', () => task.story.at(-1) === 'delete')
+    expect(task.story.slice(-2)).toEqual(['exit 137', 'delete'])
+  })
+
+  test('has nothing to pause or to execute in, and Delete removes it', async ({ fake, shim }) => {
     const { id, images } = await saved(fake, shim)
     const task = shim.task(COUNT, undefined, 'v2', id)
     await task.create({ checkpoint: images, options: packAny(LegacyCreateOptions, { openTcp: true }) })
-    await expect(task.kill()).rejects.toThrow('not restored yet')
     await expect(task.client.pause({ id })).rejects.toThrow('cannot pause a created container')
     await expect(task.run('e', ['true'])).rejects.toThrow('not restored yet')
     expect(await task.pids()).toEqual([])
