@@ -16,8 +16,7 @@ import {
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { allPids, isAlive } from '../support/census.ts'
-import { until } from '../support/command.ts'
-import { beginCounting, Counter, contents, leave, leaveBy } from '../support/counter.ts'
+import { beginCounting, COUNT_STEPS, Counter, contents, leave, leaveBy } from '../support/counter.ts'
 import { needs, SLOWNESS } from '../support/needs.ts'
 import { type Runts, test } from '../support/runts.ts'
 import type { TestSpec } from '../support/spec.ts'
@@ -57,14 +56,16 @@ describe('runts checkpoint and restore', needs('root', 'busybox', 'criu'), () =>
   })
 
   test('with --leave-running it goes on at once, and the images can still be restored', async ({ runts }) => {
-    const counter = await beginCounting(runts)
+    const counter = new Counter(runts, undefined, COUNT_STEPS)
+    leave(runts, 'run', '-d', '-b', counter.bundle, 'c')
+    await counter.step()
     await runts.ok('checkpoint', '--leave-running', '--image-path', counter.images, 'c')
     expect(await runts.state('c')).toMatchObject({ status: 'running' })
-    await counter.goesOn()
+    await counter.step()
     await runts.ok('delete', '-f', 'c')
     leave(runts, 'restore', '-d', '--image-path', counter.images, '-b', counter.bundle, 'c')
-    await until('a number from before', () => counter.repeats)
-    await counter.goesOn()
+    await counter.step()
+    expect(contents(join(counter.bundle, 'rootfs/all'))).toBe('1\n2\n2\n')
   })
 
   test('a paused one stays paused, and runs after the restore', async ({ runts }) => {
@@ -236,15 +237,15 @@ describe('the images', needs('root', 'busybox', 'criu', 'the runc shim'), () => 
   })
 
   test('of runc are restored by runts', async ({ runts }) => {
-    const counter = new Counter(runts)
+    const counter = new Counter(runts, undefined, COUNT_STEPS)
     runc(runts, 'run', '-d', '-b', counter.bundle, 'c')
-    await counter.goesOn()
+    await counter.step()
     runc(runts, 'checkpoint', '--leave-running', '--image-path', counter.images, 'c')
-    await counter.goesOn()
+    await counter.step()
     runc(runts, 'delete', '-f', 'c')
     leave(runts, 'restore', '-d', '--image-path', counter.images, '-b', counter.bundle, 'c')
-    await until('a number from before', () => counter.repeats)
-    await counter.goesOn()
+    await counter.step()
+    expect(contents(join(counter.bundle, 'rootfs/all'))).toBe('1\n2\n2\n')
   })
 
   test('are made of a container that runc runs', async ({ runts }) => {

@@ -3,7 +3,7 @@
  * the next number, so a gap or a new beginning shows.
  */
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { until } from './command.ts'
@@ -14,6 +14,13 @@ import type { SpecChange } from './spec.ts'
 /** The shell's script. */
 export const COUNT =
   'i=0; while :; do i=$((i+1)); echo "line $i"; echo $i >>/all; echo $i >/count.new; mv /count.new /count; sleep 0.05; done'
+
+/**
+ * Counts by one when it is told to. In between it has no file open: what goes on after a dump would change that file,
+ * and a file that has changed cannot be restored.
+ */
+export const COUNT_STEPS =
+  'i=0; while :; do if [ -d /step ]; then i=$((i+1)); echo $i >>/all; rmdir /step; fi; sleep 0.02; done'
 
 /** A bundle whose container counts. */
 export class Counter {
@@ -39,6 +46,13 @@ export class Counter {
   get repeats(): boolean {
     const numbers = contents(join(this.bundle, 'rootfs/all')).split('\n').filter(Boolean)
     return new Set(numbers).size < numbers.length
+  }
+
+  /** Has it count by one, where its script is COUNT_STEPS. */
+  async step(): Promise<void> {
+    const order = join(this.bundle, 'rootfs/step')
+    mkdirSync(order)
+    await until('the container to count', () => !existsSync(order))
   }
 
   /** Waits until it has counted on by two: one step may have been begun before. Answers the last number. */
