@@ -4,7 +4,9 @@
  */
 import { readFileSync } from 'node:fs'
 import type { Cgroup } from '../../cgroup/cgroup.ts'
-import { cgroupError, getpid, hostFacts, writeText } from './host.ts'
+import { cgroupError, writeText } from '../../cgroup/files.ts'
+import { hostFacts } from '../../host/facts.ts'
+import { getpid } from '../../sys/libc.ts'
 
 /** Moves CRIU to the cgroup: what it makes is born there. */
 export function enter(cgroup: Cgroup, pid: number): void {

@@ -11,25 +11,17 @@ import {
   CriuResponse,
   type CriuResponse as Response,
 } from 'ttrpc-ts/criu'
-import type { Child } from '../../sys/reaper.ts'
-import {
-  ECONNRESET,
-  errnoOf,
-  exitText,
-  findCriu,
-  hostFacts,
-  inheritedEnvironment,
-  type OwnedFd,
-  openChild,
-  openNull,
-  type ProcessMaker,
-  pollReadable,
-  RuntimeError,
-  receivePacket,
-  SIGKILL,
-  SOCK_SEQPACKET,
-  socketPair,
-} from './host.ts'
+import { RuntimeError } from '../../errors.ts'
+import { hostFacts } from '../../host/facts.ts'
+import { findCriu } from '../../sys/criu-path.ts'
+import { inheritedEnvironment } from '../../sys/environment.ts'
+import { errnoOf } from '../../sys/errno.ts'
+import { type OwnedFd, openNull } from '../../sys/fd.ts'
+import { ECONNRESET, SIGKILL, SOCK_SEQPACKET } from '../../sys/linux.ts'
+import { openChild, pollReadable } from '../../sys/pids.ts'
+import type { Child, ProcessMaker } from '../../sys/reaper.ts'
+import { receivePacket, socketPair } from '../../sys/socket.ts'
+import { exitText } from '../../sys/words.ts'
 
 /** CRIU's descriptor of its socket. */
 const SOCKET_FD = 3

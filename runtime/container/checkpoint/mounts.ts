@@ -7,21 +7,18 @@ import { lstatSync, readFileSync, readlinkSync } from 'node:fs'
 import { posix } from 'node:path'
 import { MOUNT_HOW, type Op, ROOTFS_HOW, SYNC_POINTS } from '../../../proto/init-plan.ts'
 import type { CgroupJoin } from '../../cgroup/cgroup.ts'
+import { hostFacts } from '../../host/facts.ts'
+import { lookAtProcess } from '../../init/temporary-process.ts'
 import type { Logger } from '../../logger.ts'
+import { planDevices } from '../../plan/devices.ts'
+import { hostRoots } from '../../plan/host-root.ts'
+import { planMounts } from '../../plan/mounts.ts'
+import { planNamespaces } from '../../plan/namespaces.ts'
+import { cleanPath } from '../../plan/paths.ts'
 import type { Spec } from '../../spec/types.ts'
+import { MS_PRIVATE, MS_REC } from '../../sys/linux.ts'
+import { unescapeMountPath } from '../../sys/mountinfo.ts'
 import type { ProcessMaker } from '../../sys/reaper.ts'
-import {
-  cleanPath,
-  hostFacts,
-  hostRoots,
-  lookAtProcess,
-  MS_PRIVATE,
-  MS_REC,
-  planDevices,
-  planMounts,
-  planNamespaces,
-  unescapeMountPath,
-} from './host.ts'
 
 /** The longest chain of symlinks that is followed, as in path_resolution(7). */
 const MOST_LINKS = 40

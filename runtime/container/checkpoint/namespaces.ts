@@ -3,9 +3,11 @@
  * owners are outside; it joins the others by their paths. Invariant: the files are open for as long as this object.
  */
 import { constants, openSync } from 'node:fs'
+import { specError } from '../../errors.ts'
 import type { Namespace, Spec } from '../../spec/types.ts'
+import { reasonOf } from '../../sys/errno.ts'
+import { OwnedFd } from '../../sys/fd.ts'
 import type { CriuAbility } from './criu.ts'
-import { OwnedFd, reasonOf, specError } from './host.ts'
 import { namespaceName, OUTSIDE_NAMESPACES, outsideKey } from './request.ts'
 
 const isOutside = (type: string): boolean => OUTSIDE_NAMESPACES.some((name) => name === type)

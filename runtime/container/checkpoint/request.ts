@@ -16,18 +16,15 @@ import {
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { CriuCgroupMode, type CriuResponse } from 'ttrpc-ts/criu'
+import { messageOf, RuntimeError } from '../../errors.ts'
 import type { Spec } from '../../spec/types.ts'
+import { makeDirectories } from '../../sys/directory.ts'
+import { reasonOf } from '../../sys/errno.ts'
+import { OwnedFd } from '../../sys/fd.ts'
+import { NAMESPACES } from '../../sys/linux.ts'
+import { unmountTree } from '../../sys/mount.ts'
+import { removeFile } from '../../sys/remove.ts'
 import { type CriuAsk, configFile } from './criu.ts'
-import {
-  makeDirectories,
-  messageOf,
-  NAMESPACES,
-  OwnedFd,
-  RuntimeError,
-  reasonOf,
-  removeFile,
-  unmountTree,
-} from './host.ts'
 import { CGROUPS_MODES, type CgroupsMode, type CriuOptions } from './options.ts'
 
 /** Everything that CRIU tells of; the runtime itself shows only the end. */

@@ -6,54 +6,42 @@
 import { mkdirSync, readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
-import type { Cgroup as ContainerCgroup } from '../../cgroup/cgroup.ts'
-import type { HostFacts } from '../../host/facts.ts'
-import type { Logger } from '../../logger.ts'
+import { refuseAborted } from '../../abort.ts'
+import type { Cgroup } from '../../cgroup/cgroup.ts'
+import { joinMonitorCgroup } from '../../cgroup/monitor.ts'
+import { RuntimeError } from '../../errors.ts'
+import { failpoint } from '../../failpoint.ts'
+import { type HostFacts, hostFacts } from '../../host/facts.ts'
+import { cgroupOwner, hostGid } from '../../host/ids.ts'
+import { mapsOfUserNamespace } from '../../init/joined-maps.ts'
+import { type Logger, silentLogger } from '../../logger.ts'
+import { connectConsole } from '../../peers/handover.ts'
+import { runHooks } from '../../peers/run-hooks.ts'
+import { defined } from '../../spec/fields.ts'
+import { resolveForCreate } from '../../spec/resolve.ts'
 import type { Spec } from '../../spec/types.ts'
-import type { MadeHow, SavedState } from '../../state/store.ts'
-import type { Child } from '../../sys/reaper.ts'
-import type { Claim as HeldClaim } from '../claim.ts'
-import { cgroupRoots, childrenIn, enter } from './cgroups.ts'
-import { Criu, type CriuAbility, fdOf, type Notified, requireCriu, requireVersion } from './criu.ts'
+import { ociState } from '../../state/oci-state.ts'
 import {
-  Claim,
-  cgroupOwner,
-  connectConsole,
-  defined,
-  failpoint,
-  gateSpec,
-  getpid,
-  hostFacts,
-  hostGid,
-  joinMonitorCgroup,
   keepSpec,
-  MNT_DETACH,
-  MS_BIND,
-  MS_REC,
-  makeCgroup,
-  mapsOfUserNamespace,
-  mount,
-  NAMESPACES,
-  namesOff,
-  type OwnedFd,
-  ociState,
-  processStat,
-  RuntimeError,
-  refuseAborted,
+  type MadeHow,
   removeRestorePoint,
   removeState,
-  resolveForCreate,
   restorePoint,
-  rootfsPath,
-  runHooks,
-  SIGKILL,
+  type SavedState,
   saveState,
-  sendFd,
-  silentLogger,
-  UMOUNT_NOFOLLOW,
-  umount2,
-  unitFor,
-} from './host.ts'
+} from '../../state/store.ts'
+import type { OwnedFd } from '../../sys/fd.ts'
+import { getpid, mount, umount2 } from '../../sys/libc.ts'
+import { MNT_DETACH, MS_BIND, MS_REC, NAMESPACES, SIGKILL, UMOUNT_NOFOLLOW } from '../../sys/linux.ts'
+import { processStat } from '../../sys/pids.ts'
+import type { Child } from '../../sys/reaper.ts'
+import { sendFd } from '../../sys/socket.ts'
+import { Claim } from '../claim.ts'
+import { gateSpec, namesOff } from '../gates.ts'
+import { makeCgroup, unitFor } from '../make-cgroup.ts'
+import { rootfsPath } from '../prepare.ts'
+import { cgroupRoots, childrenIn, enter } from './cgroups.ts'
+import { Criu, type CriuAbility, fdOf, type Notified, requireCriu, requireVersion } from './criu.ts'
 import { makeMountPoints, mountsToRestore } from './mounts.ts'
 import { NamespaceFiles } from './namespaces.ts'
 import type { RestoreOptions } from './options.ts'
@@ -75,7 +63,7 @@ const LOG = 'restore.log'
 export interface RestoredParts {
   readonly state: SavedState
   readonly spec: Spec
-  readonly cgroup: ContainerCgroup
+  readonly cgroup: Cgroup
   readonly process: Child
   /** master of the terminal, unless a console socket has it */
   readonly console: OwnedFd | undefined
@@ -138,11 +126,11 @@ class Restoration {
   readonly #decision: Decision
   readonly #folders: Folders
   readonly #namespaces: NamespaceFiles
-  readonly #claim: HeldClaim
+  readonly #claim: Claim
   readonly #undo: Undo
   readonly #consoleSocket: OwnedFd | undefined
   readonly #logger: Logger
-  #cgroup: ContainerCgroup | undefined
+  #cgroup: Cgroup | undefined
   #process: Child | undefined
   #state: SavedState | undefined
   #console: OwnedFd | undefined
@@ -154,7 +142,7 @@ class Restoration {
     readonly decision: Decision
     readonly folders: Folders
     readonly namespaces: NamespaceFiles
-    readonly claim: HeldClaim
+    readonly claim: Claim
     readonly undo: Undo
     readonly consoleSocket: OwnedFd | undefined
   }) {
@@ -196,7 +184,7 @@ class Restoration {
     return { state, spec, cgroup, process, console: this.#console }
   }
 
-  async #makeCgroup(): Promise<ContainerCgroup> {
+  async #makeCgroup(): Promise<Cgroup> {
     const { spec, bundle } = this.#decision
     const cgroup = await makeCgroup({ ...this.#options, spec, bundle, claim: this.#claim, logger: this.#logger })
     this.#cgroup = cgroup
@@ -207,7 +195,7 @@ class Restoration {
   }
 
   /** Moves this process to its own cgroup, and gives the container's to its user. */
-  #prepareCgroup(cgroup: ContainerCgroup): void {
+  #prepareCgroup(cgroup: Cgroup): void {
     const { monitorCgroup } = this.#options
     if (monitorCgroup !== undefined) joinMonitorCgroup(monitorCgroup, cgroup.paths)
     const owner = cgroupOwner(this.#decision.spec)
@@ -215,7 +203,7 @@ class Restoration {
   }
 
   /** What CRIU makes is born in its cgroup. A unit of systemd is made with CRIU as its first process. */
-  async #enterCgroup(cgroup: ContainerCgroup, pid: number): Promise<void> {
+  async #enterCgroup(cgroup: Cgroup, pid: number): Promise<void> {
     if (cgroup.unit === undefined) {
       enter(cgroup, pid)
       return
@@ -270,7 +258,7 @@ class Restoration {
   }
 
   /** Has CRIU restore. After a failure nothing of it is left. @throws Internal with the end of its log */
-  async #ask(opts: CriuRequestOptions, cgroup: ContainerCgroup): Promise<void> {
+  async #ask(opts: CriuRequestOptions, cgroup: Cgroup): Promise<void> {
     const { reaper, stdio, signal } = this.#options
     const streams = stdio.kind === 'fds' ? { stdio: [stdio.stdin, stdio.stdout, stdio.stderr] as const } : {}
     const criu = Criu.start(reaper, { ...streams, files: this.#namespaces.files })
@@ -391,7 +379,7 @@ class Restoration {
   }
 
   /** Kills what CRIU has made. Its children are this process's, known or not. */
-  async #endProcesses(cgroup: ContainerCgroup): Promise<void> {
+  async #endProcesses(cgroup: Cgroup): Promise<void> {
     const { reaper } = this.#options
     const pids = (await childrenIn(cgroup)).filter((pid) => pid !== this.#process?.pid)
     const children = pids.map((pid) => {

@@ -5,8 +5,9 @@
  */
 import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf, RuntimeError } from '../../errors.ts'
 import type { Stdio } from '../../init/spawn.ts'
-import { messageOf, RuntimeError, reasonOf } from './host.ts'
+import { reasonOf } from '../../sys/errno.ts'
 import { mountsOf } from './mounts.ts'
 
 const DESCRIPTORS = 'descriptors.json'

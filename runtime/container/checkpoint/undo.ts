@@ -1,6 +1,7 @@
 /** Undoing a failed restore. Invariant: it ends at the first step that fails, so nothing that is mounted is removed. */
+
+import { messageOf } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
-import { messageOf } from './host.ts'
 
 /**
  * Steps that undo a restore, in the reverse order. One that fails is a warning, and ends the undo: a root that is still
