@@ -301,8 +301,10 @@ function writeRuntimeInfo(version: string): void {
   if (mtime(out) >= Math.max(mtime(join(LIB, 'runts.js')), mtime(join(LIB, LIB_FILES.VERSION)))) return
   const { status, stdout, stderr } = spawnSync(join(BIN, 'runts'), ['features'])
   if (status !== 0) throw new Error(`runts features failed: ${stderr}`)
-  JSON.parse(stdout.toString())
-  const features = { typeUrl: FEATURES_TYPE, value: stdout }
+  const document = JSON.parse(stdout.toString())
+  // whether there is CRIU says something of this machine alone
+  delete document.annotations['runts.checkpoint.enabled']
+  const features = { typeUrl: FEATURES_TYPE, value: Buffer.from(JSON.stringify(document)) }
   writeFileSync(`${out}.tmp`, RuntimeInfo.encode({ name: 'io.containerd.ts.v2', version: { version }, features }))
   renameSync(`${out}.tmp`, out)
 }
