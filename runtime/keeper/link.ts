@@ -6,7 +6,7 @@ import { KEEPER_LIMITS, WORKER_FDS } from '../../proto/keeper.ts'
 import { RuntimeError } from '../errors.ts'
 import { openEventCounter } from '../sys/eventfd.ts'
 import type { OwnedFd } from '../sys/fd.ts'
-import { receivePacket, sendPacket } from '../sys/packets.ts'
+import { receivePacket, sendPacket } from '../sys/socket.ts'
 import { decodeNotice, encodeRequest, type Notice, type RequestFields, type RequestName } from './messages.ts'
 
 /** A notice, and the descriptor that came with it. */
@@ -58,10 +58,9 @@ export class KeeperLink {
   }
 
   #receive(wait: boolean): Delivery | undefined {
-    const packet = receivePacket(this.#socket, { room: KEEPER_LIMITS.MESSAGE_MAX_BYTES, wait })
+    const packet = receivePacket(this.#socket, { room: KEEPER_LIMITS.MESSAGE_MAX_BYTES, mostFds: 1, wait })
     if (packet === undefined || packet === 'end') return undefined
-    const [fd, ...rest] = packet.fds
-    for (const surplus of rest) surplus.close()
+    const [fd] = packet.fds
     try {
       return { ...decodeNotice(packet.data), ...(fd === undefined ? {} : { fd }) }
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * Socket calls for which Node has no API: socketpair(2), one fd by SCM_RIGHTS (unix(7)) in both directions, peer
- * credentials, and a connection to a unix socket without the event loop. All fds are CLOEXEC.
+ * Socket calls for which Node has no API: socketpair(2), messages with fds beside them by SCM_RIGHTS (unix(7)), peer
+ * credentials, and a connection to a unix socket without the event loop. All received fds are CLOEXEC.
  */
 
 import koffi from 'koffi'
@@ -10,6 +10,8 @@ import { declare, lastErrno } from './libc.ts'
 import {
   AF_UNIX,
   EAGAIN,
+  ECONNRESET,
+  EINTR,
   MSG_CMSG_CLOEXEC,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
@@ -23,10 +25,8 @@ const SO_PEERCRED = 17
 const SCM_RIGHTS = 1
 
 const socketpair = declare('int socketpair(int domain, int type, int protocol, void *fds)')
-/** recvmsg(2), as it is. */
-export const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
-/** sendmsg(2), as it is. */
-export const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
+const recvmsg = declare('long recvmsg(int fd, void *msg, int flags)')
+const sendmsg = declare('long sendmsg(int fd, const void *msg, int flags)')
 /** getsockopt(2), as it is. */
 export const getsockopt = declare('int getsockopt(int fd, int level, int name, void *value, void *length)')
 /** socket(2), as it is. */
@@ -43,29 +43,83 @@ export function socketPair(type: number = SOCK_STREAM): { ours: OwnedFd; theirs:
   return { ours: new OwnedFd(fds.readInt32LE(0)), theirs: new OwnedFd(fds.readInt32LE(4)) }
 }
 
-/**
- * Offsets in a frame: struct msghdr (56 bytes on x86_64 and arm64), its one iovec, room for one fd, and room for
- * received bytes.
- */
+/** Offsets in a frame: struct msghdr (56 bytes on x86_64 and arm64), its one iovec, a control message, the bytes. */
 const IOV = 56
 const CONTROL = 72
-const CONTROL_BYTES = 24
-const DATA = 96
+const CONTROL_HEAD = 16
+const MOST_FDS = 32
+const DATA = CONTROL + CONTROL_HEAD + MOST_FDS * 4
+
+/** A message header that points into its own buffer, so that all parts live as long as the call. */
+function frame(room: number, controlBytes: number): Buffer {
+  const buffer = Buffer.alloc(DATA + room)
+  const at = koffi.address(buffer)
+  buffer.writeBigUInt64LE(at + BigInt(IOV), 16)
+  buffer.writeBigUInt64LE(1n, 24)
+  buffer.writeBigUInt64LE(controlBytes === 0 ? 0n : at + BigInt(CONTROL), 32)
+  buffer.writeBigUInt64LE(BigInt(controlBytes), 40)
+  buffer.writeBigUInt64LE(at + BigInt(DATA), IOV)
+  buffer.writeBigUInt64LE(BigInt(room), IOV + 8)
+  return buffer
+}
+
+/** A message with borrowed fds. */
+function messageWith(data: Uint8Array, fds: readonly number[]): Buffer {
+  if (fds.length > MOST_FDS) throw new Error(`${fds.length} descriptors do not fit into a message`)
+  // CMSG_SPACE rounds up to eight bytes; the length in the control head does not
+  const buffer = frame(data.length, fds.length === 0 ? 0 : CONTROL_HEAD + Math.ceil(fds.length / 2) * 8)
+  buffer.set(data, DATA)
+  buffer.writeBigUInt64LE(BigInt(CONTROL_HEAD + fds.length * 4), CONTROL)
+  buffer.writeInt32LE(SOL_SOCKET, CONTROL + 8)
+  buffer.writeInt32LE(SCM_RIGHTS, CONTROL + 12)
+  for (const [i, fd] of fds.entries()) buffer.writeInt32LE(fd, CONTROL + CONTROL_HEAD + i * 4)
+  return buffer
+}
+
+/** A received message. */
+export interface Packet {
+  readonly data: Buffer
+  readonly fds: readonly OwnedFd[]
+}
+
+/** How to receive: the most bytes and fds that are taken, and whether to wait for a message. */
+export interface Reception {
+  readonly room: number
+  readonly mostFds: number
+  readonly wait: boolean
+}
 
 /**
- * One buffer for a message, which points into itself, so that all parts live as long as the call. Bytes to send stay in
- * the caller's buffer.
+ * Receives one message. Without `wait`: undefined when there is none. 'end': the peer has closed the connection. The
+ * kernel closes fds beyond `mostFds`.
  */
-function frameOf(data: Uint8Array | undefined, room: number): Buffer {
-  const frame = Buffer.alloc(DATA + room)
-  const at = koffi.address(frame)
-  frame.writeBigUInt64LE(at + BigInt(IOV), 16)
-  frame.writeBigUInt64LE(1n, 24)
-  frame.writeBigUInt64LE(at + BigInt(CONTROL), 32)
-  frame.writeBigUInt64LE(BigInt(CONTROL_BYTES), 40)
-  frame.writeBigUInt64LE(data === undefined ? at + BigInt(DATA) : koffi.address(data), IOV)
-  frame.writeBigUInt64LE(BigInt(data?.length ?? room), IOV + 8)
-  return frame
+export function receivePacket(socketFd: number, { room, mostFds, wait }: Reception): Packet | 'end' | undefined {
+  const buffer = frame(room, CONTROL_HEAD + Math.min(mostFds, MOST_FDS) * 4)
+  for (;;) {
+    const received = recvmsg(socketFd, buffer, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT))
+    const errno = lastErrno()
+    if (received < 0 && errno === EAGAIN) return undefined
+    // a peer that ends with unread messages is reported once, before the rest of what it sent
+    if (received < 0 && (errno === EINTR || errno === ECONNRESET)) continue
+    if (received < 0) throw syscallError('cannot receive from a socket', { call: 'recvmsg', errno })
+    const isOfFds = buffer.readInt32LE(CONTROL + 8) === SOL_SOCKET && buffer.readInt32LE(CONTROL + 12) === SCM_RIGHTS
+    const hasFds = Number(buffer.readBigUInt64LE(40)) >= CONTROL_HEAD && isOfFds
+    const control = hasFds ? Number(buffer.readBigUInt64LE(CONTROL)) : 0
+    const fds = Array.from({ length: Math.max(0, control - CONTROL_HEAD) >> 2 }, (_, i) => {
+      return new OwnedFd(buffer.readInt32LE(CONTROL + CONTROL_HEAD + i * 4))
+    })
+    if (received === 0 && fds.length === 0) return 'end'
+    return { data: buffer.subarray(DATA, DATA + received), fds }
+  }
+}
+
+/** Sends one message with borrowed fds. Waits while the socket is full. */
+export function sendPacket(socketFd: number, data: Uint8Array, fds: readonly number[]): void {
+  const message = messageWith(data, fds)
+  while (sendmsg(socketFd, message, MSG_NOSIGNAL) < 0) {
+    const errno = lastErrno()
+    if (errno !== EINTR) throw syscallError('cannot send a message', { call: 'sendmsg', errno })
+  }
 }
 
 /** Receives one fd that the peer has already sent; undefined when none is waiting. Never blocks. */
@@ -78,30 +132,10 @@ export function receiveMessage(
   socketFd: number,
   room: number,
 ): { readonly fd: OwnedFd; readonly data: Buffer } | undefined {
-  const packet = receivePacket(socketFd, room)
-  return packet?.fd === undefined ? undefined : { fd: packet.fd, data: packet.data }
-}
-
-/**
- * Receives what the peer has already sent, and the fd that came with it, if one did; undefined when nothing is waiting.
- * No bytes mean that the peer has gone. Never blocks.
- */
-export function receivePacket(
-  socketFd: number,
-  room: number,
-): { readonly fd: OwnedFd | undefined; readonly data: Buffer } | undefined {
-  const frame = frameOf(undefined, room)
-  const received = recvmsg(socketFd, frame, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
-  if (received < 0) {
-    const errno = lastErrno()
-    if (errno === EAGAIN) return undefined
-    throw syscallError('cannot receive from a socket', { call: 'recvmsg', errno })
-  }
-  const control = frame.subarray(CONTROL, DATA)
-  const length = Number(frame.readBigUInt64LE(40))
-  const hasFd = length >= 20 && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
-  const data = frame.subarray(DATA, DATA + received)
-  return { fd: hasFd ? new OwnedFd(control.readInt32LE(16)) : undefined, data }
+  const packet = receivePacket(socketFd, { room, mostFds: 1, wait: false })
+  if (packet === undefined || packet === 'end') return undefined
+  const [fd] = packet.fds
+  return fd === undefined ? undefined : { fd, data: packet.data }
 }
 
 /**
@@ -109,14 +143,9 @@ export function receivePacket(
  * Never blocks.
  */
 export function sendFd(socketFd: number, data: Uint8Array, fd: number): number {
-  const frame = frameOf(data, 0)
-  frame.writeBigUInt64LE(20n, CONTROL)
-  frame.writeInt32LE(SOL_SOCKET, CONTROL + 8)
-  frame.writeInt32LE(SCM_RIGHTS, CONTROL + 12)
-  frame.writeInt32LE(fd, CONTROL + 16)
-  const sent = sendmsg(socketFd, frame, MSG_DONTWAIT | MSG_NOSIGNAL)
+  const sent = sendmsg(socketFd, messageWith(data, [fd]), MSG_DONTWAIT | MSG_NOSIGNAL)
   if (sent < 0) throw syscallError('cannot send a file descriptor', { call: 'sendmsg', errno: lastErrno() })
-  return Math.min(sent, data.length)
+  return sent
 }
 
 /** The peer of a connected unix socket (SO_PEERCRED): its pid, uid and gid at the time of connect(2). */

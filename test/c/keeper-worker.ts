@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { FIRST_CONNECTION_KEY, STATE_OFFSET, WORKER_FDS } from '../../proto/keeper.ts'
 import { KeeperLink } from '../../runtime/keeper/link.ts'
 import { KeeperProcesses } from '../../runtime/keeper/processes.ts'
-import { sendPacket } from '../../runtime/sys/packets.ts'
+import { sendPacket } from '../../runtime/sys/socket.ts'
 
 const control = connect(process.env['KEEPER_TEST'] ?? '')
 const link = new KeeperLink()

@@ -15,9 +15,8 @@ import { RuntimeError } from '../../errors.ts'
 import { hostFacts } from '../../host/facts.ts'
 import { findCriu } from '../../sys/criu-path.ts'
 import { inheritedEnvironment } from '../../sys/environment.ts'
-import { errnoOf } from '../../sys/errno.ts'
 import { type OwnedFd, openNull } from '../../sys/fd.ts'
-import { ECONNRESET, SIGKILL, SOCK_SEQPACKET } from '../../sys/linux.ts'
+import { SIGKILL, SOCK_SEQPACKET } from '../../sys/linux.ts'
 import { openChild, pollReadable } from '../../sys/pids.ts'
 import type { Child, ProcessMaker } from '../../sys/reaper.ts'
 import { receivePacket, socketPair } from '../../sys/socket.ts'
@@ -145,23 +144,13 @@ export class Criu {
     }
   }
 
-  /** A packet that has come; an empty one when the other end has gone, with our request or without. */
-  #packet(): ReturnType<typeof receivePacket> {
-    try {
-      return receivePacket(this.#socket.fd, PACKET_BYTES)
-    } catch (error) {
-      if (errnoOf(error) === ECONNRESET) return { data: Buffer.alloc(0), fd: undefined }
-      throw error
-    }
-  }
-
   async #receive(): Promise<{ readonly response: Response; readonly fd: OwnedFd | undefined }> {
     const fds = this.#pidfd === undefined ? [this.#socket.fd] : [this.#socket.fd, this.#pidfd.fd]
     for (;;) {
       const ended = this.#child.exit !== undefined || !(await pollReadable(fds, -1)).includes(0)
-      const packet = this.#packet()
-      if (packet !== undefined && packet.data.length > 0) {
-        return { response: CriuResponse.decode(packet.data), fd: packet.fd }
+      const packet = receivePacket(this.#socket.fd, { room: PACKET_BYTES, mostFds: 1, wait: false })
+      if (packet !== undefined && packet !== 'end') {
+        return { response: CriuResponse.decode(packet.data), fd: packet.fds[0] }
       }
       if (packet === undefined && !ended) continue
       const exit = await this.#child.exited
