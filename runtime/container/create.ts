@@ -2,7 +2,6 @@
  * Makes a container: everything from the caller's options to an init that waits at the exec fifo. Invariant: it either
  * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
-import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Op } from '../../proto/init-plan.ts'
@@ -25,7 +24,6 @@ import { buildCreatePlan } from '../plan/build.ts'
 import { encodePlan } from '../plan/encode.ts'
 import { hostRootWarnings } from '../plan/host-root.ts'
 import type { SeccompFilter } from '../plan/process-ops.ts'
-import { defined } from '../spec/fields.ts'
 import { parseProcess } from '../spec/load.ts'
 import { resolveForCreate } from '../spec/resolve.ts'
 import { stringifyJson } from '../spec/stringify.ts'
@@ -36,11 +34,11 @@ import { ociState } from '../state/oci-state.ts'
 import { futureRootMount, removeRootMount, rootMountOf } from '../state/root-mount.ts'
 import { type KeptSpec, keepSpec, type MadeHow, removeState, type SavedState, saveState } from '../state/store.ts'
 import type { OwnedFd } from '../sys/fd.ts'
-import { getpid } from '../sys/libc.ts'
 import { NAMESPACES } from '../sys/linux.ts'
 import { processStat } from '../sys/pids.ts'
 import { Claim } from './claim.ts'
-import { gateSpec, namesOff } from './gates.ts'
+import { gateSpec } from './gates.ts'
+import { madeHow } from './made-how.ts'
 import { makeCgroup, unitFor } from './make-cgroup.ts'
 import type { CreateOptions } from './options.ts'
 import {
@@ -333,23 +331,6 @@ async function runPoststop(id: string, { bundle, spec }: Decision, logger: Logge
 function transformed({ spec, transformProcess }: CreateOptions, bundle: string): Spec {
   if (transformProcess === undefined) return spec
   return { ...spec, process: parseProcess(stringifyJson(transformProcess(spec, bundle))) }
-}
-
-/** How the container is made, for its state. Relative paths count from the current working directory. */
-function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: CreateOptions): MadeHow {
-  const pid = getpid()
-  const startTime = processStat(pid)?.startTime
-  return defined({
-    monitor: startTime === undefined ? undefined : { pid, startTime },
-    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
-    pidFile: pidFile === undefined ? undefined : resolve(pidFile),
-    monitorCgroup,
-    featuresOff: namesOff(gates),
-    streams:
-      stdio.kind === 'fds'
-        ? [stdio.stdin, stdio.stdout, stdio.stderr].map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
-        : undefined,
-  })
 }
 
 /** Warns where neither a pid namespace nor a cgroup lists the processes: those that outlive init cannot be killed. */

@@ -3,7 +3,7 @@
  * create makes it; CRIU then makes the processes, the first one as a child of this process. Invariant: it either
  * succeeds or leaves nothing behind, neither process, cgroup, mount nor folder. An undo that fails is a warning.
  */
-import { mkdirSync, readlinkSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { CriuRequestType } from 'ttrpc-ts/criu'
 import { refuseAborted } from '../../abort.ts'
@@ -17,13 +17,11 @@ import { mapsOfUserNamespace } from '../../init/joined-maps.ts'
 import { type Logger, silentLogger } from '../../logger.ts'
 import { connectConsole } from '../../peers/handover.ts'
 import { runHooks } from '../../peers/run-hooks.ts'
-import { defined } from '../../spec/fields.ts'
 import { resolveForCreate } from '../../spec/resolve.ts'
 import type { Spec } from '../../spec/types.ts'
 import { ociState } from '../../state/oci-state.ts'
 import {
   keepSpec,
-  type MadeHow,
   removeRestorePoint,
   removeState,
   restorePoint,
@@ -31,13 +29,14 @@ import {
   saveState,
 } from '../../state/store.ts'
 import type { OwnedFd } from '../../sys/fd.ts'
-import { getpid, mount, umount2 } from '../../sys/libc.ts'
+import { mount, umount2 } from '../../sys/libc.ts'
 import { MNT_DETACH, MS_BIND, MS_REC, NAMESPACES, SIGKILL, UMOUNT_NOFOLLOW } from '../../sys/linux.ts'
 import { processStat } from '../../sys/pids.ts'
 import type { Child } from '../../sys/reaper.ts'
 import { sendFd } from '../../sys/socket.ts'
 import { Claim } from '../claim.ts'
-import { gateSpec, namesOff } from '../gates.ts'
+import { gateSpec } from '../gates.ts'
+import { madeHow } from '../made-how.ts'
 import { makeCgroup, unitFor } from '../make-cgroup.ts'
 import { rootfsPath } from '../prepare.ts'
 import { cgroupRoots, childrenIn, enter } from './cgroups.ts'
@@ -393,21 +392,4 @@ class Restoration {
       await child.exited
     }
   }
-}
-
-/** How the container was made, for its state. */
-function madeHow({ consoleSocket, pidFile, monitorCgroup, gates, stdio }: RestoreOptions): MadeHow {
-  const pid = getpid()
-  const startTime = processStat(pid)?.startTime
-  return defined({
-    monitor: startTime === undefined ? undefined : { pid, startTime },
-    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
-    pidFile: pidFile === undefined ? undefined : resolve(pidFile),
-    monitorCgroup,
-    featuresOff: namesOff(gates),
-    streams:
-      stdio.kind === 'fds'
-        ? [stdio.stdin, stdio.stdout, stdio.stderr].map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
-        : undefined,
-  })
 }
