@@ -118,8 +118,9 @@ describe('a container with Intel RDT', needs('root', 'busybox', 'our shim'), () 
   })
 })
 
-test.skipIf(existsSync('/sys/fs/resctrl/schemata'))(
+test(
   'a host without Intel RDT refuses a container that asks for it, in one line',
+  needs('no resctrl'),
   async ({ runts }) => {
     const bundle = runts.bundle(['true'], (spec) =>
       Object.assign(spec.linux, { intelRdt: { l3CacheSchema: 'L3:0=f' } }),

@@ -114,6 +114,7 @@ const CHECKS = {
   procps: () => onPath('ps'),
   // Intel RDT: the hardware, and the file system mounted
   resctrl: () => existsSync('/sys/fs/resctrl/schemata'),
+  'no resctrl': () => !existsSync('/sys/fs/resctrl/schemata'),
   bash: () => onPath('bash'),
   zsh: () => onPath('zsh'),
   fish: () => onPath('fish'),
@@ -152,6 +153,7 @@ const ALTERNATIVES: readonly Need[] = [
   'soft-dirty pages',
   'socket labels',
   'resctrl',
+  'no resctrl',
 ]
 
 /** The first of the needs that this machine does not meet. Throws instead of answering when REQUIRE=all. */

@@ -1,11 +1,11 @@
 /** The Intel RDT groups of a container, on a folder that stands for the resctrl file system. */
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { IntelRdt } from '../../../runtime/intelrdt/intel-rdt.ts'
 import { parseSpec } from '../../../runtime/spec/load.ts'
 import type { IntelRdt as Settings } from '../../../runtime/spec/types.ts'
 import { intelRdtFields, readIntelRdtFields, tasksFiles } from '../../../runtime/state/intel-rdt.ts'
+import { needs } from '../../support/needs.ts'
 import { ResctrlTree } from '../../support/resctrl.ts'
 
 const NOTHING: Settings = { schemata: [], enableMonitoring: false }
@@ -63,14 +63,11 @@ describe('a host', () => {
     expect(tree.groups()).toEqual([])
   })
 
-  test.skipIf(existsSync('/sys/fs/resctrl/schemata'))(
-    'without Intel RDT refuses every wish for it, and says where',
-    () => {
-      expect(() => IntelRdt.plan('c1', NOTHING)).toThrow(
-        'intelRdt is specified in config, but Intel RDT is not enabled (at /linux/intelRdt)',
-      )
-    },
-  )
+  test('without Intel RDT refuses every wish for it, and says where', needs('no resctrl'), () => {
+    expect(() => IntelRdt.plan('c1', NOTHING)).toThrow(
+      'intelRdt is specified in config, but Intel RDT is not enabled (at /linux/intelRdt)',
+    )
+  })
 })
 
 describe('the class of a container', () => {
