@@ -15,23 +15,22 @@ import { errnoOf } from '../sys/errno.ts'
 import { getpid } from '../sys/libc.ts'
 import { ENODEV, ENOENT, EOPNOTSUPP, SIGKILL } from '../sys/linux.ts'
 import { signalListed } from '../sys/pids.ts'
-import { applyWrites, type Undo } from './apply.ts'
+import type { Undo } from './apply.ts'
+import { changeV1, changeV2, currentV2 } from './change.ts'
 import { delegateCgroup } from './delegate.ts'
-import { attachDevicePolicy } from './ebpf.ts'
-import { cgroupError, readTextIfAny, writeTextAside } from './files.ts'
+import { cgroupError, writeTextAside } from './files.ts'
 import { CGROUP_ROOT, detectMode, displayName, UNIFIED } from './hierarchy.ts'
 import { oomKillCount, watchOom } from './oom.ts'
-import { type CgroupName, type CgroupPaths, type CgroupUnit, devicePolicyOf, type FreezerState } from './request.ts'
-import { type CurrentLimits, checkMemoryBeforeUpdate, toV1Writes, toV2Writes } from './resources.ts'
-import { type CgroupStats, parseNumber } from './stats.ts'
+import type { CgroupName, CgroupPaths, CgroupUnit, FreezerState } from './request.ts'
+import type { CgroupStats } from './stats.ts'
 import { readStatsV1 } from './stats-v1.ts'
 import { readStatsV2 } from './stats-v2.ts'
 import type { PlannedUnit } from './systemd/unit.ts'
 import { pathOfUnit } from './systemd/unit-name.ts'
 import { listProcesses, processesIn, removeTrees } from './tree.ts'
 import { UnitOomCount } from './unit-oom.ts'
-import { createV1, currentDevices, freezerStateV1, freezeV1, placesV1, setDevices, thawV1, v1Target } from './v1.ts'
-import { createV2, freezerStateV2, freezeV2, placeV2, thawV2, v2Target } from './v2.ts'
+import { createV1, freezerStateV1, freezeV1, placesV1, thawV1 } from './v1.ts'
+import { createV2, freezerStateV2, freezeV2, placeV2, thawV2 } from './v2.ts'
 
 export { type CgroupMode, detectMode, type Hierarchy, readHierarchies } from './hierarchy.ts'
 export type { CgroupStats } from './stats.ts'
@@ -399,48 +398,9 @@ export class Cgroup {
 
   #write(resources: LinuxResources): Undo {
     const v2 = this.#v2
-    const undo = v2 === undefined ? this.#setV1(resources) : this.#setV2(v2, resources)
+    const target = { name: this.name, logger: this.#logger }
+    const undo = v2 === undefined ? changeV1(this.paths, resources, target) : changeV2(v2, resources, target)
     this.#warnOfIgnored(resources)
-    return undo
-  }
-
-  #setV1(resources: LinuxResources): Undo {
-    const { memory } = this.paths
-    const swap = memory === undefined ? undefined : readTextIfAny(`${memory}/memory.memsw.limit_in_bytes`)
-    const current: CurrentLimits = swap === undefined ? {} : { memorySwap: parseNumber(swap) }
-    const undo = applyWrites(toV1Writes(resources, current), v1Target(this.paths, false))
-    const { devices } = this.paths
-    if (resources.devices.length === 0 || devices === undefined) return undo
-    let before: ReturnType<typeof currentDevices>
-    try {
-      before = currentDevices(devices)
-      setDevices(devices, { from: before, to: devicePolicyOf(resources) }, this.name)
-    } catch (error) {
-      try {
-        if (before !== undefined) setDevices(devices, { from: currentDevices(devices), to: before }, this.name)
-      } catch (second) {
-        this.#logger.warn({ error: String(second) }, 'could not restore the device rules')
-      }
-      undo()
-      throw error
-    }
-    return undo
-  }
-
-  #setV2(dir: string, resources: LinuxResources): Undo {
-    const current = currentV2(dir)
-    if (resources.memory?.checkBeforeUpdate === true) {
-      const usage = parseNumber(readTextIfAny(`${dir}/memory.current`))
-      checkMemoryBeforeUpdate(resources.memory, usage, parseNumber(readTextIfAny(`${dir}/memory.swap.current`)))
-    }
-    const undo = applyWrites(toV2Writes(resources, current), v2Target(dir, false))
-    if (resources.devices.length === 0) return undo
-    try {
-      attachDevicePolicy(devicePolicyOf(resources), { dir, name: this.name, fresh: false })
-    } catch (error) {
-      undo()
-      throw error
-    }
     return undo
   }
 
@@ -490,15 +450,5 @@ export class Cgroup {
     }
     await (await systemdUnits()).stopUnit(unit, this.#logger)
     return true
-  }
-}
-
-/** The present limits on which an update depends. */
-function currentV2(dir: string): CurrentLimits {
-  const memoryMax = readTextIfAny(`${dir}/memory.max`)?.trim()
-  const cpuMax = readTextIfAny(`${dir}/cpu.max`)?.trim()
-  return {
-    ...(memoryMax === undefined ? {} : { memory: memoryMax === 'max' ? -1n : parseNumber(memoryMax) }),
-    ...(cpuMax === undefined ? {} : { cpuMax }),
   }
 }
